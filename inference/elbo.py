@@ -1,0 +1,165 @@
+"""Bounds on the evidence, and their gradients: what SVI maximises.
+
+Each objective takes (program, guide, batch, size) and returns (surrogate loss, bound), both per example of the full
+data: the gradient of the surrogate is the (unbiased) gradient of minus the bound. Pyro's estimators serve where they
+are right; IWAE/Renyi bounds and the score function are built on per-example particles.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import pyro.infer as infer
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from inference.particles import draw, guide_log_prob, log_joint, log_weights, unit_log_weights
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError, OptionError, UnknownNameError
+from zoo.program import ExactDensity, Program
+
+__all__ = ["OBJECTIVES", "ExactLikelihood", "Objective", "PyroELBO", "Renyi", "ScoreFunction", "make_objective"]
+
+
+class ScaleLatents(Messenger):
+    """Weighs every latent site by beta: ELBO = E[log p(x|z)] - beta KL, for annealing (Bowman et al. 2016)."""
+
+    def __init__(self, beta: float):
+        super().__init__()
+        self.beta = beta
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"]:
+            msg["scale"] = msg["scale"] * self.beta
+
+
+class Objective(ABC):
+    """A bound on the evidence."""
+
+    @abstractmethod
+    def __call__(
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Returns (surrogate loss (), bound ()), in nats per example."""
+
+
+class PyroELBO(Objective):
+    """One of Pyro's own: Trace_ELBO, TraceMeanField_ELBO (analytic KL, "SGVB B"), TraceEnum_ELBO."""
+
+    def __init__(self, elbo: type[infer.ELBO], particles: int = 1):
+        self.enumerates = elbo is infer.TraceEnum_ELBO
+        self.elbo = elbo(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
+
+    def __call__(
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Pyro's differentiable loss; exact gradients for enumerated sites."""
+        model: Callable[..., Any] = program.model
+        if self.enumerates:
+            model = infer.config_enumerate(model, "parallel")
+        if beta != 1.0:
+            model, guide = ScaleLatents(beta)(model), ScaleLatents(beta)(guide)
+        loss = self.elbo.differentiable_loss(model, guide, batch.x, batch.context, size) / size
+        return loss, -loss.detach()
+
+
+class Renyi(Objective):
+    """The Renyi bound (Li & Turner 2016) from K particles *of each example*; alpha = 0 is IWAE (Burda et al. 2016).
+
+    log-mean-exp runs over particles before anything is summed over the batch. Needs a reparameterised guide.
+    """
+
+    def __init__(self, particles: int = 10, alpha: float = 0.0):
+        if alpha == 1.0:
+            raise OptionError("alpha = 1 is the ELBO itself; use elbo='trace'.")
+        self.particles, self.alpha = particles, alpha
+
+    def __call__(
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Mean over examples of 1/(1-alpha) log mean_k w_k^(1-alpha)."""
+        if beta != 1.0:
+            raise OptionError("KL annealing has no meaning for the IWAE/Renyi bound; drop kl_anneal.")
+        weights = log_weights(program, guide, self.particles, *batch)[1]
+        if weights.joint and size != batch.size:
+            raise CapabilityError(
+                "The IWAE/Renyi bound of a program with global latents cannot be estimated from minibatches; "
+                f"use batch_size >= {size} or elbo='trace'."
+            )
+        power = 1.0 - self.alpha
+        bound = (torch.logsumexp(power * unit_log_weights(weights), 0) - math.log(self.particles)) / power
+        mean = bound.sum() / batch.size
+        return -mean, mean.detach()
+
+
+class ScoreFunction(Objective):
+    """The ELBO with score-function (REINFORCE) gradients for the guide and a leave-one-out baseline (Kool et al. 2019).
+
+    Unbiased for any guide whose density is known, reparameterised or not.
+    """
+
+    def __init__(self, particles: int = 8):
+        if particles < 2:
+            raise OptionError(f"The leave-one-out baseline needs at least 2 particles, got {particles}.")
+        self.particles = particles
+
+    def __call__(
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Surrogate mean_k [(f_k - mean_{j != k} f_j) log q(z_k) + log p(x, z_k)], f = log p - log q."""
+        with torch.no_grad():
+            values = draw(guide, self.particles, *batch).values
+        q = guide_log_prob(guide, values, *batch)
+        p = log_joint(program, values, *batch)
+        if p.joint or q.joint:
+            scale = size / batch.size
+            log_q = (q.local.sum(-1) * scale + q.globals)[:, None]
+            prior_and_likelihood = (p.local.sum(-1) * scale + p.globals)[:, None]
+            units = float(size)
+        else:
+            log_q, prior_and_likelihood, units = q.local, p.local, float(batch.size)
+        if beta != 1.0:
+            raise OptionError("KL annealing is not available with elbo='score'; drop kl_anneal.")
+        signal = (prior_and_likelihood - log_q).detach()
+        baseline = (signal.sum(0) - signal) / (self.particles - 1)
+        surrogate = ((signal - baseline) * log_q + prior_and_likelihood).mean(0).sum() / units
+        return -surrogate, signal.mean(0).sum() / units
+
+
+class ExactLikelihood(Objective):
+    """log p(x) itself, all latents summed out by the program: maximum likelihood, no guide needed."""
+
+    def __call__(
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Mean log-likelihood."""
+        if not isinstance(program, ExactDensity):
+            raise CapabilityError(f"{type(program).__name__} has no exact log_prob; use elbo='trace' or 'iwae'.")
+        mean = program.log_prob(*batch).mean()
+        return -mean, mean.detach()
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "trace": lambda particles, alpha: PyroELBO(infer.Trace_ELBO, particles),
+    "mean_field": lambda particles, alpha: PyroELBO(infer.TraceMeanField_ELBO, particles),
+    "enum": lambda particles, alpha: PyroELBO(infer.TraceEnum_ELBO, particles),
+    "iwae": lambda particles, alpha: Renyi(particles, 0.0),
+    "renyi": lambda particles, alpha: Renyi(particles, alpha),
+    "score": lambda particles, alpha: ScoreFunction(particles),
+    "exact": lambda particles, alpha: ExactLikelihood(),
+}
+"""Name -> factory(particles, alpha)."""
+
+
+def make_objective(name: str, particles: int = 1, alpha: float = 0.0) -> Objective:
+    """An objective by name; see OBJECTIVES.
+
+    Raises: UnknownNameError.
+    """
+    if name not in OBJECTIVES:
+        raise UnknownNameError("ELBO", name, OBJECTIVES)
+    return OBJECTIVES[name](particles, alpha)

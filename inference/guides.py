@@ -1,0 +1,105 @@
+"""Guides by name: the program's own, its exact posterior, or one of Pyro's autoguides; rebuilt the same from a checkpoint.
+
+A spec is a small JSON object, {"kind": "own" | "posterior" | "auto", "name": ...}, so that a saved fit can say which
+guide it had without pickling code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import autoguide
+from pyro.poutine.util import site_is_subsample
+from torch import nn
+
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError, UnknownNameError
+from zoo.program import ExactPosterior, Implicit, Program
+
+__all__ = ["AUTOGUIDES", "build_guide", "guide_parameters", "guide_spec", "guided_sites", "needs_full_batch"]
+
+AUTOGUIDES: dict[str, type[autoguide.AutoGuide]] = {
+    "delta": autoguide.AutoDelta,
+    "normal": autoguide.AutoNormal,
+    "multivariate_normal": autoguide.AutoMultivariateNormal,
+    "low_rank": autoguide.AutoLowRankMultivariateNormal,
+    "iaf": autoguide.AutoIAFNormal,
+}
+"""Names of the autoguides: point, mean-field, full-rank, low-rank Gaussian, inverse autoregressive flow."""
+
+
+def guide_spec(guide: str) -> dict[str, Any]:
+    """The spec of a guide name: 'own', 'posterior' or a key of AUTOGUIDES.
+
+    Raises: UnknownNameError.
+    """
+    if guide in ("own", "posterior"):
+        return {"kind": guide}
+    if guide not in AUTOGUIDES:
+        raise UnknownNameError("guide", guide, ["own", "posterior", *AUTOGUIDES])
+    return {"kind": "auto", "name": guide}
+
+
+def build_guide(spec: dict[str, Any], program: Program, data: Data) -> Callable[..., Any]:
+    """Builds the guide that a spec names; autoguides are set up on `data` so that their parameters exist.
+
+    Returns: the bound method `program.guide` or `program.posterior`, or an autoguide (an nn.Module).
+    """
+    if spec["kind"] == "own":
+        return program.guide
+    if spec["kind"] == "posterior":
+        if not isinstance(program, ExactPosterior):
+            raise CapabilityError(f"{type(program).__name__} has no exact posterior; use its own guide or an autoguide.")
+        return program.posterior
+    hidden = [name for name, site in program.sites().items() if site.is_discrete]
+    guide = AUTOGUIDES[spec["name"]](poutine.block(program.model, hide=hidden))
+    with torch.no_grad():
+        guide(data.x, data.context, None)
+    return guide.to(data.x.device)
+
+
+def guided_sites(guide: Callable[..., Any], data: Data) -> set[str]:
+    """Names of the latent sites that a guide samples (auxiliary ones left out)."""
+    few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        trace = poutine.trace(guide).get_trace(*few, None)
+    return {
+        name
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site["infer"].get("is_auxiliary") and not site_is_subsample(site)
+    }
+
+
+def needs_full_batch(guide: Callable[..., Any], program: Program) -> bool:
+    """Whether a guide holds one factor for each example and so cannot see minibatches.
+
+    An autoguide over a local latent would silently replace the model's minibatch by its own (pyro#3468).
+    """
+    local = any(not site.is_global and not site.is_discrete for site in program.sites().values())
+    return isinstance(guide, autoguide.AutoGuide) and local
+
+
+def guide_parameters(guide: Callable[..., Any], program: Program, data: Data) -> list[nn.Parameter]:
+    """The parameters a guide depends on, its own or the program's, found by differentiating its draws and density."""
+    owned = list(guide.parameters()) if isinstance(guide, nn.Module) else []
+    candidates = [p for p in program.parameters() if p.requires_grad]
+    if not candidates or not program.sites():
+        return owned
+    few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        trace = poutine.trace(guide).get_trace(*few, None)
+        total = torch.zeros((), device=data.x.device)
+        for site in trace.nodes.values():
+            if site["type"] != "sample" or site_is_subsample(site):
+                continue
+            if site["value"].is_floating_point():
+                total = total + site["value"].sum()
+            if not isinstance(site["fn"], Implicit):
+                total = total + site["fn"].log_prob(site["value"]).sum()
+    if not total.requires_grad:
+        return owned
+    grads = torch.autograd.grad(total, candidates, allow_unused=True)
+    return owned + [p for p, g in zip(candidates, grads, strict=True) if g is not None]

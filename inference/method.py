@@ -1,0 +1,63 @@
+"""What a method is: options, a reason why it cannot take a program (if so), and `run`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from inference.history import History
+from zoo.datasets.data import Data
+from zoo.program import Program
+
+__all__ = ["Method", "Outcome", "Run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The circumstances of one fit: data on the device, seed, where to keep checkpoints, whether to show progress."""
+
+    train: Data
+    valid: Data | None = None
+    seed: int = 0
+    progress: bool = False
+    folder: Path | None = None
+
+
+@dataclass
+class Outcome:
+    """What a method hands back: a guide or posterior samples, the history and what it cost.
+
+    `guide` has the signature of `Program.guide`; None when there is nothing latent, or when the answer is `samples`
+    (site -> (S, *shape), global sites without, local ones with the training examples as their first dimension).
+    `guide_spec` says how to build the guide again when a checkpoint is loaded (see `inference.guides`).
+    """
+
+    guide: Callable[..., Any] | None = None
+    guide_spec: dict[str, Any] | None = None
+    samples: dict[str, Tensor] | None = None
+    history: History = field(default_factory=History)
+    gradient_evaluations: int = 0
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """A way to fit a program. Subclasses are frozen dataclasses whose fields are the options.
+
+    A method is complete when `why_not` refuses before compute, naming the capability that is missing, and `run` leaves
+    the program's parameters fitted and returns an `Outcome`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def why_not(self, program: Program) -> str | None:
+        """The reason why this method cannot take the program, or None if it can."""
+
+    @abstractmethod
+    def run(self, program: Program, run: Run) -> Outcome:
+        """Fits the program in place."""

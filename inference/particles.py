@@ -1,0 +1,178 @@
+"""Particles: vectorised draws from a guide and the log joint density at them; every estimator here is built on these.
+
+Programs keep to one data plate at dim -1, so one more plate at dim -2 holds S particles. Local sites come out as
+(S, B, *event), global ones as (S, 1, *event). Densities are kept apart by example, (S, B), as long as nothing global
+ties the examples together: a bound that sums the batch before its logsumexp is silently wrong (pyro#2220).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from zoo.errors import CapabilityError
+from zoo.program import Program
+
+__all__ = ["Draws", "LogDensity", "draw", "guide_log_prob", "log_joint", "log_weights", "unit_log_weights"]
+
+GuideFn = Callable[..., Any]
+"""Anything with the signature of `Program.guide`: the program's own, an autoguide, an exact posterior, a grid."""
+
+
+@dataclass(frozen=True)
+class LogDensity:
+    """A log density at S particles: `local` (S, B) by example, `globals` (S,) for sites outside the data plate.
+
+    `joint` says whether any global site exists; if not, `globals` is zero and examples are independent.
+    """
+
+    local: Tensor
+    globals: Tensor
+    joint: bool
+
+    @property
+    def total(self) -> Tensor:
+        """Density of everything together, (S,)."""
+        return self.local.sum(-1) + self.globals
+
+
+@dataclass(frozen=True)
+class Draws:
+    """S draws of every latent site, (S, B or 1, *event), and their log density under the guide they came from."""
+
+    values: dict[str, Tensor]
+    log_prob: LogDensity
+
+
+def _collect(trace: poutine.Trace, n: int, batch: int, exclude: tuple[str, ...] = ()) -> LogDensity:
+    local: Tensor | float = 0.0
+    globals_: Tensor | float = 0.0
+    joint, reference = False, None
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample" or name in exclude or site_is_subsample(site):
+            continue
+        log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
+        if not isinstance(log_prob, Tensor):
+            continue
+        reference = log_prob
+        frames = {frame.name for frame in site["cond_indep_stack"]}
+        if "data" in frames:
+            local = local + log_prob
+        else:
+            globals_, joint = globals_ + log_prob.reshape(-1, 1)[:, 0], True
+    like = reference if reference is not None else torch.zeros(())
+    return LogDensity(
+        torch.as_tensor(local, dtype=like.dtype, device=like.device).expand(n, batch),
+        torch.as_tensor(globals_, dtype=like.dtype, device=like.device).expand(n),
+        joint,
+    )
+
+
+def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, density: bool = True) -> Draws:
+    """Draws n particles from a guide for a batch, with gradients where the guide is reparameterised.
+
+    Args:
+        guide: A guide.
+        n: Number of particles S.
+        x: The batch (B, *event_shape).
+        context: Its context, or None.
+        density: False for implicit guides, whose log density does not exist; it is then all NaN.
+    """
+    with pyro.plate("particles", n, dim=-2):
+        trace = poutine.trace(guide).get_trace(x, context, None)
+    values = {
+        name: site["value"]
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not site["infer"].get("is_auxiliary", False)
+        and not site_is_subsample(site)
+    }
+    if density:
+        return Draws(values, _collect(trace, n, len(x)))
+    nan = x.new_full((), float("nan"))
+    return Draws(values, LogDensity(nan.expand(n, len(x)), nan.expand(n), False))
+
+
+def guide_log_prob(guide: GuideFn, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None) -> LogDensity:
+    """Log density of a guide at given values (S, B or 1, *event); not for guides with auxiliary sites (full-rank autos).
+
+    Raises: CapabilityError for a guide that samples an auxiliary site.
+    """
+    n = max(v.shape[0] for v in values.values())
+    with pyro.plate("particles", n, dim=-2):
+        trace = poutine.trace(poutine.condition(guide, data=dict(values))).get_trace(x, context, None)
+    if any(site["infer"].get("is_auxiliary", False) for site in trace.nodes.values() if site["type"] == "sample"):
+        raise CapabilityError(
+            "This guide draws all its sites from one auxiliary site, so its density at a given point cannot be had by "
+            "conditioning; use inference.guides.density(guide) or a site-wise guide."
+        )
+    return _collect(trace, n, len(x))
+
+
+def log_joint(
+    program: Program, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None, *, particles: int | None = None
+) -> LogDensity:
+    """log p(x, latents) at given latent values, differentiable in them and in the parameters.
+
+    Discrete local latents that `values` leaves out are summed out exactly, as `TraceEnum_ELBO` does.
+
+    Args:
+        program: Any program with a density.
+        values: Latent site -> value (S, B or 1, *event).
+        x: The batch (B, *event_shape).
+        context: Its context, or None.
+        particles: S, needed only when `values` is empty.
+
+    Raises: CapabilityError when a continuous latent is missing.
+    """
+    n = particles or max((v.shape[0] for v in values.values()), default=1)
+
+    def run(given: Mapping[str, Tensor]) -> poutine.Trace:
+        with pyro.plate("particles", n, dim=-2):
+            return poutine.trace(poutine.condition(program.model, data=dict(given))).get_trace(x, context, None)
+
+    trace = run(values)
+    missing = {
+        name: site["fn"]
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
+    }
+    if not missing:
+        return _collect(trace, n, len(x))
+    for name, fn in missing.items():
+        if not fn.has_enumerate_support or fn.event_dim > 0:
+            raise CapabilityError(
+                f"log_joint: no value for the latent site {name!r}, and it cannot be summed out; "
+                f"got values for {sorted(values)}."
+            )
+    supports = [fn.enumerate_support(expand=False).flatten() for fn in missing.values()]
+    parts = []
+    for assignment in itertools.product(*supports):
+        given = {name: value.expand(n, len(x)) for name, value in zip(missing, assignment, strict=True)}
+        parts.append(_collect(run({**values, **given}), n, len(x)))
+    return LogDensity(
+        torch.stack([p.local for p in parts]).logsumexp(0), parts[0].globals, any(p.joint for p in parts)
+    )
+
+
+def log_weights(
+    program: Program, guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None
+) -> tuple[Draws, LogDensity]:
+    """Draws n particles and their log importance weights log p(x, z) - log q(z | x)."""
+    draws = draw(guide, n, x, context)
+    p, q = log_joint(program, draws.values, x, context, particles=n), draws.log_prob
+    return draws, LogDensity(p.local - q.local, p.globals - q.globals, p.joint or q.joint)
+
+
+def unit_log_weights(weights: LogDensity) -> Tensor:
+    """Weights (S, U) of the U independent units: the examples, or 1 (everything) when a global site ties them."""
+    return weights.total[:, None] if weights.joint else weights.local

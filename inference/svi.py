@@ -1,0 +1,184 @@
+"""Stochastic variational inference: maximise a bound on the evidence over the program's and the guide's parameters.
+
+Hoffman et al. 2013; Ranganath et al. 2014; Kingma & Welling 2014.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from inference.elbo import Objective, make_objective
+from inference.guides import build_guide, guide_parameters, guide_spec, guided_sites, needs_full_batch
+from inference.loop import Loop, Schedule, make_optimizer
+from inference.method import Method, Outcome, Run
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError, OptionError
+from zoo.program import ExactDensity, ImplicitProgram, Program
+
+__all__ = ["SVI"]
+
+
+@dataclass(frozen=True)
+class SVI(Method):
+    """SVI with any guide and any bound; see `inference.elbo.OBJECTIVES` and `inference.guides.AUTOGUIDES`.
+
+    Args:
+        guide: 'own' (the program's), an autoguide's name, or a guide with the signature of `Program.guide`.
+        elbo: 'auto', or one of 'trace', 'mean_field', 'enum', 'iwae', 'renyi', 'score', 'exact'. 'auto' takes 'trace',
+            'enum' when the guide leaves enumerable latents out, 'exact' when it leaves others out that the program can
+            sum out itself.
+        particles: Monte Carlo samples a step (the K of IWAE).
+        alpha: Order of the Renyi bound.
+        lr: Learning rate at the start.
+        optimizer: Name in torch.optim, or a factory (params, lr=...).
+        decay: 'cosine' to zero over the run, or 'constant'.
+        clip_norm: Clips the gradient's norm; None does not.
+        kl_anneal: Fraction of the run over which the weight of the KL grows from 0 to 1.
+        train_program: False fits the guide alone and leaves the model's parameters as they are.
+        steps, epochs, batch_size, validate_every, patience: See `inference.loop.Schedule`.
+    """
+
+    name: ClassVar[str] = "svi"
+
+    guide: str | Callable[..., Any] = "own"
+    elbo: str = "auto"
+    particles: int = 1
+    alpha: float = 0.0
+    lr: float = 1e-2
+    optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
+    decay: str = "cosine"
+    clip_norm: float | None = None
+    kl_anneal: float = 0.0
+    train_program: bool = True
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    validate_every: int | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise OptionError(f"lr must be positive, got {self.lr}.")
+        if self.particles < 1:
+            raise OptionError(f"particles must be at least 1, got {self.particles}.")
+        if self.decay not in ("cosine", "constant"):
+            raise OptionError(f"decay must be 'cosine' or 'constant', got {self.decay!r}.")
+        if not 0 <= self.kl_anneal <= 1:
+            raise OptionError(f"kl_anneal is a fraction of the run, in [0, 1]; got {self.kl_anneal}.")
+
+    def why_not(self, program: Program) -> str | None:
+        """Implicit programs have no density to bound."""
+        if isinstance(program, ImplicitProgram):
+            return "it is implicit: it has no density, so no evidence bound"
+        return None
+
+    def run(self, program: Program, run: Run) -> Outcome:
+        """Fits program and guide in place."""
+        spec = guide_spec(self.guide) if isinstance(self.guide, str) else {"kind": "custom"}
+        guide = build_guide(spec, program, run.train) if isinstance(self.guide, str) else self.guide
+        if needs_full_batch(guide, program) and run.train.size > self.batch_size:
+            raise CapabilityError(
+                f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
+                f"cannot see minibatches: use batch_size >= {run.train.size}, or an amortised guide (guide='own')."
+            )
+        objective = make_objective(self._choose_elbo(program, guide, run.train), self.particles, self.alpha)
+        parameters = self._parameters(program, guide, run.train)
+        schedule = Schedule(self.steps, self.epochs, self.batch_size, self.validate_every, self.patience)
+        if not parameters:
+            return Outcome(guide, spec)
+        optimizer = make_optimizer(self.optimizer, parameters, self.lr)
+        total = schedule.total_steps(run.train.size)
+        state: dict[str, Any] = {"program": program, "optimizer": optimizer}
+        if isinstance(guide, nn.Module):
+            state["guide"] = guide
+        if self.decay == "cosine":
+            state["decay"] = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+        loop = Loop(run, schedule, state, f"svi {type(program).__name__}", lambda b: diagnose(program, guide, b))
+        size = run.train.size
+
+        def step(batch: Data) -> Mapping[str, Tensor]:
+            beta = min(1.0, (loop.done + 1) / (self.kl_anneal * total)) if self.kl_anneal else 1.0
+            # Pyro's checks (shapes, supports, model against guide) on the first step; they cost a third of a step.
+            with pyro.validation_enabled(loop.done == 0):
+                loss, bound = objective(program, guide, batch, size, beta)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            optimizer.step()
+            if "decay" in state:
+                state["decay"].step()
+            return {"loss": -bound}
+
+        def validate() -> float:
+            assert run.valid is not None
+            return evaluate_objective(objective, program, guide, run.valid, self.batch_size, run.seed)
+
+        program.train()
+        local = not any(site.is_global for site in program.sites().values())
+        history = loop.train(step, validate if run.valid is not None and local else None)
+        program.eval()
+        return Outcome(guide, spec, None, history, loop.done * self.particles)
+
+    def _parameters(self, program: Program, guide: Callable[..., Any], data: Data) -> list[nn.Parameter]:
+        """What to optimise, each parameter once."""
+        found = guide_parameters(guide, program, data)
+        if self.train_program:
+            found = [*program.parameters(), *found]
+        return [p for p in dict.fromkeys(found) if p.requires_grad]
+
+    def _choose_elbo(self, program: Program, guide: Callable[..., Any], data: Data) -> str:
+        if self.elbo != "auto":
+            return self.elbo
+        sites = program.sites()
+        missing = set(sites) - guided_sites(guide, data) if sites else set()
+        if not missing:
+            return "trace"
+        if all(sites[m].is_discrete and len(sites[m].event_shape) == 0 for m in missing):
+            return "enum"
+        if isinstance(program, ExactDensity):
+            return "exact"
+        raise CapabilityError(
+            f"The guide of {type(program).__name__} does not sample the latent sites {sorted(missing)}, and they cannot "
+            f"be summed out. Add them to the guide, or use an autoguide (guide='normal')."
+        )
+
+
+@torch.no_grad()
+def evaluate_objective(
+    objective: Objective, program: Program, guide: Callable[..., Any], data: Data, batch_size: int, seed: int
+) -> float:
+    """Minus the bound per example over a data set; the same noise every time, so that rounds can be compared."""
+    was_training = program.training
+    program.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        total = sum(
+            float(objective(program, guide, batch, batch.size)[1]) * batch.size for batch in data.batches(batch_size)
+        )
+    program.train(was_training)
+    return -total / data.size
+
+
+def diagnose(program: Program, guide: Callable[..., Any], batch: Data) -> str:
+    """Names the parameter or site that is not finite, for the error message of a diverged fit."""
+    for what, module in (("parameter", program), ("guide parameter", guide)):
+        if isinstance(module, nn.Module):
+            for name, value in module.named_parameters():
+                if not bool(torch.isfinite(value).all()):
+                    return f"The {what} {name!r} is not finite."
+    with torch.no_grad(), pyro.validation_enabled(False):
+        guided = poutine.trace(guide).get_trace(*batch, None)
+        trace = poutine.trace(poutine.replay(program.model, trace=guided)).get_trace(*batch, None)
+        for name, site in itertools.chain(guided.nodes.items(), trace.nodes.items()):
+            if site["type"] == "sample" and not bool(torch.isfinite(site["fn"].log_prob(site["value"])).all()):
+                return f"The log density of site {name!r} is not finite."
+    return ""

@@ -1,0 +1,35 @@
+"""Common ground of the tests: float64, one thread, a fixed seed (`--seed` varies it), the real data where they lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+# The one failure probability of a statistical test: with about a hundred of them, a false alarm once in 500 runs.
+FAILURE_RATE = 2e-5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=0, help="seed of every test, 0 unless given")
+
+
+@pytest.fixture(autouse=True)
+def _settings(request: pytest.FixtureRequest):
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    pyro.set_rng_seed(request.config.getoption("--seed"))
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def zoo_data() -> Path:
+    """The folder with the real data; the test is skipped where there is none."""
+    folder = os.environ.get("ZOO_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ZOO_DATA names no folder with the real data")
+    return Path(folder)

@@ -1,0 +1,19 @@
+"""Generative models as Pyro programs with matching guides."""
+
+from zoo import catalogue, datasets, errors
+from zoo.catalogue import create, load, names
+from zoo.program import Implicit, ImplicitProgram, Preset, Program, Site
+
+__all__ = [
+    "Implicit",
+    "ImplicitProgram",
+    "Preset",
+    "Program",
+    "Site",
+    "catalogue",
+    "create",
+    "datasets",
+    "errors",
+    "load",
+    "names",
+]

@@ -1,0 +1,142 @@
+"""The catalogue: programs by name, built-in, from other packages (entry points `zoo.programs`) or from a file.
+
+A new built-in program is one line in `BUILTIN`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from zoo.datasets.data import Data
+from zoo.errors import CheckpointError, UnknownNameError
+from zoo.program import Program
+
+__all__ = ["BUILTIN", "create", "create_for", "get", "load", "name_of", "names", "save"]
+
+BUILTIN: dict[str, str] = {
+    "ppca": "zoo.latent.ppca:PPCA",
+}
+"""Name -> module:class."""
+
+ENTRY_POINT_GROUP = "zoo.programs"
+CONFIG_VERSION = 1
+
+
+def _locations() -> dict[str, str]:
+    found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return {**found, **BUILTIN}
+
+
+def names() -> list[str]:
+    """All known names, sorted; those of other packages included."""
+    return sorted(_locations())
+
+
+def get(name: str) -> type[Program]:
+    """The class behind a name, a 'package.module:Class' or a 'file.py:Class'.
+
+    Raises: UnknownNameError, naming the nearest.
+    """
+    location = _locations().get(name, name)
+    if ":" not in location:
+        raise UnknownNameError("program", name, names())
+    module_name, class_name = location.rsplit(":", 1)
+    try:
+        if module_name.endswith(".py"):
+            path = Path(module_name).resolve()
+            unique = f"_zoo_file_{path.stem}_{abs(hash(path))}"
+            if unique not in sys.modules:
+                spec = importlib.util.spec_from_file_location(unique, path)
+                if spec is None or spec.loader is None or not path.exists():
+                    raise ImportError(f"no file {path}")
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[unique] = module
+                spec.loader.exec_module(module)
+            found = getattr(sys.modules[unique], class_name)
+        else:
+            found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UnknownNameError("program", f"{name} ({error})", names()) from error
+    if not (isinstance(found, type) and issubclass(found, Program)):
+        raise UnknownNameError("program", f"{name} (not a Program)", names())
+    return found
+
+
+def name_of(program: Program | type[Program]) -> str:
+    """The shortest name under which `get` finds a class."""
+    cls = program if isinstance(program, type) else type(program)
+    for name, location in _locations().items():
+        if location == f"{cls.__module__}:{cls.__qualname__}":
+            return name
+    module = sys.modules.get(cls.__module__)
+    if cls.__module__.startswith("_zoo_file_") and module is not None and module.__file__:
+        return f"{module.__file__}:{cls.__qualname__}"
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def create(name: str, **options: Any) -> Program:
+    """Builds a program by name with constructor options."""
+    cls = get(name)
+    for option in options:
+        if option not in cls._hub_mixin_init_parameters or option == "self":
+            raise UnknownNameError(f"option of {name}", option, set(cls._hub_mixin_init_parameters) - {"self"})
+    return cls(**options)
+
+
+def create_for(name: str, data: Data, preset: str | None = None, **options: Any) -> Program:
+    """Builds a program of the right size for data, with a preset's options under the given ones."""
+    cls = get(name)
+    if preset is not None:
+        if preset not in cls.presets:
+            raise UnknownNameError(f"preset of {name}", preset, cls.presets)
+        options = {**cls.presets[preset].program, **options}
+    return cls.for_data(*data, **options)
+
+
+# Saving is huggingface_hub's form (config.json, model.safetensors), with the program's name added to the config so that
+# a folder can be loaded without knowing what is in it.
+
+
+def save(program: Program, folder: str | Path) -> Path:
+    """Writes config.json and model.safetensors."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"program": name_of(program), "version": CONFIG_VERSION, **(program._hub_mixin_config or {})}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+    tensors = {k: v.detach().cpu().clone() for k, v in program.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def load(folder: str | Path) -> Program:
+    """Reads what `save` wrote, on the CPU; bit for bit the same tensors.
+
+    Raises: CheckpointError when it is missing, damaged or of another version.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        name, found = config.pop("program"), config.pop("version")
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder} holds no saved program (config.json: {error}).") from error
+    if found != CONFIG_VERSION:
+        raise CheckpointError(f"{folder} was written in format {found}; this version reads format {CONFIG_VERSION}.")
+    try:
+        program = create(name, **config)
+        tensors = load_file(folder / "model.safetensors")
+        dtypes = {t.dtype for t in tensors.values() if t.is_floating_point()}
+        if len(dtypes) == 1:
+            program.to(dtypes.pop())
+        program.load_state_dict(tensors)
+    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{folder} is damaged or of another version: {error}") from error
+    return program

@@ -1,0 +1,107 @@
+"""What a data set is in memory: `Data` (one split) and `Dataset` (its splits and its card)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ShapeError
+
+__all__ = ["Card", "Data", "Dataset", "File"]
+
+
+class Data(NamedTuple):
+    """Examples `x` (N, *event_shape) and what they are conditioned on, `context` (N, ...) or None."""
+
+    x: Tensor
+    context: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of examples (`len` is the tuple's, 2)."""
+        return len(self.x)
+
+    def rows(self, index: Tensor | slice) -> Data:
+        """The chosen examples, context along."""
+        return Data(self.x[index], None if self.context is None else self.context[index])
+
+    def to(self, *args, **kwargs) -> Data:
+        """Moves both tensors, as `Tensor.to`."""
+        return Data(self.x.to(*args, **kwargs), None if self.context is None else self.context.to(*args, **kwargs))
+
+    def batches(self, batch_size: int) -> Iterator[Data]:
+        """Consecutive batches; the last may be smaller."""
+        for start in range(0, self.size, batch_size):
+            yield self.rows(slice(start, start + batch_size))
+
+
+@dataclass(frozen=True)
+class File:
+    """One file that a data set is read from; its content is fixed by its sha256."""
+
+    path: str
+    """Where it lies under `ZOO_DATA` and in the cache, for instance 'debd/nltcs.npz'."""
+    sha256: str
+    urls: tuple[str, ...] = ()
+    """Public addresses of exactly this content, tried in turn; none for a file converted by us."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the registry knows of a data set; `zoo list --datasets` prints it."""
+
+    name: str
+    description: str
+    shape: tuple[int, ...]
+    """Event shape of one example."""
+    support: str
+    """'binary', 'real', 'unit' (in [0, 1]) or 'integer'."""
+    splits: dict[str, int]
+    """Split name -> number of examples."""
+    source: str
+    """Where it comes from, in words a person can follow."""
+    licence: str
+    files: tuple[File, ...] = ()
+    """Every file it can be read from: the compact conversion first, then the public originals."""
+
+    @property
+    def url(self) -> str | None:
+        """The first public address; None for embedded, generated and user data."""
+        return next((url for file in self.files for url in file.urls), None)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the first file; `files` has all of them."""
+        return self.files[0].sha256 if self.files else None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits of a data set; `labels` holds class labels (N,) by split where they exist (never seen by a program)."""
+
+    card: Card
+    train: Data
+    valid: Data
+    test: Data
+    labels: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by."""
+        return self.card.name
+
+    def split(self, name: str) -> Data:
+        """'train', 'valid' or 'test'."""
+        if name not in ("train", "valid", "test"):
+            raise ShapeError(f"Unknown split {name!r}; expected 'train', 'valid' or 'test'.")
+        return getattr(self, name)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dataset:
+        """All splits on a device or in a dtype (labels stay as they are)."""
+        return Dataset(
+            self.card, self.train.to(device, dtype), self.valid.to(device, dtype), self.test.to(device, dtype), self.labels
+        )

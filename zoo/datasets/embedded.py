@@ -1,0 +1,94 @@
+"""Data sets that need no file: those inside scikit-learn, three small classics, and synthetic ones with a fixed seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn import datasets as sklearn_datasets
+
+from zoo.datasets.splits import SPLITS, Splits, split_rows, stratified_rows
+
+__all__ = ["blobs", "circles", "coin", "diabetes", "digits", "eight_schools", "iris", "moons", "ring", "same"]
+
+Array = np.ndarray[Any, Any]
+
+
+def same(x: Array, context: Array | None = None) -> Splits:
+    """All rows in every split: for small Bayesian data sets, where the question is the posterior given all rows."""
+    return Splits(dict.fromkeys(SPLITS, x), {} if context is None else dict.fromkeys(SPLITS, context))
+
+
+def digits() -> Splits:
+    """Handwritten digits 8x8, values 0 to 16."""
+    images, labels = sklearn_datasets.load_digits(return_X_y=True)
+    rows = stratified_rows(labels, held=250)
+    return Splits(_take(images.reshape(-1, 8, 8), rows), labels=_take(labels, rows), scale=16)
+
+
+def iris() -> Splits:
+    """Four measurements of 150 flowers of three species, standardised."""
+    x, labels = sklearn_datasets.load_iris(return_X_y=True)
+    rows = stratified_rows(labels, held=30)
+    return Splits(_take(_standardise(x, rows["train"]), rows), labels=_take(labels, rows))
+
+
+def diabetes() -> Splits:
+    """Disease progression given an intercept and ten covariates, standardised."""
+    covariates, target = sklearn_datasets.load_diabetes(return_X_y=True)
+    rows = split_rows(len(target))
+    design = np.column_stack([np.ones(len(target)), _standardise(covariates, rows["train"])])
+    return Splits(_take(_standardise(target, rows["train"]), rows), _take(design, rows))
+
+
+def eight_schools() -> Splits:
+    """Effects of coaching (y) and their standard errors (sigma)."""
+    y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+    sigma = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+    return same(y, sigma)
+
+
+def coin() -> Splits:
+    """Twelve tosses, 9 of them 1."""
+    return same(np.array([1, 1, 1, 0, 1, 0, 1, 1, 1, 1, 1, 0]))
+
+
+def moons() -> Splits:
+    """Two interleaved half circles."""
+    return _synthetic(*sklearn_datasets.make_moons(3000, noise=0.1, random_state=0))
+
+
+def circles() -> Splits:
+    """Two circles with one centre."""
+    return _synthetic(*sklearn_datasets.make_circles(3000, noise=0.05, factor=0.5, random_state=0))
+
+
+def blobs() -> Splits:
+    """Three Gaussians of different width."""
+    centers = [[-3.0, -2.0], [0.0, 2.5], [3.0, -1.0]]
+    return _synthetic(*sklearn_datasets.make_blobs(3000, centers=centers, cluster_std=[0.5, 0.8, 1.1], random_state=0))
+
+
+def ring() -> Splits:
+    """Eight narrow Gaussians on a circle."""
+    random = np.random.RandomState(0)
+    labels = random.randint(8, size=3000)
+    angle = labels * (np.pi / 4)
+    x = 2 * np.column_stack([np.cos(angle), np.sin(angle)]) + 0.1 * random.standard_normal((3000, 2))
+    return _synthetic(x, labels)
+
+
+def _take(array: Array, rows: Mapping[str, Array]) -> dict[str, Array]:
+    return {split: array[index] for split, index in rows.items()}
+
+
+def _standardise(array: Array, train: Array) -> Array:
+    """Mean 0 and standard deviation 1 on the training rows, so that nothing of the others leaks."""
+    return (array - array[train].mean(0)) / array[train].std(0)
+
+
+def _synthetic(x: Array, labels: Array) -> Splits:
+    # The generators draw rows independently or shuffle them, so consecutive blocks are random splits.
+    rows = {"train": np.arange(2000), "valid": np.arange(2000, 2500), "test": np.arange(2500, 3000)}
+    return Splits(_take(x, rows), labels=_take(labels, rows))

@@ -1,0 +1,64 @@
+"""Arrays on their way to a `Dataset`, and how rows are shared out where a data set has no split of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from zoo.datasets.data import Card, Data, Dataset
+from zoo.errors import EmptyDataError
+
+__all__ = ["SPLITS", "Splits", "split_rows", "stratified_rows"]
+
+SPLITS = ("train", "valid", "test")
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """NumPy arrays by split, as read; `scale` is what x is divided by (255 for pixels stored as bytes)."""
+
+    x: Mapping[str, Array]
+    context: Mapping[str, Array] = field(default_factory=dict)
+    labels: Mapping[str, Array] = field(default_factory=dict)
+    scale: float = 1.0
+
+    def dataset(self, card: Card) -> Dataset:
+        """Tensors of torch's default dtype (labels: int64)."""
+
+        def tensor(array: Array) -> Tensor:
+            return torch.tensor(array, dtype=torch.get_default_dtype())
+
+        def split(name: str) -> Data:
+            context = self.context.get(name)
+            return Data(tensor(self.x[name]).div_(self.scale), None if context is None else tensor(context))
+
+        labels = {name: torch.tensor(array, dtype=torch.int64) for name, array in self.labels.items()}
+        return Dataset(card, *(split(name) for name in SPLITS), labels=labels)
+
+
+def split_rows(n: int, seed: int = 0) -> dict[str, Array]:
+    """Row numbers of a random 80/10/10 split, the same for the same n and seed.
+
+    Raises: EmptyDataError when n < 3, since each split needs a row.
+    """
+    if n < 3:
+        raise EmptyDataError(f"{n} rows cannot be split into train, valid and test; at least 3 are needed.")
+    # RandomState's stream is frozen by NumPy's policy, default_rng's is not.
+    order = np.random.RandomState(seed).permutation(n)
+    held = max(1, round(n / 10))
+    return {"train": order[2 * held :], "valid": order[:held], "test": order[held : 2 * held]}
+
+
+def stratified_rows(labels: Array, held: int) -> dict[str, Array]:
+    """Row numbers of a fixed split with `held` rows each in valid and test, classes in equal proportion."""
+    train, rest = train_test_split(np.arange(len(labels)), test_size=2 * held, stratify=labels, random_state=0)
+    valid, test = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
+    return {"train": train, "valid": valid, "test": test}

@@ -1,0 +1,309 @@
+"""The contract: a `Program` is a Pyro generative program with its guide.
+
+Subclass `Program`, write `model` (and `guide`, if there are latents) as plain Pyro, and every method, query, benchmark
+and command works on it. What else a program can promise, an exact density say, it promises by *having* the method:
+see the protocols at the end. They are true or absent; methods ask for them with `isinstance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import pyro
+import pyro.distributions as dist
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from pyro import poutine
+from pyro.nn import PyroModule
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, SupportError
+
+__all__ = [
+    "ClosedFormEM",
+    "CoordinateAscent",
+    "ExactDensity",
+    "ExactEvidence",
+    "ExactPosterior",
+    "Implicit",
+    "ImplicitProgram",
+    "Preset",
+    "Program",
+    "Site",
+]
+
+# Parameters live in the module, never in Pyro's global store, so that two programs, or two guides of one program, can
+# be fitted in one process (pyro#3209). PyroModule reads this setting; there is no per-module form of it.
+pyro.settings.set(module_local_params=True)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One latent sample site: `event_shape` excludes plates; a global site lies outside the data plate."""
+
+    name: str
+    event_shape: torch.Size
+    is_global: bool
+    is_discrete: bool
+    support: Any
+    distribution: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named configuration: constructor options, the method that fits it and that method's options."""
+
+    program: Mapping[str, Any] = field(default_factory=dict)
+    method: str = "svi"
+    fit: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Program(PyroModule, PyTorchModelHubMixin):
+    """A generative program p(latents) p(x | latents) and its guide q(latents | x).
+
+    The rules, all checked by `zoo.testing.check_program`:
+
+    - `model(x, context, size)` and `guide(x, context, size)` take a batch `x` of shape `(B, *event_shape)`. `x=None`
+      generates. `context` is what is conditioned on and never generated (covariates, labels, lengths), `(B, ...)`.
+      `size` is how many examples the plate stands for: the size of the whole data set in a minibatch, the number to
+      generate when `x` is None.
+    - The examples lie in the one plate, `self.plate(x, context, size)`; everything else is an event dimension
+      (`.to_event`). The observed site is called `"x"` and `model` returns its value.
+    - Latent values may carry extra batch dimensions on the left (particles, grids, enumeration): index parameters
+      with them and let them broadcast.
+    - Constructor arguments are JSON-like and are all that is needed to build the program again.
+    - Constants are buffers, so that `.to(device)` moves them.
+    """
+
+    family: ClassVar[str] = "other"
+    """The room of the zoo: chains, mixtures, latent, bayes, implicit, ..."""
+    paper: ClassVar[str] = ""
+    """The source, authors and year."""
+    dataset: ClassVar[str] = "digits"
+    """Name of the data set used when none is given."""
+    presets: ClassVar[Mapping[str, Preset]] = {"small": Preset()}
+    """`small` trains on two CPU cores in a minute or two; `paper` is the paper's size."""
+
+    support: constraints.Constraint = constraints.real
+    """What one number of x may be, for instance `constraints.boolean`."""
+    event_shape: torch.Size = torch.Size()
+    """Shape of one example."""
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Generates (`x=None`) or conditions on a batch; returns x."""
+        raise NotImplementedError(f"{type(self).__name__} must define model(x, context, size)")
+
+    def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """The variational family over the same latent sites; empty when there are none."""
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Sets parameters from training data before a fit (k-means centres, pixel means); by default does nothing.
+
+        Draws only from torch's global generator, which the fit has seeded.
+        """
+
+    def example_context(self, n: int) -> Tensor | None:
+        """A plausible `context` of n rows for tests and `zoo show`; None for unconditional programs."""
+        return None
+
+    # What follows is provided.
+
+    def plate(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> pyro.plate:
+        """The plate over examples, at dimension -1; scales a minibatch of B by size / B."""
+        given = x if x is not None else context
+        batch = len(given) if given is not None else (size or 1)
+        full = batch if size is None or x is None else size
+        # Explicit indices: the rows were chosen by the caller, for model and guide alike, and Pyro must not draw its
+        # own (pyro#3468). Only their number matters here; it sets the scale full / batch.
+        return pyro.plate("data", full, subsample=torch.arange(batch), dim=-1)
+
+    @torch.no_grad()
+    def generate(self, n: int = 1, context: Tensor | None = None) -> Tensor:
+        """Draws n examples `(n, *event_shape)` from the prior predictive; with a context, one for each of its rows."""
+        return self.model(None, context, n if context is None else len(context))
+
+    @torch.no_grad()
+    def sites(self) -> dict[str, Site]:
+        """The latent sites in the order in which the model samples them."""
+        with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+            trace = poutine.trace(self.model).get_trace(None, self.example_context(2), 2)
+        found = {}
+        for name, site in trace.nodes.items():
+            if site["type"] != "sample" or name == "x" or site["is_observed"] or site_is_subsample(site):
+                continue
+            fn, base = site["fn"], site["fn"]
+            while isinstance(base, torch.distributions.Independent) or hasattr(base, "_base"):
+                base = base.base_dist if hasattr(base, "base_dist") else base._base
+            is_global = all(frame.name != "data" for frame in site["cond_indep_stack"])
+            found[name] = Site(
+                name, fn.event_shape, is_global, bool(fn.support.is_discrete), fn.support, type(base).__name__
+            )
+        return found
+
+    def check(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Raises the error that says what is wrong with a data set, or returns.
+
+        Raises: EmptyDataError, ShapeError, NonFiniteError, SupportError.
+        """
+        name, shape = type(self).__name__, tuple(self.event_shape)
+        if x.ndim == 0 or len(x) == 0:
+            raise EmptyDataError(f"{name} got no examples (shape {tuple(x.shape)}); expected (N, *{shape}) with N >= 1.")
+        if tuple(x.shape[1:]) != shape:
+            raise ShapeError(
+                f"{name} expects examples of shape {shape}, got {tuple(x.shape[1:])} (data of shape {tuple(x.shape)}). "
+                f"Build the program for this data ({name}.for_data(x)) or reshape the data."
+            )
+        wants = self.example_context(2)
+        if wants is not None and context is None:
+            raise ShapeError(f"{name} is conditional: pass data as (x, context), context of shape (N, ...).")
+        if wants is None and context is not None:
+            raise ShapeError(f"{name} takes no context, got one of shape {tuple(context.shape)}; pass x alone.")
+        if wants is not None and context is not None:
+            if len(context) != len(x):
+                raise ShapeError(f"{name}: {len(x)} examples but {len(context)} rows of context; they must match.")
+            if context.shape[1:] != wants.shape[1:]:
+                raise ShapeError(
+                    f"{name} expects context rows of shape {tuple(wants.shape[1:])}, got {tuple(context.shape[1:])}."
+                )
+        for what, values in (("data", x), ("context", context)):
+            if values is not None and not bool(torch.isfinite(values).all()):
+                bad = int((~torch.isfinite(values)).sum())
+                raise NonFiniteError(f"{name}: {bad} of {values.numel()} {what} values are NaN or infinite; clean them.")
+        if not bool(self.support.check(x).all()):
+            hint = ""
+            if self.support is constraints.boolean:
+                hint = " Binarise the data first (zoo.datasets.binarise, or the option --binarise)."
+            raise SupportError(
+                f"{name} needs values in {self.support}, got values from {x.min():g} to {x.max():g}.{hint}"
+            )
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
+        """Builds a program of the right size for a data set; by default sets the option `event_shape`, if there is one.
+
+        Args:
+            x: Data of shape (N, *event_shape).
+            context: What x is conditioned on, or None.
+            options: Constructor options that win over what the data say.
+        """
+        accepted = cls._hub_mixin_init_parameters
+        if "event_shape" in accepted:
+            options.setdefault("event_shape", list(x.shape[1:]))
+        if "context_shape" in accepted and context is not None:
+            options.setdefault("context_shape", list(context.shape[1:]))
+        return cls(**options)
+
+    def parameter_count(self) -> int:
+        """How many free numbers the program has (guide included, if it owns one)."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class ImplicitProgram(Program):
+    """A program that can be sampled but has no density: its image is an implicit site (GAN generators).
+
+    Write `model` as any other, but end in `pyro.sample("x", Implicit(value, event_dim))`. Asking for its density raises
+    `ImplicitDensityError`, never a silent number.
+    """
+
+    family = "implicit"
+
+    def critic(self) -> nn.Module:
+        """A fresh critic (B, *event_shape) -> (B,) logits: the architecture the paper pairs with this generator.
+
+        It belongs to the adversarial method, as the estimator of a density ratio; the program only suggests it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define critic()")
+
+
+class Implicit(dist.TorchDistribution):
+    """A point that a sampler produced, with no density to go with it.
+
+    Args:
+        value: The drawn value, of shape batch_shape + event_shape.
+        event_dim: How many dimensions on the right are the event.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    has_rsample = True
+
+    def __init__(self, value: Tensor, event_dim: int = 0, validate_args: bool | None = False):
+        self.value = value
+        cut = value.ndim - event_dim
+        super().__init__(value.shape[:cut], value.shape[cut:], validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Anywhere: nothing is known of the density."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """The value itself; differentiable with respect to what produced it."""
+        return self.value.expand(torch.Size(sample_shape) + self.value.shape)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Implicit:
+        """The same value over more batch dimensions."""
+        return Implicit(self.value.expand(torch.Size(batch_shape) + self.event_shape), len(self.event_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Raises ImplicitDensityError, always."""
+        raise ImplicitDensityError(
+            "An implicit site has samples but no density. Use an adversarial estimator: method 'gan' to fit an "
+            "implicit model, method 'avb' for an implicit guide, and the sample-based scores (MMD, C2ST, Parzen, "
+            "AIS on a decoder) to judge it."
+        )
+
+
+# Capabilities: what a program can promise beyond the contract. Each is exact, or absent.
+
+
+@runtime_checkable
+class ExactDensity(Protocol):
+    """log p(x), all latents summed or integrated out, of each example on its own (no global latents)."""
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(B, *event_shape) -> (B,), differentiable in the parameters."""
+        ...
+
+
+@runtime_checkable
+class ExactEvidence(Protocol):
+    """log p(x_1, ..., x_N), global latents integrated out."""
+
+    def log_evidence(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(N, *event_shape) -> ()."""
+        ...
+
+
+@runtime_checkable
+class ExactPosterior(Protocol):
+    """The true p(latents | x) *as a guide*: the ELBO under it is the log evidence, without variance."""
+
+    def posterior(self, x: Tensor, context: Tensor | None = None, size: int | None = None) -> None:
+        """Samples the latent sites from their exact posterior."""
+        ...
+
+
+@runtime_checkable
+class ClosedFormEM(Protocol):
+    """Expectation-maximisation with both steps in closed form; statistics add over minibatches."""
+
+    def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns (summed log-likelihood (), expected sufficient statistics) at the current parameters."""
+        ...
+
+    def m_step(self, statistics: Mapping[str, Tensor]) -> None:
+        """Sets the parameters to the maximiser given the statistics."""
+        ...
+
+
+@runtime_checkable
+class CoordinateAscent(Protocol):
+    """Variational EM: closed-form coordinate updates of the program's own guide (CAVI)."""
+
+    def cavi_step(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """One sweep over the factors of the guide; returns the ELBO (), which never decreases."""
+        ...
