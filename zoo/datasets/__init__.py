@@ -1,3 +1,19 @@
-"""Data sets."""
-from zoo.datasets.data import Card, Data, Dataset
-__all__ = ["Card", "Data", "Dataset"]
+"""Loaders of real data: `load(name_or_file)`, `names()`, `card(name)`, `binarise(x)`, `reference_posterior(name)`."""
+
+from zoo.datasets.binary import binarise
+from zoo.datasets.data import Card, Data, Dataset, File
+from zoo.datasets.loader import card, load, names
+from zoo.datasets.reference import ReferencePosterior, reference_posterior
+
+__all__ = [
+    "Card",
+    "Data",
+    "Dataset",
+    "File",
+    "ReferencePosterior",
+    "binarise",
+    "card",
+    "load",
+    "names",
+    "reference_posterior",
+]

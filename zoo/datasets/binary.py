@@ -29,7 +29,8 @@ def binarise(x: Tensor, how: str = "threshold", generator: torch.Generator | Non
     if how not in HOWS:
         raise OptionError(f"binarise is {how!r}; expected {' or '.join(map(repr, HOWS))}.")
     if not bool(torch.isfinite(x).all()):
-        raise NonFiniteError(f"{int((~torch.isfinite(x)).sum())} values are NaN or infinite; clean them before binarising.")
+        bad = int((~torch.isfinite(x)).sum())
+        raise NonFiniteError(f"{bad} values are NaN or infinite; clean them before binarising.")
     if not bool(((x >= 0) & (x <= 1)).all()):
         raise SupportError(
             f"Only values in [0, 1] can be binarised, got {x.min():g} to {x.max():g}. "

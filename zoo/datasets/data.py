@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class Data(NamedTuple):
         """The chosen examples, context along."""
         return Data(self.x[index], None if self.context is None else self.context[index])
 
-    def to(self, *args, **kwargs) -> Data:
+    def to(self, *args: Any, **kwargs: Any) -> Data:
         """Moves both tensors, as `Tensor.to`."""
         return Data(self.x.to(*args, **kwargs), None if self.context is None else self.context.to(*args, **kwargs))
 
@@ -81,7 +81,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of a data set; `labels` holds class labels (N,) by split where they exist (never seen by a program)."""
+    """The splits of a data set.
+
+    `labels` holds class labels (N,) by split where they exist; no program sees them.
+    """
 
     card: Card
     train: Data
@@ -102,6 +105,5 @@ class Dataset:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dataset:
         """All splits on a device or in a dtype (labels stay as they are)."""
-        return Dataset(
-            self.card, self.train.to(device, dtype), self.valid.to(device, dtype), self.test.to(device, dtype), self.labels
-        )
+        train, valid, test = (split.to(device, dtype) for split in (self.train, self.valid, self.test))
+        return Dataset(self.card, train, valid, test, self.labels)

@@ -1,4 +1,4 @@
-"""Data sets that need no file: those inside scikit-learn, three small classics, and synthetic ones with a fixed seed."""
+"""Data sets that need no file: those inside scikit-learn, two small classics, and synthetic ones."""
 
 from __future__ import annotations
 

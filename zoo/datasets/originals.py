@@ -9,13 +9,13 @@ import gzip
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.datasets.splits import stratified_rows
+from zoo.datasets.splits import SPLITS, stratified_rows
 
 __all__ = ["debd", "digits_json", "frey_pickle", "idx", "jsb_json", "zipped_json"]
 
@@ -25,15 +25,16 @@ LOWEST_NOTE = 21  # MIDI number of a piano's lowest key
 
 
 def idx(path: Path) -> Array:
-    """MNIST's own format, gzipped: two zero bytes, the type (8: uint8), the number of dimensions, their sizes, values."""
+    """MNIST's own format, gzipped: two zero bytes, the type (8: uint8), the number of sizes, the sizes, the values."""
     raw = gzip.decompress(path.read_bytes())
     shape = np.frombuffer(raw, ">i4", count=raw[3], offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
 
 
-def debd(paths: Mapping[str, Path]) -> dict[str, Array]:
-    """The binary benchmark of 20 sets: comma-separated 0/1, one file a split."""
-    return {split: np.loadtxt(path, delimiter=",", dtype=np.uint8) for split, path in paths.items()}
+def debd(paths: Sequence[Path]) -> dict[str, Array]:
+    """The binary benchmark of 20 sets: comma-separated 0/1, one file a split (train, valid, test)."""
+    arrays = (np.loadtxt(path, delimiter=",", dtype=np.uint8) for path in paths)
+    return dict(zip(SPLITS, arrays, strict=True))
 
 
 def jsb_json(path: Path) -> dict[str, Array]:
@@ -68,7 +69,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not part of an array")
 
 
-def digits_json(paths: list[Path]) -> dict[str, Array]:
+def digits_json(paths: Sequence[Path]) -> dict[str, Array]:
     """One JSON file a digit, pixels in [0, 1] rounded to three decimals -> bytes, labels and a stratified split."""
     pixels = [np.array(json.loads(path.read_text())["data"]).reshape(-1, 28, 28) for path in paths]
     images = np.rint(255 * np.concatenate(pixels)).astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pooch
@@ -29,7 +30,7 @@ def data_folder() -> Path | None:
         return None
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise DatasetError(f"ZOO_DATA is {name!r}, which is not a folder; set it to the folder with the data, or unset it.")
+        raise DatasetError(f"ZOO_DATA is {name!r}, which is not a folder; name the folder with the data, or unset it.")
     return folder
 
 
@@ -52,15 +53,22 @@ def local(file: File) -> Path | None:
     return path if path.is_file() and pooch.file_hash(str(path)) == file.sha256 else None
 
 
-def fetch(file: File, instead: File | None = None) -> Path:
-    """The file, downloaded into the cache if it is not on this machine. A broken download goes on where it stopped.
+def fetch(files: Sequence[File], instead: File | None = None) -> list[Path]:
+    """The files, downloaded into the cache where not on this machine. A broken download goes on where it stopped.
 
     Args:
-        file: What is wanted.
-        instead: Another file that would serve; only named in the error.
+        files: What is wanted.
+        instead: One file that would serve for all of them; only named in the error.
 
     Raises: DatasetError, saying which file, where it was looked for, why each download failed and what to do.
     """
+    other = f"or set ZOO_DATA to a folder that holds {instead.path} (sha256 {instead.sha256})" if instead else ""
+    needed = f"all {len(files)} files needed: {', '.join(file.path for file in files)}" if len(files) > 1 else ""
+    hint = "".join(f"; {part}" for part in (other, needed) if part)
+    return [_fetch(file, hint) for file in files]
+
+
+def _fetch(file: File, hint: str) -> Path:
     found = local(file)
     if found is not None:
         return found
@@ -77,8 +85,7 @@ def fetch(file: File, instead: File | None = None) -> Path:
     raise DatasetError(
         f"No file {file.path} {looked} or in the cache ({target.parent}), and it could not be downloaded:\n  "
         + "\n  ".join(failures or ["it has no public address"])
-        + f"\nConnect to the network and try again; or put the file (sha256 {file.sha256}) at {target}"
-        + (f"; or set ZOO_DATA to a folder that holds {instead.path} (sha256 {instead.sha256})." if instead else ".")
+        + f"\nConnect to the network and try again; or put the file (sha256 {file.sha256}) at {target}{hint}."
     )
 
 
@@ -93,7 +100,7 @@ class _Resuming:
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
         have = self.part.stat().st_size if self.part.exists() else 0
-        headers = {"Accept-Encoding": "identity"}  # a range counts the bytes of the file itself, not of a compressed form
+        headers = {"Accept-Encoding": "identity"}  # a range counts bytes of the file, not of a compressed form
         if have:
             headers["Range"] = f"bytes={have}-"
         with requests.get(url, headers=headers, stream=True, timeout=30) as reply:

@@ -41,7 +41,7 @@ class Splits:
             return Data(tensor(self.x[name]).div_(self.scale), None if context is None else tensor(context))
 
         labels = {name: torch.tensor(array, dtype=torch.int64) for name, array in self.labels.items()}
-        return Dataset(card, *(split(name) for name in SPLITS), labels=labels)
+        return Dataset(card, split("train"), split("valid"), split("test"), labels)
 
 
 def split_rows(n: int, seed: int = 0) -> dict[str, Array]:

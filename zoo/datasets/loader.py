@@ -1,0 +1,105 @@
+"""The one loader: a data set by its name, or a file of your own, optionally binarised."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from zoo.datasets import binary, files
+from zoo.datasets.data import Card, Data, Dataset
+from zoo.datasets.registry import REGISTRY
+from zoo.errors import OptionError, SupportError, UnknownNameError
+
+__all__ = ["card", "load", "names"]
+
+
+def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -> Dataset:
+    """Loads a data set by its name, or a file of your own.
+
+    Args:
+        name_or_file: One of `names()`; or a path: `.npz` (arrays train, valid, test and optionally train_context, ...;
+            or one array, split 80/10/10), `.npy`, `.csv` (numbers, optionally a header row) or a folder of images.
+        binarise: 'threshold' or 'stochastic' (drawn once, with a fixed seed) for data in [0, 1]; binary data stay as
+            they are. None leaves all data as they are. 'NAME-binary' and 'NAME-stochastic' are short for it.
+
+    Shapes: x is (N, *card.shape) in every split, of torch's default dtype.
+
+    Raises: UnknownNameError (with the nearest names), DatasetError for a missing, damaged or unreadable file,
+        EmptyDataError, ShapeError, OptionError; SupportError when data outside [0, 1] shall be binarised.
+    """
+    if binarise is not None and binarise not in binary.HOWS:
+        raise OptionError(f"binarise is {binarise!r}; expected {' or '.join(map(repr, binary.HOWS))}, or None.")
+    if isinstance(name_or_file, os.PathLike):  # a Path is never a name
+        return _binarised(files.load(Path(name_or_file)), binarise)
+    base, how = _parse(name_or_file)
+    if base in REGISTRY:
+        if how and binarise and how != binarise:
+            raise OptionError(
+                f"{name_or_file!r} is binarised by {how}, but binarise is {binarise!r}; give one of them."
+            )
+        entry = REGISTRY[base]
+        return _binarised(entry.read().dataset(entry.card), how or binarise)
+    if files.is_path(name_or_file):
+        return _binarised(files.load(Path(name_or_file)), binarise)
+    raise UnknownNameError("data set", name_or_file, names())
+
+
+def names() -> list[str]:
+    """The names that `load` knows; those in [0, 1] also in their binarised forms."""
+    return [
+        name + suffix
+        for name, entry in REGISTRY.items()
+        for suffix in (("", *SUFFIXES) if entry.card.support == "unit" else ("",))
+    ]
+
+
+def card(name: str) -> Card:
+    """What is known of a data set, without reading it.
+
+    Raises: UnknownNameError; SupportError for a binarised form that does not exist.
+    """
+    base, how = _parse(name)
+    if base not in REGISTRY:
+        raise UnknownNameError("data set", name, names())
+    found = REGISTRY[base].card
+    return found if how is None else _binarised_card(found, how)
+
+
+SUFFIXES = {"-binary": "threshold", "-stochastic": "stochastic"}
+
+
+def _parse(name: str) -> tuple[str, str | None]:
+    """'digits-binary' -> ('digits', 'threshold'); other names as they are."""
+    for suffix, how in SUFFIXES.items():
+        base = name.removesuffix(suffix)
+        if base != name and base in REGISTRY:
+            support = REGISTRY[base].card.support
+            if support != "unit":
+                raise SupportError(
+                    f"There is no {name!r}: only data in [0, 1] are binarised, and {base!r} is {support}."
+                )
+            return base, how
+    return name, None
+
+
+def _binarised_card(card: Card, how: str) -> Card:
+    suffix = next(suffix for suffix, meaning in SUFFIXES.items() if meaning == how)
+    drawn = ", drawn once with seed 0" if how == "stochastic" else ""
+    description = f"{card.description} Binarised: {binary.HOWS[how]}{drawn}."
+    return replace(card, name=card.name + suffix, description=description, support="binary")
+
+
+def _binarised(dataset: Dataset, how: str | None) -> Dataset:
+    if how is None or dataset.card.support == "binary":
+        return dataset
+    generator = torch.Generator().manual_seed(0)
+
+    def split(data: Data) -> Data:
+        # Drawn in float64 whatever the default dtype, so that every dtype gets the same images.
+        return Data(binary.binarise(data.x.double(), how, generator).to(data.x.dtype), data.context)
+
+    train, valid, test = split(dataset.train), split(dataset.valid), split(dataset.test)
+    return Dataset(_binarised_card(dataset.card, how), train, valid, test, dataset.labels)

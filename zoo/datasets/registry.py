@@ -1,0 +1,208 @@
+"""The registry: every data set with its card and its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from zoo.datasets import embedded, remote
+from zoo.datasets.data import Card
+from zoo.datasets.reference import POSTERIORS
+from zoo.datasets.splits import SPLITS, Splits
+
+__all__ = ["REGISTRY", "Entry"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set of the registry: what is known of it and how it is read."""
+
+    card: Card
+    read: Callable[[], Splits]
+
+
+SKLEARN = "inside scikit-learn"
+UCI = "UCI Machine Learning Repository (CC BY 4.0); scikit-learn's copy is under its BSD 3-Clause licence"
+GENERATED = "none needed (generated)"
+PUBLIC = "public domain (facts)"
+
+
+def _sizes(train: int, valid: int, test: int) -> dict[str, int]:
+    return {"train": train, "valid": valid, "test": test}
+
+
+def _debd_entry(name: str, what: str, width: int, *sizes: int) -> Entry:
+    source = f"github.com/arranger1044/DEBD, datasets/{name}/"
+    splits = dict(zip(SPLITS, sizes, strict=True))
+    description = f"{what}, {width} binary variables; the split of the published tables."
+    card = Card(name, description, (width,), "binary", splits, source, "none stated", remote.DEBD[name])
+    return Entry(card, partial(remote.debd, name))
+
+
+def _plane(name: str, what: str, source: str, read: Callable[[], Splits]) -> Entry:
+    return Entry(Card(name, what, (2,), "real", _sizes(2000, 500, 500), source, GENERATED), read)
+
+
+def _by_name(entries: Iterable[Entry]) -> dict[str, Entry]:
+    return {entry.card.name: entry for entry in entries}
+
+
+REGISTRY: dict[str, Entry] = _by_name(
+    [
+        Entry(
+            Card(
+                "digits",
+                "Handwritten digits 8x8; values 0 to 16 divided by 16; split stratified by class with seed 0.",
+                (8, 8),
+                "unit",
+                _sizes(1297, 250, 250),
+                f"{SKLEARN} (load_digits): UCI optical recognition of handwritten digits, test part",
+                UCI,
+            ),
+            embedded.digits,
+        ),
+        Entry(
+            Card(
+                "mnist",
+                "MNIST handwritten digits; bytes divided by 255; valid is the last 10,000 of the training images.",
+                (28, 28),
+                "unit",
+                _sizes(50_000, 10_000, 10_000),
+                "LeCun, Cortes and Burges; mirrors of the four original files",
+                "none stated by the authors; Keras lists it as CC BY-SA 3.0",
+                remote.MNIST,
+            ),
+            remote.mnist,
+        ),
+        Entry(
+            Card(
+                "mnist10k",
+                "10,000 MNIST digits; bytes divided by 255; stratified split with seed 0 (published MNIST numbers do "
+                "not compare).",
+                (28, 28),
+                "unit",
+                _sizes(8000, 1000, 1000),
+                "github.com/cazala/mnist, src/digits/0.json to 9.json",
+                "MIT",
+                remote.MNIST10K,
+            ),
+            remote.mnist10k,
+        ),
+        Entry(
+            Card(
+                "freyfaces",
+                "One face on video; bytes divided by 255; neighbouring frames are alike, so the splits are consecutive "
+                "blocks in the order of the video.",
+                (28, 20),
+                "unit",
+                _sizes(1565, 200, 200),
+                "github.com/jmtomczak/vae_vampprior, datasets/Freyfaces/freyfaces.pkl (Roweis and Frey)",
+                "none stated for the data (code: MIT)",
+                remote.FREYFACES,
+            ),
+            remote.freyfaces,
+        ),
+        _debd_entry("nltcs", "National long-term care survey", 16, 16181, 2157, 3236),
+        _debd_entry("dna", "DNA splice sites", 180, 1600, 400, 1186),
+        _debd_entry("mushrooms", "Mushrooms", 112, 2000, 500, 5624),
+        _debd_entry("plants", "Plants and where they grow", 69, 17412, 2321, 3482),
+        Entry(
+            Card(
+                "jsb",
+                "Bach chorales as piano rolls, a step per quarter note, column k = MIDI note 21 + k; padded with zeros "
+                "to 160 steps, the context is the length; split of Boulanger-Lewandowski et al. (2012).",
+                (160, 88),
+                "binary",
+                _sizes(229, 76, 77),
+                "github.com/czhuang/JSB-Chorales-dataset, jsb-chorales-quarter.json",
+                "none stated",
+                remote.JSB,
+            ),
+            remote.jsb,
+        ),
+        Entry(
+            Card(
+                "eight_schools",
+                "Effect of coaching in eight schools (x) and its standard error (context); every split is all rows.",
+                (),
+                "real",
+                _sizes(8, 8, 8),
+                "Rubin (1981), table 1; Gelman et al., Bayesian Data Analysis, section 5.5",
+                PUBLIC,
+            ),
+            embedded.eight_schools,
+        ),
+        Entry(
+            Card(
+                "kidiq",
+                "Test score of 434 children (x) given [1, mother finished high school] (context); every split is all "
+                "rows.",
+                (),
+                "real",
+                _sizes(434, 434, 434),
+                "posteriordb, data set kidiq; Gelman and Hill (2006)",
+                "BSD 3-Clause",
+                POSTERIORS["kidiq"].files[:2],
+            ),
+            remote.kidiq,
+        ),
+        Entry(
+            Card(
+                "diabetes",
+                "Disease progression after a year (x) given an intercept and ten covariates (context), standardised by "
+                "the training rows; random split with seed 0.",
+                (),
+                "real",
+                _sizes(354, 44, 44),
+                f"{SKLEARN} (load_diabetes): Efron, Hastie, Johnstone and Tibshirani (2004)",
+                "none stated for the data; scikit-learn: BSD 3-Clause",
+            ),
+            embedded.diabetes,
+        ),
+        Entry(
+            Card(
+                "iris",
+                "Four measurements of flowers of three species, standardised by the training rows; split stratified by "
+                "species with seed 0.",
+                (4,),
+                "real",
+                _sizes(90, 30, 30),
+                f"{SKLEARN} (load_iris): Fisher (1936)",
+                UCI,
+            ),
+            embedded.iris,
+        ),
+        Entry(
+            Card(
+                "coin",
+                "Twelve tosses of a drawing pin, 9 point up (1); their order does not matter; every split is all rows.",
+                (),
+                "binary",
+                _sizes(12, 12, 12),
+                "the example of Lindley and Phillips (1976), Inference for a Bernoulli process",
+                PUBLIC,
+            ),
+            embedded.coin,
+        ),
+        _plane("moons", "Two half circles, noise 0.1.", "scikit-learn's make_moons, seed 0", embedded.moons),
+        _plane(
+            "circles",
+            "Two circles of radius 1 and 0.5, noise 0.05.",
+            "scikit-learn's make_circles, seed 0",
+            embedded.circles,
+        ),
+        _plane(
+            "blobs",
+            "Three round Gaussians with standard deviations 0.5, 0.8 and 1.1.",
+            "scikit-learn's make_blobs, seed 0",
+            embedded.blobs,
+        ),
+        _plane(
+            "ring",
+            "Eight Gaussians of standard deviation 0.1 on a circle of radius 2.",
+            "generated here, seed 0",
+            embedded.ring,
+        ),
+    ]
+)
