@@ -1,1 +1,1 @@
-"""latent"""
+"""Continuous latent variables: probabilistic PCA and the variational autoencoder."""

@@ -19,17 +19,23 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from zoo.errors import OptionError, ShapeError
 from zoo.program import Preset, Program
 
 __all__ = ["PPCA"]
 
 
 class PPCA(Program):
-    """Probabilistic PCA with an amortised linear-Gaussian guide (which contains the exact posterior).
+    """Probabilistic PCA with an amortised linear-Gaussian guide.
+
+    The guide's covariance is diagonal: it contains the exact posterior up to the rotation that makes W'W diagonal,
+    which the model's density leaves free.
 
     Args:
         event_shape: Shape of one example; flattened to d.
         latent_dim: Number k of components.
+
+    Raises: OptionError for fewer than one component.
     """
 
     family = "latent"
@@ -38,6 +44,8 @@ class PPCA(Program):
 
     def __init__(self, event_shape: list[int] = [8, 8], latent_dim: int = 2):  # noqa: B006 (JSON-like, never changed)
         super().__init__()
+        if latent_dim < 1:
+            raise OptionError(f"latent_dim must be at least 1, got {latent_dim}.")
         self.event_shape = torch.Size(event_shape)
         self.latent_dim = latent_dim
         d = self.event_shape.numel()
@@ -48,7 +56,7 @@ class PPCA(Program):
         self.encoder_scale = PyroParam(torch.ones(latent_dim), constraint=constraints.positive)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Starts from the data's mean."""
+        """Starts from the data's mean; the weights stay random, since zero is a saddle point of the likelihood."""
         self.mean.copy_(x.flatten(1).mean(0))
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
@@ -65,10 +73,10 @@ class PPCA(Program):
             pyro.sample("z", dist.Normal(self.encoder(x.flatten(1)), self.encoder_scale).to_event(1))
 
     def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
-        """p(z | x) = N(M^-1 W'(x - mu), sigma^2 M^-1), M = W'W + sigma^2 I (Tipping & Bishop, eq. 9)."""
+        """p(z | x) = N(M^-1 W'(x - mu), sigma^2 M^-1), M = W'W + sigma^2 I."""
         assert x is not None
-        precision = self.weight.T @ self.weight / self.scale**2 + torch.eye(self.latent_dim).to(self.weight)
-        loc = torch.linalg.solve(precision, self.weight.T @ (x.flatten(1) - self.mean).T / self.scale**2).T
+        precision = self._m() / self.scale**2
+        loc = self._posterior_mean(x.flatten(1) - self.mean)
         with self.plate(x, context, size):
             pyro.sample("z", dist.MultivariateNormal(loc, precision_matrix=precision))
 
@@ -76,3 +84,70 @@ class PPCA(Program):
         """log N(x; mu, W W' + sigma^2 I), in O(d k^2)."""
         d = dist.LowRankMultivariateNormal(self.mean, self.weight, (self.scale**2).expand_as(self.mean))
         return d.log_prob(x.flatten(1))
+
+    @torch.no_grad()
+    def maximum_likelihood(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Sets mu, W and sigma to a global maximiser of the likelihood (Tipping & Bishop, eqs. 7 and 8, R = I).
+
+        sigma^2 is the mean of the d - k smallest eigenvalues of the data's covariance, and W = U (L - sigma^2 I)^1/2
+        holds the others. W'W is then diagonal.
+
+        Args:
+            x: Data of shape (N, *event_shape).
+            context: None.
+
+        Raises: ShapeError when the likelihood has no maximum: no variance is left over for the noise.
+        """
+        flat = x.flatten(1)
+        n, d = flat.shape
+        if min(d, n - 1) <= self.latent_dim:
+            raise ShapeError(
+                f"PPCA with latent_dim={self.latent_dim} fits {n} examples of {d} numbers without noise, so its "
+                "likelihood has no maximum; it needs more dimensions than components, and at least "
+                f"{self.latent_dim + 2} examples."
+            )
+        centred = flat - flat.mean(0)
+        values, vectors = torch.linalg.eigh(centred.T @ centred / n)  # in ascending order
+        noise = values[: d - self.latent_dim].mean()
+        kept = (values[d - self.latent_dim :] - noise).clamp(min=0.0)
+        self.mean.copy_(flat.mean(0))
+        self.weight.copy_((vectors[:, d - self.latent_dim :] * kept.sqrt()).flip(1))
+        self.scale = noise.sqrt()
+
+    # The EM of Tipping & Bishop, except that mu is a column of the regression of x on (z, 1), so that it need not be
+    # the data's mean already; everything is measured from the current mu.
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Moments of (z, 1) under p(z | x), summed over the batch.
+
+        Returns: The log-likelihood () and the statistics `count` (), `energy` () = sum |r|^2,
+            `cross` (d, k + 1) = sum r <(z, 1)>', `moment` (k + 1, k + 1) = sum <(z, 1)(z, 1)'>, with r = x - mu.
+        """
+        residual = x.flatten(1) - self.mean
+        augmented = nn.functional.pad(self._posterior_mean(residual), (0, 1), value=1.0)
+        covariance = self.scale**2 * torch.linalg.inv(self._m())
+        count = residual.new_tensor(float(len(x)))
+        return self.log_prob(x).sum(), {
+            "count": count,
+            "energy": residual.square().sum(),
+            "cross": residual.T @ augmented,
+            "moment": augmented.T @ augmented + count * nn.functional.pad(covariance, (0, 1, 0, 1)),
+        }
+
+    @torch.no_grad()
+    def m_step(self, statistics: Mapping[str, Tensor]) -> None:
+        """The regression of x on (z, 1) and its residual variance."""
+        cross, moment = statistics["cross"], statistics["moment"]
+        solution = torch.linalg.solve(moment, cross.T).T
+        # At the solution the two last terms of the expected squared error cancel to one.
+        error = statistics["energy"] - (solution * cross).sum()
+        self.weight.copy_(solution[:, :-1])
+        self.mean.add_(solution[:, -1])
+        self.scale = (error / (statistics["count"] * len(self.mean))).sqrt()
+
+    def _m(self) -> Tensor:
+        return self.weight.T @ self.weight + self.scale**2 * torch.eye(self.latent_dim).to(self.weight)
+
+    def _posterior_mean(self, residual: Tensor) -> Tensor:
+        return torch.linalg.solve(self._m(), self.weight.T @ residual.T).T
