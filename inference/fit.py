@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,13 +50,15 @@ def make_method(method: str | Method, **options: Any) -> Method:
     """
     if isinstance(method, Method):
         if options:
-            raise OptionError(f"Options {sorted(options)} were given beside a {type(method).__name__} object; set them on it.")
+            raise OptionError(
+                f"Options {sorted(options)} were given beside a {type(method).__name__} object; set them on it."
+            )
         return method
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
     module, name = METHODS[method].split(":")
     cls = getattr(import_module(module), name)
-    known = [f.name for f in fields(cls)]
+    known = cls.option_names()
     for option in options:
         if option not in known:
             raise UnknownNameError(f"option of {method}", option, known)
@@ -100,7 +102,7 @@ def versions() -> dict[str, str]:
 
 
 def as_dataset(data: Any, program: Program | None = None) -> tuple[str, Data, Data | None]:
-    """(name, train, valid or None) from a name, file, Dataset, Data, tensor or (x, context); None is the default set."""
+    """(name, train, valid) from a name, file, Dataset, Data, tensor or (x, context); None is the program's default."""
     if data is None:
         if program is None:
             raise OptionError("Give data (a name, a file, a tensor or a Dataset).")
@@ -175,7 +177,9 @@ class Fit:
             )
         catalogue.save(self.program, folder)
         if isinstance(self.guide, nn.Module):
-            save_file({k: v.detach().cpu().clone() for k, v in self.guide.state_dict().items()}, folder / "guide.safetensors")
+            save_file(
+                {k: v.detach().cpu().clone() for k, v in self.guide.state_dict().items()}, folder / "guide.safetensors"
+            )
             assert self.prototype is not None
             rows = {k: v.cpu().contiguous() for k, v in self.prototype._asdict().items() if v is not None}
             save_file(rows, folder / "prototype.safetensors")
@@ -209,7 +213,9 @@ class Fit:
         try:
             record = json.loads((folder / "fit.json").read_text())
             if record["version"] != FIT_VERSION:
-                raise CheckpointError(f"{folder} was written by version {record['version']} of the fit format; this reads {FIT_VERSION}.")
+                raise CheckpointError(
+                    f"{folder} was written by version {record['version']} of the fit format; this reads {FIT_VERSION}."
+                )
             guide, spec, prototype, samples = None, record["guide"], None, None
             if (folder / "prototype.safetensors").exists():
                 prototype = Data(**load_file(folder / "prototype.safetensors", device=str(resolve_device(device))))
@@ -265,7 +271,9 @@ def fit(
     reason = chosen.why_not(program)
     if reason is not None:
         able = ", ".join(methods_for(program)) or "none"
-        raise CapabilityError(f"Method {chosen.name!r} cannot fit {type(program).__name__}: {reason}. Methods that can: {able}.")
+        raise CapabilityError(
+            f"Method {chosen.name!r} cannot fit {type(program).__name__}: {reason}. Methods that can: {able}."
+        )
     program.check(*train)
     where = resolve_device(device)
     program.to(where)
@@ -284,7 +292,7 @@ def fit(
         local = any(not s.is_global for s in program.sites().values())
         prototype = train if local else train.rows(slice(0, 2))
     found = Fit(
-        program, chosen.name, asdict(chosen), name, seed, str(where), time.perf_counter() - started, outcome.history,
+        program, chosen.name, chosen.options(), name, seed, str(where), time.perf_counter() - started, outcome.history,
         outcome.gradient_evaluations, outcome.guide, outcome.guide_spec, outcome.samples, outcome.info,
         prototype=prototype,
     )  # fmt: skip

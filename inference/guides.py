@@ -1,4 +1,4 @@
-"""Guides by name: the program's own, its exact posterior, or one of Pyro's autoguides; rebuilt the same from a checkpoint.
+"""Guides by name: the program's own, its exact posterior, or an autoguide; rebuilt the same from a checkpoint.
 
 A spec is a small JSON object, {"kind": "own" | "posterior" | "auto", "name": ...}, so that a saved fit can say which
 guide it had without pickling code.
@@ -52,8 +52,14 @@ def build_guide(spec: dict[str, Any], program: Program, data: Data) -> Callable[
         return program.guide
     if spec["kind"] == "posterior":
         if not isinstance(program, ExactPosterior):
-            raise CapabilityError(f"{type(program).__name__} has no exact posterior; use its own guide or an autoguide.")
+            raise CapabilityError(
+                f"{type(program).__name__} has no exact posterior; use its own guide or an autoguide."
+            )
         return program.posterior
+    if spec["kind"] in ("grid", "enumeration"):
+        from inference.exact import EnumeratedGuide, GridGuide  # exact is a method, built on this module
+
+        return GridGuide(program, spec.get("points")) if spec["kind"] == "grid" else EnumeratedGuide(program)
     hidden = [name for name, site in program.sites().items() if site.is_discrete]
     guide = AUTOGUIDES[spec["name"]](poutine.block(program.model, hide=hidden))
     with torch.no_grad():

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,22 @@ class Schedule:
     batch_size: int = 128
     validate_every: int | None = None
     patience: int | None = None
+    report_every: int | None = None
+    """Steps that one row of the history averages over; None is a hundredth of the run."""
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise OptionError(f"Give steps or epochs, not both (got steps={self.steps}, epochs={self.epochs}).")
-        for name in ("steps", "epochs", "batch_size", "validate_every", "patience"):
+        for name in ("steps", "epochs", "batch_size", "validate_every", "patience", "report_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"{name} must be at least 1, got {value}.")
+
+    @classmethod
+    def of(cls, method: Any) -> Schedule:
+        """The schedule of a method that has options of these names; those that it lacks keep their defaults."""
+        return cls(**{f.name: getattr(method, f.name) for f in fields(cls) if hasattr(method, f.name)})
 
     def total_steps(self, n: int) -> int:
         """Number of steps for n examples."""
@@ -66,7 +73,8 @@ def make_optimizer(name: str | Callable[..., torch.optim.Optimizer], params: Any
     }
     if name.lower() not in classes:
         raise OptionError(f"Unknown optimizer {name!r}; torch.optim has {', '.join(sorted(classes))}.")
-    return classes[name.lower()](params, lr=lr)
+    factory: Any = classes[name.lower()]
+    return factory(params, lr=lr)
 
 
 def progress_bar(show: bool) -> Progress:
@@ -107,9 +115,14 @@ class Loop:
         self.history = History()
         self.total = schedule.total_steps(run.train.size)
         self.done = 0
+        self.stop = False
+        """A step that has converged sets this; the run then ends after it."""
         self.best: tuple[float, dict[str, Any]] | None = None
         self.bad_rounds = 0
         self.seconds = 0.0
+        # Sums and number of steps since the last report.
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
         # Minibatches are drawn from a generator of their own: what a program samples does not change what it sees.
         self.shuffler = torch.Generator().manual_seed(run.seed)
         self.order = torch.empty(0, dtype=torch.long)
@@ -135,25 +148,23 @@ class Loop:
         """
         self._resume()
         started, saved = time.perf_counter() - self.seconds, time.perf_counter()
-        report_every = max(1, self.total // 100)
+        report_every = self.schedule.report_every or max(1, self.total // 100)
         validate_every = self.schedule.validate_every or max(1, self.total // 20)
-        sums: dict[str, Tensor] = {}
-        count = 0
         with progress_bar(self.run.progress) as bar:
             task = bar.add_task(self.label, total=self.total, completed=self.done, note="")
-            while self.done < self.total:
+            while self.done < self.total and not self.stop:
                 batch = self.batch()
                 for name, value in step(batch).items():
-                    sums[name] = sums[name] + value if name in sums else value
-                count += 1
+                    self.sums[name] = self.sums[name] + value if name in self.sums else value
+                self.count += 1
                 self.done += 1
-                if self.done % report_every == 0 or self.done == self.total:
-                    means = {name: float(value) / count for name, value in sums.items()}
+                if self.done % report_every == 0 or self.done == self.total or self.stop:
+                    means = {name: float(value) / self.count for name, value in self.sums.items()}
                     self.seconds = time.perf_counter() - started
                     if not math.isfinite(means["loss"]):
                         self._diverged(batch)
                     self.history.add(self.done, self.seconds, **means)
-                    sums, count = {}, 0
+                    self.sums, self.count = {}, 0
                     bar.update(task, completed=self.done, note=f"loss {means['loss']:.4g}")
                 if validate is not None and (self.done % validate_every == 0 or self.done == self.total):
                     self.seconds = time.perf_counter() - started
@@ -209,6 +220,8 @@ class Loop:
             "total": self.total,
             "seconds": self.seconds,
             "rows": self.history.rows,
+            "sums": self.sums,
+            "count": self.count,
             "bad_rounds": self.bad_rounds,
             "best": self.best,
             "order": self.order,
@@ -240,6 +253,7 @@ class Loop:
         self.done, self.seconds, self.bad_rounds = payload["done"], payload["seconds"], payload["bad_rounds"]
         self.best, self.order = payload["best"], payload["order"]
         self.history.rows[:] = payload["rows"]
+        self.sums, self.count = payload["sums"], payload["count"]
         self.shuffler.set_state(payload["shuffler"])
         torch.set_rng_state(payload["rng"])
         if payload["cuda_rng"] and torch.cuda.is_available():

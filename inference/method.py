@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +53,15 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Names of the options: the dataclass fields."""
+        return [f.name for f in fields(cls)]  # type: ignore[arg-type]
+
+    def options(self) -> dict[str, Any]:
+        """The options and their values."""
+        return {name: getattr(self, name) for name in self.option_names()}
 
     @abstractmethod
     def why_not(self, program: Program) -> str | None:

@@ -8,7 +8,8 @@ ties the examples together: a bound that sums the batch before its logsumexp is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,44 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.indep_messenger import IndepMessenger
+from pyro.poutine.messenger import block_messengers
+from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from zoo.errors import CapabilityError
 from zoo.program import Program
 
-__all__ = ["Draws", "LogDensity", "draw", "guide_log_prob", "log_joint", "log_weights", "unit_log_weights"]
+__all__ = [
+    "Draws",
+    "LogDensity",
+    "draw",
+    "guide_log_prob",
+    "log_joint",
+    "log_weights",
+    "outside_handlers",
+    "unit_log_weights",
+]
+
+
+@contextmanager
+def outside_handlers() -> Iterator[int | None]:
+    """Runs a block as if no Pyro handler enclosed it; yields the size of the enclosing plate at dim -2, if any.
+
+    A guide that must evaluate the model in order to sample (a grid, an enumeration) does it in here.
+    """
+    with block_messengers(lambda messenger: True) as blocked:
+        plates = [m for m in blocked if isinstance(m, IndepMessenger) and m.dim is not None]
+        # Pyro reserves dimensions apart from the handler stack, so they are handed back for the time being.
+        for plate in plates:
+            _DIM_ALLOCATOR.free(plate.name, plate.dim)
+        try:
+            yield next((int(plate.size) for plate in plates if plate.dim == -2), None)
+        finally:
+            for plate in plates:
+                _DIM_ALLOCATOR.allocate(plate.name, plate.dim)
+
 
 GuideFn = Callable[..., Any]
 """Anything with the signature of `Program.guide`: the program's own, an autoguide, an exact posterior, a grid."""
@@ -92,9 +124,7 @@ def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, de
     values = {
         name: site["value"]
         for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not site["infer"].get("is_auxiliary", False)
-        and not site_is_subsample(site)
+        if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False) and not site_is_subsample(site)
     }
     if density:
         return Draws(values, _collect(trace, n, len(x)))
@@ -102,8 +132,10 @@ def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, de
     return Draws(values, LogDensity(nan.expand(n, len(x)), nan.expand(n), False))
 
 
-def guide_log_prob(guide: GuideFn, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None) -> LogDensity:
-    """Log density of a guide at given values (S, B or 1, *event); not for guides with auxiliary sites (full-rank autos).
+def guide_log_prob(
+    guide: GuideFn, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None
+) -> LogDensity:
+    """Log density of a guide at given values (S, B or 1, *event); not for guides with an auxiliary site.
 
     Raises: CapabilityError for a guide that samples an auxiliary site.
     """
@@ -119,7 +151,12 @@ def guide_log_prob(guide: GuideFn, values: Mapping[str, Tensor], x: Tensor, cont
 
 
 def log_joint(
-    program: Program, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None, *, particles: int | None = None
+    program: Program,
+    values: Mapping[str, Tensor],
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    particles: int | None = None,
 ) -> LogDensity:
     """log p(x, latents) at given latent values, differentiable in them and in the parameters.
 
@@ -159,9 +196,7 @@ def log_joint(
     for assignment in itertools.product(*supports):
         given = {name: value.expand(n, len(x)) for name, value in zip(missing, assignment, strict=True)}
         parts.append(_collect(run({**values, **given}), n, len(x)))
-    return LogDensity(
-        torch.stack([p.local for p in parts]).logsumexp(0), parts[0].globals, any(p.joint for p in parts)
-    )
+    return LogDensity(torch.stack([p.local for p in parts]).logsumexp(0), parts[0].globals, any(p.joint for p in parts))
 
 
 def log_weights(

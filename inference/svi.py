@@ -43,7 +43,7 @@ class SVI(Method):
         clip_norm: Clips the gradient's norm; None does not.
         kl_anneal: Fraction of the run over which the weight of the KL grows from 0 to 1.
         train_program: False fits the guide alone and leaves the model's parameters as they are.
-        steps, epochs, batch_size, validate_every, patience: See `inference.loop.Schedule`.
+        steps, epochs, batch_size, validate_every, patience, checkpoint_seconds: See `inference.loop.Schedule`.
     """
 
     name: ClassVar[str] = "svi"
@@ -63,6 +63,7 @@ class SVI(Method):
     batch_size: int = 128
     validate_every: int | None = None
     patience: int | None = None
+    checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -91,7 +92,7 @@ class SVI(Method):
             )
         objective = make_objective(self._choose_elbo(program, guide, run.train), self.particles, self.alpha)
         parameters = self._parameters(program, guide, run.train)
-        schedule = Schedule(self.steps, self.epochs, self.batch_size, self.validate_every, self.patience)
+        schedule = Schedule.of(self)
         if not parameters:
             return Outcome(guide, spec)
         optimizer = make_optimizer(self.optimizer, parameters, self.lr)
@@ -147,8 +148,8 @@ class SVI(Method):
         if isinstance(program, ExactDensity):
             return "exact"
         raise CapabilityError(
-            f"The guide of {type(program).__name__} does not sample the latent sites {sorted(missing)}, and they cannot "
-            f"be summed out. Add them to the guide, or use an autoguide (guide='normal')."
+            f"The guide of {type(program).__name__} does not sample the latent sites {sorted(missing)}, and they "
+            f"cannot be summed out. Add them to the guide, or use an autoguide (guide='normal')."
         )
 
 

@@ -110,7 +110,8 @@ def save(program: Program, folder: str | Path) -> Path:
     """Writes config.json and model.safetensors."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"program": name_of(program), "version": CONFIG_VERSION, **(program._hub_mixin_config or {})}
+    options: Any = program._hub_mixin_config or {}
+    config = {"program": name_of(program), "version": CONFIG_VERSION, **options}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
     tensors = {k: v.detach().cpu().clone() for k, v in program.state_dict().items()}
     save_file(tensors, folder / "model.safetensors")

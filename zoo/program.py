@@ -151,7 +151,9 @@ class Program(PyroModule, PyTorchModelHubMixin):
         """
         name, shape = type(self).__name__, tuple(self.event_shape)
         if x.ndim == 0 or len(x) == 0:
-            raise EmptyDataError(f"{name} got no examples (shape {tuple(x.shape)}); expected (N, *{shape}) with N >= 1.")
+            raise EmptyDataError(
+                f"{name} got no examples (shape {tuple(x.shape)}); expected (N, *{shape}) with N >= 1."
+            )
         if tuple(x.shape[1:]) != shape:
             raise ShapeError(
                 f"{name} expects examples of shape {shape}, got {tuple(x.shape[1:])} (data of shape {tuple(x.shape)}). "
@@ -172,7 +174,9 @@ class Program(PyroModule, PyTorchModelHubMixin):
         for what, values in (("data", x), ("context", context)):
             if values is not None and not bool(torch.isfinite(values).all()):
                 bad = int((~torch.isfinite(values)).sum())
-                raise NonFiniteError(f"{name}: {bad} of {values.numel()} {what} values are NaN or infinite; clean them.")
+                raise NonFiniteError(
+                    f"{name}: {bad} of {values.numel()} {what} values are NaN or infinite; clean them."
+                )
         if not bool(self.support.check(x).all()):
             hint = ""
             if self.support is constraints.boolean:

@@ -1,0 +1,372 @@
+"""Exact inference: the ground truth that every other method is measured against.
+
+A program answers for itself where it can (conjugacy, forward-backward, linear-Gaussian closed forms: the capabilities
+of `zoo.program`). Otherwise one discrete latent is enumerated, and one or two continuous dimensions are integrated on
+an adaptive grid. The answer is always a guide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import biject_to
+
+from inference.method import Method, Outcome, Run
+from inference.particles import log_joint, log_weights, outside_handlers, unit_log_weights
+from zoo.errors import CapabilityError, OptionError
+from zoo.program import ExactDensity, ExactEvidence, ExactPosterior, ImplicitProgram, Program
+
+__all__ = [
+    "EnumeratedGuide",
+    "Exact",
+    "Grid",
+    "GridGuide",
+    "exact_guide",
+    "exact_log_evidence",
+    "grid_posterior",
+]
+
+# Density this many nats below the mode is treated as zero: e^-30 of mass is lost at most per unit of volume.
+NEGLIGIBLE = 30.0
+# Elements of one chunk of (grid points x examples x event) that are evaluated at once.
+CHUNK = 2_000_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A posterior on a grid, for U independent units (the examples, or 1 when the latents are global).
+
+    `points` (G, U, d) are in *unconstrained* coordinates, the latents of all sites side by side; `log_mass` (G, U) are
+    normalised cell masses; `cell` (U, d) the widths. `mean` and `sd` (U, d) are those of the constrained latents.
+    """
+
+    points: Tensor
+    log_mass: Tensor
+    cell: Tensor
+    log_evidence: Tensor
+    mean: Tensor
+    sd: Tensor
+
+
+class _Coordinates:
+    """The latents of a program as one unconstrained vector of d = 1 or 2 numbers per unit."""
+
+    def __init__(self, program: Program):
+        sites = program.sites()
+        continuous = [s for s in sites.values() if not s.is_discrete]
+        self.sites, self.program = continuous, program
+        self.is_global = any(s.is_global for s in continuous)
+        self.shapes = [biject_to(s.support).inverse_shape(s.event_shape) for s in continuous]
+        self.sizes = [math.prod(shape) for shape in self.shapes]
+        self.dim = sum(self.sizes)
+        reason = self.why_not(program)
+        if reason is not None:
+            raise CapabilityError(f"No grid posterior for {type(program).__name__}: {reason}.")
+
+    @staticmethod
+    def why_not(program: Program) -> str | None:
+        """Why a program has no grid posterior, or None."""
+        if isinstance(program, ImplicitProgram):
+            return "it is implicit"
+        sites = [s for s in program.sites().values() if not s.is_discrete]
+        dim = sum(math.prod(biject_to(s.support).inverse_shape(s.event_shape)) for s in sites)
+        if not 1 <= dim <= 2:
+            return f"its continuous latents have {dim} dimensions in all; a grid takes 1 or 2"
+        if len({s.is_global for s in sites}) > 1:
+            return "it has both global and local continuous latents"
+        return None
+
+    def unpack(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """(G, U, d) -> site values and log |d value / d u| (G, U)."""
+        values, log_jacobian, start = {}, torch.zeros_like(u[..., 0]), 0
+        for site, shape, size in zip(self.sites, self.shapes, self.sizes, strict=True):
+            transform = biject_to(site.support)
+            part = u[..., start : start + size].reshape(u.shape[:-1] + shape)
+            value = transform(part)
+            jacobian = transform.log_abs_det_jacobian(part, value)
+            log_jacobian = log_jacobian + jacobian.reshape((*u.shape[:-1], -1)).sum(-1)
+            values[site.name] = value
+            start += size
+        return values, log_jacobian
+
+    def constrained(self, u: Tensor) -> Tensor:
+        """(G, U, d) -> the constrained latents side by side (G, U, d')."""
+        values, _ = self.unpack(u)
+        return torch.cat([v.reshape((*u.shape[:-1], -1)) for v in values.values()], -1)
+
+    @torch.no_grad()
+    def log_density(self, u: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        """log p(x, latents(u)) + log-Jacobian, (G, U), in chunks."""
+        rows = max(1, CHUNK // max(x.numel(), 1))
+        parts = []
+        for chunk in u.split(rows):
+            values, log_jacobian = self.unpack(chunk)
+            joint = log_joint(self.program, values, x, context)
+            parts.append((joint.total[:, None] if self.is_global else joint.local) + log_jacobian)
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def prior_box(self, x: Tensor, context: Tensor | None, draws: int = 2048) -> tuple[Tensor, Tensor]:
+        """A box (U, d) around the prior draws that the data leave plausible; the first guess of where to look."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            with pyro.plate("particles", draws, dim=-2):
+                trace = poutine.trace(self.program.model).get_trace(None, context, None if context is not None else 1)
+        parts = []
+        for site, size in zip(self.sites, self.sizes, strict=True):
+            value = trace.nodes[site.name]["value"]
+            parts.append(biject_to(site.support).inv(value).reshape(draws, -1, size)[:, :1])
+        units = 1 if self.is_global else len(x)
+        u = torch.cat(parts, -1).expand(draws, units, self.dim)
+        return _bounds(u, self.log_density(u, x, context))
+
+
+def _bounds(u: Tensor, log_density: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest box around the points whose density is not negligible."""
+    keep = (log_density > log_density.amax(0) - NEGLIGIBLE)[..., None]
+    inf = u.new_full((), math.inf)
+    return torch.where(keep, u, inf).amin(0), torch.where(keep, u, -inf).amax(0)
+
+
+def _lattice(lo: Tensor, hi: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    """Cell centres (points^d, U, d) of a regular lattice on boxes (U, d), and cell widths (U, d)."""
+    dim = lo.shape[-1]
+    ticks = (torch.arange(points, dtype=lo.dtype, device=lo.device) + 0.5) / points
+    unit = torch.cartesian_prod(*[ticks] * dim).reshape(-1, 1, dim)
+    return lo + unit * (hi - lo), (hi - lo) / points
+
+
+@torch.no_grad()
+def grid_posterior(
+    program: Program,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    points: int | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Grid:
+    """The posterior and the evidence of a program with one or two continuous latent dimensions, by quadrature.
+
+    The box is found for each unit: prior draws, then repeated shrinking or growing until no mass that matters touches
+    its edge. On smooth densities the midpoint rule is then exact to many digits. Discrete local latents are summed out.
+
+    Args:
+        program: The program.
+        x: Data (B, *event_shape).
+        context: Its context, or None.
+        points: Grid points per dimension; None means 400 in one dimension and 80 in two.
+        limits: The box in unconstrained coordinates, for all dimensions; None finds it.
+
+    Raises: CapabilityError for more than two dimensions.
+    """
+    at = _Coordinates(program)
+    points = points or (400 if at.dim == 1 else 80)
+    if points < 3:
+        raise OptionError(f"A grid needs at least 3 points per dimension, got {points}.")
+    if limits is not None:
+        units = 1 if at.is_global else len(x)
+        lo, hi = (x.new_full((units, at.dim), v) for v in limits)
+    else:
+        lo, hi = at.prior_box(x, context)
+        coarse = 200 if at.dim == 1 else 32
+        for _ in range(10):
+            margin = 0.15 * (hi - lo).clamp_min(1e-8)
+            u, cell = _lattice(lo - margin, hi + margin, coarse)
+            inner_lo, inner_hi = _bounds(u, at.log_density(u, x, context))
+            moved = torch.maximum((inner_lo - cell - lo).abs(), (inner_hi + cell - hi).abs())
+            lo, hi = inner_lo - cell, inner_hi + cell
+            if bool((moved < 3 * cell).all()):
+                break
+    u, cell = _lattice(lo, hi, points)
+    log_density = at.log_density(u, x, context)
+    log_cell = cell.log().sum(-1)
+    log_evidence = torch.logsumexp(log_density, 0) + log_cell
+    log_mass = log_density + log_cell - log_evidence
+    values = at.constrained(u)
+    mass = log_mass.exp()[..., None]
+    mean = (mass * values).sum(0)
+    sd = (mass * (values - mean) ** 2).sum(0).sqrt()
+    return Grid(u, log_mass, cell, log_evidence, mean, sd)
+
+
+class _GridDraw(dist.TorchDistribution):
+    """One site of a grid posterior: the value drawn, and (on the first site) the joint density."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, value: Tensor, log_density: Tensor | None, event_dim: int, support: Any):
+        self.value, self.log_density, self._support = value, log_density, support
+        cut = value.ndim - event_dim
+        super().__init__(value.shape[:cut], value.shape[cut:], validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """That of the site."""
+        return self._support
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """The value."""
+        return self.value.expand(torch.Size(sample_shape) + self.value.shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The density at the value drawn; a grid cannot be asked elsewhere through this site."""
+        if value is not self.value and not torch.equal(value, self.value):
+            raise CapabilityError(
+                "A grid posterior gives its density at its own draws; elsewhere use exact_log_evidence."
+            )
+        return self.value.new_zeros(self.batch_shape) if self.log_density is None else self.log_density
+
+
+class GridGuide:
+    """The grid posterior as a guide, for whatever data it is called with (the last grid is kept).
+
+    Draws a cell, then a point uniformly inside it; its density is log p(x, z) - log p(x), with the grid's evidence.
+    """
+
+    def __init__(self, program: Program, points: int | None = None):
+        self.program, self.points = program, points
+        self.coordinates = _Coordinates(program)
+        self._kept: tuple[Tensor, Tensor | None, Grid] | None = None
+
+    def grid(self, x: Tensor, context: Tensor | None = None) -> Grid:
+        """The grid for this data; computed once."""
+        kept = self._kept
+        if kept is None or not (_same(kept[0], x) and _same(kept[1], context)):
+            kept = self._kept = (x, context, grid_posterior(self.program, x, context, points=self.points))
+        return kept[2]
+
+    def __call__(self, x: Tensor, context: Tensor | None = None, size: int | None = None) -> None:
+        """Samples the latent sites, as many particles as an enclosing plate asks for."""
+        at = self.coordinates
+        with outside_handlers() as particles:
+            grid = self.grid(x, context)
+            index = dist.Categorical(logits=grid.log_mass.T).sample(torch.Size((particles or 1,)))  # (S, U)
+            u = grid.points[index, torch.arange(index.shape[1], device=index.device)]
+            u = u + (torch.rand_like(u) - 0.5) * grid.cell
+            values, log_jacobian = at.unpack(u)
+            log_density = at.log_density(u, x, context) - grid.log_evidence - log_jacobian
+            if particles is None:
+                values, log_density = {name: v[0] for name, v in values.items()}, log_density[0]
+            if at.is_global and particles is None:
+                values, log_density = {name: v[0] for name, v in values.items()}, log_density[0]
+        for position, site in enumerate(at.sites):
+            # The joint density sits on the first site; the others are determined with it.
+            fn = _GridDraw(
+                values[site.name], log_density if position == 0 else None, len(site.event_shape), site.support
+            )
+            if at.is_global:
+                pyro.sample(site.name, fn)
+            else:
+                with self.program.plate(x, context, size):
+                    pyro.sample(site.name, fn)
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))
+
+
+class EnumeratedGuide:
+    """The exact posterior of the one discrete local latent of a program, by trying all its values."""
+
+    def __init__(self, program: Program):
+        reason = self.why_not(program)
+        if reason is not None:
+            raise CapabilityError(f"No enumeration for {type(program).__name__}: {reason}.")
+        self.program = program
+        self.site = next(iter(program.sites()))
+
+    @staticmethod
+    def why_not(program: Program) -> str | None:
+        """Why a program's posterior cannot be enumerated, or None."""
+        sites = list(program.sites().values())
+        if len(sites) != 1 or not sites[0].is_discrete or sites[0].is_global or sites[0].event_shape:
+            return "only a single discrete local latent without event dimensions can be enumerated"
+        return None
+
+    def log_joint(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(x, z = k), (K, B)."""
+        with torch.no_grad():
+            trace = poutine.trace(self.program.model).get_trace(x, context, None)
+        support = trace.nodes[self.site]["fn"].enumerate_support(expand=False).flatten()
+        values = {self.site: support[:, None].expand(-1, len(x))}
+        return log_joint(self.program, values, x, context).local
+
+    def __call__(self, x: Tensor, context: Tensor | None = None, size: int | None = None) -> None:
+        """Samples the latent site."""
+        with outside_handlers():
+            logits = self.log_joint(x, context).T
+        with self.program.plate(x, context, size):
+            pyro.sample(self.site, dist.Categorical(logits=logits))
+
+
+def exact_guide(program: Program, *, points: int | None = None) -> Callable[..., Any]:
+    """The exact posterior of a program as a guide: its own, enumerated, or on a grid; in this order.
+
+    Raises: CapabilityError, saying why each way fails.
+    """
+    reason = why_not_exact(program)
+    if reason is not None:
+        raise CapabilityError(f"No exact posterior for {type(program).__name__}: {reason}.")
+    if isinstance(program, ExactPosterior):
+        return program.posterior
+    return EnumeratedGuide(program) if EnumeratedGuide.why_not(program) is None else GridGuide(program, points)
+
+
+def why_not_exact(program: Program) -> str | None:
+    """Why no exact posterior can be had, or None."""
+    if isinstance(program, ExactPosterior):
+        return None
+    if not program.sites():
+        return "it has no latents, so there is no posterior"
+    enumeration, grid = EnumeratedGuide.why_not(program), _Coordinates.why_not(program)
+    return None if enumeration is None or grid is None else f"no closed form; {enumeration}; {grid}"
+
+
+def exact_log_evidence(program: Program, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """log p(x) of each independent unit: (B,) without global latents, (1,) with.
+
+    Raises: CapabilityError when there is no exact way.
+    """
+    if isinstance(program, ExactDensity):
+        return program.log_prob(x, context)
+    if isinstance(program, ExactEvidence):
+        return program.log_evidence(x, context).reshape(1)
+    guide = exact_guide(program)
+    if isinstance(guide, GridGuide):
+        return guide.grid(x, context).log_evidence
+    if isinstance(guide, EnumeratedGuide):
+        return guide.log_joint(x, context).logsumexp(0)
+    return unit_log_weights(log_weights(program, guide, 1, x, context)[1])[0]
+
+
+@dataclass(frozen=True)
+class Exact(Method):
+    """The exact posterior at the program's present parameters; nothing is trained.
+
+    Args:
+        points: Grid points per dimension, where a grid is used; None chooses.
+    """
+
+    name: ClassVar[str] = "exact"
+
+    points: int | None = None
+
+    def why_not(self, program: Program) -> str | None:
+        """Needs a closed form, one enumerable latent, or at most two continuous dimensions."""
+        return why_not_exact(program)
+
+    def run(self, program: Program, run: Run) -> Outcome:
+        """Returns the guide that is the posterior."""
+        guide = exact_guide(program, points=self.points)
+        kinds = {GridGuide: "grid", EnumeratedGuide: "enumeration"}
+        kind = kinds.get(type(guide), "posterior")
+        spec = {"kind": kind, "points": self.points} if kind == "grid" else {"kind": kind}
+        return Outcome(guide, spec)
