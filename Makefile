@@ -1,0 +1,39 @@
+# The two commands of the README, and the steps they are made of. Needs Python 3.11+ and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+export MPLBACKEND := Agg
+
+.PHONY: bench test lint docs slow clean
+
+bench: .venv/bench.stamp  ## Install, then compare exact, variational and adversarial inference on real data
+	$(BIN)/zoo bench main --out runs/main
+
+test: lint docs  ## Install, then lint, types, layers, docs and all fast tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/test.stamp
+	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+slow: .venv/test.stamp  ## Training to a criterion (minutes to an hour)
+	$(BIN)/python -m pytest -m slow
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+
+.venv/bench.stamp: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/test.stamp: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev,docs]'
+	touch $@
+
+clean:
+	rm -rf .venv runs site
