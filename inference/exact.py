@@ -17,12 +17,12 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import biject_to
 
+from inference.coordinates import Coordinates
 from inference.method import Method, Outcome, Run
 from inference.particles import log_joint, log_weights, outside_handlers, unit_log_weights
 from zoo.errors import CapabilityError, OptionError
-from zoo.program import ExactDensity, ExactEvidence, ExactPosterior, ImplicitProgram, Program
+from zoo.program import ExactDensity, ExactEvidence, ExactPosterior, ImplicitProgram, Program, Site
 
 __all__ = [
     "EnumeratedGuide",
@@ -56,77 +56,53 @@ class Grid:
     sd: Tensor
 
 
-class _Coordinates:
-    """The latents of a program as one unconstrained vector of d = 1 or 2 numbers per unit."""
+def _why_not_grid(program: Program) -> str | None:
+    if isinstance(program, ImplicitProgram):
+        return "it is implicit"
+    sites = _continuous(program)
+    if len({site.is_global for site in sites.values()}) > 1:
+        return "it has both global and local continuous latents"
+    dim = Coordinates(sites, 1).size
+    if not 1 <= dim <= 2:
+        return f"its continuous latents have {dim} dimensions in all; a grid takes 1 or 2"
+    return None
 
-    def __init__(self, program: Program):
-        sites = program.sites()
-        continuous = [s for s in sites.values() if not s.is_discrete]
-        self.sites, self.program = continuous, program
-        self.is_global = any(s.is_global for s in continuous)
-        self.shapes = [biject_to(s.support).inverse_shape(s.event_shape) for s in continuous]
-        self.sizes = [math.prod(shape) for shape in self.shapes]
-        self.dim = sum(self.sizes)
-        reason = self.why_not(program)
-        if reason is not None:
-            raise CapabilityError(f"No grid posterior for {type(program).__name__}: {reason}.")
 
-    @staticmethod
-    def why_not(program: Program) -> str | None:
-        """Why a program has no grid posterior, or None."""
-        if isinstance(program, ImplicitProgram):
-            return "it is implicit"
-        sites = [s for s in program.sites().values() if not s.is_discrete]
-        dim = sum(math.prod(biject_to(s.support).inverse_shape(s.event_shape)) for s in sites)
-        if not 1 <= dim <= 2:
-            return f"its continuous latents have {dim} dimensions in all; a grid takes 1 or 2"
-        if len({s.is_global for s in sites}) > 1:
-            return "it has both global and local continuous latents"
-        return None
+def _continuous(program: Program) -> dict[str, Site]:
+    return {name: site for name, site in program.sites().items() if not site.is_discrete}
 
-    def unpack(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """(G, U, d) -> site values and log |d value / d u| (G, U)."""
-        values, log_jacobian, start = {}, torch.zeros_like(u[..., 0]), 0
-        for site, shape, size in zip(self.sites, self.shapes, self.sizes, strict=True):
-            transform = biject_to(site.support)
-            part = u[..., start : start + size].reshape(u.shape[:-1] + shape)
-            value = transform(part)
-            jacobian = transform.log_abs_det_jacobian(part, value)
-            log_jacobian = log_jacobian + jacobian.reshape((*u.shape[:-1], -1)).sum(-1)
-            values[site.name] = value
-            start += size
-        return values, log_jacobian
 
-    def constrained(self, u: Tensor) -> Tensor:
-        """(G, U, d) -> the constrained latents side by side (G, U, d')."""
-        values, _ = self.unpack(u)
-        return torch.cat([v.reshape((*u.shape[:-1], -1)) for v in values.values()], -1)
+def _coordinates(program: Program, x: Tensor) -> Coordinates:
+    reason = _why_not_grid(program)
+    if reason is not None:
+        raise CapabilityError(f"No grid posterior for {type(program).__name__}: {reason}.")
+    return Coordinates(_continuous(program), len(x))
 
-    @torch.no_grad()
-    def log_density(self, u: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        """log p(x, latents(u)) + log-Jacobian, (G, U), in chunks."""
-        rows = max(1, CHUNK // max(x.numel(), 1))
-        parts = []
-        for chunk in u.split(rows):
-            values, log_jacobian = self.unpack(chunk)
-            joint = log_joint(self.program, values, x, context)
-            parts.append((joint.total[:, None] if self.is_global else joint.local) + log_jacobian)
-        return torch.cat(parts)
 
-    @torch.no_grad()
-    def prior_box(self, x: Tensor, context: Tensor | None, draws: int = 2048) -> tuple[Tensor, Tensor]:
-        """A box (U, d) around the prior draws that the data leave plausible; the first guess of where to look."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            with pyro.plate("particles", draws, dim=-2):
-                trace = poutine.trace(self.program.model).get_trace(None, context, None if context is not None else 1)
-        parts = []
-        for site, size in zip(self.sites, self.sizes, strict=True):
-            value = trace.nodes[site.name]["value"]
-            parts.append(biject_to(site.support).inv(value).reshape(draws, -1, size)[:, :1])
-        units = 1 if self.is_global else len(x)
-        u = torch.cat(parts, -1).expand(draws, units, self.dim)
-        return _bounds(u, self.log_density(u, x, context))
+@torch.no_grad()
+def _log_density(program: Program, at: Coordinates, u: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+    """log p(x, latents(u)) + log |d latents / d u| at points u (G, U, d): (G, U), in chunks."""
+    parts = []
+    for chunk in u.split(max(1, CHUNK // max(x.numel(), 1))):
+        values, log_dets = at.unpack(chunk)
+        joint = log_joint(program, values, x, context)
+        parts.append((joint.total[:, None] if at.tied else joint.local) + at.total(log_dets))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _prior_box(
+    program: Program, at: Coordinates, x: Tensor, context: Tensor | None, draws: int = 2048
+) -> tuple[Tensor, Tensor]:
+    """A box (U, d) around the prior draws that the data leave plausible; the first guess of where to look."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        with pyro.plate("particles", draws, dim=-2):
+            trace = poutine.trace(program.model).get_trace(None, None if context is None else context[:1], 1)
+    u = at.pack(
+        {name: trace.nodes[name]["value"].expand(draws, at.units, *s.event_shape) for name, s in at.sites.items()}
+    )
+    return _bounds(u, _log_density(program, at, u, x, context))
 
 
 def _bounds(u: Tensor, log_density: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,30 +143,29 @@ def grid_posterior(
 
     Raises: CapabilityError for more than two dimensions.
     """
-    at = _Coordinates(program)
-    points = points or (400 if at.dim == 1 else 80)
+    at = _coordinates(program, x)
+    points = points or (400 if at.size == 1 else 80)
     if points < 3:
         raise OptionError(f"A grid needs at least 3 points per dimension, got {points}.")
     if limits is not None:
-        units = 1 if at.is_global else len(x)
-        lo, hi = (x.new_full((units, at.dim), v) for v in limits)
+        lo, hi = (x.new_full((at.units, at.size), limit) for limit in limits)
     else:
-        lo, hi = at.prior_box(x, context)
-        coarse = 200 if at.dim == 1 else 32
+        lo, hi = _prior_box(program, at, x, context)
+        coarse = 200 if at.size == 1 else 32
         for _ in range(10):
             margin = 0.15 * (hi - lo).clamp_min(1e-8)
             u, cell = _lattice(lo - margin, hi + margin, coarse)
-            inner_lo, inner_hi = _bounds(u, at.log_density(u, x, context))
+            inner_lo, inner_hi = _bounds(u, _log_density(program, at, u, x, context))
             moved = torch.maximum((inner_lo - cell - lo).abs(), (inner_hi + cell - hi).abs())
             lo, hi = inner_lo - cell, inner_hi + cell
             if bool((moved < 3 * cell).all()):
                 break
     u, cell = _lattice(lo, hi, points)
-    log_density = at.log_density(u, x, context)
+    log_density = _log_density(program, at, u, x, context)
     log_cell = cell.log().sum(-1)
     log_evidence = torch.logsumexp(log_density, 0) + log_cell
     log_mass = log_density + log_cell - log_evidence
-    values = at.constrained(u)
+    values = torch.cat([v.reshape(*u.shape[:-1], -1) for v in at.unpack(u)[0].values()], -1)
     mass = log_mass.exp()[..., None]
     mean = (mass * values).sum(0)
     sd = (mass * (values - mean) ** 2).sum(0).sqrt()
@@ -233,7 +208,7 @@ class GridGuide:
 
     def __init__(self, program: Program, points: int | None = None):
         self.program, self.points = program, points
-        self.coordinates = _Coordinates(program)
+        _coordinates(program, torch.empty(1))  # refuses before any compute
         self._kept: tuple[Tensor, Tensor | None, Grid] | None = None
 
     def grid(self, x: Tensor, context: Tensor | None = None) -> Grid:
@@ -245,24 +220,24 @@ class GridGuide:
 
     def __call__(self, x: Tensor, context: Tensor | None = None, size: int | None = None) -> None:
         """Samples the latent sites, as many particles as an enclosing plate asks for."""
-        at = self.coordinates
         with outside_handlers() as particles:
+            at = _coordinates(self.program, x)
             grid = self.grid(x, context)
             index = dist.Categorical(logits=grid.log_mass.T).sample(torch.Size((particles or 1,)))  # (S, U)
             u = grid.points[index, torch.arange(index.shape[1], device=index.device)]
             u = u + (torch.rand_like(u) - 0.5) * grid.cell
-            values, log_jacobian = at.unpack(u)
-            log_density = at.log_density(u, x, context) - grid.log_evidence - log_jacobian
+            values, log_dets = at.unpack(u)
+            log_density = _log_density(self.program, at, u, x, context) - grid.log_evidence - at.total(log_dets)
             if particles is None:
                 values, log_density = {name: v[0] for name, v in values.items()}, log_density[0]
-            if at.is_global and particles is None:
-                values, log_density = {name: v[0] for name, v in values.items()}, log_density[0]
-        for position, site in enumerate(at.sites):
+                if at.tied:
+                    values, log_density = {name: v[0] for name, v in values.items()}, log_density[0]
+        for position, site in enumerate(at.sites.values()):
             # The joint density sits on the first site; the others are determined with it.
             fn = _GridDraw(
                 values[site.name], log_density if position == 0 else None, len(site.event_shape), site.support
             )
-            if at.is_global:
+            if at.tied:
                 pyro.sample(site.name, fn)
             else:
                 with self.program.plate(x, context, size):
@@ -326,7 +301,7 @@ def why_not_exact(program: Program) -> str | None:
         return None
     if not program.sites():
         return "it has no latents, so there is no posterior"
-    enumeration, grid = EnumeratedGuide.why_not(program), _Coordinates.why_not(program)
+    enumeration, grid = EnumeratedGuide.why_not(program), _why_not_grid(program)
     return None if enumeration is None or grid is None else f"no closed form; {enumeration}; {grid}"
 
 
