@@ -23,7 +23,24 @@ from zoo.program import Program
 __all__ = ["BUILTIN", "create", "create_for", "get", "load", "name_of", "names", "save"]
 
 BUILTIN: dict[str, str] = {
+    "independent": "zoo.chains.independent:Independent",
+    "full-joint": "zoo.chains.joint:FullJoint",
+    "markov-chain": "zoo.chains.markov:MarkovChain",
+    "ar-chain": "zoo.chains.ar:AutoregressiveChain",
+    "hmm": "zoo.chains.hmm:HMM",
+    "bernoulli-mixture": "zoo.mixtures.bernoulli:BernoulliMixture",
+    "gaussian-mixture": "zoo.mixtures.gaussian:GaussianMixture",
+    "bayesian-gaussian-mixture": "zoo.mixtures.bayesian_gaussian:BayesianGaussianMixture",
     "ppca": "zoo.latent.ppca:PPCA",
+    "vae": "zoo.latent.vae:VAE",
+    "coin": "zoo.bayes.coin:BetaBernoulli",
+    "dirichlet-categorical": "zoo.bayes.dirichlet_categorical:DirichletCategorical",
+    "normal": "zoo.bayes.normal:NormalUnknown",
+    "linear-regression": "zoo.bayes.regression:BayesianLinearRegression",
+    "eight-schools": "zoo.bayes.eight_schools:EightSchools",
+    "banana": "zoo.bayes.banana:Banana",
+    "two-modes": "zoo.bayes.two_modes:TwoModes",
+    "gan": "zoo.implicit.gan:GAN",
 }
 """Name -> module:class."""
 
