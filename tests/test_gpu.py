@@ -1,0 +1,62 @@
+"""CUDA: every method fits on the device, and what it fits equals the CPU's answer where that is not random."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inference import fit
+from inference.evaluate import log_likelihood
+from inference.exact import exact_log_evidence
+from zoo import catalogue, datasets
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "method", "options"),
+    [
+        ("vae", "digits-binary", "svi", {"steps": 20}),
+        ("vae", "digits-binary", "wake-sleep", {"steps": 20}),
+        ("vae", "digits-binary", "mcem", {"steps": 5}),
+        ("vae", "digits-binary", "avb", {"steps": 5}),
+        ("ppca", "digits", "em", {"iterations": 5}),
+        ("gaussian-mixture", "iris", "em", {"iterations": 5}),
+        ("bayesian-gaussian-mixture", "iris", "cavi", {"iterations": 5}),
+        ("eight-schools", "eight_schools", "svi", {"steps": 20, "guide": "multivariate_normal"}),
+        ("eight-schools", "eight_schools", "nuts", {"warmup": 20, "draws": 20}),
+        ("gan", "digits", "gan", {"steps": 5}),
+        ("banana", "moons", "exact", {}),
+    ],
+)
+def test_every_method_runs_on_the_gpu(name, data, method, options):
+    loaded = datasets.load(data)
+    found = fit(catalogue.create_for(name, loaded.train), loaded, method, device="cuda", **options)
+    assert found.device == "cuda"
+    assert all(p.device.type == "cuda" for p in found.program.parameters())
+    assert all(bool(torch.isfinite(p).all()) for p in found.program.parameters())
+
+
+@pytest.mark.parametrize(("name", "data"), [("ppca", "digits"), ("bernoulli-mixture", "digits-binary"), ("hmm", "jsb")])
+def test_densities_agree_with_the_cpu(name, data, request):
+    if data == "jsb":
+        request.getfixturevalue("zoo_data")
+    loaded = datasets.load(data)
+    program = catalogue.create_for(name, loaded.train)
+    few = loaded.test.rows(slice(0, 20))
+    cpu = exact_log_evidence(program, *few)
+    gpu = exact_log_evidence(program.to("cuda"), *few.to("cuda")).cpu()
+    torch.testing.assert_close(cpu, gpu, rtol=1e-9, atol=1e-9)
+
+
+def test_iwae_on_the_gpu_agrees_with_the_cpu_within_monte_carlo_error():
+    loaded = datasets.load("digits-binary")
+    program = catalogue.create_for("vae", loaded.train)
+    few = loaded.test.rows(slice(0, 50))
+    cpu = log_likelihood(program, few, particles=2000)
+    gpu = log_likelihood(program.to("cuda"), few.to("cuda"), particles=2000)
+    error = (cpu.mean_error**2 + gpu.mean_error**2) ** 0.5
+    assert abs(cpu.mean - gpu.mean) < 5 * error
