@@ -1,0 +1,173 @@
+"""What the states of a hidden Markov model emit: Bernoulli, categorical or normal features.
+
+Features are independent given the state. Each class has the same parts: the distribution given a path, log-likelihoods
+of all states at once, the expected statistics of the data, their maximiser with its log prior, and an encoding of x as
+real features (for k-means and the guide).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.nn import PyroModule, PyroParam
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from zoo.chains.chain import log_dirichlet, log_frequencies
+
+__all__ = ["BernoulliEmission", "CategoricalEmission", "Emission", "NormalEmission"]
+
+
+class Emission(PyroModule):
+    """p(x_t | z_t) of D features for K states.
+
+    Shapes: x (B, T, D); posterior state probabilities `weight` (B, T, K), zero at padded steps.
+    """
+
+    support: constraints.Constraint
+    features: int
+    """Size of the encoding of one step."""
+
+    @abstractmethod
+    def given(self, z: Tensor) -> TorchDistribution:
+        """Distribution of x given a path z (..., T): batch shape (..., T, D)."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x_t | z_t = k), (B, T, K)."""
+
+    @abstractmethod
+    def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Expected sufficient statistics; they add over minibatches."""
+
+    @abstractmethod
+    def update(self, statistics: Mapping[str, Tensor], smoothing: float) -> None:
+        """Sets the parameters to the maximiser."""
+
+    @abstractmethod
+    def log_prior(self, smoothing: float) -> Tensor:
+        """The log prior () that `update` adds to the log-likelihood, up to a constant."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """x as real features (B, T, features)."""
+        return x
+
+
+class BernoulliEmission(Emission):
+    """D bits a step: K D free parameters."""
+
+    support = constraints.boolean
+
+    def __init__(self, states: int, dim: int):
+        super().__init__()
+        self.features = dim
+        self.logits = nn.Parameter(0.5 * torch.randn(states, dim))
+
+    def given(self, z: Tensor) -> TorchDistribution:
+        """Bits with the state's probabilities."""
+        return dist.Bernoulli(logits=self.logits[z])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Two matrix products; (B, T, K, D) is never stored."""
+        return x @ F.logsigmoid(self.logits).T + (1 - x) @ F.logsigmoid(-self.logits).T
+
+    def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Expected counts of zeros and ones, (K, D, 2)."""
+        ones = torch.einsum("btk,btd->kd", weight, x)
+        return {"emission": torch.stack([torch.einsum("btk,btd->kd", weight, 1 - x), ones], -1)}
+
+    def update(self, statistics: Mapping[str, Tensor], smoothing: float) -> None:
+        """Expected frequencies."""
+        logs = log_frequencies(statistics["emission"], smoothing)
+        self.logits.copy_(logs[..., 1] - logs[..., 0])
+
+    def log_prior(self, smoothing: float) -> Tensor:
+        """Dirichlet over zero and one, for each state and bit."""
+        logs = torch.stack([F.logsigmoid(-self.logits), F.logsigmoid(self.logits)], -1)
+        return log_dirichlet(logs, smoothing)
+
+
+class CategoricalEmission(Emission):
+    """D categories of m values a step: K D (m - 1) free parameters."""
+
+    def __init__(self, states: int, dim: int, values: int):
+        super().__init__()
+        self.values, self.features = values, dim * values
+        self.support = constraints.integer_interval(0, values - 1)
+        self.logits = nn.Parameter(0.5 * torch.randn(states, dim, values))
+
+    def given(self, z: Tensor) -> TorchDistribution:
+        """Categories with the state's probabilities."""
+        return dist.Categorical(logits=self.logits[z])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """One-hot times log-probabilities."""
+        return self.encode(x) @ self.logits.log_softmax(-1).flatten(1).T
+
+    def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Expected counts of each value, (K, D, m)."""
+        return {"emission": torch.einsum("btk,btf->kf", weight, self.encode(x)).view_as(self.logits)}
+
+    def update(self, statistics: Mapping[str, Tensor], smoothing: float) -> None:
+        """Expected frequencies."""
+        self.logits.copy_(log_frequencies(statistics["emission"], smoothing))
+
+    def log_prior(self, smoothing: float) -> Tensor:
+        """Dirichlet over the values, for each state and category."""
+        return log_dirichlet(self.logits.log_softmax(-1), smoothing)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """One-hot."""
+        return F.one_hot(x.long(), self.values).flatten(-2).to(x.dtype)
+
+
+class NormalEmission(Emission):
+    """D real numbers a step with a diagonal covariance: 2 K D free parameters."""
+
+    support = constraints.real
+
+    def __init__(self, states: int, dim: int, min_scale: float):
+        super().__init__()
+        self.features, self.min_scale = dim, min_scale
+        self.loc = nn.Parameter(torch.randn(states, dim))
+        self.scale = PyroParam(torch.ones(states, dim), constraint=constraints.positive)
+
+    def given(self, z: Tensor) -> TorchDistribution:
+        """Normals with the state's means and standard deviations."""
+        return dist.Normal(self.loc[z], self.scale[z])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Sum over features."""
+        return dist.Normal(self.loc, self.scale).log_prob(x.unsqueeze(-2)).sum(-1)
+
+    def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Expected number of steps (K,), first and second moments (K, D) about the mean of the current means.
+
+        About a point amid the data, since E[x^2] - E[x]^2 about zero loses the digits of a small variance.
+        """
+        centred = x - self.loc.mean(0)
+        return {
+            "mass": weight.sum((0, 1)),
+            "sum": torch.einsum("btk,btd->kd", weight, centred),
+            "square": torch.einsum("btk,btd->kd", weight, centred.square()),
+        }
+
+    def update(self, statistics: Mapping[str, Tensor], smoothing: float) -> None:
+        """Weighted means and standard deviations, these at least `min_scale`; states that own no data stay."""
+        mass = statistics["mass"].unsqueeze(-1)
+        seen = mass > torch.finfo(mass.dtype).eps
+        mean = statistics["sum"] / mass.clamp(min=torch.finfo(mass.dtype).eps)
+        variance = statistics["square"] / mass.clamp(min=torch.finfo(mass.dtype).eps) - mean.square()
+        scale = variance.clamp(min=self.min_scale**2).sqrt()
+        loc = torch.where(seen, mean + self.loc.mean(0), self.loc)
+        self.scale = torch.where(seen, scale, self.scale)
+        self.loc.copy_(loc)
+
+    def log_prior(self, smoothing: float) -> Tensor:
+        """None: means and standard deviations are maximum likelihood."""
+        return self.loc.new_zeros(())
