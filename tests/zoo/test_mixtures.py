@@ -1,0 +1,368 @@
+"""Mixtures: densities against brute force, capabilities against one another, exact evidence against quadrature."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import TraceEnum_ELBO
+from scipy import special, stats
+from torch import Tensor
+
+from inference.fit import fit
+from inference.particles import draw, guide_log_prob, log_joint, log_weights
+from tests.conftest import FAILURE_RATE
+from zoo.errors import OptionError
+from zoo.mixtures.bayesian_gaussian import BayesianGaussianMixture, Wishart
+from zoo.mixtures.bernoulli import BernoulliMixture
+from zoo.mixtures.gaussian import GaussianMixture
+from zoo.program import ClosedFormEM, CoordinateAscent, ExactDensity, ExactEvidence, ExactPosterior, Program
+from zoo.testing import check_program
+
+SIGMAS = float(stats.norm.isf(FAILURE_RATE / 2))
+"""A Monte Carlo estimate may be this many standard errors off."""
+
+COVARIANCES = ["spherical", "diagonal", "full"]
+
+
+def random_like(program: Program) -> Program:
+    """Every parameter moved from its start, so that no symmetry hides a mistake."""
+    with torch.no_grad():
+        for p in program.parameters():
+            p.add_(0.5 * torch.randn_like(p))
+    return program
+
+
+# Programs are built inside the tests, in the dtype that is set there.
+MIXTURES = [
+    *[(BernoulliMixture, shape, {}) for shape in ([], [5], [2, 2])],
+    *[(GaussianMixture, shape, {"covariance": c}) for c in COVARIANCES for shape in ([], [3], [2, 2])],
+]
+BAYESIAN = [
+    (BayesianGaussianMixture, shape, {"covariance": c}) for c in ("diagonal", "full") for shape in ([], [3], [2, 2])
+]
+
+
+def name(case: tuple) -> str:
+    return f"{case[0].__name__}-{case[2].get('covariance', '')}-{case[1]}"
+
+
+@pytest.fixture
+def program(request: pytest.FixtureRequest) -> Program:
+    cls, shape, options = request.param
+    return random_like(cls(shape, 3, **options))
+
+
+each_mixture = pytest.mark.parametrize("program", MIXTURES, ids=name, indirect=True)
+
+
+@pytest.mark.parametrize("program", [*MIXTURES, *BAYESIAN], ids=name, indirect=True)
+def test_contract(program: Program) -> None:
+    check_program(program)
+
+
+def test_capabilities() -> None:
+    for program in (BernoulliMixture([2], 2), GaussianMixture([2], 2)):
+        assert isinstance(program, ExactDensity)
+        assert isinstance(program, ExactPosterior)
+        assert isinstance(program, ClosedFormEM)
+        assert not isinstance(program, ExactEvidence | CoordinateAscent)
+    bayesian = BayesianGaussianMixture([2], 2)
+    assert isinstance(bayesian, ExactEvidence)
+    assert isinstance(bayesian, CoordinateAscent)
+    assert not isinstance(bayesian, ExactDensity | ExactPosterior | ClosedFormEM)
+
+
+# Densities.
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_twelve_bits_sum_to_one(smoothing: float) -> None:
+    program = BernoulliMixture([12], 5, smoothing)
+    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=12)))
+    assert float(program.log_prob(states).logsumexp(0).detach()) == pytest.approx(0, abs=1e-10)
+    # Also after EM, which with smoothing = 0 puts probabilities at their bounds.
+    x = states[torch.randint(len(states), (20,))]
+    program.initialise(x)
+    for _ in range(5):
+        program.m_step(program.e_step(x)[1])
+    assert float(program.log_prob(states).logsumexp(0).detach()) == pytest.approx(0, abs=1e-10)
+    assert bool(torch.isfinite(program.log_prob(states)).all())
+    single = program.float().log_prob(states.float())
+    assert float(single.logsumexp(0).detach()) == pytest.approx(0, abs=1e-5)
+
+
+def test_bernoulli_density_by_hand() -> None:
+    program = random_like(BernoulliMixture([2, 2], 3))
+    x = program.generate(7)
+    probs, weights = program.logits.sigmoid(), program.weights
+    want = sum(weights[k] * (probs[k] ** x * (1 - probs[k]) ** (1 - x)).flatten(1).prod(-1) for k in range(3))
+    torch.testing.assert_close(program.log_prob(x), want.log())
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_gaussian_density_is_scipys(covariance: str) -> None:
+    program = random_like(GaussianMixture([2, 2], 3, covariance))
+    x = program.generate(7)
+    want = 0
+    weights = program.weights.detach()
+    for k in range(3):
+        scale = program.scale[k].detach()
+        cov = scale @ scale.T if covariance == "full" else torch.eye(4) * scale**2
+        density = stats.multivariate_normal(program.means[k].detach().numpy(), cov.numpy()).pdf(x.flatten(1).numpy())
+        want = want + float(weights[k]) * density
+    torch.testing.assert_close(program.log_prob(x).exp(), torch.as_tensor(want))
+
+
+# Summing z out by hand, by Pyro and by the particle estimators is one number.
+
+
+@each_mixture
+def test_enumeration_agrees(program: Program) -> None:
+    x = program.generate(6)
+    parameters = list(program.parameters())
+    want = program.log_prob(x).sum()
+    loss = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(program.model, program.guide, x)
+    torch.testing.assert_close(-loss, want)
+    for got, exact in zip(torch.autograd.grad(-loss, parameters), torch.autograd.grad(want, parameters), strict=True):
+        torch.testing.assert_close(got, exact, rtol=1e-9, atol=1e-9)
+
+
+@each_mixture
+def test_particle_densities_agree(program: Program) -> None:
+    x = program.generate(6)
+    want = program.log_prob(x)
+    torch.testing.assert_close(log_joint(program, {}, x, particles=2).local, want.expand(2, 6))
+    draws, weights = log_weights(program, program.posterior, 5, x)
+    assert draws.values["z"].shape == (5, 6)
+    assert not weights.joint
+    torch.testing.assert_close(weights.local, want.expand(5, 6))
+
+
+def test_fit_by_enumeration_reports_the_exact_density() -> None:
+    for program in (GaussianMixture([2], 3), BernoulliMixture([4], 3)):
+        x = program.generate(50)
+        want = -float(program.log_prob(x).mean().detach())
+        found = fit(program, x, "svi", elbo="enum", steps=1, batch_size=50, initialise=False, device="cpu")
+        assert found.history.last("loss") == pytest.approx(want, rel=1e-10)
+
+
+# EM's two steps and the start.
+
+
+@each_mixture
+def test_statistics_add_over_minibatches(program: Program) -> None:
+    x = program.generate(10)
+    value, whole = program.e_step(x)
+    parts = [program.e_step(rows) for rows in (x[:3], x[3:])]
+    torch.testing.assert_close(value, parts[0][0] + parts[1][0])
+    for key, total in whole.items():
+        torch.testing.assert_close(total, parts[0][1][key] + parts[1][1][key])
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_moments_do_not_cancel_in_float32(covariance: str) -> None:
+    x = torch.cat([torch.randn(400, 2) * 0.5 + c for c in (4000.0, 4010.0)])
+    exact, single = GaussianMixture([2], 2, covariance), GaussianMixture([2], 2, covariance).float()
+    for program, data in ((exact, x), (single, x.float())):
+        torch.manual_seed(0)
+        program.initialise(data)
+        for _ in range(3):
+            program.m_step(program.e_step(data)[1])
+    # Rounding of the data themselves, 4000 eps = 5e-4 in units of which the scale is 0.5, is all that may differ.
+    torch.testing.assert_close(single.scale.double(), exact.scale, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_covariance_floor(covariance: str) -> None:
+    x = torch.cat([torch.zeros(5, 3), torch.randn(20, 3) + 50])
+    program = GaussianMixture([3], 2, covariance, covariance_floor=1e-2)
+    program.initialise(x)
+    program.m_step(program.e_step(x)[1])
+    at_zero = program.scale[program.means.norm(dim=-1).argmin()]
+    want = torch.tensor(0.1) if covariance == "spherical" else torch.full((3,), 0.1)
+    torch.testing.assert_close(at_zero.detach(), want.diag() if covariance == "full" else want)
+
+
+def test_empty_components_stay_harmless() -> None:
+    x = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).repeat(10, 1)  # two distinct rows for four components
+    for program in (GaussianMixture([2], 4), BernoulliMixture([2], 4), BernoulliMixture([2], 4, 0.0)):
+        program.initialise(x)
+        for _ in range(3):
+            program.m_step(program.e_step(x)[1])
+        assert all(bool(torch.isfinite(p).all()) for p in program.parameters())
+        assert bool(torch.isfinite(program.log_prob(x)).all())
+
+
+def test_start_depends_on_the_seed_alone() -> None:
+    x = torch.randn(60, 2)
+    means = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        program = GaussianMixture([2], 6)
+        program.initialise(x)
+        means.append(program.means.detach().clone())
+    assert torch.equal(means[0], means[1])
+    assert not torch.equal(means[1], means[2])
+
+
+def test_parameter_count() -> None:
+    assert BernoulliMixture([12], 5).parameter_count() == 5 * 12 + 4
+    assert GaussianMixture([4], 3, "spherical").parameter_count() == 3 * 4 + 3 + 2
+    assert GaussianMixture([4], 3, "diagonal").parameter_count() == 3 * 4 + 3 * 4 + 2
+    assert GaussianMixture([4], 3, "full").parameter_count() == 3 * 4 + 3 * 10 + 2
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: GaussianMixture([2], 0), "components must be at least 1"),
+        (lambda: GaussianMixture([2], 2, "tied"), "spherical, diagonal, full"),
+        (lambda: GaussianMixture([2], 2, covariance_floor=-1.0), "covariance_floor"),
+        (lambda: BernoulliMixture([2], 2, -0.1), "pseudo-count"),
+        (lambda: BayesianGaussianMixture([2], 2, "spherical"), "'diagonal' or 'full'"),
+        (lambda: BayesianGaussianMixture([2], 2, rate=0.0), "rate must be positive"),
+        (lambda: BayesianGaussianMixture([2], 0), "components must be at least 1"),
+        (lambda: GaussianMixture([2], 9).initialise(torch.randn(5, 2)), "components <= 5"),
+        (lambda: BayesianGaussianMixture([2], 9).initialise(torch.randn(5, 2)), "components <= 5"),
+        (lambda: BayesianGaussianMixture([2], 2).log_evidence(torch.randn(21, 2)), r"2\^21"),
+    ],
+)
+def test_bad_options(build, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        build()
+
+
+# The Bayesian mixture.
+
+
+def test_wishart_against_scipy_and_its_moments() -> None:
+    scale = torch.tensor([[1.0, 0.3], [0.3, 0.5]])
+    ours = Wishart(torch.tensor(4.5), covariance_matrix=scale)
+    draws = ours.sample((20000,))
+    want = torch.as_tensor(stats.wishart(4.5, scale.numpy()).logpdf(draws[:10].permute(1, 2, 0).numpy()))
+    torch.testing.assert_close(ours.log_prob(draws[:10]), want)
+    error = (draws.mean(0) - ours.mean) / (ours.variance / len(draws)).sqrt()
+    assert float(error.abs().max()) < SIGMAS
+
+
+def test_full_covariance_of_one_dimension_is_the_diagonal_one() -> None:
+    x = torch.randn(7, 1)
+    programs = [BayesianGaussianMixture([1], 2, c, shape=1.3, rate=0.7) for c in ("diagonal", "full")]
+    torch.testing.assert_close(*(p.log_evidence(x) for p in programs))
+    elbos = []
+    for program in programs:
+        torch.manual_seed(0)
+        program.initialise(x)
+        elbos.append(torch.stack([program.cavi_step(x) for _ in range(5)]))
+    torch.testing.assert_close(*elbos)
+
+
+def quadrature_evidence(program: BayesianGaussianMixture, x: Tensor, nodes: int) -> float:
+    """log of the five-dimensional integral over (weight, two means, two precisions), no conjugacy used.
+
+    With lambda = t^2 and mu = e / (t sqrt(kappa)) the integrand is smooth: Gauss-Legendre in t, Gauss-Hermite in e; it
+    is a polynomial in the weight, which Gauss-Jacobi integrates exactly.
+    """
+    prior = program.prior
+    alpha, kappa = float(prior.concentration[0]), float(prior.mean_weight[0])
+    shape, rate = float(prior.dof[0]) / 2, float(prior.scatter[0, 0]) ** 2 / 2
+    t, t_weight = special.roots_legendre(nodes)
+    t_max = math.sqrt(float(stats.gamma(shape, scale=1 / rate).isf(1e-14)))
+    t, t_weight = (t + 1) * t_max / 2, t_weight * t_max / 2
+    t_weight = t_weight * 2 * t * stats.gamma(shape, scale=1 / rate).pdf(t**2)
+    e, e_weight = special.roots_hermitenorm(nodes)
+    e_weight = e_weight / math.sqrt(2 * math.pi)
+    w, w_weight = special.roots_jacobi(4, alpha - 1, alpha - 1)
+    w, w_weight = (w + 1) / 2, w_weight / w_weight.sum()
+
+    tt, ee = torch.as_tensor(t)[:, None], torch.as_tensor(e)
+    component = dist.Normal((ee / tt / math.sqrt(kappa)).flatten(), (1 / tt).expand(nodes, nodes).flatten())
+    density = component.log_prob(x.flatten()[:, None]).exp()  # (N, nodes^2)
+    mass = (torch.as_tensor(t_weight)[:, None] * torch.as_tensor(e_weight)).flatten()
+    total = 0.0
+    for share, weight in zip(w, w_weight, strict=True):
+        likelihood = torch.ones(())
+        for of_one in density:
+            likelihood = likelihood * (share * of_one[:, None] + (1 - share) * of_one)
+        total += weight * float(mass @ likelihood @ mass)
+    return math.log(total)
+
+
+@pytest.mark.parametrize("x", [[0.3, -0.8], [0.3, -0.8, 1.1]])
+def test_evidence_equals_quadrature(x: list[float]) -> None:
+    program = BayesianGaussianMixture([1], 2, concentration=0.7, mean_weight=0.8, shape=1.5, rate=0.9)
+    data = torch.tensor(x)[:, None]
+    coarse, fine = (quadrature_evidence(program, data, nodes) for nodes in (30, 50))
+    assert coarse == pytest.approx(fine, abs=1e-6)
+    assert float(program.log_evidence(data)) == pytest.approx(fine, abs=1e-6)
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_evidence_equals_importance_sampling(covariance: str) -> None:
+    program = BayesianGaussianMixture([2], 2, covariance, mean_weight=0.5)
+    x = torch.tensor([[0.2, 0.1], [1.0, -0.5], [-1.2, 0.4], [0.9, 0.9]])
+
+    def prior(x: Tensor, context: None = None, size: None = None) -> None:
+        with pyro.poutine.block(hide=["x", "z"]):
+            program.model(x)
+
+    weights = log_weights(program, prior, 40000, x)[1].total
+    ratio = (weights - weights.max()).exp()
+    estimate = float(ratio.mean().log() + weights.max())
+    error = float(ratio.std() / ratio.mean()) / math.sqrt(len(ratio))
+    assert error < 0.05
+    assert abs(estimate - float(program.log_evidence(x))) < SIGMAS * error
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+@pytest.mark.parametrize("seed", range(4))
+def test_coordinate_ascent_climbs_below_the_evidence(covariance: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    x = torch.cat([torch.randn(4, 2) - 3, torch.randn(4, 2) + 3])
+    program = BayesianGaussianMixture([2], 2, covariance)
+    program.initialise(x)
+    elbos = torch.stack([program.cavi_step(x) for _ in range(30)])
+    assert bool((elbos.diff() > -1e-10).all())
+    # Apart as they are, each of the 2! labellings carries half of the evidence and the guide sees one of them.
+    assert float(program.log_evidence(x) - elbos[-1]) > math.log(2)
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_elbo_equals_its_monte_carlo_estimates(covariance: str) -> None:
+    x = torch.cat([torch.randn(15, 2) * 0.8 - 1, torch.randn(15, 2) * 0.8 + 1])
+    program = BayesianGaussianMixture([2], 3, covariance)
+    program.initialise(x)
+    program.cavi_step(x)
+    q_z = program.responsibilities(x).detach()
+    elbo = program.cavi_step(x)
+
+    def mean_field(x: Tensor, context: None = None, size: None = None) -> None:
+        program.guide(x)
+        with program.plate(x):
+            pyro.sample("z", dist.Categorical(q_z), infer={"enumerate": "parallel"})
+
+    # Given q(z), the other factors are at their optimum, where the integrand of the ELBO is constant: no Monte Carlo
+    # error is left, and every single draw must give the closed form.
+    objective = TraceEnum_ELBO(max_plate_nesting=1)
+    with torch.no_grad():
+        draws = torch.tensor([-objective.loss(program.model, mean_field, x) for _ in range(5)])
+    torch.testing.assert_close(draws, elbo.expand(5))
+    # Summing z out rather than giving it a factor is the tighter bound.
+    with torch.no_grad():
+        tighter = log_weights(program, program.guide, 1000, x)[1].total
+    assert float(tighter.mean() - elbo) > SIGMAS * float(tighter.std()) / math.sqrt(len(tighter))
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_guide_density_at_its_draws(covariance: str) -> None:
+    program = BayesianGaussianMixture([2], 3, covariance)
+    x = program.generate(5)
+    drawn = draw(program.guide, 4, x)
+    assert drawn.values["means"].shape == (4, 1, 3, 2)
+    torch.testing.assert_close(guide_log_prob(program.guide, drawn.values, x).globals, drawn.log_prob.globals)
+    assert bool(torch.isfinite(log_weights(program, program.guide, 4, x)[1].total).all())

@@ -1,0 +1,136 @@
+r"""What finite mixtures with parameters share: exact density, exact responsibilities, one E-step, a k-means start.
+
+    z ~ Categorical(pi),   x | z ~ p_z   =>   log p(x) = logsumexp_k (log pi_k + log p_k(x))
+
+    z --> x      sites: z () local, discrete, left out of the (empty) guide and summed out; x (*event)
+
+A new mixture defines `component`, `statistics` and `m_step`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from functools import reduce
+
+import pyro
+import pyro.distributions as dist
+import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+
+from zoo.errors import OptionError
+from zoo.program import Program
+
+__all__ = ["CHUNK", "Mixture", "kmeans_labels"]
+
+CHUNK = 1024
+"""Rows taken at a time where a whole data set is gone through; memory is CHUNK x components x dimensions."""
+
+
+class Mixture(Program):
+    """A mixture of K components of one family.
+
+    Args:
+        event_shape: Shape of one example.
+        components: Number K of components.
+    """
+
+    family = "mixtures"
+
+    def __init__(self, event_shape: list[int], components: int):
+        super().__init__()
+        if components < 1:
+            raise OptionError(f"components must be at least 1, got {components}.")
+        self.event_shape = torch.Size(event_shape)
+        self.components = components
+        self.weight_logits = nn.Parameter(torch.zeros(components))
+
+    @property
+    def weights(self) -> Tensor:
+        """Mixing proportions (K,), which sum to one."""
+        return self.weight_logits.softmax(-1)
+
+    @weights.setter
+    def weights(self, value: Tensor) -> None:
+        with torch.no_grad():
+            share = value / value.sum()
+            self.weight_logits.copy_(share.clamp(min=torch.finfo(value.dtype).tiny).log())
+
+    def component(self, z: Tensor) -> dist.TorchDistribution:
+        """p(x | z) for component numbers z of any shape, which becomes the batch shape."""
+        raise NotImplementedError(f"{type(self).__name__} must define component(z)")
+
+    def statistics(self, x: Tensor, responsibilities: Tensor) -> dict[str, Tensor]:
+        """Sums over rows x (B, *event_shape), weighted by (B, K), that `m_step` needs beside 'counts' (K,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define statistics(x, responsibilities)")
+
+    def m_step(self, statistics: Mapping[str, Tensor]) -> None:
+        """Sets the parameters to the maximiser given the statistics."""
+        raise NotImplementedError(f"{type(self).__name__} must define m_step(statistics)")
+
+    # What follows is provided.
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Chooses a component for each example, then draws from it."""
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Categorical(logits=self.weight_logits), infer={"enumerate": "parallel"})
+            return pyro.sample("x", self.component(z), obs=x)
+
+    def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """p(z | x), the responsibilities."""
+        assert x is not None
+        with self.plate(x, context, size):
+            pyro.sample("z", dist.Categorical(logits=self.joint_log_prob(x)), infer={"enumerate": "parallel"})
+
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        """log p(x | z = k), (B, *event_shape) -> (B, K)."""
+        each = torch.arange(self.components, device=x.device)
+        return self.component(each).log_prob(x.unsqueeze(1))
+
+    def joint_log_prob(self, x: Tensor) -> Tensor:
+        """log p(x, z = k), (B, *event_shape) -> (B, K)."""
+        return self.weight_logits.log_softmax(-1) + self.component_log_prob(x)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(x), the component summed out; (B, *event_shape) -> (B,)."""
+        return self.joint_log_prob(x).logsumexp(-1)
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Summed log-likelihood () and the statistics of a batch, at the current parameters."""
+        joint = self.joint_log_prob(x)
+        responsibilities = joint.softmax(-1)
+        counts = {"counts": responsibilities.sum(0)}
+        return joint.logsumexp(-1).sum(), counts | self.statistics(x, responsibilities)
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """One M-step from hard k-means clusters, so that no two components start alike (pyro#635, pyro#746)."""
+        one_hot = nn.functional.one_hot(kmeans_labels(x, self.components), self.components).to(x)
+        parts = [
+            {"counts": weight.sum(0)} | self.statistics(rows, weight)
+            for rows, weight in zip(x.split(CHUNK), one_hot.split(CHUNK), strict=True)
+        ]
+        self.m_step(reduce(lambda a, b: {name: a[name] + b[name] for name in a}, parts))
+
+    def parameter_count(self) -> int:
+        """Free numbers; the K weights sum to one, so one of them is not free."""
+        return super().parameter_count() - 1
+
+
+def kmeans_labels(x: Tensor, components: int) -> Tensor:
+    """Cluster numbers (N,) of the rows of x by scikit-learn's k-means++ and k-means, seeded from torch's generator.
+
+    Raises: OptionError when there are fewer rows than components.
+    """
+    if len(x) < components:
+        raise OptionError(f"{components} components cannot start from {len(x)} examples; use components <= {len(x)}.")
+    seed = int(torch.randint(2**31 - 1, ()))
+    rows = x.detach().reshape(len(x), -1).cpu().numpy()
+    with warnings.catch_warnings():
+        # Fewer distinct rows than components: some components start empty, which EM can live with.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        labels = KMeans(components, n_init=1, random_state=seed).fit_predict(rows)
+    return torch.as_tensor(labels, dtype=torch.long, device=x.device)
