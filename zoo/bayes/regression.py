@@ -1,0 +1,88 @@
+r"""Bayesian linear regression with known noise: posterior and evidence are Gaussian, in closed form.
+
+Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.3.
+
+    w ~ N(0, prior_scale^2 I_D),   x_i | w, c_i ~ N(w . c_i, noise_scale^2)
+
+    w --> x_i <-- c_i      sites: w (D,) global; x (); context c (D,)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroParam
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from zoo.errors import OptionError, ShapeError
+from zoo.program import Program
+
+__all__ = ["BayesianLinearRegression"]
+
+
+class BayesianLinearRegression(Program):
+    """Linear regression on the rows of a design matrix (the context); the guide is a mean-field Gaussian.
+
+    Args:
+        features: Number D of columns of the design matrix; put a column of ones into it for an intercept.
+        prior_scale: Standard deviation of each weight beforehand.
+        noise_scale: Standard deviation of the noise, known.
+    """
+
+    family = "bayes"
+    paper = "Bishop, Pattern Recognition and Machine Learning, 2006, section 3.3"
+    dataset = "diabetes"
+    prior_scale: Tensor
+    noise_scale: Tensor
+
+    def __init__(self, features: int = 11, prior_scale: float = 1.0, noise_scale: float = 0.7):
+        super().__init__()
+        for name, value in (("features", features), ("prior_scale", prior_scale), ("noise_scale", noise_scale)):
+            if value <= 0:
+                raise OptionError(f"{name} must be positive, got {value}.")
+        self.register_buffer("prior_scale", torch.full((features,), float(prior_scale)))
+        self.register_buffer("noise_scale", torch.tensor(float(noise_scale)))
+        self.loc = nn.Parameter(torch.zeros(features))
+        self.scale = PyroParam(torch.full((features,), float(prior_scale)), constraint=constraints.positive)
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> BayesianLinearRegression:
+        """As many weights as the context has columns."""
+        if context is None or context.ndim != 2:
+            shape = None if context is None else tuple(context.shape)
+            raise ShapeError(f"Regression needs a design matrix (N, D) as context, got {shape}; pass (x, context).")
+        options.setdefault("features", context.shape[1])
+        return cls(**options)
+
+    def example_context(self, n: int) -> Tensor:
+        """Standard normal covariates (n, D)."""
+        return torch.randn(n, len(self.prior_scale)).to(self.prior_scale)
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """One vector of weights for all rows."""
+        assert context is not None
+        w = pyro.sample("w", dist.Normal(torch.zeros_like(self.prior_scale), self.prior_scale).to_event(1))
+        with self.plate(x, context, size):
+            return pyro.sample("x", dist.Normal((w * context).sum(-1), self.noise_scale), obs=x)
+
+    def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """q(w) = N(l, diag(s^2))."""
+        pyro.sample("w", dist.Normal(self.loc, self.scale).to_event(1))
+
+    def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """p(w | x, C) = N(P^-1 C'x / noise^2, P^-1), P = C'C / noise^2 + I / prior^2 (Bishop, eqs. 3.50, 3.51)."""
+        assert x is not None
+        assert context is not None
+        precision = context.T @ context / self.noise_scale**2 + torch.diag(self.prior_scale**-2)
+        loc = torch.linalg.solve(precision, context.T @ x / self.noise_scale**2)
+        pyro.sample("w", dist.MultivariateNormal(loc, precision_matrix=precision))
+
+    def log_evidence(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log N(x; 0, prior^2 C C' + noise^2 I), in O(N D^2)."""
+        assert context is not None
+        noise = (self.noise_scale**2).expand_as(x)
+        return dist.LowRankMultivariateNormal(torch.zeros_like(x), context * self.prior_scale, noise).log_prob(x)
