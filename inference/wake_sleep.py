@@ -31,6 +31,10 @@ from zoo.program import ImplicitProgram, Program
 __all__ = ["MonteCarloEM", "WakeSleep"]
 
 
+FEW = 2000
+"""Up to so many training examples, Monte Carlo EM ends with posterior draws."""
+
+
 def _why_not(program: Program) -> str | None:
     """Both methods want continuous latents of the examples, and only those."""
     if isinstance(program, ImplicitProgram):
@@ -57,7 +61,7 @@ def _check_options(lr: float, decay: str, particles: int) -> None:
 
 @dataclass(frozen=True)
 class WakeSleep(Method):
-    """Awake, the program learns from what the guide sees in the data; asleep, the guide learns from the program's dreams.
+    """Awake, the program learns from what its guide sees in data; asleep, the guide learns from the program's dreams.
 
     Wake, program:  sum_k w_k grad log p(x, z_k),      z_k ~ q(z | x)
     Wake, guide:    sum_k w_k grad log q(z_k | x)      (reweighted only)
@@ -220,7 +224,7 @@ class MonteCarloEM(Method):
         acceptance: What the step size aims at.
         m_steps: Gradient steps on the program between two proposals.
         draws: Posterior draws for each training example, made after the fit; None is 100, or none when there are more
-            than 2,000 examples.
+            than 2,000 examples. Draws that follow each other are correlated.
         lr, optimizer, decay: As in `inference.svi.SVI`.
         steps, epochs, batch_size: See `inference.loop.Schedule`.
     """
@@ -339,15 +343,14 @@ class MonteCarloEM(Method):
         return rate
 
     def _sample(self, program: Program, chains: _Chains, data: Data) -> dict[str, Tensor] | None:
-        """Goes on with all chains at the final parameters; one in five states is kept, (draws, N, *event)."""
-        wanted = self.draws if self.draws is not None else (100 if data.size <= 2000 else 0)
+        """Goes on with all chains at the final parameters and keeps every state, (draws, N, *event)."""
+        wanted = self.draws if self.draws is not None else (100 if data.size <= FEW else 0)
         if wanted == 0:
             return None
         kept = []
         for _ in range(-(-wanted // self.particles)):
-            for _ in range(5):
-                for index in torch.arange(data.size, device=data.x.device).split(self.batch_size):
-                    self.propose(program, chains, index, data.rows(index), adapt=False)
+            for index in torch.arange(data.size, device=data.x.device).split(FEW):
+                self.propose(program, chains, index, data.rows(index), adapt=False)
             kept.append({name: value.clone() for name, value in chains.at().items()})
         return {name: torch.cat([k[name] for k in kept])[:wanted] for name in chains.names}
 

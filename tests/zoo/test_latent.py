@@ -1,0 +1,407 @@
+"""PPCA against its closed forms and scikit-learn; the VAE against sums, integrals, Jacobians and PPCA."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.distributions.testing.gof import multinomial_goodness_of_fit
+from sklearn.decomposition import PCA
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from inference.elbo import make_objective
+from inference.guides import guided_sites
+from inference.particles import draw, guide_log_prob, log_joint, log_weights
+from tests.conftest import FAILURE_RATE
+from zoo import catalogue
+from zoo.datasets import Data
+from zoo.errors import OptionError, ShapeError, SupportError, UnknownNameError
+from zoo.latent.likelihoods import DiscretizedLogistic
+from zoo.latent.ppca import PPCA
+from zoo.latent.vae import GUIDE_FAMILIES, LIKELIHOODS, NETWORKS, VAE
+from zoo.program import ClosedFormEM, ExactDensity, ExactPosterior
+
+# Two-sided normal quantile of the suite's failure rate: how many standard errors a Monte Carlo estimate may be off.
+SIGMAS = float(-torch.special.ndtri(torch.tensor(FAILURE_RATE / 2, dtype=torch.float64)))
+
+
+def ppca_data(n: int = 300, d: int = 6, k: int = 2) -> Tensor:
+    return torch.randn(n, k) @ torch.randn(k, d) * 2 + torch.randn(d) + 0.5 * torch.randn(n, d)
+
+
+def vae(likelihood: str, network: str = "mlp", guide_family: str = "diagonal", **options: Any) -> VAE:
+    options = {"event_shape": [5, 4], "latent_dim": 3, "hidden": [6, 5], "values": 5, "flow_hidden": 8} | options
+    return VAE(likelihood=likelihood, network=network, guide_family=guide_family, **options)
+
+
+every_vae = pytest.mark.parametrize(
+    ("likelihood", "network", "guide_family"), list(itertools.product(LIKELIHOODS, NETWORKS, GUIDE_FAMILIES))
+)
+
+
+# PPCA
+
+
+def test_ppca_density_is_the_integral_over_its_latent() -> None:
+    program = PPCA([3], 1)
+    x = program.generate(7)
+    z = torch.linspace(-12, 12, 4001)
+    grid = log_joint(program, {"z": z[:, None, None]}, x).local.logsumexp(0) + math.log(float(z[1] - z[0]))
+    torch.testing.assert_close(program.log_prob(x), grid, atol=1e-10, rtol=0)
+
+
+def test_ppca_elbo_under_the_exact_posterior_is_the_evidence_without_variance() -> None:
+    program = PPCA([6], 2)
+    x = ppca_data()
+    weights = log_weights(program, program.posterior, 3, x)[1].local
+    torch.testing.assert_close(weights, program.log_prob(x).expand(3, -1), atol=1e-9, rtol=0)
+
+
+def test_ppca_promises_what_it_has() -> None:
+    program = PPCA([6], 2)
+    assert isinstance(program, ExactDensity)
+    assert isinstance(program, ExactPosterior)
+    assert isinstance(program, ClosedFormEM)
+
+
+def test_ppca_maximum_likelihood_equals_scikit_learn() -> None:
+    x = ppca_data()
+    n = len(x)
+    program = PPCA([6], 2)
+    program.maximum_likelihood(x)
+    best = program.log_prob(x).mean().detach()
+    peer = PCA(n_components=2).fit(x.numpy())
+    # scikit-learn divides the covariance by n - 1, the maximum of the likelihood by n: the same model but for a factor.
+    with torch.no_grad():
+        program.weight.mul_((n / (n - 1)) ** 0.5)
+        program.scale = program.scale * (n / (n - 1)) ** 0.5
+    torch.testing.assert_close(program.log_prob(x), torch.as_tensor(peer.score_samples(x.numpy())), atol=1e-6, rtol=0)
+    assert best > peer.score(x.numpy())
+
+
+def test_ppca_maximum_likelihood_is_a_stationary_point_and_takes_images() -> None:
+    x = ppca_data().reshape(-1, 3, 2)
+    program = PPCA([3, 2], 2)
+    program.maximum_likelihood(x)
+    program.log_prob(x).mean().backward()
+    for name in ("weight", "mean", "scale_unconstrained"):
+        assert getattr(program, name).grad.abs().max() < 1e-12, name
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(50, 2, 2), (3, 6, 2)])
+def test_ppca_maximum_likelihood_needs_variance_for_the_noise(n: int, d: int, k: int) -> None:
+    with pytest.raises(ShapeError, match="no maximum"):
+        PPCA([d], k).maximum_likelihood(torch.randn(n, d))
+
+
+@pytest.mark.parametrize("start_at_mean", [True, False])
+def test_ppca_em_rises_to_the_maximum(start_at_mean: bool) -> None:
+    x = ppca_data()
+    program, exact = PPCA([6], 2), PPCA([6], 2)
+    exact.maximum_likelihood(x)
+    if start_at_mean:
+        with torch.no_grad():
+            program.initialise(x)
+    history = []
+    for _ in range(3000):
+        value, statistics = program.e_step(x)
+        history.append(value)
+        program.m_step(statistics)
+    rises = torch.stack(history).diff()
+    assert rises.min() > -1e-9 * history[-1].abs()
+    torch.testing.assert_close(program.log_prob(x).sum(), exact.log_prob(x).sum(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(program.mean, exact.mean, atol=1e-6, rtol=0)
+
+
+def test_ppca_statistics_add_over_minibatches() -> None:
+    x = ppca_data()
+    program = PPCA([6], 2)
+    value, whole = program.e_step(x)
+    parts = [program.e_step(part) for part in x.split(130)]
+    torch.testing.assert_close(value, torch.stack([p[0] for p in parts]).sum())
+    for name, statistic in whole.items():
+        torch.testing.assert_close(statistic, torch.stack([p[1][name] for p in parts]).sum(0))
+
+
+# Likelihoods
+
+
+def test_discretized_logistic_sums_to_one() -> None:
+    values = 9
+    loc = torch.tensor([-3.0, 0.0, 0.43, 1.0, 2.0])[:, None]
+    scale = torch.tensor([1e-3, 0.05, 0.3, 10.0])
+    d = DiscretizedLogistic(loc, scale, values)
+    levels = torch.arange(values) / (values - 1)
+    mass = d.log_prob(levels[:, None, None].expand(values, 5, 4)).exp().sum(0)
+    torch.testing.assert_close(mass, torch.ones(5, 4), atol=1e-12, rtol=0)
+
+
+def test_discretized_logistic_is_the_difference_of_two_distribution_functions() -> None:
+    loc, scale, values = torch.tensor(0.4), torch.tensor(0.1), 5
+    d = DiscretizedLogistic(loc, scale, values)
+    edges = torch.tensor([-torch.inf, 0.125, 0.375, 0.625, 0.875, torch.inf])
+    expected = torch.sigmoid((edges - loc) / scale).diff()
+    torch.testing.assert_close(d.log_prob(torch.arange(5) / 4).exp(), expected)
+
+
+def test_discretized_logistic_has_no_holes_in_its_tails() -> None:
+    loc = torch.tensor(-40.0, requires_grad=True)
+    d = DiscretizedLogistic(loc, torch.tensor(0.05), 256)
+    value = d.log_prob(torch.tensor([0.0, 51 / 255, 1.0])).sum()
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(loc.grad)
+
+
+@pytest.mark.parametrize(("loc", "scale"), [(0.4, 0.1), (0.9, 0.3), (-0.1, 0.2)])
+def test_discretized_logistic_samples_agree_with_its_density(loc: float, scale: float) -> None:
+    values, n = 7, 50_000
+    d = DiscretizedLogistic(torch.tensor(loc), torch.tensor(scale), values).expand(torch.Size([1]))
+    levels = (d.sample(torch.Size([n]))[:, 0] * (values - 1)).round().long()
+    probs = d.log_prob((torch.arange(values) / (values - 1))[:, None])[:, 0].exp()
+    assert multinomial_goodness_of_fit(probs, torch.bincount(levels, minlength=values)) > FAILURE_RATE
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_discretized_logistic_knows_its_grid(dtype: torch.dtype) -> None:
+    d = DiscretizedLogistic(torch.tensor(0.5, dtype=dtype), torch.tensor(0.1, dtype=dtype), 256, validate_args=True)
+    on = torch.arange(256, dtype=dtype) / 255
+    assert bool(d.support.check(on).all())
+    assert d.sample().dtype == dtype
+    with pytest.raises(ValueError, match="support"):
+        d.log_prob(torch.tensor(0.5, dtype=dtype))
+    with pytest.raises(OptionError, match="values=1"):
+        DiscretizedLogistic(torch.tensor(0.5), torch.tensor(0.1), 1)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "categorical", "logistic"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_masses_of_all_images_sum_to_one(likelihood: str, network: str) -> None:
+    values = 2 if likelihood == "bernoulli" else 3
+    program = vae(likelihood, network, event_shape=[2, 2], hidden=[4], values=values)
+    levels = torch.arange(values).double() / (values - 1 if likelihood == "logistic" else 1)
+    images = torch.cartesian_prod(*[levels] * 4).reshape(-1, 2, 2)
+    z = torch.randn(3, 3)
+    mass = program.decode(z[:, None]).log_prob(images).exp().sum(-1)
+    torch.testing.assert_close(mass, torch.ones(3), atol=1e-12, rtol=0)
+
+
+# The VAE's contract
+
+
+@every_vae
+def test_guide_matches_model_and_gradients_reach_every_parameter(
+    likelihood: str, network: str, guide_family: str
+) -> None:
+    program = vae(likelihood, network, guide_family)
+    x = program.generate(6)
+    assert x.dtype == torch.get_default_dtype()
+    program.check(x)
+    with torch.no_grad():
+        program.initialise(x)
+    assert guided_sites(program.guide, Data(x)) == set(program.sites()) == {"z"}
+    trace = poutine.trace(program.model).get_trace(x, None, None)
+    assert trace.nodes["z"]["fn"].event_shape == (3,)
+    assert trace.nodes["x"]["fn"].batch_shape == (6,)
+    assert trace.nodes["x"]["fn"].event_shape == (5, 4)
+    loss, _ = make_objective("trace")(program, program.guide, Data(x), 6)
+    loss.backward()
+    silent = [name for name, p in program.named_parameters() if p.grad is None or not bool((p.grad != 0).any())]
+    assert not silent
+
+
+@every_vae
+def test_particles_at_once_equal_particles_one_by_one(likelihood: str, network: str, guide_family: str) -> None:
+    program = vae(likelihood, network, guide_family)
+    x = program.generate(4)
+    draws = draw(program.guide, 3, x)
+    p, q = log_joint(program, draws.values, x).local, guide_log_prob(program.guide, draws.values, x).local
+    torch.testing.assert_close(q, draws.log_prob.local)
+    for s, b in itertools.product(range(3), range(4)):
+        one, rows = {"z": draws.values["z"][s : s + 1, b : b + 1]}, x[b : b + 1]
+        torch.testing.assert_close(log_joint(program, one, rows).local[0, 0], p[s, b])
+        torch.testing.assert_close(guide_log_prob(program.guide, one, rows).local[0, 0], q[s, b])
+
+
+def test_the_vae_promises_no_exact_answer() -> None:
+    program = vae("bernoulli")
+    assert not isinstance(program, (ExactDensity, ExactPosterior, ClosedFormEM))
+
+
+@every_vae
+def test_works_in_either_precision(likelihood: str, network: str, guide_family: str) -> None:
+    program = vae(likelihood, network, guide_family)
+    assert {p.dtype for p in program.parameters()} == {torch.float64}
+    x = program.generate(4)
+    program.float()
+    draws, weights = log_weights(program, program.guide, 2, x.float())
+    assert draws.values["z"].dtype == weights.local.dtype == torch.float32
+    # The flow is inverted here, from scratch.
+    assert guide_log_prob(program.guide, {"z": draws.values["z"].clone()}, x.float()).local.dtype == torch.float32
+
+
+@pytest.mark.parametrize("guide_family", GUIDE_FAMILIES)
+def test_saving_reproduces_predictions(guide_family: str, tmp_path: Any) -> None:
+    program = vae("logistic", "conv", guide_family)
+    x = program.generate(4)
+    draws = draw(program.guide, 2, x)
+    again = catalogue.load(catalogue.save(program, tmp_path))
+    for found, expected in (
+        (log_joint(again, draws.values, x), log_joint(program, draws.values, x)),
+        (guide_log_prob(again.guide, draws.values, x), guide_log_prob(program.guide, draws.values, x)),
+    ):
+        assert torch.isfinite(expected.local).all()
+        assert torch.equal(found.local, expected.local)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"likelihood": "bernouli"}, UnknownNameError, "bernoulli"),
+        ({"network": "cnn"}, UnknownNameError, "conv"),
+        ({"guide_family": "iaff"}, UnknownNameError, "iaf"),
+        ({"scale": "local"}, UnknownNameError, "global"),
+        ({"activation": "swish"}, UnknownNameError, "silu"),
+        ({"latent_dim": 0}, OptionError, "latent_dim"),
+        ({"hidden": [4, 0]}, OptionError, "hidden"),
+        ({"values": 1}, OptionError, "values"),
+        ({"guide_family": "iaf", "latent_dim": 1}, OptionError, "latent_dim >= 2"),
+        ({"guide_family": "iaf", "latent_dim": 9, "flow_hidden": 8}, OptionError, "flow_hidden"),
+        ({"event_shape": [16], "network": "conv"}, ShapeError, "images"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        VAE(**options)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "bad"), [("bernoulli", 0.5), ("categorical", 5.0), ("categorical", 1.5), ("logistic", 0.3)]
+)
+def test_data_outside_the_support_are_refused(likelihood: str, bad: float) -> None:
+    program = vae(likelihood)
+    x = program.generate(3)
+    x[1, 2, 3] = bad
+    with pytest.raises(SupportError):
+        program.check(x)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_initial_bias_fits_each_pixel(network: str) -> None:
+    shape = (20, 5, 4)
+    cases = {
+        "bernoulli": torch.rand(shape).round(),
+        "categorical": torch.randint(5, shape).double(),
+        "normal": torch.randn(shape) * 3 + 1,
+        "logistic": torch.randint(5, shape) / 4,
+    }
+    for likelihood, x in cases.items():
+        program = vae(likelihood, network)
+        for p in program.decoder.parameters():
+            torch.nn.init.zeros_(p)
+        with torch.no_grad():
+            program.initialise(x)
+            d = program.decode(torch.zeros(3)).base_dist
+        if likelihood == "bernoulli":
+            torch.testing.assert_close(d.probs, (x.sum(0) + 0.5) / 21)
+        elif likelihood == "categorical":
+            counts = torch.stack([(x == v).sum(0) for v in range(5)], -1)
+            torch.testing.assert_close(d.probs, (counts + 0.2) / 21)
+        else:
+            torch.testing.assert_close(d.loc, x.mean(0))
+        if likelihood == "normal":
+            torch.testing.assert_close(program.scale, (x - x.mean(0)).square().mean().sqrt().detach())
+
+
+# The VAE's densities
+
+
+@pytest.mark.parametrize("guide_family", ["full", "iaf"])
+def test_guide_density_integrates_to_one(guide_family: str) -> None:
+    program = vae("bernoulli", guide_family=guide_family, latent_dim=2)
+    x = program.generate(2)
+    line = torch.linspace(-25, 25, 401)
+    z = torch.cartesian_prod(line, line)[:, None].expand(-1, 2, 2)
+    mass = guide_log_prob(program.guide, {"z": z}, x).local.logsumexp(0).exp() * float(line[1] - line[0]) ** 2
+    torch.testing.assert_close(mass, torch.ones(2), atol=1e-6, rtol=0)
+
+
+def test_flow_density_equals_the_jacobian() -> None:
+    program = vae("bernoulli", guide_family="iaf", flow_steps=3)
+    for p in program.flows.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    x = program.generate(1)
+    q = program.encode(x)
+    with torch.no_grad():
+        noise = q.base_dist.sample()
+
+    def push(e: Tensor) -> Tensor:
+        for transform in program.encode(x).transforms:
+            e = transform(e)
+        return e
+
+    jacobian = torch.autograd.functional.jacobian(push, noise)[0, :, 0]
+    expected = q.base_dist.log_prob(noise) - torch.linalg.slogdet(jacobian).logabsdet
+    z = push(noise).detach()
+    torch.testing.assert_close(guide_log_prob(program.guide, {"z": z[None]}, x).local[0], expected)
+    assert (jacobian - torch.diag(jacobian.diag())).abs().max() > 1e-3  # the flow does couple its dimensions
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_analytic_kl_agrees_with_monte_carlo(network: str) -> None:
+    program = vae("bernoulli", network)
+    data = Data(program.generate(8))
+    n = 20_000
+    with torch.no_grad():
+        q = program.encode(data.x)
+        kl = kl_divergence(q, dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        z = q.sample(torch.Size([n]))
+        terms = q.log_prob(z) - dist.Normal(torch.zeros(3), 1.0).to_event(1).log_prob(z)
+        error = (terms.mean(0) - kl).abs() / (terms.std(0) / n**0.5)
+        assert error.max() < SIGMAS
+        # The two estimators of the ELBO have one mean.
+        bounds = {
+            name: torch.stack([make_objective(name)(program, program.guide, data, 8)[1] for _ in range(1000)])
+            for name in ("trace", "mean_field")
+        }
+        gap = bounds["trace"].mean() - bounds["mean_field"].mean()
+        noise = sum(b.var() / len(b) for b in bounds.values()) ** 0.5
+    assert gap.abs() < SIGMAS * noise
+    assert bounds["mean_field"].std() < bounds["trace"].std()
+
+
+@pytest.mark.parametrize("guide_family", GUIDE_FAMILIES)
+def test_more_particles_bound_the_evidence_better(guide_family: str) -> None:
+    program = vae("bernoulli", guide_family=guide_family)
+    x = program.generate(20)
+    with torch.no_grad():
+        program.decoder[-1].weight.mul_(3.0)  # a posterior that the untrained guide misses
+        weights = log_weights(program, program.guide, 2000, x)[1].local
+    elbo = weights.mean(0)
+    iwae = weights.reshape(40, 50, 20).logsumexp(1) - math.log(50)
+    gap = (iwae.mean(0) - elbo).mean()
+    noise = ((weights.var(0) / 2000 + iwae.var(0) / 40).sum() / 20**2).sqrt()
+    assert gap > SIGMAS * noise
+
+
+@pytest.mark.parametrize(("latent_dim", "network"), [(1, "mlp"), (2, "mlp"), (2, "conv")])
+def test_linear_vae_is_ppca(latent_dim: int, network: str) -> None:
+    linear, ppca = VAE([3, 2], latent_dim, [], "normal", network=network), PPCA([3, 2], latent_dim)
+    with torch.no_grad():
+        weight = next(m for m in linear.decoder.modules() if isinstance(m, torch.nn.Linear)).weight
+        assert [tuple(p.shape) for p in linear.decoder.parameters()] == [(6, latent_dim)]
+        ppca.weight.copy_(weight)
+        ppca.mean.copy_(linear.bias.normal_().flatten())
+        linear.scale = ppca.scale = torch.tensor(0.7)
+    x = ppca.generate(5)
+    line = torch.linspace(-7, 7, 281)
+    z = torch.cartesian_prod(*[line] * latent_dim).reshape(-1, 1, latent_dim)
+    log_cell = latent_dim * math.log(float(line[1] - line[0]))
+    grid = log_joint(linear, {"z": z}, x).local.logsumexp(0) + log_cell
+    torch.testing.assert_close(grid, ppca.log_prob(x), atol=1e-6, rtol=0)
