@@ -9,13 +9,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import arviz
 import pyro
 import torch
 from pyro import infer, poutine
 from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
+from inference.az import ess, rhat
 from inference.history import History
 from inference.loop import progress_bar
 from inference.method import Method, Outcome, Run
@@ -100,8 +100,8 @@ class NUTS(Method):
             start, potential, transforms, _ = initialize_model(program.model, (*run.train, None), max_plate_nesting=1)
         except ValueError as error:
             raise DivergenceError(
-                f"nuts {type(program).__name__}: found no start with a finite log density and gradient ({error}). Check "
-                "the data's scale and the priors."
+                f"nuts {type(program).__name__}: found no start with a finite log density and gradient ({error}). "
+                "Check the scale of the data and the priors."
             ) from error
 
         def counted(values: dict[str, Tensor]) -> Tensor:
@@ -123,10 +123,8 @@ class NUTS(Method):
 
     def _diagnose(self, stacked: dict[str, Tensor], divergences: int) -> dict[str, Any]:
         """R-hat (largest of each site), effective sample size (smallest), divergences, and a warning if any is bad."""
-        arrays = {name: value.cpu().numpy() for name, value in stacked.items()}
-        rhats, sizes = arviz.rhat(arrays), arviz.ess(arrays)
-        worst = {name: float(rhats[name].max()) for name in arrays}
-        least = {name: float(sizes[name].min()) for name in arrays}
+        worst = {name: float(rhat(value).max()) for name, value in stacked.items()}
+        least = {name: float(ess(value).min()) for name, value in stacked.items()}
         info: dict[str, Any] = {
             "rhat": worst,
             "ess": least,
@@ -156,7 +154,7 @@ class NUTS(Method):
 
 @dataclass
 class _Count:
-    """Potential gradients so far: one for a leapfrog step, one for a chain's start, two for a trial of the step size."""
+    """Potential gradients so far: one a leapfrog step, one for a chain's start, two for a trial of the step size."""
 
     gradients: int = 0
 

@@ -68,6 +68,7 @@ def old_faithful() -> Target:
     program = build()
 
     def posterior(x: Tensor, context: Tensor | None = None, size: int | None = None) -> None:
+        at = enumerate_assignments(x[:, 0])
         # The assignment is one draw for all examples, so it is a site outside the plate, and z repeats it.
         which = pyro.sample("assignment", dist.Categorical(logits=at.log_joint), infer={"is_auxiliary": True})
         pyro.sample("weights", dist.Dirichlet(at.concentration[which]))
