@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from inference.fit import versions
@@ -54,7 +55,7 @@ class Stored:
 
 
 def export(folder: str | Path, names: Iterable[str] | None = None, draws: int = 10_000, seed: int = 0) -> list[Path]:
-    """Writes targets to a folder; returns the JSON files.
+    """Writes targets to a folder, in float64; returns the JSON files.
 
     Args:
         folder: Made if it does not exist.
@@ -67,7 +68,12 @@ def export(folder: str | Path, names: Iterable[str] | None = None, draws: int = 
     from benchmarks import targets
 
     chosen = targets.names() if names is None else list(names)
-    return [write(targets.load(name), Path(folder), draws, seed) for name in chosen]
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return [write(targets.load(name), Path(folder), draws, seed) for name in chosen]
+    finally:
+        torch.set_default_dtype(default)
 
 
 def write(target: Target, folder: Path, draws: int, seed: int) -> Path:

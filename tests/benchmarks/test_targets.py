@@ -136,6 +136,13 @@ def test_files_are_enough_to_compute_the_density_without_this_project(tmp_path):
     assert set(record["sites"]) == {"p"}
 
 
+def test_files_are_in_float64_whatever_the_default(tmp_path):
+    torch.set_default_dtype(torch.float32)
+    targets.export(tmp_path, ["eight-schools"], draws=4)
+    assert torch.get_default_dtype() == torch.float32
+    assert targets.read(tmp_path, "eight-schools").log_evidence.dtype == np.float64
+
+
 def test_parameters_of_the_guide_are_not_exported(tmp_path):
     targets.export(tmp_path, ["ppca-digits"], draws=4)
     stored = targets.read(tmp_path, "ppca-digits")
