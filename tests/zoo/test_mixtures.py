@@ -250,6 +250,20 @@ def test_wishart_against_scipy_and_its_moments() -> None:
     assert float(error.abs().max()) < SIGMAS
 
 
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_variances_have_the_prior_that_is_documented(covariance: str) -> None:
+    program = BayesianGaussianMixture([3], 1, covariance, mean_weight=0.5, shape=1.7, rate=0.6)
+    with pyro.plate("particles", 4000, dim=-2):
+        trace = pyro.poutine.trace(program.model).get_trace(None, None, 1)
+    precisions = trace.nodes["precisions"]["value"].reshape(4000, 3, -1)
+    variances = precisions.inverse().diagonal(dim1=-2, dim2=-1) if covariance == "full" else 1 / precisions[..., 0]
+    means = trace.nodes["means"]["value"].reshape(4000, 3)
+    for d in range(3):
+        assert stats.kstest(variances[:, d].numpy(), stats.invgamma(1.7, scale=0.6).cdf).pvalue > FAILURE_RATE
+        standard = means[:, d] * (0.5 / variances[:, d]).sqrt()
+        assert stats.kstest(standard.numpy(), stats.norm.cdf).pvalue > FAILURE_RATE
+
+
 def test_full_covariance_of_one_dimension_is_the_diagonal_one() -> None:
     x = torch.randn(7, 1)
     programs = [BayesianGaussianMixture([1], 2, c, shape=1.3, rate=0.7) for c in ("diagonal", "full")]
@@ -262,15 +276,12 @@ def test_full_covariance_of_one_dimension_is_the_diagonal_one() -> None:
     torch.testing.assert_close(*elbos)
 
 
-def quadrature_evidence(program: BayesianGaussianMixture, x: Tensor, nodes: int) -> float:
+def quadrature_evidence(alpha: float, kappa: float, shape: float, rate: float, x: Tensor, nodes: int) -> float:
     """log of the five-dimensional integral over (weight, two means, two precisions), no conjugacy used.
 
     With lambda = t^2 and mu = e / (t sqrt(kappa)) the integrand is smooth: Gauss-Legendre in t, Gauss-Hermite in e; it
     is a polynomial in the weight, which Gauss-Jacobi integrates exactly.
     """
-    prior = program.prior
-    alpha, kappa = float(prior.concentration[0]), float(prior.mean_weight[0])
-    shape, rate = float(prior.dof[0]) / 2, float(prior.scatter[0, 0]) ** 2 / 2
     t, t_weight = special.roots_legendre(nodes)
     t_max = math.sqrt(float(stats.gamma(shape, scale=1 / rate).isf(1e-14)))
     t, t_weight = (t + 1) * t_max / 2, t_weight * t_max / 2
@@ -297,7 +308,7 @@ def quadrature_evidence(program: BayesianGaussianMixture, x: Tensor, nodes: int)
 def test_evidence_equals_quadrature(x: list[float]) -> None:
     program = BayesianGaussianMixture([1], 2, concentration=0.7, mean_weight=0.8, shape=1.5, rate=0.9)
     data = torch.tensor(x)[:, None]
-    coarse, fine = (quadrature_evidence(program, data, nodes) for nodes in (30, 50))
+    coarse, fine = (quadrature_evidence(0.7, 0.8, 1.5, 0.9, data, nodes) for nodes in (30, 50))
     assert coarse == pytest.approx(fine, abs=1e-6)
     assert float(program.log_evidence(data)) == pytest.approx(fine, abs=1e-6)
 

@@ -108,7 +108,9 @@ class BayesianGaussianMixture(Program):
     family = "mixtures"
     paper = "Attias, A variational Bayesian framework for graphical models, 2000"
     dataset = "blobs"
-    presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({"components": 6, "concentration": 0.1}, "cavi")}
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset({"components": 6, "concentration": 0.1}, "cavi", {"iterations": 1000})
+    }
     prior_concentration: Tensor
     prior_location: Tensor
     prior_mean_weight: Tensor
@@ -273,7 +275,7 @@ class BayesianGaussianMixture(Program):
         return Beliefs(prior.concentration + found.counts, location, mean_weight, prior.dof + found.counts, scatter)
 
     def _log_joint(self, posterior: Beliefs, n: int) -> Tensor:
-        """log p(x, z) of n examples from the posterior given their assignment z; for a soft one the ELBO less H[q(z)]."""
+        """log p(x, z) of n examples by the posterior given z; where z is soft (weights), the ELBO less H[q(z)]."""
         constant = n * posterior.location.shape[-1] / 2 * math.log(math.pi)
         return posterior.log_normaliser - self.prior.log_normaliser - constant
 

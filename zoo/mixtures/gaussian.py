@@ -9,6 +9,7 @@ Dempster, Laird & Rubin, "Maximum likelihood from incomplete data via the EM alg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
@@ -70,6 +71,17 @@ class GaussianMixture(Mixture):
         """The Gaussian of each z."""
         scale = self.scale[z]
         return normal(self.means[z], scale[..., None] if self.covariance == "spherical" else scale, self.event_shape)
+
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        """log N(x; mu_k, Sigma_k), (B, *event_shape) -> (B, K)."""
+        if self.covariance == "full":
+            return super().component_log_prob(x)
+        # One component at a time: several times faster than (B, K, D) at once, which leaves the processor's caches, and
+        # about differences, because the usual expansion into matrix products cancels in float32.
+        rows, scale = x.reshape(len(x), -1), self.scale.reshape(self.components, -1).expand_as(self.means)
+        each = zip(self.means, scale, strict=True)
+        squares = torch.stack([((rows - mean) / sd).square().sum(-1) for mean, sd in each], -1)
+        return -squares / 2 - scale.log().sum(-1) - self.means.shape[-1] / 2 * math.log(2 * math.pi)
 
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -153,10 +165,9 @@ def moments(x: Tensor, weights: Tensor, centre: Tensor, full: bool) -> Moments:
         centre: (K, D).
         full: Whether `second` holds outer products (K, D, D) rather than squares (K, D).
     """
-    difference = x[:, None] - centre
-    weighted = weights[..., None] * difference
-    if full:
-        second = torch.einsum("nki,nkj->kij", weighted, difference)
-    else:
-        second = (weighted * difference).sum(0)
-    return Moments(weights.sum(0), weighted.sum(0), second)
+    first, second = [], []
+    for weight, point in zip(weights.unbind(-1), centre, strict=True):  # one at a time, see `component_log_prob`
+        difference = x - point
+        first.append(weight @ difference)
+        second.append((weight[:, None] * difference).T @ difference if full else weight @ difference.square())
+    return Moments(weights.sum(0), torch.stack(first), torch.stack(second))
