@@ -38,9 +38,9 @@ EVIDENCE_CHUNK = 2**12
 
 
 class Wishart(dist.Wishart):
-    """torch's Wishart without its check for singular draws, whose sense is inverted (torch 2.6 to 2.13).
+    """torch's Wishart without its check for singular draws, whose sense is inverted (seen in torch 2.13).
 
-    There every proper draw warns and is thrown away.
+    With it every proper draw warns and is drawn again.
     """
 
     def rsample(self, sample_shape: torch.Size = torch.Size(), max_try_correction: int | None = None) -> Tensor:
