@@ -68,8 +68,10 @@ def psis_khat(log_weights: Tensor) -> Tensor:
         raise ShapeError(f"k-hat needs at least 25 log weights a unit, (S, U); got {tuple(log_weights.shape)}.")
     spread = log_weights.amax(0) - log_weights.amin(0)
     constant = spread <= torch.finfo(log_weights.dtype).eps ** 0.5 * log_weights.abs().amax(0).clamp(min=1)
-    khat = az.psis(log_weights)[1].to(log_weights)
-    return torch.where(constant, torch.full_like(khat, -torch.inf), khat)
+    khat = torch.full_like(spread, -torch.inf)
+    if not bool(constant.all()):
+        khat[~constant] = az.psis(log_weights[:, ~constant])[1].to(khat)
+    return khat
 
 
 def guide_sampler(guide: Callable[..., Any]) -> Sampler:

@@ -239,7 +239,7 @@ def test_a_guide_that_is_not_gaussian_needs_a_family():
     with pytest.raises(CapabilityError, match="family='diagonal'"):
         posterior_gap(program, None, Data(x), program.evidence(x))
     gap = posterior_gap(program, None, Data(x), program.evidence(x), family="diagonal", steps=200)
-    # A log-normal with its own width for each count is better than one with a common width, and still not a Gamma.
+    # The best log-normal is better than a Gamma that is too wide, and still not the posterior.
     assert gap.summary()["amortisation"][0] > 0.01
     assert 0 < gap.summary()["approximation"][0] < 0.1
 

@@ -39,7 +39,7 @@ class Rate(Program):
 
     def __init__(self) -> None:
         super().__init__()
-        self.width = nn.Parameter(torch.tensor(0.6))
+        self.weight = nn.Parameter(torch.tensor(0.6))
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         with self.plate(x, context, size):
@@ -49,7 +49,8 @@ class Rate(Program):
     def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         assert x is not None
         with self.plate(x, context, size):
-            pyro.sample("rate", dist.LogNormal(((x + 2) / 2).log(), self.width))
+            # Wider than the posterior, Gamma(x + 2, 2), so that importance weights are bounded and have a variance.
+            pyro.sample("rate", dist.Gamma((x + 2) * self.weight, 2 * self.weight))
 
     def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         assert x is not None
