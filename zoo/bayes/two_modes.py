@@ -29,6 +29,7 @@ class TwoModes(Program):
     """
 
     family = "bayes"
+    paper = "made for this zoo: the square roots of a noisy complex number"
     dataset = "moons"
     event_shape = torch.Size([2])
     noise_scale: Tensor
