@@ -84,7 +84,7 @@ def log_likelihood(
         )
     if how != "iwae":
         with evaluating(program, None, seed, data.x.device):
-            values = _exact(program, data)
+            values = _exact(program, data, strict=how == "exact")
         if values is not None:
             return Estimate(values, "exact", False)
         if how == "exact":
@@ -100,12 +100,17 @@ def log_likelihood(
     )
 
 
-def _exact(program: Program, data: Data) -> Tensor | None:
-    """What the program promises of log p(x), (U,); None if nothing."""
+def _exact(program: Program, data: Data, strict: bool) -> Tensor | None:
+    """What the program promises of log p(x), (U,); None if nothing, or nothing for so much data unless `strict`."""
     if isinstance(program, ExactDensity):
         return torch.cat([program.log_prob(*batch) for batch in data.batches(BATCH)])
     if isinstance(program, ExactEvidence):
-        return program.log_evidence(*data).reshape(1)
+        try:
+            return program.log_evidence(*data).reshape(1)
+        except CapabilityError:
+            if strict:
+                raise
+            return None
     if not program.sites():
         return torch.cat([log_joint(program, {}, *batch, particles=1).local[0] for batch in data.batches(BATCH)])
     return None

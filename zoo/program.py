@@ -278,7 +278,10 @@ class ExactEvidence(Protocol):
     """log p(x_1, ..., x_N), global latents integrated out."""
 
     def log_evidence(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(N, *event_shape) -> ()."""
+        """(N, *event_shape) -> ().
+
+        Raises: CapabilityError for data beyond what can be computed (the sum over all assignments of a mixture).
+        """
         ...
 
 

@@ -13,10 +13,12 @@ from pyro.infer import TraceEnum_ELBO
 from scipy import special, stats
 from torch import Tensor
 
+from inference.evaluate import log_likelihood
 from inference.fit import fit
 from inference.particles import draw, guide_log_prob, log_joint, log_weights
 from tests.conftest import FAILURE_RATE
-from zoo.errors import OptionError
+from zoo.datasets import Data
+from zoo.errors import CapabilityError, OptionError
 from zoo.mixtures.bayesian_gaussian import BayesianGaussianMixture, Wishart
 from zoo.mixtures.bernoulli import BernoulliMixture
 from zoo.mixtures.gaussian import GaussianMixture
@@ -233,7 +235,7 @@ def test_parameter_count() -> None:
     ],
 )
 def test_bad_options(build, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises((OptionError, CapabilityError), match=message):
         build()
 
 
@@ -377,3 +379,10 @@ def test_guide_density_at_its_draws(covariance: str) -> None:
     assert drawn.values["means"].shape == (4, 1, 3, 2)
     torch.testing.assert_close(guide_log_prob(program.guide, drawn.values, x).globals, drawn.log_prob.globals)
     assert bool(torch.isfinite(log_weights(program, program.guide, 4, x)[1].total).all())
+
+
+def test_auto_evidence_of_data_beyond_enumeration_is_estimated() -> None:
+    program, data = BayesianGaussianMixture([2], 3), Data(torch.randn(40, 2))
+    assert log_likelihood(program, data, particles=5).how == "IWAE-5"
+    with pytest.raises(CapabilityError, match=r"3\^40"):
+        log_likelihood(program, data, how="exact")

@@ -25,7 +25,7 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.errors import OptionError
+from zoo.errors import CapabilityError, OptionError
 from zoo.mixtures.gaussian import Moments, moments, normal
 from zoo.mixtures.mixture import CHUNK, kmeans_labels
 from zoo.program import Preset, Program
@@ -232,11 +232,11 @@ class BayesianGaussianMixture(Program):
         Given an assignment everything is conjugate. The posterior behind it has K! equal modes, which no mean-field
         guide sees: expect `cavi_step` to stay about log K! below this when components are well apart.
 
-        Raises: OptionError when K^N exceeds 2^20.
+        Raises: CapabilityError when K^N exceeds 2^20.
         """
         k, n = self.components, len(x)
         if k**n > EVIDENCE_LIMIT:
-            raise OptionError(
+            raise CapabilityError(
                 f"The exact evidence sums over K^N = {k}^{n} assignments; at most {EVIDENCE_LIMIT} are enumerated. Use "
                 f"fewer examples, or bounds: method 'cavi', or 'svi' with elbo='enum'."
             )
