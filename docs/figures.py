@@ -1,0 +1,133 @@
+"""Makes every picture of the docs again: `python docs/figures.py [posterior | main]`; minutes on two cores.
+
+`posterior` draws docs/img/posterior.png and gaps.png, a VAE's true posterior beside each guide. `main` records the main
+job, as docs/results/main.md and its pictures; it runs the job first, unless runs/main holds it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import torch
+
+from inference import Fit, fit
+from inference.distances import c2st
+from inference.evaluate import Gap, posterior_gap
+from inference.exact import Grid, GridGuide
+from inference.particles import draw
+from zoo import Program, catalogue, datasets
+
+DOCS = Path(__file__).parent
+EXAMPLES, SHOWN, DRAWS = 20, 3, 1000
+GUIDES = {"diagonal": "diagonal Gaussian", "full": "full Gaussian", "iaf": "flow (IAF)", "avb": "implicit (AVB)"}
+BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#9aa5b3"
+
+
+def posterior() -> None:
+    """The two pictures of docs/study-a-posterior.md, of the VAE with two latents on the first test digits."""
+    digits = datasets.load("digits-binary")
+    preset = catalogue.get("vae").presets["plane"]
+    program = fit(catalogue.create("vae", **preset.program), digits, preset.method, **preset.fit).program
+    data = digits.test.rows(slice(0, EXAMPLES))
+    exact = GridGuide(program)
+    grid = exact.grid(*data)
+    truth = draw(exact, DRAWS, *data, density=False).values["z"]
+    fits: dict[str, Fit] = {}
+    gaps: dict[str, Gap] = {}
+    for family in ("diagonal", "full", "iaf"):
+        fits[family] = found = fit(
+            with_guide(program, family), digits, preset.method, train_program=False, initialise=False, **preset.fit
+        )
+        best = "full" if family == "iaf" else None  # q* of a flow cannot be searched for; a full Gaussian stands in
+        gaps[family] = posterior_gap(found.program, found.guide, data, grid.log_evidence, family=best)
+    fits["avb"] = fit(
+        with_guide(program, "diagonal"), digits, "avb", train_program=False, initialise=False, steps=4000, batch_size=64
+    )
+    draws = {family: found.draw(DRAWS, *data)["z"] for family, found in fits.items()}
+    draw_posteriors(data.x, grid, truth, draws)
+    draw_gaps(gaps)
+
+
+def with_guide(program: Program, family: str) -> Program:
+    """The same decoder with another guide."""
+    options = {**dict(program._hub_mixin_config or {}), "guide_family": family}
+    new = catalogue.create("vae", **options)
+    new.decoder.load_state_dict(program.decoder.state_dict())
+    new.bias.data.copy_(program.bias)
+    return new
+
+
+def draw_posteriors(x: torch.Tensor, grid: Grid, truth: torch.Tensor, draws: dict[str, torch.Tensor]) -> None:
+    """A row for each digit: the digit, then the exact density (blue) under the draws of each guide (red)."""
+    figure, axes = plt.subplots(SHOWN, 1 + len(draws), figsize=(11, 6.4), layout="constrained")
+    side = round(len(grid.points) ** 0.5)
+    for unit in range(SHOWN):
+        axes[unit, 0].imshow(x[unit], cmap="Greys")
+        axes[unit, 0].axis("off")
+        first, second = (grid.points[:, unit, i].reshape(side, side) for i in range(2))
+        density = grid.log_mass[:, unit].exp().reshape(side, side)
+        both = torch.cat([truth[:, unit], *(values[:, unit] for values in draws.values())])
+        low, high = both.quantile(0.002, 0), both.quantile(0.998, 0)
+        pad = 0.08 * (high - low)
+        for column, (family, values) in enumerate(draws.items(), 1):
+            panel = axes[unit, column]
+            levels = density.max() * torch.tensor([0.02, 0.1, 0.3, 0.6, 0.9])
+            panel.contourf(first, second, density, [*levels.tolist(), float(density.max()) * 1.01], cmap="Blues")
+            panel.contour(first, second, density, levels.tolist(), colors=BLUE, linewidths=0.8)
+            panel.scatter(*values[:400, unit].T, s=5, color=RED, alpha=0.6, linewidths=0)
+            panel.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
+            panel.set(xticks=[], yticks=[])
+            if unit == 0:
+                tests = [c2st(values[:, u], truth[:, u], max_draws=DRAWS).accuracy for u in range(SHOWN)]
+                panel.set_title(f"{GUIDES[family]}\nC2ST {sum(tests) / SHOWN:.2f}", fontsize=11)
+    axes[0, 0].set_title("x", fontsize=11)
+    figure.savefig(DOCS / "img" / "posterior.png", dpi=110)
+    plt.close(figure)
+
+
+def draw_gaps(gaps: dict[str, Gap]) -> None:
+    """A bar for each guide, log p(x) - ELBO in its parts."""
+    figure, panel = plt.subplots(figsize=(7.5, 2.4), layout="constrained")
+    for row, gap in enumerate(gaps.values()):
+        parts = {name: value for name, (value, _) in gap.summary().items()}
+        left = 0.0
+        for name, colour in (("approximation", BLUE), ("amortisation", RED)):
+            width = parts[name]
+            panel.barh(row, width, left=left, color=colour, height=0.6, label=name if row == 0 else None)
+            panel.text(left + width / 2, row, f"{width:.2f}", ha="center", va="center", color="white", fontsize=9)
+            left += width
+    panel.set_yticks(range(len(gaps)), [GUIDES[family] for family in gaps])
+    panel.invert_yaxis()
+    panel.set_xlabel(f"log p(x) - ELBO, nats, mean of {EXAMPLES} test digits")
+    panel.legend(frameon=False, loc="lower right")
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(DOCS / "img" / "gaps.png", dpi=110)
+    plt.close(figure)
+
+
+def main_job(folder: Path = Path("runs/main")) -> None:
+    """Runs what is missing of the main job, then copies its table and pictures into the docs."""
+    from benchmarks.report import write_report
+    from benchmarks.run import run_suite
+    from benchmarks.suites import get_suite
+
+    run_suite(get_suite("main"), folder, progress=sys.stderr.isatty())
+    write_report(folder)
+    results = DOCS / "results"
+    shutil.rmtree(results / "plots", ignore_errors=True)
+    shutil.copytree(folder / "plots", results / "plots")
+    (results / "main.md").write_text((folder / "report.md").read_text())
+
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or ["posterior", "main"]
+    torch.set_num_threads(1)
+    for name in chosen:
+        {"posterior": posterior, "main": main_job}[name]()

@@ -1,0 +1,68 @@
+"""Writes docs/models.md, the page of all programs: `python docs/models.py`. A test compares the two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cards import CAPABILITIES, program_list
+from inference import methods_for
+from zoo import ImplicitProgram, Site, catalogue
+
+PAGE = Path(__file__).with_name("models.md")
+FAMILIES = {
+    "chains": "What one number depends on, from nothing to everything before it; and one hidden chain.",
+    "mixtures": "One discrete cause for each example.",
+    "latent": "Continuous causes, and a network or a matrix from them to the data.",
+    "bayes": "Small programs with global latents or hard shapes, whose posteriors are known.",
+    "implicit": "A sampler without a density.",
+}
+TOP = """# Programs
+
+<!-- Written by `python docs/models.py`; edit the programs, not this page. -->
+
+Each is one file with its guide. `zoo show NAME` prints the whole card: sites, supports, options, presets and the number
+of parameters on your data; `zoo list` prints this list. *Latents* are given with the shape they have at the program's
+default size; *global* means one for the whole data set, else each example has its own. *Promises* are exact, and methods
+look for them.
+"""
+
+
+def page() -> str:
+    """The page as text."""
+    cards = {card["name"]: card for card in program_list()}
+    parts = [TOP]
+    for family in dict.fromkeys([*FAMILIES, *(cards[name]["family"] for name in catalogue.BUILTIN)]):
+        members = [name for name in catalogue.BUILTIN if cards[name]["family"] == family]
+        parts.append(f"\n## {family}\n\n{FAMILIES.get(family, '')}\n")
+        parts.append("| program | what it is | latents | promises | methods | data |\n|---|---|---|---|---|---|")
+        parts += [_row(name, cards[name]) for name in members]
+        papers = [f"- `{name}`: {cards[name]['paper']}." for name in members if cards[name]["paper"]]
+        parts.append("\n" + "\n".join(papers))
+    return "\n".join(parts) + "\n"
+
+
+def _row(name: str, card: dict[str, Any]) -> str:
+    # Built at its default size, so that the page needs no data.
+    program = catalogue.create(name)
+    promises = [what for protocol, what in CAPABILITIES.items() if isinstance(program, protocol)]
+    if isinstance(program, ImplicitProgram):
+        promises = ["samples only"]
+    cells = [
+        f"`{name}`",
+        card["what"].rstrip("."),
+        "<br>".join(_latent(site) for site in program.sites().values()) or "none",
+        "<br>".join(promises) or "-",
+        ", ".join(f"`{method}`" for method in methods_for(program)),
+        f"`{card['data']}`",
+    ]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _latent(site: Site) -> str:
+    scope = ", global" if site.is_global else ""
+    return f"`{site.name}` ({', '.join(map(str, site.event_shape))}){scope}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,150 @@
+"""The docs do not lie: their code runs, their commands parse, what they name exists. (`make docs` checks the links.)"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from benchmarks import targets
+from benchmarks.cli import app
+from benchmarks.metrics import METRICS
+from benchmarks.suites import SUITES, get_suite
+from inference import METHODS
+from inference.elbo import OBJECTIVES
+from inference.guides import AUTOGUIDES
+from zoo import catalogue, datasets
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+FRONT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def identify(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [body for language, body in FENCE.findall(page.read_text()) if language in languages]
+
+
+def code(page: Path) -> str:
+    """The python blocks of a page, everything else blank, so that line numbers in errors are those of the page."""
+    text = page.read_text()
+    lines = [""] * (text.count("\n") + 1)
+    for found in FENCE.finditer(text):
+        if found[1] == "python":
+            first = text.count("\n", 0, found.start(2))
+            for i, line in enumerate(found[2].splitlines()):
+                lines[first + i] = line
+    return "\n".join(lines)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The lines of its shell blocks as words."""
+    text = "\n".join(blocks(page, "bash", "sh")).replace("\\\n", " ")
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+    return [line for line in lines if line]
+
+
+def run(script: Path, folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    done = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+# tests/test_recipe.py runs the recipe, in the files that it names.
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks(p, "python") and p.name != "write-a-model.md"], ids=identify
+)
+def test_code_runs(page: Path, tmp_path: Path) -> None:
+    script = tmp_path / f"{page.stem}.py"
+    script.write_text(code(page))
+    run(script, tmp_path)
+
+
+def test_first_commands_run(tmp_path: Path) -> None:
+    """The first five minutes on the command line, in one process: most of a command's time is its imports."""
+    script = tmp_path / "commands.py"
+    lines = [line[1:] for line in commands(DOCS / "index.md") if line[0] == "zoo" and line[1] != "bench"]
+    assert lines
+    script.write_text(
+        "from benchmarks.cli import main\n"
+        f"for line in {lines!r}:\n"
+        "    try:\n"
+        "        main(line)\n"
+        "    except SystemExit as end:\n"
+        "        assert not end.code, (line, end.code)\n"
+    )
+    run(script, tmp_path)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *FRONT], ids=identify)
+def test_commands_parse(page: Path) -> None:
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    make = (ROOT / "Makefile").read_text()
+    for program, *words in commands(page):
+        if program == "zoo":
+            assert words[0] in known, f"zoo has no command {words[0]!r}"
+            # Parses, converts and checks what is required, but runs nothing; unknown options raise.
+            given = known[words[0]].make_context(f"zoo {words[0]}", words[1:]).params
+            if words[0] in ("show", "fit") and ":" not in given["name"]:
+                assert given["name"] in catalogue.BUILTIN
+            if words[0] == "bench":
+                for pattern in given["select"] or [""]:
+                    get_suite(given["suite"]).cells((pattern,))  # raises where nothing matches
+            if given.get("data") is not None and not Path(given["data"]).suffix:
+                datasets.card(given["data"])
+        elif program == "make":
+            assert re.search(rf"^{words[0]}:", make, re.MULTILINE), f"no target {words[0]}"
+        elif program == "python":
+            assert (ROOT / words[0]).is_file(), f"no file {words[0]}"
+
+
+@pytest.mark.parametrize("page", FRONT, ids=identify)
+def test_links_of_the_front_pages_resolve(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_named_tests_exist() -> None:
+    """Pages name tests as tests/folder/test_file.py::test_name."""
+    found = 0
+    for page in PAGES:
+        for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+            assert (ROOT / file).exists(), f"{page.name} names {file}"
+            defined = {n.name for n in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(n, ast.FunctionDef)}
+            assert not name or name in defined, f"{page.name} names {file}::{name}"
+            found += 1
+    assert found
+
+
+def test_page_of_programs_is_what_the_programs_say() -> None:
+    made = runpy.run_path(str(DOCS / "models.py"))["page"]()
+    assert (DOCS / "models.md").read_text() == made, "run: python docs/models.py"
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("models.md", catalogue.BUILTIN),
+        ("choose.md", [*METHODS, *OBJECTIVES, *AUTOGUIDES]),
+        ("exact-answers.md", targets.names()),
+        ("run-a-benchmark.md", [*METRICS, *SUITES]),
+    ],
+)
+def test_nothing_is_left_out(page: str, names: list[str]) -> None:
+    text = (DOCS / page).read_text()
+    missing = [name for name in names if f"`{name}`" not in text]
+    assert not missing
