@@ -23,7 +23,7 @@ from torch import Tensor
 
 from inference.coordinates import Coordinates
 from inference.estimates import Estimate, density, evaluating, log_mean_exp
-from inference.particles import _collect, draw, log_joint, unit_log_weights
+from inference.particles import trace_log_density, draw, log_joint, unit_log_weights
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
 from zoo.program import ImplicitProgram, Program
@@ -276,8 +276,8 @@ class _Problem:
         with pyro.plate("particles", n, dim=-2):
             model = poutine.condition(self.program.model, data=values)
             trace = poutine.trace(model).get_trace(self.x, self.context, None)
-        prior = self._units(_collect(trace, n, batch, exclude=("x",)))
-        likelihood = self._units(_collect(trace, n, batch, exclude=tuple(values)))
+        prior = self._units(trace_log_density(trace, n, batch, exclude=("x",)))
+        likelihood = self._units(trace_log_density(trace, n, batch, exclude=tuple(values)))
         return prior + log_det, likelihood
 
     def _units(self, density: Any) -> Tensor:

@@ -17,7 +17,7 @@ from pyro import poutine
 from torch import Tensor
 
 from inference.fit import Fit
-from inference.particles import _collect
+from inference.particles import trace_log_density
 from zoo.errors import OptionError, ShapeError
 from zoo.program import ImplicitProgram
 
@@ -85,8 +85,8 @@ def _densities(fit: Fit, values: dict[str, Tensor], x: Tensor, context: Tensor |
         count = min(rows, n - start)
         with pyro.validation_enabled(False), pyro.plate("particles", count, dim=-2):
             trace = poutine.trace(poutine.condition(fit.program.model, data=part)).get_trace(x, context, None)
-        likelihood.append(_collect(trace, count, len(x), exclude=tuple(values)).local)
-        joint.append(_collect(trace, count, len(x)).total)
+        likelihood.append(trace_log_density(trace, count, len(x), exclude=tuple(values)).local)
+        joint.append(trace_log_density(trace, count, len(x)).total)
     return torch.cat(likelihood), torch.cat(joint)
 
 

@@ -20,7 +20,7 @@ from torch.distributions import biject_to
 
 from inference.fit import seeded
 from inference.guides import needs_full_batch
-from inference.particles import LogDensity, _collect, draw, guide_log_prob, log_joint, unit_log_weights
+from inference.particles import LogDensity, trace_log_density, draw, guide_log_prob, log_joint, unit_log_weights
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, ShapeError
 from zoo.program import ImplicitProgram, Program
@@ -205,7 +205,7 @@ def density(
     with pyro.plate("particles", n, dim=-2):
         conditioned = poutine.condition(guide, data=_auxiliary(guide, values))
         trace = poutine.trace(conditioned).get_trace(x, context, None)
-    return _collect(trace, n, len(x))
+    return trace_log_density(trace, n, len(x))
 
 
 def _auxiliary(guide: AutoGuide, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

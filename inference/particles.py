@@ -34,6 +34,7 @@ __all__ = [
     "log_joint",
     "log_weights",
     "outside_handlers",
+    "trace_log_density",
     "unit_log_weights",
 ]
 
@@ -85,7 +86,15 @@ class Draws:
     log_prob: LogDensity
 
 
-def _collect(trace: poutine.Trace, n: int, batch: int, exclude: tuple[str, ...] = ()) -> LogDensity:
+def trace_log_density(trace: poutine.Trace, n: int, batch: int, exclude: tuple[str, ...] = ()) -> LogDensity:
+    """Sums the sites of a trace that was run under the particle plate, examples kept apart; no minibatch scaling.
+
+    Args:
+        trace: Of a model or guide.
+        n: Number of particles S.
+        batch: Number of examples B.
+        exclude: Names of sites to leave out.
+    """
     local: Tensor | float = 0.0
     globals_: Tensor | float = 0.0
     joint, reference = False, None
@@ -127,7 +136,7 @@ def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, de
         if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False) and not site_is_subsample(site)
     }
     if density:
-        return Draws(values, _collect(trace, n, len(x)))
+        return Draws(values, trace_log_density(trace, n, len(x)))
     nan = x.new_full((), float("nan"))
     return Draws(values, LogDensity(nan.expand(n, len(x)), nan.expand(n), False))
 
@@ -145,9 +154,9 @@ def guide_log_prob(
     if any(site["infer"].get("is_auxiliary", False) for site in trace.nodes.values() if site["type"] == "sample"):
         raise CapabilityError(
             "This guide draws all its sites from one auxiliary site, so its density at a given point cannot be had by "
-            "conditioning; use inference.guides.density(guide) or a site-wise guide."
+            "conditioning; use inference.evaluate.density or a site-wise guide."
         )
-    return _collect(trace, n, len(x))
+    return trace_log_density(trace, n, len(x))
 
 
 def log_joint(
@@ -184,7 +193,7 @@ def log_joint(
         if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
     }
     if not missing:
-        return _collect(trace, n, len(x))
+        return trace_log_density(trace, n, len(x))
     for name, fn in missing.items():
         if not fn.has_enumerate_support or fn.event_dim > 0:
             raise CapabilityError(
@@ -195,7 +204,7 @@ def log_joint(
     parts = []
     for assignment in itertools.product(*supports):
         given = {name: value.expand(n, len(x)) for name, value in zip(missing, assignment, strict=True)}
-        parts.append(_collect(run({**values, **given}), n, len(x)))
+        parts.append(trace_log_density(run({**values, **given}), n, len(x)))
     return LogDensity(torch.stack([p.local for p in parts]).logsumexp(0), parts[0].globals, any(p.joint for p in parts))
 
 
