@@ -22,8 +22,8 @@ TOP = """# Programs
 <!-- Written by `python docs/models.py`; edit the programs, not this page. -->
 
 Each is one file with its guide. `zoo show NAME` prints the whole card: sites, supports, options, presets and the number
-of parameters on your data; `zoo list` prints this list. *Latents* are given with the shape they have at the program's
-default size; *global* means one for the whole data set, else each example has its own. *Promises* are exact, and methods
+of parameters on your data; `zoo list` prints this list. *Latents* are given with the shape they have at the default
+size; *global* means one for the whole data set, else each example has its own. *Promises* are exact, and methods
 look for them.
 """
 

@@ -18,7 +18,7 @@ from benchmarks import targets
 from benchmarks.cli import app
 from benchmarks.metrics import METRICS
 from benchmarks.suites import SUITES, get_suite
-from inference import METHODS
+from inference import METHODS, make_method
 from inference.elbo import OBJECTIVES
 from inference.guides import AUTOGUIDES
 from zoo import catalogue, datasets
@@ -116,6 +116,17 @@ def test_links_of_the_front_pages_resolve(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
+
+
+def test_site_builds_without_warnings_and_documents_every_method(tmp_path: Path) -> None:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (tmp_path / "reference" / "inference" / "index.html").read_text()
+    missing = [cls for cls in map(make_method, METHODS) if f'.{type(cls).__name__}"' not in page]
+    assert not missing
+    assert 'id="inference.fit.fit"' in page  # members are there, not only the docstring of the module
 
 
 def test_named_tests_exist() -> None:
