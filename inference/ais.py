@@ -23,7 +23,7 @@ from torch import Tensor
 
 from inference.coordinates import Coordinates
 from inference.estimates import Estimate, density, evaluating, log_mean_exp
-from inference.particles import trace_log_density, draw, log_joint, unit_log_weights
+from inference.particles import draw, log_joint, trace_log_density, unit_log_weights
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
 from zoo.program import ImplicitProgram, Program

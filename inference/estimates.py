@@ -20,7 +20,7 @@ from torch.distributions import biject_to
 
 from inference.fit import seeded
 from inference.guides import needs_full_batch
-from inference.particles import LogDensity, trace_log_density, draw, guide_log_prob, log_joint, unit_log_weights
+from inference.particles import LogDensity, draw, guide_log_prob, log_joint, trace_log_density, unit_log_weights
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, ShapeError
 from zoo.program import ImplicitProgram, Program
