@@ -266,7 +266,8 @@ def fit(
     """
     name, train, valid = as_dataset(data, None if isinstance(program, str) else program)
     if isinstance(program, str):
-        program = catalogue.create_for(program, train)
+        with seeded(seed):
+            program = catalogue.create_for(program, train)
     chosen = make_method(method, **options)
     reason = chosen.why_not(program)
     if reason is not None:
