@@ -1,0 +1,563 @@
+"""The hidden Markov model against brute force over all paths, Pyro's enumeration, hmmlearn and finite differences."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from hmmlearn.hmm import CategoricalHMM, GaussianHMM
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from torch import Tensor, nn
+
+from inference.fit import fit
+from inference.particles import guide_log_prob, log_joint, log_weights
+from tests.conftest import FAILURE_RATE
+from tests.zoo.test_chains import chi_square
+from zoo import catalogue, datasets
+from zoo.chains import messages
+from zoo.chains.hmm import HMM
+from zoo.errors import CapabilityError, OptionError, ShapeError, SupportError
+from zoo.program import ClosedFormEM, ExactDensity, ExactPosterior
+
+CASES = [
+    {"event_shape": [5], "states": 3, "emission": "bernoulli"},
+    {"event_shape": [5, 2], "states": 3, "emission": "bernoulli"},
+    {"event_shape": [4, 2], "states": 3, "emission": "categorical", "values": 4},
+    {"event_shape": [5, 2], "states": 3, "emission": "normal"},
+    {"event_shape": [4], "states": 6, "emission": "normal"},  # more states than the scan takes
+    {"event_shape": [1], "states": 2, "emission": "bernoulli"},
+    {"event_shape": [2], "states": 2, "emission": "normal"},
+]
+PADDED = [{**case, "lengths": True} for case in CASES]
+
+
+def name(case: dict) -> str:
+    return "-".join(str(v) for v in case.values())
+
+
+def hmm(**options) -> HMM:
+    program = HMM(**options)
+    with torch.no_grad():
+        for p in program.parameters():
+            p.copy_(torch.randn_like(p))
+    return program
+
+
+def data(program: HMM, n: int = 6) -> tuple[Tensor, Tensor | None]:
+    context = program.example_context(n)
+    return program.generate(n, context), context
+
+
+def brute_force(program: HMM, x: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """All paths of the first `length` steps (K^L, L) and log p(x_1 ... x_L, path) of one example, one factor a time."""
+    initial, matrix = program.initial_logits.log_softmax(-1), program.transition_logits.log_softmax(-1)
+    rows, emission = x.reshape(program.steps, program.dim), program.emission
+    paths = list(itertools.product(range(program.states), repeat=length))
+    found = []
+    for path in paths:
+        total = initial[path[0]] + sum(matrix[i, j] for i, j in itertools.pairwise(path))
+        for t, k in enumerate(path):
+            for d in range(program.dim):
+                if program.support is torch.distributions.constraints.boolean:
+                    p = emission.logits[k, d].sigmoid()
+                    total = total + torch.log(p if rows[t, d] == 1 else 1 - p)
+                elif program.support is torch.distributions.constraints.real:
+                    scale = emission.scale[k, d]
+                    residual = (rows[t, d] - emission.loc[k, d]) / scale
+                    total = total - residual**2 / 2 - torch.log(scale) - np.log(2 * np.pi) / 2
+                else:
+                    total = total + torch.log(emission.logits[k, d].softmax(-1)[int(rows[t, d])])
+        found.append(total)
+    return torch.tensor(paths), torch.stack(found)
+
+
+def lengths_of(program: HMM, context: Tensor | None, n: int) -> list[int]:
+    return [program.steps] * n if context is None else [int(length) for length in context]
+
+
+@pytest.mark.parametrize("case", CASES + PADDED, ids=name)
+def test_everything_exact_equals_brute_force_over_all_paths(case):
+    program = hmm(**case)
+    assert isinstance(program, ExactDensity)
+    assert isinstance(program, ExactPosterior)
+    assert isinstance(program, ClosedFormEM)
+    x, context = data(program, 4)
+    with torch.no_grad():
+        log_prob, marginals = program.log_prob(x, context), program.marginals(x, context)
+        best, log_best = program.viterbi(x, context)
+        _, statistics = program.e_step(x, context)
+        transitions = torch.zeros(program.states, program.states)
+        for b, length in enumerate(lengths_of(program, context, 4)):
+            paths, joint = brute_force(program, x[b], length)
+            torch.testing.assert_close(log_prob[b], joint.logsumexp(0))
+            posterior = joint.softmax(0)
+            expected = torch.stack([(posterior[:, None] * (paths == k)).sum(0) for k in range(program.states)], -1)
+            torch.testing.assert_close(marginals[b, :length], expected)
+            assert marginals[b, length:].abs().sum() == 0
+            # Several paths may be equally probable; any of them will do.
+            torch.testing.assert_close(joint[(paths == best[b, :length]).all(1)], joint.max()[None])
+            assert best[b, length:].sum() == 0
+            torch.testing.assert_close(log_best[b], joint.max())
+            for t in range(length - 1):
+                transitions.index_put_((paths[:, t], paths[:, t + 1]), posterior, accumulate=True)
+    torch.testing.assert_close(statistics["transition"], transitions)
+    torch.testing.assert_close(statistics["initial"], marginals[:, 0].sum(0))
+
+
+@pytest.mark.parametrize("case", CASES + PADDED, ids=name)
+def test_posterior_guide_gives_the_evidence_at_every_draw(case):
+    program = hmm(**case)
+    x, context = data(program)
+    weights = log_weights(program, program.posterior, 5, x, context)[1]
+    assert not weights.joint
+    torch.testing.assert_close(weights.local, program.log_prob(x, context).expand(5, -1))
+
+
+@pytest.mark.parametrize("case", CASES[:4] + PADDED[:4], ids=name)
+def test_mean_field_guide_is_a_distribution_over_paths_with_a_gap(case):
+    program = hmm(**case)
+    x, context = data(program, 4)
+    paths = torch.tensor(list(itertools.product(range(program.states), repeat=program.steps)))
+    values = {"z": paths[:, None].expand(-1, 4, -1)}
+    with torch.no_grad():
+        log_q = guide_log_prob(program.guide, values, x, context).local
+        log_p = log_joint(program, values, x, context).local
+        q = log_q.exp()
+        torch.testing.assert_close(q.sum(0), torch.ones(4))
+        torch.testing.assert_close(log_p.logsumexp(0), program.log_prob(x, context))
+        gap = torch.where(q > 0, q * (log_q - log_p), 0.0).sum(0) + program.log_prob(x, context)
+    assert bool((gap > 0).all())  # KL(q || posterior), by summing over all paths
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_density_sums_to_one(padded):
+    program = hmm(event_shape=[3, 2], states=3, lengths=padded)
+    x = torch.tensor(list(itertools.product((0.0, 1.0), repeat=6))).double().reshape(-1, 3, 2)
+    if padded:  # padded steps contribute nothing, so they are counted once: all zero
+        x = x[(x[:, 2:] == 0).flatten(1).all(1)]
+    context = torch.full((len(x),), 2.0) if padded else None
+    assert program.log_prob(x, context).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+    categorical = hmm(event_shape=[3], states=2, emission="categorical", values=4)
+    x = torch.tensor(list(itertools.product(range(4), repeat=3))).double()
+    assert categorical.log_prob(x).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_samples_agree_with_the_density():
+    program = hmm(event_shape=[3, 2], states=3)
+    states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=6))).double()
+    x = program.generate(20_000)
+    counts = torch.bincount((x.flatten(1) @ 2.0 ** torch.arange(5, -1, -1.0)).long(), minlength=64)
+    probs = program.log_prob(states.reshape(-1, 3, 2)).exp()
+    assert chi_square(probs, counts) > FAILURE_RATE
+
+
+def test_generated_padding_is_zero_and_ignored():
+    program = hmm(event_shape=[5, 2], states=3, emission="normal", lengths=True)
+    context = torch.tensor([5.0, 3.0, 1.0])
+    x = program.generate(3, context)
+    assert (x != 0).flatten(2).any(-1).tolist() == [[True] * 5, [True] * 3 + [False] * 2, [True] + [False] * 4]
+    changed = torch.where(x == 0, torch.tensor(7.0), x)
+    torch.testing.assert_close(program.log_prob(changed, context), program.log_prob(x, context))
+    short = hmm(event_shape=[3, 2], states=3, emission="normal")
+    short.load_state_dict(program.state_dict())
+    torch.testing.assert_close(short.log_prob(x[1:2, :3]), program.log_prob(x[1:2], context[1:2]))
+
+
+def test_scan_and_loop_agree_and_so_do_their_gradients():
+    for steps in (1, 2, 3, 8, 13):
+        initial = messages.log_normalise(torch.randn(3))
+        matrix = messages.log_normalise(torch.randn(3, 3))
+        inputs = [t.detach().requires_grad_() for t in (initial, matrix, 3 * torch.randn(4, steps, 3))]
+        scan = messages._scan(*inputs)
+        loop = messages.forward(*inputs)[:, -1].logsumexp(-1)
+        torch.testing.assert_close(scan, loop)
+        grads = [torch.autograd.grad(v.sum(), inputs, allow_unused=True, materialize_grads=True) for v in (scan, loop)]
+        torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("states", [3, 6])
+def test_gradient_equals_finite_differences(states):
+    emission = torch.randn(2, 5, states)
+    inputs = [torch.randn(states), torch.randn(states, states), emission]
+
+    def evidence(initial: Tensor, matrix: Tensor, emission: Tensor) -> Tensor:
+        return messages.log_evidence(messages.log_normalise(initial), messages.log_normalise(matrix), emission)
+
+    assert torch.autograd.gradcheck(evidence, [t.requires_grad_() for t in inputs])
+
+
+@pytest.mark.parametrize("case", CASES[:4], ids=name)
+def test_program_gradient_equals_finite_differences(case):
+    program = hmm(**case)
+    x, _ = data(program, 3)
+    names, values = zip(*((n, p) for n, p in program.named_parameters() if not n.startswith("encoder")), strict=True)
+
+    def evidence(*parameters: Tensor) -> Tensor:
+        given = {f"program.{n}": p for n, p in zip(names, parameters, strict=True)}
+        return torch.func.functional_call(Evidence(program), given, (x,))
+
+    assert torch.autograd.gradcheck(evidence, values)
+
+
+class Evidence(nn.Module):
+    """`log_prob` as a forward pass, for functional_call."""
+
+    def __init__(self, program: HMM):
+        super().__init__()
+        self.program = program
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.program.log_prob(x)
+
+
+def test_equals_pyro_enumeration_of_a_markov_program():
+    """The same model as a loop of sites in `pyro.markov`, summed out by TraceEnum_ELBO."""
+    program = hmm(event_shape=[7, 2], states=3)
+    x, _ = data(program, 5)
+    initial, matrix = program.initial_logits.detach().clone(), program.transition_logits.detach().clone()
+    logits = program.emission.logits.detach().clone()
+    tensors = [t.requires_grad_() for t in (initial, matrix, logits)]
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-1):
+            z = None
+            for t in pyro.markov(range(7)):
+                prior = initial if z is None else matrix[z]
+                z = pyro.sample(f"z{t}", dist.Categorical(logits=prior), infer={"enumerate": "parallel"})
+                pyro.sample(f"x{t}", dist.Bernoulli(logits=logits[z]).to_event(1), obs=x[:, t])
+
+    loss = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(model, lambda x: None, x)
+    total = program.log_prob(x).sum()
+    torch.testing.assert_close(-loss, total)
+    expected = torch.autograd.grad(-loss, tensors)
+    got = torch.autograd.grad(total, [program.initial_logits, program.transition_logits, program.emission.logits])
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("case", [CASES[1], PADDED[3]], ids=name)
+def test_enumerating_the_path_site_gives_the_same_evidence(case):
+    """TraceEnum_ELBO on the program itself, the whole path as one enumerated site."""
+    program = hmm(**case)
+    x, context = data(program, 3)
+    elbo = TraceEnum_ELBO(max_plate_nesting=1)
+    loss = elbo.differentiable_loss(program.model, lambda *args: None, x, context, None)
+    torch.testing.assert_close(-loss, program.log_prob(x, context).sum())
+    with pytest.raises(CapabilityError, match=r"8\^40 paths"):
+        elbo.differentiable_loss(HMM([40, 2]).model, lambda *args: None, torch.zeros(2, 40, 2), None, None)
+
+
+def left_to_right(states: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of a chain that starts in state 0 and each step stays or moves on by one, with even odds."""
+    start, chain = torch.full((states,), -torch.inf), torch.full((states, states), -torch.inf)
+    start[0] = 0.0
+    for i in range(states - 1):
+        chain[i, i] = chain[i, i + 1] = np.log(0.5)
+    chain[-1, -1] = 0.0
+    return start, chain
+
+
+@pytest.mark.parametrize("states", [3, 6])
+def test_impossible_paths_are_exact_in_float32(states):
+    """Emissions favour, by hundreds of nats, states that the chain must not enter: shifted exponentials underflow."""
+    start, chain = left_to_right(states)
+    emission = 300 * torch.randn(4, 9, states)
+    expected = []
+    for moves in itertools.product((0, 1), repeat=8):
+        path = [min(sum(moves[:t]), states - 1) for t in range(9)]
+        # Several `moves` are one path once the end is reached; each then carries its share of the probability.
+        expected.append(8 * np.log(0.5) + emission[:, range(9), path].sum(-1))
+    truth = torch.stack(expected).logsumexp(0)
+    float32 = [messages.log_normalise(t.float()) for t in (start, chain)]
+    for compute in (messages.log_evidence, messages._scan):
+        torch.testing.assert_close(compute(*float32, emission.float()).double(), truth, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("states", [3, 6])
+def test_impossible_starts_and_transitions_make_no_nan(states):
+    start, chain = left_to_right(states)
+    program = HMM([9], states=states, emission="normal", smoothing=0.0).float()
+    with torch.no_grad():
+        program.initial_logits.copy_(start)
+        program.transition_logits.copy_(chain)
+    x = 100 * torch.randn(4, 9).float()
+    program.log_prob(x).sum().backward()
+    grads = {which: p.grad for which, p in program.named_parameters() if not which.startswith("encoder")}
+    assert len(grads) == 4
+    assert all(bool(torch.isfinite(g).all()) for g in grads.values())
+    path, _ = program.viterbi(x)
+    assert bool((path[:, 0] == 0).all())
+    assert set(path.diff().flatten().tolist()) <= {0, 1}
+    drawn = log_weights(program, program.posterior, 20, x)[0].values["z"]
+    assert bool((drawn[..., 0] == 0).all())
+    assert set(drawn.diff().flatten().tolist()) <= {0, 1}
+    program.m_step(program.e_step(torch.randn(30, 9).float())[1])  # what is impossible stays so
+    assert torch.equal(program.transition_logits.exp() < 1e-30, torch.isinf(chain))
+
+
+class TestBaumWelch:
+    """Against hmmlearn from the same start, with its priors flat and its variance floor out of the way."""
+
+    def start(self, program: HMM) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            program.initial_logits.softmax(-1).detach().numpy(),
+            program.transition_logits.softmax(-1).detach().numpy(),
+        )
+
+    def sequences(self, x: Tensor, context: Tensor | None) -> tuple[np.ndarray, list[int]]:
+        lengths = [x.shape[1]] * len(x) if context is None else [int(v) for v in context]
+        rows = x.reshape(len(x), x.shape[1], -1)
+        return torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)]).numpy(), lengths
+
+    def climb(self, program: HMM, x: Tensor, context: Tensor | None, rounds: int) -> list[float]:
+        """Log-likelihoods before each round and after the last."""
+        found = []
+        for _ in range(rounds):
+            value, statistics = program.e_step(x, context)
+            found.append(value.item())
+            program.m_step(statistics)
+        found.append(program.log_prob(x, context).sum().item())
+        assert all(b >= a - 1e-9 * abs(a) for a, b in itertools.pairwise(found)), "the likelihood went down"
+        return found
+
+    @pytest.mark.parametrize("padded", [False, True])
+    def test_gaussian(self, padded):
+        truth = hmm(event_shape=[12, 2], states=3, emission="normal", lengths=padded)
+        x, context = data(truth, 40)
+        program = hmm(event_shape=[12, 2], states=3, emission="normal", lengths=padded, smoothing=0.0, min_scale=1e-6)
+        rows, lengths = self.sequences(x, context)
+        flat = {"min_covar": 0, "covars_prior": 0, "covars_weight": 0, "means_weight": 0}
+        peer = GaussianHMM(3, "diag", **flat, n_iter=1, init_params="", tol=-np.inf)
+        peer.startprob_, peer.transmat_ = self.start(program)
+        peer.means_ = program.emission.loc.detach().numpy().copy()
+        peer.covars_ = program.emission.scale.detach().numpy() ** 2
+        ours = self.climb(program, x, context, 15)
+        theirs = self.peer_climb(peer, rows, lengths, 15)
+        assert ours == pytest.approx(theirs, abs=1e-3)
+        np.testing.assert_allclose(program.emission.loc.detach().numpy(), peer.means_, atol=1e-5)
+
+    @pytest.mark.parametrize("padded", [False, True])
+    def test_categorical(self, padded):
+        truth = hmm(event_shape=[15], states=2, emission="categorical", values=4, lengths=padded)
+        x, context = data(truth, 40)
+        program = hmm(event_shape=[15], states=2, emission="categorical", values=4, lengths=padded, smoothing=0.0)
+        rows, lengths = self.sequences(x, context)
+        peer = CategoricalHMM(2, n_features=4, n_iter=1, init_params="", tol=-np.inf)
+        peer.startprob_, peer.transmat_ = self.start(program)
+        peer.emissionprob_ = program.emission.logits.softmax(-1)[:, 0].detach().numpy()
+        ours = self.climb(program, x, context, 15)
+        theirs = self.peer_climb(peer, rows.astype(int), lengths, 15)
+        assert ours == pytest.approx(theirs, abs=1e-3)
+        np.testing.assert_allclose(program.transition_logits.softmax(-1).detach().numpy(), peer.transmat_, atol=1e-5)
+
+    def peer_climb(self, peer, rows: np.ndarray, lengths: list[int], rounds: int) -> list[float]:
+        found = []
+        for _ in range(rounds):
+            found.append(peer.score(rows, lengths))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # hmmlearn warns that one iteration is no convergence
+                peer.fit(rows, lengths)
+        return [*found, peer.score(rows, lengths)]
+
+    @pytest.mark.parametrize("case", PADDED[:5], ids=name)
+    def test_statistics_add_over_minibatches_and_the_likelihood_rises(self, case):
+        x, context = data(hmm(**case), 30)
+        program = hmm(**case, smoothing=0.0)
+        whole = program.e_step(x, context)
+        parts = [program.e_step(a, b) for a, b in zip(x.split(7), context.split(7), strict=True)]
+        torch.testing.assert_close(whole[0], sum(p[0] for p in parts))
+        torch.testing.assert_close(whole[0], program.log_prob(x, context).sum().detach())
+        for key, value in whole[1].items():
+            torch.testing.assert_close(value, sum(p[1][key] for p in parts))
+        found = self.climb(program, x, context, 20)
+        assert found[-1] > found[0]
+
+    @pytest.mark.parametrize("case", PADDED[:4], ids=name)
+    def test_m_step_maximises_the_expected_log_joint_plus_the_log_prior(self, case):
+        program = hmm(**case, smoothing=3.0)
+        x, context = data(program, 200)
+        found = []
+        for _ in range(10):
+            value, statistics = program.e_step(x, context)
+            found.append((value + program.log_prior()).item())
+            weight = program.marginals(x, context).detach()
+            program.m_step(statistics)
+        assert all(b >= a - 1e-9 * abs(a) for a, b in itertools.pairwise(found))
+        # The last m_step, differentiated: every gradient of its objective is zero there.
+        objective = (
+            (statistics["initial"] * program.initial_logits.log_softmax(-1)).sum()
+            + (statistics["transition"] * program.transition_logits.log_softmax(-1)).sum()
+            + (weight * program.emission.log_prob(x.reshape(200, program.steps, -1))).sum()
+            + program.log_prior()
+        )
+        objective.backward()
+        grads = [p.grad for n, p in program.named_parameters() if not n.startswith("encoder")]
+        assert max(g.abs().max().item() for g in grads) < 1e-9
+
+    def test_variance_survives_float32_far_from_zero(self):
+        x = (1e4 + torch.randn(50, 6)).float()
+        program = HMM([6], states=1, emission="normal").float()
+        program.initialise(x)
+        for _ in range(3):
+            program.m_step(program.e_step(x)[1])
+        assert program.emission.scale.item() == pytest.approx(x.double().std(correction=0).item(), rel=1e-2)
+
+    def test_dead_states_stay_where_they_are(self):
+        program = HMM([4], states=2, emission="normal", smoothing=0.0)
+        with torch.no_grad():
+            program.emission.loc.copy_(torch.tensor([[0.0], [1e6]]))
+        program.m_step(program.e_step(torch.randn(30, 4))[1])
+        assert program.emission.loc[1].item() == 1e6
+        assert all(torch.isfinite(p).all() for p in program.parameters())
+        assert torch.isfinite(program.log_prob(torch.randn(3, 4))).all()
+
+
+class TestFit:
+    def test_initialise_is_data_driven_and_follows_the_seed(self):
+        centres = torch.tensor([-5.0, 0.0, 5.0])
+        z = torch.randint(3, (30, 10))
+        x = centres[z] + 0.1 * torch.randn(30, 10)
+        found = []
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            program = HMM([10], states=3, emission="normal")
+            program.initialise(x)
+            found.append(program.emission.loc.detach().flatten())
+        assert torch.equal(found[0], found[1])
+        # Nine tenths of each step go to its cluster, so the means lie a tenth inside.
+        torch.testing.assert_close(found[2].sort().values, 0.9 * centres, atol=0.5, rtol=0)
+
+    @pytest.mark.parametrize("case", [*PADDED[:5], {"event_shape": [2], "states": 9}], ids=name)
+    def test_initialise_takes_any_data(self, case):
+        program = hmm(**case)
+        x, context = data(program)
+        for rows in (1, 6):
+            program.initialise(x[:rows], None if context is None else context[:rows])
+            assert torch.isfinite(program.log_prob(x, context)).all()
+
+    def test_em_finds_the_states_and_returns_the_posterior(self):
+        truth = HMM([20], states=2, emission="normal")
+        with torch.no_grad():
+            truth.transition_logits.copy_(torch.tensor([[2.0, 0.0], [0.0, 2.0]]))
+            truth.emission.loc.copy_(torch.tensor([[-3.0], [3.0]]))
+        x = truth.generate(200)
+        program = HMM([20], states=2, emission="normal")
+        found = fit(program, x, "em")
+        assert program.emission.loc.flatten().sort().values.tolist() == pytest.approx([-3, 3], abs=0.1)
+        # 3800 transitions: the standard error of a logit is about 0.05.
+        assert program.transition_logits.softmax(-1).diagonal().tolist() == pytest.approx([0.88, 0.88], abs=0.03)
+        draws = found.draw(3, x[:4])["z"]
+        assert draws.shape == (3, 4, 20)
+        losses = [row["penalised_loss"] for row in found.history.rows]
+        assert losses == sorted(losses, reverse=True)
+
+    def test_svi_on_the_exact_likelihood_matches_baum_welch(self):
+        truth = hmm(event_shape=[8, 2], states=2, emission="normal")
+        with torch.no_grad():
+            truth.emission.loc.copy_(torch.tensor([[-3.0, 0.0], [3.0, 1.0]]))
+            truth.emission.scale = torch.ones(2, 2)
+        x = truth.generate(100)
+        em, svi = (HMM([8, 2], states=2, emission="normal", smoothing=0.0) for _ in range(2))
+        fit(em, x, "em")
+        fit(svi, x, "svi", elbo="exact", steps=500, lr=0.1, batch_size=100)
+        assert svi.log_prob(x).mean().item() == pytest.approx(em.log_prob(x).mean().item(), abs=1e-3)
+        assert svi.log_prob(x).mean().item() >= truth.log_prob(x).mean().item()
+
+    def test_the_mean_field_guide_learns_and_keeps_a_gap(self):
+        torch.manual_seed(2)
+        program = HMM([6], states=2, emission="normal")
+        with torch.no_grad():
+            program.transition_logits.copy_(torch.tensor([[3.0, 0.0], [0.0, 3.0]]))
+            program.emission.loc.copy_(torch.tensor([[-0.7], [0.7]]))
+        x = program.generate(200)
+        exact = program.log_prob(x).mean().item()
+
+        def gap() -> float:
+            with torch.no_grad():
+                return exact - log_weights(program, program.guide, 500, x)[1].local.mean().item()
+
+        before = gap()
+        fit(program, x, "svi", elbo="score", particles=8, initialise=False, train_program=False, steps=400, lr=0.05)
+        assert program.log_prob(x).mean().item() == pytest.approx(exact)
+        assert 0.05 < gap() < before / 2
+
+    def test_trace_elbo_is_a_bound_and_trains_model_and_guide(self):
+        program = hmm(event_shape=[5, 2], states=3, lengths=True)
+        x, context = data(program)
+        loss = Trace_ELBO(num_particles=200, vectorize_particles=True, max_plate_nesting=1)
+        value = -loss.differentiable_loss(program.model, program.guide, x, context, None)
+        value.backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in program.parameters())
+        assert value.item() < program.log_prob(x, context).sum().item()
+
+    def test_saving_is_bit_exact(self, tmp_path):
+        program = hmm(event_shape=[4, 2], states=3, emission="normal", lengths=True)
+        x, context = data(program)
+        catalogue.save(program, tmp_path)
+        assert torch.equal(catalogue.load(tmp_path).log_prob(x, context), program.log_prob(x, context))
+
+
+class TestWrongInput:
+    def test_sizes_come_from_the_data(self):
+        program = HMM.for_data(torch.tensor([[[0.0], [4.0]]]), torch.tensor([2.0]), emission="categorical", states=2)
+        assert program.event_shape == (2, 1)
+        assert program.emission.values == 5
+        assert program.lengths
+        assert not HMM.for_data(torch.zeros(3, 4)).lengths
+
+    @pytest.mark.parametrize("lengths", [[0.0, 2.0], [2.0, 6.0], [1.5, 2.0]])
+    def test_lengths_must_fit(self, lengths):
+        program = HMM([5], states=2, lengths=True)
+        with pytest.raises(SupportError, match="whole numbers from 1 to 5"):
+            program.check(torch.zeros(2, 5), torch.tensor(lengths))
+
+    def test_context_must_be_there_or_not(self):
+        with pytest.raises(ShapeError, match="conditional"):
+            HMM([5], lengths=True).check(torch.zeros(2, 5))
+        with pytest.raises(ShapeError, match="no context"):
+            HMM([5]).check(torch.zeros(2, 5), torch.ones(2))
+        with pytest.raises(SupportError, match="Binarise"):
+            HMM([5]).check(torch.full((2, 5), 0.5))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"event_shape": [3, 3, 3]}, r"\[3, 3, 3\]"),
+            ({"event_shape": []}, r"\(T,\)"),
+            ({"emission": "poisson"}, "poisson"),
+            ({"states": 0}, "states must be at least 1"),
+            ({"window": 4}, "odd"),
+            ({"values": 1}, "values must be at least 2"),
+            ({"smoothing": -1.0}, "smoothing"),
+            ({"min_scale": 0.0}, "min_scale"),
+        ],
+    )
+    def test_options_that_make_no_sense_are_refused(self, options, message):
+        with pytest.raises(OptionError, match=message):
+            HMM(**options)
+
+    def test_parameter_count_is_free_numbers_of_model_and_guide(self):
+        guide = 3 * (2 * 4 * 5) + 3
+        categorical = HMM([6, 2], states=3, emission="categorical", values=4)
+        assert categorical.parameter_count() == 2 + 3 * 2 + 3 * 2 * 3 + guide
+        assert HMM([6], states=2, emission="normal", window=1).parameter_count() == 1 + 2 + 4 + (2 + 2)
+
+
+def test_log_joint_of_a_given_path():
+    program = hmm(event_shape=[4], states=3, emission="normal")
+    x, _ = data(program, 2)
+    path, value = program.viterbi(x)
+    torch.testing.assert_close(log_joint(program, {"z": path[None]}, x).local[0], value)
+
+
+def test_chorales_beat_independent_notes(zoo_data):
+    """Nats per time step of the test set; independent notes give 11.06 (published.md, Boulanger-Lewandowski et al.)."""
+    chorales = datasets.load("jsb")
+    program = HMM.for_data(*chorales.train, states=8)
+    fit(program, chorales, "em", iterations=15)
+    per_step = -program.log_prob(*chorales.test).sum() / chorales.test.context.sum()
+    assert per_step.item() < 11.06
