@@ -33,6 +33,7 @@ __all__ = ["GUIDE_FAMILIES", "LIKELIHOODS", "NETWORKS", "VAE"]
 
 LIKELIHOODS = ("bernoulli", "categorical", "normal", "logistic")
 NETWORKS = ("mlp", "conv")
+SMALL = {"elbo": "mean_field", "epochs": 150, "batch_size": 64, "lr": 3e-3}
 GUIDE_FAMILIES = ("diagonal", "full", "iaf")
 
 
@@ -68,11 +69,11 @@ class VAE(Program):
     paper = "Kingma & Welling, Auto-encoding variational Bayes, 2014"
     dataset = "digits-binary"
     presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset({"latent_dim": 8, "hidden": [128]}, "svi", {"epochs": 150, "batch_size": 64, "lr": 3e-3}),
+        "small": Preset({"latent_dim": 8, "hidden": [128]}, "svi", SMALL),
         "plane": Preset(  # two latents, for posteriors that can be drawn and put on a grid
             {"latent_dim": 2, "hidden": [128], "activation": "tanh"},
             "svi",
-            {"epochs": 150, "batch_size": 64, "lr": 3e-3},
+            SMALL,
         ),
         "paper": Preset(
             {"latent_dim": 20, "hidden": [500], "activation": "tanh"},
