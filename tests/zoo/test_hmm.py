@@ -113,8 +113,10 @@ def test_everything_exact_equals_brute_force_over_all_paths(case):
 def test_posterior_guide_gives_the_evidence_at_every_draw(case):
     program = hmm(**case)
     x, context = data(program)
-    weights = log_weights(program, program.posterior, 5, x, context)[1]
+    draws, weights = log_weights(program, program.posterior, 5, x, context)
     assert not weights.joint
+    for b, length in enumerate(lengths_of(program, context, 6)):
+        assert draws.values["z"][:, b, length:].abs().sum() == 0
     torch.testing.assert_close(weights.local, program.log_prob(x, context).expand(5, -1))
 
 
@@ -547,11 +549,12 @@ class TestWrongInput:
         assert HMM([6], states=2, emission="normal", window=1).parameter_count() == 1 + 2 + 4 + (2 + 2)
 
 
-def test_log_joint_of_a_given_path():
-    program = hmm(event_shape=[4], states=3, emission="normal")
-    x, _ = data(program, 2)
-    path, value = program.viterbi(x)
-    torch.testing.assert_close(log_joint(program, {"z": path[None]}, x).local[0], value)
+@pytest.mark.parametrize("padded", [False, True])
+def test_log_joint_at_the_viterbi_path_is_what_viterbi_says(padded):
+    program = hmm(event_shape=[4], states=3, emission="normal", lengths=padded)
+    x, context = data(program, 4)
+    path, value = program.viterbi(x, context)
+    torch.testing.assert_close(log_joint(program, {"z": path[None]}, x, context).local[0], value)
 
 
 def test_chorales_beat_independent_notes(zoo_data):

@@ -7,7 +7,6 @@ real features (for k-means and the guide).
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 
 import pyro.distributions as dist
@@ -33,25 +32,25 @@ class Emission(PyroModule):
     features: int
     """Size of the encoding of one step."""
 
-    @abstractmethod
     def given(self, z: Tensor) -> TorchDistribution:
         """Distribution of x given a path z (..., T): batch shape (..., T, D)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x_t | z_t = k), (B, T, K)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Expected sufficient statistics; they add over minibatches."""
+        raise NotImplementedError
 
-    @abstractmethod
     def update(self, statistics: Mapping[str, Tensor], smoothing: float) -> None:
         """Sets the parameters to the maximiser."""
+        raise NotImplementedError
 
-    @abstractmethod
     def log_prior(self, smoothing: float) -> Tensor:
         """The log prior () that `update` adds to the log-likelihood, up to a constant."""
+        raise NotImplementedError
 
     def encode(self, x: Tensor) -> Tensor:
         """x as real features (B, T, features)."""
