@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from inference.fit import Fit, fit, make_method
 from inference.guides import guide_parameters
 from inference.loop import Loop
+from inference.mcem import MonteCarloEM
 from inference.particles import draw
-from inference.wake_sleep import MonteCarloEM, WakeSleep, dreams
+from inference.wake_sleep import WakeSleep, dreams
 from tests.conftest import FAILURE_RATE
 from zoo import datasets
 from zoo.datasets import Data
