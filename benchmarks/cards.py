@@ -1,0 +1,116 @@
+"""Model cards: what `zoo list` and `zoo show` know of programs and data sets, as plain dictionaries."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from inference.fit import methods_for
+from zoo import catalogue, datasets, program
+from zoo.errors import DatasetError, UnknownNameError
+
+__all__ = ["dataset_list", "program_card", "program_list"]
+
+CAPABILITIES: dict[type, str] = {
+    program.ExactDensity: "exact density log p(x)",
+    program.ExactEvidence: "exact evidence of all the data",
+    program.ExactPosterior: "exact posterior",
+    program.ClosedFormEM: "closed-form EM",
+    program.CoordinateAscent: "coordinate ascent (CAVI)",
+}
+
+
+def program_list() -> list[dict[str, Any]]:
+    """Name, family, what it is, default data and paper of every program of the catalogue."""
+    found = []
+    for name in catalogue.names():
+        cls = catalogue.get(name)
+        found.append(
+            {"name": name, "family": cls.family, "what": _first_line(cls), "data": cls.dataset, "paper": cls.paper}
+        )
+    return sorted(found, key=lambda card: (card["family"], card["name"]))
+
+
+def dataset_list() -> list[dict[str, Any]]:
+    """Name, shape, support, split sizes, description, source and licence of every data set of the registry."""
+    found = []
+    for name in datasets.names():
+        card = datasets.card(name)
+        found.append(
+            {
+                "name": name,
+                "shape": list(card.shape),
+                "support": card.support,
+                "splits": dict(card.splits),
+                "description": card.description,
+                "source": card.source,
+                "licence": card.licence,
+            }
+        )
+    return found
+
+
+def program_card(name: str, data: str | None = None) -> dict[str, Any]:
+    """The card of one program, built for a data set (its default one if None).
+
+    Raises: UnknownNameError, DatasetError for data that were asked for by name and are not there.
+    """
+    cls = catalogue.get(name)
+    built_for: str | None = data or cls.dataset
+    try:
+        built = catalogue.create_for(name, datasets.load(data or cls.dataset).train)
+    except (DatasetError, UnknownNameError):
+        if data is not None:
+            raise
+        # The default data are not on this machine: show the program at its default size.
+        built, built_for = catalogue.create(name), None
+    promises = [what for protocol, what in CAPABILITIES.items() if isinstance(built, protocol)]
+    if isinstance(built, program.ImplicitProgram):
+        promises = ["samples only: no density (implicit)"]
+    return {
+        "name": name,
+        "what": _first_line(cls),
+        "family": cls.family,
+        "paper": cls.paper,
+        "default_data": cls.dataset,
+        "built_for": built_for,
+        "event_shape": list(built.event_shape),
+        "support": _words(built.support),
+        "sites": [
+            {
+                "name": site.name,
+                "shape": list(site.event_shape),
+                "distribution": site.distribution,
+                "scope": "global" if site.is_global else "one for each example",
+                "support": _words(site.support),
+            }
+            for site in built.sites().values()
+        ],
+        "parameters": built.parameter_count(),
+        "capabilities": promises,
+        "methods": methods_for(built),
+        "presets": {
+            preset: {"program": dict(p.program), "method": p.method, "fit": dict(p.fit)}
+            for preset, p in cls.presets.items()
+        },
+        "options": {
+            option: _default(parameter)
+            for option, parameter in inspect.signature(cls.__init__).parameters.items()
+            if option != "self"
+        },
+    }
+
+
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").split("\n", 1)[0]
+
+
+def _words(support: Any) -> str:
+    """A constraint without its class decoration: 'Boolean()', 'Real()', 'IntegerInterval(...)' in lower case."""
+    return str(support).removesuffix("()").replace("IndependentConstraint", "").strip("()").lower()
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return "(required)" if parameter.default is inspect.Parameter.empty else parameter.default

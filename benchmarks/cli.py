@@ -1,0 +1,278 @@
+"""The command line: `zoo list | show | fit | sample | score | bench | report`. It parses and prints; logic lies elsewhere.
+
+Results go to standard output (as JSON with --json), progress to standard error. A mistake in the input gives one line
+on standard error and exit code 2; ZOO_DEBUG=1 shows where it was raised.
+"""
+
+# The modules that do the work are imported by the commands that need them: `zoo --help` must not wait for torch.
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="zoo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Generative models as Pyro programs; exact, variational and adversarial inference side by side.
+
+Start with `zoo list`, `zoo fit vae --out runs/vae`, or `zoo bench main --out runs/main`.""",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", "-d", help="A name (`zoo list --datasets`) or a file: .npz, .npy, .csv, a folder of images."),
+]
+Binarise = Annotated[
+    str | None, typer.Option(help="Make data in [0, 1] binary: 'threshold' (at 0.5) or 'stochastic' (drawn once).")
+]
+Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
+Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'mps'.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script `zoo`."""
+    try:
+        app(arguments, prog_name="zoo")
+    except Exception as error:
+        from zoo.errors import ZooError
+
+        if not isinstance(error, ZooError) or os.environ.get("ZOO_DEBUG") == "1":
+            raise
+        print(f"zoo: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command("list")
+def list_(
+    datasets: Annotated[bool, typer.Option("--datasets", help="List the data sets instead of the programs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the programs of the zoo, or the data sets.
+
+    Example: `zoo list --datasets`
+    """
+    from benchmarks import cards
+
+    found = cards.dataset_list() if datasets else cards.program_list()
+    if as_json:
+        return _print_json(found)
+    table = Table(box=None, pad_edge=False)
+    columns = ("name", "shape", "support", "splits", "description") if datasets else ("family", "name", "what", "data")
+    for column in columns:
+        table.add_column(column, style="bold" if column == "name" else None, no_wrap=column == "name")
+    for card in found:
+        table.add_row(*(_cell(card[column]) for column in columns))
+    Console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name of `zoo list`, or 'file.py:Class'.")],
+    data: DataOption = None,
+    as_json: Json = False,
+) -> None:
+    """Print the card of a program: sites, support, parameters, what it promises, which methods can fit it.
+
+    Example: `zoo show hmm`
+    """
+    from benchmarks import cards
+
+    card = cards.program_card(name, data)
+    if as_json:
+        return _print_json(card)
+    console = Console()
+    console.print(f"[bold]{escape(card['name'])}[/bold]  {escape(card['what'])}")
+    size = f" (built for {card['built_for']})" if card["built_for"] else ""
+    rows = {
+        "family": card["family"],
+        "paper": card["paper"] or "-",
+        "example x": f"{_shape(card['event_shape'])}, {card['support']}",
+        "latents": "\n".join(
+            f"{site['name']} {_shape(site['shape'])}, {site['distribution']}, {site['scope']}" for site in card["sites"]
+        )
+        or "none",
+        "parameters": f"{card['parameters']:,}{size}",
+        "promises": ", ".join(card["capabilities"]) or "the contract alone",
+        "methods": ", ".join(card["methods"]),
+        "presets": "\n".join(
+            f"{preset}: {p['method']}, {_options({**p['program'], **p['fit']})}" for preset, p in card["presets"].items()
+        ),
+        "options": _options(card["options"]),
+        "data": card["default_data"],
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for key, value in rows.items():
+        table.add_row(key, escape(value))
+    console.print(table)
+
+
+@app.command()
+def fit(
+    name: Annotated[str, typer.Argument(help="A name of `zoo list`, or 'file.py:Class'.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the fit; a killed fit continues from it.")],
+    data: DataOption = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="See `zoo show NAME`; default: the preset's.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A named size and budget, see `zoo show NAME`.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="name=value, an option of the program or the method; may be repeated."),
+    ] = None,
+    binarise: Binarise = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Fit a program to data and save it: a checkpoint that loads again, and history.png.
+
+    Example: `zoo fit vae --data digits-binary --out runs/vae -o latent_dim=2 -o epochs=50`
+    """
+    from benchmarks.commands import fit_program, parse_options
+
+    options = parse_options(option or [])
+    show_bar = sys.stderr.isatty()
+    found = fit_program(name, data, out, method, preset, options, binarise, seed, device, show_bar)
+    if as_json:
+        return _print_json(found)
+    last = ", ".join(f"{metric} {value:.4g}" for metric, value in found["last"].items())
+    print(
+        f"{found['program']} on {found['data']} by {found['method']}: {found['seconds']:.1f} s on {found['device']}, "
+        f"{found['parameters']:,} parameters, seed {found['seed']}"
+    )
+    if last:
+        print(f"at the end: {last} (nats per example)")
+    print(f"saved in {out}. Next:\n  zoo score {out} --split test\n  zoo sample {out} -n 64 --out {out / 'samples.npz'}")
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(help="What `zoo fit` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="A .png (a sheet of images) or .npz file.")],
+    n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
+    data: DataOption = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw examples from a fitted program.
+
+    Example: `zoo sample runs/vae -n 64 --out samples.png`
+    """
+    from benchmarks.commands import sample_program
+
+    found = sample_program(folder, n, out, seed, data)
+    if as_json:
+        return _print_json(found)
+    print(f"{found['n']} samples of {found['program']}, each {_shape(found['shape'])}, in {found['out']}")
+
+
+@app.command()
+def score(
+    folder: Annotated[Path, typer.Argument(help="What `zoo fit` wrote.")],
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="'train', 'valid' or 'test'.")] = "test",
+    how: Annotated[str, typer.Option(help="'auto' (the best the program allows), or one of the estimators.")] = "auto",
+    particles: Annotated[int, typer.Option(help="Importance samples of each example, where they are needed.")] = 1000,
+    binarise: Binarise = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Print the log-likelihood per example of a fitted program, its standard error and how it was estimated.
+
+    Example: `zoo score runs/vae --data digits-binary --split test`
+    """
+    from benchmarks.commands import score_program
+
+    found = score_program(folder, data, split, how, particles, binarise, seed, device)
+    if as_json:
+        return _print_json(found)
+    error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
+    kind = "a lower bound, " if found["bound"] else ""
+    print(
+        f"{found['log_likelihood']:.3f}{error} nats per example ({found['bits_per_dim']:.4f} bits/dim), "
+        f"{found['examples']} examples of {found['data']} ({found['split']}), {kind}estimated by: {found['how']}"
+    )
+
+
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(help="'main' (three minutes), 'posterior' or 'density'.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.jsonl and the report; a killed run continues.")],
+    select: Annotated[
+        list[str] | None,
+        typer.Option("--select", help="Only cells whose suite/program/method/data has this in it (or matches this glob)."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the suite's own number.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Cells at a time, one thread each; default: one a core.")] = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Run a suite of comparisons; print the table and write the page.
+
+    Example: `zoo bench main --out runs/main`, `zoo bench posterior --select vae --seeds 1 --out runs/vae`
+    """
+    from benchmarks.run import run_suite
+    from benchmarks.suites import get_suite
+
+    run_suite(get_suite(suite), out, tuple(select or ()), seeds, jobs, device, sys.stderr.isatty())
+    _report(out, as_json)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="What `zoo bench` wrote.")],
+    as_json: Json = False,
+) -> None:
+    """Make the table, plots and page of a results folder again.
+
+    Example: `zoo report runs/main`
+    """
+    _report(folder, as_json)
+
+
+def _report(folder: Path, as_json: bool) -> None:
+    from benchmarks.report import print_tables, rows_as_json, write_report
+
+    page = write_report(folder)
+    if as_json:
+        return _print_json({"page": str(page), "rows": rows_as_json(folder)})
+    print_tables(folder, Console())
+    print(f"table: {folder / 'report.md'}\npage:  {page.resolve()}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "/".join(f"{v:,}" for v in value.values())
+    return escape(_shape(value) if isinstance(value, list) else str(value))
+
+
+def _shape(shape: list[int]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _options(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={json.dumps(value, default=str)}" for name, value in options.items()) or "defaults"
+
+
+if __name__ == "__main__":
+    main()

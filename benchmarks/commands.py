@@ -1,0 +1,212 @@
+"""What the commands `zoo fit`, `zoo sample` and `zoo score` do, as functions that return plain dictionaries."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import plots
+from inference.evaluate import log_likelihood
+from inference.fit import METHODS, Fit, fit, make_method, seeded
+from zoo import catalogue, datasets
+from zoo.datasets import Data
+from zoo.errors import OptionError, UnknownNameError
+from zoo.program import Preset
+
+__all__ = ["fit_program", "parse_options", "sample_program", "score_program"]
+
+
+def parse_options(given: Sequence[str]) -> dict[str, Any]:
+    """'k=v' strings as a dictionary; v is read as JSON (numbers, lists, true, null) where it is, else as a string.
+
+    Raises: OptionError for a string without '='.
+    """
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise OptionError(f"Cannot read option {text!r}; write it as name=value, for instance lr=0.01.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def _sort_options(name: str, method: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the program and of the method; 'program.x' and 'method.x' say so where both have an x."""
+    signature = inspect.signature(catalogue.get(name).__init__).parameters
+    of_program, of_method = set(signature) - {"self"}, set(make_method(method).option_names())
+    found: dict[str, dict[str, Any]] = {"program": {}, "method": {}}
+    for option, value in options.items():
+        scope, dot, short = option.partition(".")
+        if dot and scope in found:
+            found[scope][short] = value
+        elif option in of_program and option in of_method:
+            raise OptionError(f"Both {name} and {method} have an option {option!r}: write program.{option} or method.{option}.")
+        elif option in of_program:
+            found["program"][option] = value
+        elif option in of_method:
+            found["method"][option] = value
+        else:
+            raise UnknownNameError(f"option of {name} or {method}", option, of_program | of_method)
+    return found["program"], found["method"]
+
+
+def fit_program(
+    name: str,
+    data: str | None,
+    out: Path,
+    method: str | None = None,
+    preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    binarise: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Builds a program for the data, fits it, saves the fit and a picture of its history in `out`.
+
+    Args:
+        name: A name of the catalogue or 'file.py:Class'.
+        data: A name or a file; None is the program's default set.
+        out: The folder; a fit that was killed continues from it.
+        method: None is the preset's method.
+        preset: None is 'small', if the program has one.
+        options: Of the program or of the method; see `zoo show` and the methods' documentation.
+        binarise: 'threshold' or 'stochastic', for data in [0, 1].
+        seed, device, progress: See `inference.fit.fit`.
+    """
+    cls = catalogue.get(name)
+    if preset is None:
+        preset = "small" if "small" in cls.presets else None
+    elif preset not in cls.presets:
+        raise UnknownNameError(f"preset of {name}", preset, cls.presets)
+    chosen = cls.presets[preset] if preset is not None else Preset()
+    method = method or chosen.method
+    if method not in METHODS:
+        raise UnknownNameError("method", method, METHODS)
+    of_program, of_method = _sort_options(name, method, options or {})
+    if method == chosen.method:
+        of_method = {**chosen.fit, **of_method}
+        if "steps" in (options or {}) or "method.steps" in (options or {}):
+            of_method.pop("epochs", None)
+        elif "epochs" in (options or {}) or "method.epochs" in (options or {}):
+            of_method.pop("steps", None)
+    dataset = datasets.load(data or cls.dataset, binarise=binarise)
+    with seeded(seed):
+        program = catalogue.create_for(name, dataset.train, preset, **of_program)
+    found = fit(program, dataset, method, seed=seed, device=device, progress=progress, out=out, **of_method)
+    if found.history.metrics:
+        found.history.plot(out / "history.png")
+    last = {metric: found.history.last(metric) for metric in found.history.metrics}
+    return {
+        "program": catalogue.name_of(program),
+        "data": dataset.name,
+        "method": method,
+        "parameters": program.parameter_count(),
+        "seed": seed,
+        "device": found.device,
+        "seconds": found.seconds,
+        "gradient_evaluations": found.gradient_evaluations,
+        "last": last,
+        "out": str(out),
+    }
+
+
+def sample_program(folder: Path, n: int, out: Path, seed: int = 0, data: str | None = None) -> dict[str, Any]:
+    """Draws n examples from a saved fit and writes them: a PNG sheet of images, or an .npz with the array `samples`.
+
+    Args:
+        folder: What `zoo fit` wrote.
+        n: How many.
+        out: A .png or .npz file.
+        seed: Of the draws.
+        data: Where a conditional program takes its context from; None is the data it was fitted on.
+
+    Raises: OptionError for another suffix, or a PNG of what are no images.
+    """
+    if n < 1:
+        raise OptionError(f"n must be at least 1, got {n}.")
+    if out.suffix not in (".png", ".npz"):
+        raise OptionError(f"Cannot write samples to {out.name!r}; give a .png (images) or an .npz file.")
+    found = Fit.load(folder)
+    program, context = found.program, None
+    shape = tuple(program.event_shape)
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
+    if out.suffix == ".png" and not is_image:
+        raise OptionError(f"Examples of shape {shape} are no images; write them to an .npz file.")
+    if program.example_context(1) is not None:
+        rows = _data(found, data, "test").context
+        assert rows is not None
+        context = rows[torch.arange(n) % len(rows)]
+    with seeded(seed):
+        samples = program.generate(n, context)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".png":
+        plots.image_sheet(_unit(samples).numpy(), out)
+    else:
+        np.savez_compressed(out, samples=samples.numpy())
+    return {"program": catalogue.name_of(program), "n": len(samples), "shape": list(shape), "out": str(out)}
+
+
+def score_program(
+    folder: Path,
+    data: str | None = None,
+    split: str = "test",
+    how: str = "auto",
+    particles: int = 1000,
+    binarise: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Log-likelihood per example of a saved fit, with its standard error and how it was estimated.
+
+    Args:
+        folder: What `zoo fit` wrote.
+        data: A name or file; None is the data it was fitted on.
+        split: 'train', 'valid' or 'test'.
+        how, particles, seed: See `inference.evaluate.log_likelihood`.
+        binarise: 'threshold' or 'stochastic', for data in [0, 1].
+        device: Where to compute.
+    """
+    found = Fit.load(folder, device)
+    chosen = _data(found, data, split, binarise)
+    found.program.check(*chosen)
+    where = next((t.device for t in found.program.state_dict().values()), torch.device("cpu"))
+    estimate = log_likelihood(
+        found.program, chosen.to(where), guide=found.guide, how=how, particles=particles, seed=seed
+    )
+    numbers = max(found.program.event_shape.numel(), 1)
+    per_unit = chosen.size / len(estimate.values)
+    error = estimate.standard_error
+    return {
+        "program": catalogue.name_of(found.program),
+        "data": data or found.data,
+        "split": split,
+        "examples": chosen.size,
+        "log_likelihood": estimate.mean / per_unit,
+        "standard_error": None if error is None else error / per_unit,
+        "bits_per_dim": estimate.bits_per_dim(numbers) / per_unit,
+        "how": estimate.how,
+        "bound": estimate.bound,
+    }
+
+
+def _data(found: Fit, data: str | None, split: str, binarise: str | None = None) -> Data:
+    """A split of the data, in the program's dtype."""
+    dtype = next((t.dtype for t in found.program.state_dict().values() if t.is_floating_point()), None)
+    return datasets.load(data or found.data, binarise=binarise).split(split).to(dtype=dtype)
+
+
+def _unit(samples: Tensor) -> Tensor:
+    """Grey values in [0, 1]; levels such as 0 to 255 are scaled down."""
+    top = samples.max()
+    return (samples / top if top > 1.5 else samples).clamp(0, 1)

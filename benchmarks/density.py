@@ -1,0 +1,155 @@
+"""Density cells: a program fitted on the training split of a data set, its log-likelihood on the test split.
+
+Programs without a density (GANs) get the two estimates of the literature, marked as such: Parzen windows, and annealed
+importance sampling under Gaussian noise around the generator's output.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from benchmarks.metrics import Measurement
+from benchmarks.suite import Cell, file_name
+from inference import Fit, fit
+from inference.ais import anneal
+from inference.distances import parzen
+from inference.estimates import log_mean_exp
+from inference.evaluate import Estimate, log_likelihood
+from inference.exact import exact_log_evidence
+from inference.fit import seeded
+from zoo import catalogue, datasets
+from zoo.datasets import Data, Dataset
+from zoo.program import ImplicitProgram, Program
+
+__all__ = ["measure"]
+
+SAMPLES = 64
+PARTICLES = 5000
+PARZEN_SAMPLES = 10_000
+GRID_LATENTS = 2
+
+
+def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
+    """Fits, scores, and leaves samples beside real examples for a picture."""
+    dataset = datasets.load(cell.dataset)
+    with seeded(cell.seed):
+        program = catalogue.create_for(
+            cell.program.name, dataset.train, **{**cell.program.options, **cell.method.program}
+        )
+    found = fit(program, dataset, cell.method.method, seed=cell.seed, device=device, **cell.method.options)
+    program, data = found.program, dataset.split(cell.split).to(found.device)
+    numbers = program.event_shape.numel()
+    measured = [
+        Measurement("parameters", float(program.parameter_count())),
+        Measurement("seconds", found.seconds, how="wall time of the fit, one thread"),
+        Measurement("gradient_evaluations", float(found.gradient_evaluations)),
+    ]
+    if isinstance(program, ImplicitProgram):
+        measured += [Measurement(m, None, how="n/a: implicit, no density") for m in ("log_likelihood", "bits_per_dim")]
+        if "ais" in cell.metrics:
+            measured.append(gan_ais(program, dataset.to(found.device), data, cell))
+    else:
+        estimate = likelihood(found, data, cell)
+        error = estimate.standard_error
+        bits = None if error is None else error / (numbers * math.log(2))
+        how = f"{estimate.how}{', a lower bound' if estimate.bound else ''}, {data.size} examples"
+        measured.append(Measurement("log_likelihood", estimate.mean, error, how))
+        measured.append(Measurement("bits_per_dim", estimate.bits_per_dim(numbers), bits, how))
+        if "grid_log_likelihood" in cell.metrics:
+            measured.append(grid(program, data))
+    if "parzen" in cell.metrics:
+        measured.append(parzen_score(program, dataset.to(found.device), data, cell.seed))
+    save_samples(artifacts / f"{file_name(cell.key)}.npz", program, data, cell.seed)
+    return [m for m in measured if m.metric in cell.metrics]
+
+
+def likelihood(found: Fit, data: Data, cell: Cell) -> Estimate:
+    """Exact where the program can, else IWAE."""
+    particles = int(cell.evaluation.get("particles", PARTICLES))
+    return log_likelihood(found.program, data, guide=found.guide, particles=particles, seed=cell.seed)
+
+
+def grid(program: Program, data: Data) -> Measurement:
+    """log p(x) by quadrature over one or two continuous latents; n/a for others."""
+    sites = program.sites().values()
+    latents = sum(site.event_shape.numel() for site in sites)
+    if not sites or latents > GRID_LATENTS or any(site.is_global or site.is_discrete for site in sites):
+        return Measurement("grid_log_likelihood", None, how="n/a: a grid needs one or two continuous local latents")
+    values = torch.cat([exact_log_evidence(program, *batch) for batch in data.batches(50)]).detach()
+    estimate = Estimate(values, "grid", False)
+    return Measurement("grid_log_likelihood", estimate.mean, estimate.standard_error, f"grid, {data.size} examples")
+
+
+def parzen_score(program: Program, dataset: Dataset, data: Data, seed: int) -> Measurement:
+    """Parzen windows around samples, the bandwidth chosen on the validation split."""
+    with seeded(seed, data.x.device):
+        samples = program.generate(PARZEN_SAMPLES)
+    estimate, sigma = parzen(samples, data.x, dataset.valid.x)
+    how = f"{estimate.how}, bandwidth {sigma:.3g} from validation; an estimate that favours memorisers"
+    return Measurement("parzen", estimate.mean, estimate.standard_error, how)
+
+
+def gan_ais(program: Program, dataset: Dataset, data: Data, cell: Cell) -> Measurement:
+    """log p(x) of x ~ N(generator(z), sigma^2 I) by annealed importance sampling (Wu et al. 2017).
+
+    sigma is the candidate that scores best on a part of the validation split.
+    """
+    options = cell.evaluation
+    chains, steps = int(options.get("ais_chains", 16)), int(options.get("ais_steps", 500))
+    few = dataset.valid.rows(slice(0, 32))
+    with seeded(cell.seed, data.x.device):
+        scores = {s: float(_ais(program, few.x, s, 8, 100).mean()) for s in (0.1, 0.15, 0.2, 0.3)}
+        sigma = max(scores, key=lambda s: scores[s])
+        rows = data.x[: int(options.get("ais_examples", len(data.x)))]
+        values = torch.cat([_ais(program, batch, sigma, chains, steps) for batch in rows.split(100)])
+    estimate = Estimate(values, f"AIS-{steps}x{chains}", True)
+    how = f"{estimate.how}, {len(rows)} examples, noise {sigma} from validation; the density of samples plus noise"
+    return Measurement("ais", estimate.mean, estimate.standard_error, how)
+
+
+def _ais(program: Program, x: Tensor, sigma: float, chains: int, steps: int) -> Tensor:
+    """Log mean weight of each example, (B,)."""
+    (site,) = program.sites().values()
+    d = x[0].numel()
+    parameters = [p for p in program.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)  # gradients are wanted in z alone
+
+    def log_densities(z: Tensor) -> tuple[Tensor, Tensor]:
+        start = -z.square().sum(-1) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi)
+        mean = generated(program, site.name, z)
+        off = (x - mean).square().flatten(2).sum(-1)
+        return start, -off / (2 * sigma**2) - d / 2 * math.log(2 * math.pi * sigma**2)
+
+    def draw_start(n: int) -> Tensor:
+        return torch.randn(n, len(x), site.event_shape.numel(), dtype=x.dtype, device=x.device)
+
+    try:
+        run = anneal(log_densities, draw_start, chains=chains, steps=steps)
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+    return log_mean_exp(run.log_weights)[0]
+
+
+def generated(program: Program, site: str, z: Tensor) -> Tensor:
+    """What the program generates from latents z (S, B, k): (S, B, *event_shape)."""
+    with pyro.plate("particles", z.shape[0], dim=-2):
+        value: Tensor = poutine.condition(program.model, data={site: z})(None, None, z.shape[1])
+    return value
+
+
+def save_samples(path: Path, program: Program, data: Data, seed: int) -> None:
+    """Samples and real examples, where they are images."""
+    if len(program.event_shape) not in (2, 3):
+        return
+    with seeded(seed, data.x.device):
+        samples = program.generate(SAMPLES)
+    np.savez_compressed(path, samples=samples.cpu().numpy(), data=data.x[:SAMPLES].cpu().numpy())

@@ -1,0 +1,52 @@
+"""The metrics that suites may ask for: what each is called in a table, its unit, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["METRICS", "Measurement", "Metric"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The card of a metric; `digits` after the point in tables; `better` is 'higher', 'lower' or ''."""
+
+    title: str
+    meaning: str
+    better: str = ""
+    digits: int = 3
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of a cell. `value` None means that the metric does not apply, and `how` says why."""
+
+    metric: str
+    value: float | None
+    standard_error: float | None = None
+    how: str = ""
+
+
+METRICS: dict[str, Metric] = {
+    # Posterior: a method beside an exact answer.
+    "log_evidence": Metric("log evidence", "exact log p(x), nats per unit", "", 3),
+    "elbo": Metric("ELBO", "evidence lower bound of the guide, nats per unit", "higher", 3),
+    "kl_reverse": Metric("KL(q‖p)", "reverse KL to the exact posterior, nats per unit", "lower", 3),
+    "kl_forward": Metric("KL(p‖q)", "forward KL from the exact posterior, nats per unit", "lower", 3),
+    "mean_error": Metric("mean err", "root mean square error of posterior means, in true standard deviations", "lower", 3),
+    "sd_error": Metric("sd err", "root mean square error of posterior sds, in true standard deviations", "lower", 3),
+    "marginal_error": Metric("TV", "mean total variation of the marginals of discrete latents", "lower", 3),
+    "c2st": Metric("C2ST", "accuracy of a classifier telling draws from exact ones; 0.5 is perfect", "lower", 3),
+    "k_hat": Metric("k-hat", "Pareto shape of the importance weights; above 0.7 the guide misses mass", "lower", 2),
+    # Density: a program fitted on a data set.
+    "log_likelihood": Metric("log p(x), nats", "mean test log-likelihood per example, nats", "higher", 2),
+    "bits_per_dim": Metric("bits/dim", "minus log2 p(x) per dimension", "lower", 3),
+    "grid_log_likelihood": Metric("log p(x) by grid", "the same by summing a grid over the latents, nats", "higher", 2),
+    "parzen": Metric("Parzen, nats", "kernel density of samples, an estimate that favours memorisers", "higher", 2),
+    "ais": Metric("AIS, nats", "annealed importance sampling with Gaussian noise on the samples, an estimate", "higher", 2),
+    "parameters": Metric("parameters", "free numbers of the program, guide included", "", 0),
+    # Cost.
+    "seconds": Metric("seconds", "wall time of the fit", "lower", 1),
+    "gradient_evaluations": Metric("gradients", "gradient evaluations of the fit", "lower", 0),
+}
+"""Name -> card."""

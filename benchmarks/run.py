@@ -1,0 +1,168 @@
+"""The runner: does the cells of a suite, several at a time, and writes each as it finishes.
+
+A run that was killed continues: cells whose results are written are not run again. A cell that fails is written down
+as failed, with its error, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib import import_module
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+
+from benchmarks.results import Record, append_cell, finished, read_results, repair
+from benchmarks.suite import KINDS, Cell, Suite
+from inference.fit import resolve_device, versions
+from inference.loop import progress_bar
+from zoo.errors import OptionError
+
+__all__ = ["ARTIFACTS", "hardware", "run_cell", "run_suite"]
+
+ARTIFACTS = "artifacts"
+"""Folder, beside the results, of draws and samples that pictures are made from."""
+
+
+def run_suite(
+    suite: Suite,
+    out: str | Path,
+    select: tuple[str, ...] = (),
+    seeds: int | None = None,
+    jobs: int | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> Path:
+    """Runs the cells of a suite that `out` does not hold yet; returns the folder.
+
+    Args:
+        suite: What to run.
+        out: Folder for results.jsonl and artifacts/; results already there are kept.
+        select: Patterns on 'suite/program/method/dataset'; see `Suite.cells`.
+        seeds: How many seeds instead of the declared number.
+        jobs: Cells at a time, each in a process of its own with one thread; None is one a core. With 1 the cells run
+            in this process.
+        device: 'cpu', 'cuda', ...
+        progress: Shows a bar on standard error.
+
+    Raises: OptionError when nothing is selected.
+    """
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"jobs must be at least 1, got {jobs}.")
+    folder, where = Path(out), str(resolve_device(device))
+    (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
+    repair(folder)
+    cells = suite.cells(select, seeds)
+    done = finished(read_results(folder)) if (folder / "results.jsonl").exists() else set()
+    todo = [cell for cell in cells if cell.key not in done]
+    jobs = min(jobs or cores(), max(len(todo), 1))
+    failures = 0
+    with progress_bar(progress) as bar:
+        task = bar.add_task(f"bench {suite.name}", total=len(cells), completed=len(cells) - len(todo), note="")
+        for records in _run_all(todo, folder, where, jobs):
+            append_cell(folder, records)
+            failures += bool(records[0].get("failed"))
+            last = f"{records[0]['program']}: {records[0]['method']}"
+            bar.update(task, advance=1, note=last + (f" ({failures} failed)" if failures else ""))
+    return folder
+
+
+def _run_all(cells: list[Cell], folder: Path, device: str, jobs: int) -> Iterator[list[Record]]:
+    """The records of every cell, in the order in which cells finish."""
+    if jobs == 1:
+        yield from (run_cell(cell, folder, device) for cell in cells)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker) as pool:
+        for future in as_completed([pool.submit(run_cell, cell, folder, device) for cell in cells]):
+            yield future.result()
+
+
+def _start_worker() -> None:
+    """One thread a worker; and a worker whose parent was killed goes as well (it would wait for work for ever)."""
+    torch.set_num_threads(1)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def run_cell(cell: Cell, folder: Path, device: str = "cpu") -> list[Record]:
+    """Runs one cell; its records, or the one record that says how it failed."""
+    common: Record = {
+        "suite": cell.suite,
+        "kind": cell.kind,
+        "program": cell.program.title,
+        "method": cell.method.label,
+        "dataset": cell.dataset,
+        "split": cell.split,
+        "seed": cell.seed,
+        "cell": cell.key,
+        "started": time.time_ns(),
+        "budget": {k: v for k, v in cell.method.options.items() if isinstance(v, (int, float, str, bool))},
+        "device": device,
+        "hardware": hardware(device),
+        "versions": versions() | {"python": platform.python_version()},
+    }
+    module, name = KINDS[cell.kind].split(":")
+    started = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they would tear the progress bar; the test suite treats them as errors
+            found = getattr(import_module(module), name)(cell, folder / ARTIFACTS, device)
+    except Exception as error:
+        seconds = time.perf_counter() - started
+        reason = f"{type(error).__name__}: {error}"
+        return [{**common, "metric": "failed", "value": None, "standard_error": None, "seconds": seconds, "failed": reason}]
+    seconds = time.perf_counter() - started
+    return [
+        {
+            **common,
+            "metric": m.metric,
+            "value": m.value if _finite(m.value) else None,
+            "standard_error": m.standard_error if _finite(m.standard_error) else None,
+            "how": m.how if m.value is None or _finite(m.value) else f"not finite ({m.value}). {m.how}".strip(),
+            "seconds": seconds,
+        }
+        for m in found
+    ]
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+@functools.cache
+def hardware(device: str) -> dict[str, Any]:
+    """The machine a number was measured on."""
+    found: dict[str, Any] = {"cpu": _cpu_name(), "cores": cores(), "threads": torch.get_num_threads()}
+    if torch.device(device).type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
