@@ -144,7 +144,10 @@ class WakeSleep(Method):
         program.train()
         history = loop.train(step, validate if run.valid is not None else None)
         program.eval()
-        return Outcome(program.guide, {"kind": "own"}, None, history, loop.done * self.particles)
+        # Each particle awake costs the program one gradient, and the guide one if it learns awake; a dream costs one.
+        awake = self.particles * (1 if self.guide_update == "sleep" else 2)
+        evaluations = loop.done * (awake + (self.guide_update != "wake"))
+        return Outcome(program.guide, {"kind": "own"}, None, history, evaluations)
 
     def gradients(
         self, program: Program, generative: list[nn.Parameter], recognition: list[nn.Parameter], batch: Data

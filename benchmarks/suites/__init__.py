@@ -13,6 +13,7 @@ SUITES: dict[str, str] = {
     "main": "benchmarks.suites.main",
     "posterior": "benchmarks.suites.posterior",
     "density": "benchmarks.suites.density",
+    "aevb": "benchmarks.suites.aevb",
 }
 """Name -> module that declares SUITE."""
 

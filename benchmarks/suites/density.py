@@ -18,12 +18,21 @@ GREY = ("log_likelihood", "parzen", "ais", *COMMON[1:])
 
 
 def row(
-    data: str, name: str, label: str, method: str, options: dict[str, Any], seeds: int = 3, evaluation: Any = None, **fit: Any
+    data: str,
+    name: str,
+    label: str,
+    method: str,
+    options: dict[str, Any],
+    seeds: int = 3,
+    evaluation: Any = None,
+    **fit: Any,
 ) -> Grid:
     """One program by the method that fits it."""
     metrics = BINARY if data.endswith("-binary") else GREY
     spec = MethodSpec(method, method.lower(), fit)
-    return Grid("density", (ProgramSpec(name, options, label),), (spec,), metrics, (data,), "test", seeds, evaluation or {})
+    return Grid(
+        "density", (ProgramSpec(name, options, label),), (spec,), metrics, (data,), "test", seeds, evaluation or {}
+    )
 
 
 PLANE: dict[str, Any] = {"latent_dim": 2, "hidden": [128], "activation": "tanh"}
