@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
+
 from inference.fit import methods_for
 from zoo import catalogue, datasets, program
-from zoo.errors import DatasetError, UnknownNameError
+from zoo.datasets import Data
 
 __all__ = ["dataset_list", "program_card", "program_list"]
 
@@ -53,17 +55,10 @@ def dataset_list() -> list[dict[str, Any]]:
 def program_card(name: str, data: str | None = None) -> dict[str, Any]:
     """The card of one program, built for a data set (its default one if None).
 
-    Raises: UnknownNameError, DatasetError for data that were asked for by name and are not there.
+    Raises: UnknownNameError; DatasetError for data that were asked for and are not there.
     """
     cls = catalogue.get(name)
-    built_for: str | None = data or cls.dataset
-    try:
-        built = catalogue.create_for(name, datasets.load(data or cls.dataset).train)
-    except (DatasetError, UnknownNameError):
-        if data is not None:
-            raise
-        # The default data are not on this machine: show the program at its default size.
-        built, built_for = catalogue.create(name), None
+    built = catalogue.create_for(name, datasets.load(data).train if data is not None else _example(cls.dataset))
     promises = [what for protocol, what in CAPABILITIES.items() if isinstance(built, protocol)]
     if isinstance(built, program.ImplicitProgram):
         promises = ["samples only: no density (implicit)"]
@@ -73,7 +68,7 @@ def program_card(name: str, data: str | None = None) -> dict[str, Any]:
         "family": cls.family,
         "paper": cls.paper,
         "default_data": cls.dataset,
-        "built_for": built_for,
+        "built_for": data or cls.dataset,
         "event_shape": list(built.event_shape),
         "support": _words(built.support),
         "sites": [
@@ -101,6 +96,12 @@ def program_card(name: str, data: str | None = None) -> dict[str, Any]:
     }
 
 
+def _example(name: str) -> Data:
+    """Data of the right shape; a set that would have to be downloaded is stood in for by zeros."""
+    card = datasets.card(name)
+    if not card.files:
+        return datasets.load(name).train
+    return Data(torch.zeros(2, *card.shape))
 
 
 def _first_line(cls: type) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `zoo list | show | fit | sample | score | bench | report`. It parses and prints; logic lies elsewhere.
+"""The command line: `zoo list | show | fit | sample | score | bench | report`. It parses and prints, no more.
 
 Results go to standard output (as JSON with --json), progress to standard error. A mistake in the input gives one line
 on standard error and exit code 2; ZOO_DEBUG=1 shows where it was raised.
@@ -35,7 +35,7 @@ Start with `zoo list`, `zoo fit vae --out runs/vae`, or `zoo bench main --out ru
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", "-d", help="A name (`zoo list --datasets`) or a file: .npz, .npy, .csv, a folder of images."),
+    typer.Option("--data", "-d", help="A name (`zoo list --datasets`) or a file: .npz, .npy, .csv, image folder."),
 ]
 Binarise = Annotated[
     str | None, typer.Option(help="Make data in [0, 1] binary: 'threshold' (at 0.5) or 'stochastic' (drawn once).")
@@ -97,7 +97,6 @@ def show(
         return _print_json(card)
     console = Console()
     console.print(f"[bold]{escape(card['name'])}[/bold]  {escape(card['what'])}")
-    size = f" (built for {card['built_for']})" if card["built_for"] else ""
     rows = {
         "family": card["family"],
         "paper": card["paper"] or "-",
@@ -106,11 +105,11 @@ def show(
             f"{site['name']} {_shape(site['shape'])}, {site['distribution']}, {site['scope']}" for site in card["sites"]
         )
         or "none",
-        "parameters": f"{card['parameters']:,}{size}",
+        "parameters": f"{card['parameters']:,} (built for {card['built_for']})",
         "promises": ", ".join(card["capabilities"]) or "the contract alone",
         "methods": ", ".join(card["methods"]),
         "presets": "\n".join(
-            f"{preset}: {p['method']}, {_options({**p['program'], **p['fit']})}" for preset, p in card["presets"].items()
+            f"{name}: {p['method']}, {_options({**p['program'], **p['fit']})}" for name, p in card["presets"].items()
         ),
         "options": _options(card["options"]),
         "data": card["default_data"],
@@ -128,7 +127,9 @@ def fit(
     name: Annotated[str, typer.Argument(help="A name of `zoo list`, or 'file.py:Class'.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the fit; a killed fit continues from it.")],
     data: DataOption = None,
-    method: Annotated[str | None, typer.Option("--method", "-m", help="See `zoo show NAME`; default: the preset's.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="See `zoo show NAME`; default: preset's.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="A named size and budget, see `zoo show NAME`.")] = None,
     option: Annotated[
         list[str] | None,
@@ -157,7 +158,7 @@ def fit(
     )
     if last:
         print(f"at the end: {last} (nats per example)")
-    print(f"saved in {out}. Next:\n  zoo score {out} --split test\n  zoo sample {out} -n 64 --out {out / 'samples.npz'}")
+    print(f"saved in {out}. Next:\n  zoo score {out} --split test\n  zoo sample {out} --out {out / 'samples.npz'}")
 
 
 @app.command()
@@ -213,10 +214,10 @@ def score(
 @app.command()
 def bench(
     suite: Annotated[str, typer.Argument(help="'main' (three minutes), 'posterior' or 'density'.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for results.jsonl and the report; a killed run continues.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results and report; a killed run continues.")],
     select: Annotated[
         list[str] | None,
-        typer.Option("--select", help="Only cells whose suite/program/method/data has this in it (or matches this glob)."),
+        typer.Option("--select", help="Only cells whose suite/program/method/data contains this (or this glob)."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the suite's own number.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Cells at a time, one thread each; default: one a core.")] = None,

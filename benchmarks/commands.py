@@ -50,7 +50,9 @@ def _sort_options(name: str, method: str, options: Mapping[str, Any]) -> tuple[d
         if dot and scope in found:
             found[scope][short] = value
         elif option in of_program and option in of_method:
-            raise OptionError(f"Both {name} and {method} have an option {option!r}: write program.{option} or method.{option}.")
+            raise OptionError(
+                f"Both {name} and {method} have an option {option!r}: write program.{option} or method.{option}."
+            )
         elif option in of_program:
             found["program"][option] = value
         elif option in of_method:

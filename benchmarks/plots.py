@@ -1,8 +1,8 @@
 """Pictures of a report, from results and from the artifacts that cells left: nothing here computes a result.
 
 A posterior cell leaves `draws` and `exact` (U, S, 2), the `names` of the two coordinates, and where the exact density
-is known on a grid, `axis0` (U, G), `axis1` (U, G) and `density` (U, G, G); `images` (U, H, W) when the units are images.
-A density cell leaves `samples` and `data` (N, H, W).
+is known on a grid, `axis0` (U, G), `axis1` (U, G) and `density` (U, G, G); `images` (U, H, W) when units are images. A
+density cell leaves `samples` and `data` (N, H, W).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.metrics import METRICS
 from benchmarks.summary import Row
@@ -36,47 +37,62 @@ def load_artifact(path: Path) -> Artifact | None:
 
 def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Figure:
     """The exact posterior beside each method's draws: one row a unit, one column a method."""
-    units = min(len(panels[0][1]["draws"]), 3)
-    images = panels[0][1].get("images")
-    columns = len(panels) + 1
+    first = panels[0][1]
+    names = [str(name) for name in first["names"]]
+    if len(names) == 1:
+        return _histograms(title, names[0], panels)
+    units, columns = len(first["draws"]), len(panels) + 1
     figure = Figure(figsize=(2.1 * columns + 0.4, 2.15 * units + 0.55), layout="constrained")
     axes = figure.subplots(units, columns, squeeze=False)
     for unit in range(units):
-        first = axes[unit, 0]
         limits = _limits(panels, unit)
-        for column, (label, artifact) in enumerate([("exact", panels[0][1]), *panels]):
-            ax = axes[unit, column]
-            _exact(ax, artifact, unit, filled=column == 0)
-            if column > 0:
+        for ax, (label, artifact) in zip(axes[unit], [("exact", first), *panels], strict=True):
+            _exact(ax, artifact, unit, filled=ax is axes[unit, 0])
+            if ax is not axes[unit, 0]:
                 points = artifact["draws"][unit][:400]
                 ax.scatter(points[:, 0], points[:, 1], s=3, color=GUIDE, alpha=0.45, linewidths=0)
             ax.set(xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
             if unit == 0:
                 ax.set_title(label, fontsize=9)
-        names = [str(name) for name in panels[0][1]["names"]]
-        first.set_xlabel(names[0], fontsize=8)
-        first.set_ylabel(names[1], fontsize=8)
-        if images is not None:
-            inset = first.inset_axes((0.0, 0.7, 0.3, 0.3))
-            inset.imshow(images[unit], cmap="gray_r", vmin=0, vmax=1)
+        axes[unit, 0].set_xlabel(names[0], fontsize=8)
+        axes[unit, 0].set_ylabel(names[1], fontsize=8)
+        if "images" in first:
+            inset = axes[unit, 0].inset_axes((0.0, 0.7, 0.3, 0.3))
+            inset.imshow(first["images"][unit], cmap="gray_r", vmin=0, vmax=1)
             inset.set(xticks=[], yticks=[])
     figure.suptitle(title, fontsize=10)
     return figure
 
 
+def _histograms(title: str, name: str, panels: Sequence[tuple[str, Artifact]]) -> Figure:
+    """One coordinate: histograms of exact draws (filled) and of each method's."""
+    figure = Figure(figsize=(2.4 * len(panels) + 0.4, 2.4), layout="constrained")
+    for ax, (label, artifact) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        exact, draws = artifact["exact"][0, :, 0], artifact["draws"][0, :, 0]
+        low, high = np.quantile(np.concatenate([exact, draws]), [0.002, 0.998])
+        bins = np.linspace(low, high, 31)
+        ax.hist(exact, bins, density=True, color=EXACT, alpha=0.45)
+        ax.hist(draws, bins, density=True, histtype="step", color=GUIDE, lw=1.4)
+        ax.set_title(label, fontsize=9)
+        ax.set_xlabel(name, fontsize=8)
+        ax.set_yticks([])
+        ax.tick_params(labelsize=8)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
 def _limits(panels: Sequence[tuple[str, Artifact]], unit: int) -> list[tuple[float, float]]:
-    """A window that holds the exact draws and nearly all of the others'."""
+    """A window around the exact draws, widened for the others' but not so far that a stray method hides the rest."""
     exact = panels[0][1]["exact"][unit]
     low, high = exact.min(0), exact.max(0)
+    width = np.maximum(high - low, 1e-9)
+    low, high = low - 0.1 * width, high + 0.1 * width
+    least, most = low - 0.3 * width, high + 0.3 * width
     for _, artifact in panels:
-        finite = artifact["draws"][unit][np.isfinite(artifact["draws"][unit]).all(-1)]
-        if len(finite):
-            low, high = np.minimum(low, np.quantile(finite, 0.02, 0)), np.maximum(high, np.quantile(finite, 0.98, 0))
-    # No wider than three times the exact posterior: one method that went astray must not hide the others.
-    centre, width = exact.mean(0), np.maximum(np.ptp(exact, axis=0), 1e-9)
-    low, high = np.maximum(low, centre - 1.5 * width), np.minimum(high, centre + 1.5 * width)
-    pad = 0.08 * (high - low)
-    return [(float(low[i] - pad[i]), float(high[i] + pad[i])) for i in range(2)]
+        draws = artifact["draws"][unit]
+        low = np.minimum(low, np.maximum(np.quantile(draws, 0.02, 0), least))
+        high = np.maximum(high, np.minimum(np.quantile(draws, 0.98, 0), most))
+    return [(float(low[i]), float(high[i])) for i in range(2)]
 
 
 def _exact(ax: Axes, artifact: Artifact, unit: int, filled: bool) -> None:
@@ -105,17 +121,17 @@ def bars(rows: Sequence[Row], metric: str) -> Figure:
     most = max(sum(row.program == program for row in shown) for program in programs)
     figure = Figure(figsize=(3.6 * columns + 0.3, (0.32 * most + 0.75) * lines + 0.3), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    floor = 1e-5
+    floor = 1e-4  # a logarithmic axis has no zero
     for ax, program in zip(axes, programs, strict=False):
         chosen = [row for row in shown if row.program == program][::-1]
         values = [row.values[metric] for row in chosen]
         medians = np.array([max(v.median or 0.0, floor) for v in values])
         low = np.array([max(v.low or 0.0, floor) for v in values])
         high = np.array([max(v.high or 0.0, floor) for v in values])
-        colours = [EXACT if row.method == "exact" else "#2e6f9e" for row in chosen]
-        ax.barh([row.method for row in chosen], medians, color=colours, height=0.65)
+        ax.barh([row.method for row in chosen], medians, color="#2e6f9e", height=0.65)
         ax.hlines(np.arange(len(chosen)), low, high, color="black", lw=1.2)
-        ax.set(xscale="log", xlim=(floor, None))
+        ax.set(xscale="log", xlim=(floor, 30 * 10 ** np.ceil(np.log10(high.max() / 30))), ylim=(-0.6, most - 0.4))
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title(program, fontsize=9)
         ax.tick_params(labelsize=8)
         ax.grid(axis="x", alpha=0.3)
@@ -133,12 +149,11 @@ def likelihood_bars(rows: Sequence[Row], metric: str = "log_likelihood") -> Figu
     ax = figure.subplots()
     for place, row in enumerate(shown):
         value = row.values[metric]
-        assert value.median is not None
-        low, high = value.low, value.high
+        middle, low, high = value.median or 0.0, value.low or 0.0, value.high or 0.0
         if value.standard_error is not None:
-            low, high = value.median - value.standard_error, value.median + value.standard_error
+            low, high = middle - value.standard_error, middle + value.standard_error
         ax.hlines(place, low, high, color="#2e6f9e", lw=3, alpha=0.5)
-        ax.plot(value.median, place, "o", color="#2e6f9e", ms=5)
+        ax.plot(middle, place, "o", color="#2e6f9e", ms=5)
     ax.set_yticks(range(len(shown)), [f"{row.program} ({row.method})" for row in shown], fontsize=8)
     ax.set_xlabel(METRICS[metric].meaning, fontsize=8)
     ax.tick_params(axis="x", labelsize=8)

@@ -1,4 +1,4 @@
-"""Posterior cells: a method beside a posterior that is known exactly (`benchmarks.targets`, or a trained VAE on a grid).
+"""Posterior cells: a method beside a posterior that is known exactly (a target, or a trained VAE on a grid).
 
 The program's parameters are fixed; only a guide or a chain is fitted. Numbers are per unit: per example where each has
 a posterior of its own, of everything together where a global latent ties the examples.
@@ -139,7 +139,8 @@ def count(found: Fit) -> int:
 
 def rebuilt(program: Program, changes: Mapping[str, Any], data: Data) -> Program:
     """The same model with a fresh guide of its own, of other constructor options perhaps; the model's numbers stay."""
-    new = catalogue.create(catalogue.name_of(program), **{**dict(program._hub_mixin_config or {}), **changes})
+    config: dict[str, Any] = dict(program._hub_mixin_config or {})  # type: ignore[arg-type]
+    new = catalogue.create(catalogue.name_of(program), **{**config, **changes})
     guided = {id(p) for p in guide_parameters(new.guide, new, data)}
     old = program.state_dict()
     with torch.no_grad():
@@ -275,9 +276,7 @@ def classifier(draws: Draws, exact: Draws, target: Target, cell: Cell) -> Measur
         return flatten_draws({name: chosen[name] for name in names}).double()
 
     units = range(min(target.log_evidence.numel(), UNITS_SHOWN))
-    found = [
-        c2st(unit(exact, u), unit(draws, u), classifier=kind, max_draws=C2ST_DRAWS, seed=cell.seed) for u in units
-    ]
+    found = [c2st(unit(exact, u), unit(draws, u), classifier=kind, max_draws=C2ST_DRAWS, seed=cell.seed) for u in units]
     value = sum(f.accuracy for f in found) / len(units)
     error = math.sqrt(sum(f.standard_error**2 for f in found)) / len(units)
     how = f"{kind} classifier, {C2ST_DRAWS} draws a side, mean over {len(units)} unit(s)"
@@ -296,13 +295,15 @@ def save_artifact(path: Path, program: Program, target: Target, draws: Draws, ex
     local = target.log_evidence.ndim > 0
     units = target.log_evidence.numel()
     sizes = [target.mean[name].numel() // units for name in names]
-    labels = [f"{name}[{i}]" if size > 1 else name for name, size in zip(names, sizes, strict=True) for i in range(size)]
+    labels = [
+        f"{name}[{i}]" if size > 1 else name for name, size in zip(names, sizes, strict=True) for i in range(size)
+    ]
 
     def first_two(values: Draws) -> Array:
         side_by_side = torch.cat([values[name].reshape(len(values[name]), units, -1) for name in names], -1)
         return side_by_side[:1000, :UNITS_SHOWN, :2].transpose(0, 1).cpu().numpy()
 
-    columns: dict[str, Array] = {"names": np.array(labels[:2]), "draws": first_two(draws), "exact": first_two(exact)}
+    columns: dict[str, Any] = {"names": np.array(labels[:2]), "draws": first_two(draws), "exact": first_two(exact)}
     if len(labels) == 2 and len(names) == 1 and local:
         columns |= density_grid(program, target, names[0])
     if local and target.data.x.ndim == 3:
@@ -321,4 +322,8 @@ def density_grid(program: Program, target: Target, site: str, points: int = 100)
     with torch.no_grad():
         log_p = log_posterior(program, target, {site: grid.flatten(0, 1)}).unflatten(0, (points, points))
     density = log_p.exp().permute(2, 0, 1)[:UNITS_SHOWN].numpy()
-    return {"axis0": axes[:, :UNITS_SHOWN, 0].T.numpy(), "axis1": axes[:, :UNITS_SHOWN, 1].T.numpy(), "density": density}
+    return {
+        "axis0": axes[:, :UNITS_SHOWN, 0].T.numpy(),
+        "axis1": axes[:, :UNITS_SHOWN, 1].T.numpy(),
+        "density": density,
+    }

@@ -1,17 +1,18 @@
-"""The reporter: from a results folder a Markdown table, PNG plots, one self-contained HTML page, and a terminal table."""
+"""The reporter: from results a Markdown table, PNG plots, one self-contained HTML page, and a table on the terminal."""
 
 from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,12 @@ from benchmarks.suites import SUITES, get_suite
 from benchmarks.summary import Row, cell_text, summarise
 
 __all__ = ["print_tables", "rows_as_json", "write_report"]
+
+TERMINAL = (
+    "kl_reverse", "mean_error", "sd_error", "marginal_error", "c2st", "k_hat",
+    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "seconds",
+)  # fmt: skip
+"""Metrics that terminal tables show."""
 
 SPREAD = "Medians over seeds, the range in brackets; ± is a standard error where there is one seed."
 
@@ -44,44 +51,53 @@ def write_report(folder: str | Path) -> Path:
 
 
 def print_tables(folder: str | Path, console: Console) -> None:
-    """The tables on a terminal, medians only."""
-    rows = summarise(read_results(folder))
-    for title, group in _groups(rows):
-        metrics = _columns(group)
-        table = Table(title=title, title_justify="left", caption="medians over seeds", caption_justify="left")
-        table.add_column("program")
-        table.add_column("method")
+    """The tables on a terminal of 80 columns: the telling metrics alone, medians over seeds."""
+    for title, group in _groups(summarise(read_results(folder))):
+        metrics = [m for m in TERMINAL if m in _columns(group)]
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("program", no_wrap=True, max_width=26)
+        table.add_column("method", no_wrap=True)
         for metric in metrics:
-            table.add_column(METRICS[metric].title, justify="right")
+            table.add_column(METRICS[metric].title.replace(" ", "\n"), justify="right", no_wrap=True)
         last = ""
         for row in group:
-            if last and row.program != last:
-                table.add_section()
             shown = [cell_text(metric, row.values.get(metric), spread=False) for metric in metrics]
             failed = f" ({len(row.failures)}/{len(row.seeds)} failed)" if row.failures else ""
             table.add_row(row.program if row.program != last else "", row.method + failed, *shown)
             last = row.program
         console.print(table)
+    console.print("Medians over seeds; their spread, all metrics and how each was had are in the page.", style="dim")
 
 
 def rows_as_json(folder: str | Path) -> list[dict[str, Any]]:
-    """The summary as plain dictionaries: program, method, data set, seeds, failures, and metric -> median, low, high, how."""
+    """The summary: program, method, data set, seeds, failures; for each metric median, low, high and how."""
     return [asdict(row) for row in summarise(read_results(folder))]
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """Rows that may stand in one table: posteriors together; densities by data set, since binary and real do not mix."""
+    """Rows that may stand in one table: posteriors together, densities by data set (binary and real do not mix)."""
     found: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.kind != "posterior"):
         title = "Posterior: methods beside the exact answer"
         if row.kind == "density":
             title = f"Density: {row.dataset}, {row.split} split"
         found.setdefault(title, []).append(row)
-    # Rows of one program stand together.
     for group in found.values():
-        order = list(dict.fromkeys(row.program for row in group))
-        group.sort(key=lambda row: order.index(row.program))
+        if group[0].kind == "density":
+            group.sort(key=_likelihood, reverse=True)
+        else:  # rows of one program stand together
+            order = list(dict.fromkeys(row.program for row in group))
+            group.sort(key=lambda row: order.index(row.program))
     return list(found.items())
+
+
+def _likelihood(row: Row) -> float:
+    """What density rows are ranked by; rows without it come last."""
+    for metric in ("log_likelihood", "grid_log_likelihood"):
+        value = row.values.get(metric)
+        if value is not None and value.median is not None:
+            return value.median
+    return -math.inf
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
@@ -100,26 +116,43 @@ def _pictures(folder: Path, rows: Sequence[Row]) -> dict[str, list[tuple[str, Pa
         found.setdefault(title, []).append((caption, path))
 
     for title, group in _groups(rows):
-        kind = group[0].kind
-        artifacts = {id(row): _artifact(folder, row) for row in group}
-        if kind == "posterior":
-            if any(row.values.get("kl_reverse") and row.values["kl_reverse"].median is not None for row in group):
-                add(title, "kl", "KL(q‖p) to the exact posterior; shorter is better.", plots.bars(group, "kl_reverse"))
+        artifacts = [(row, artifact) for row in group if (artifact := _artifact(folder, row)) is not None]
+        if group[0].kind == "posterior":
+            inexact = [row for row in group if row.method != "exact"]
+            if _has(inexact, "kl_reverse"):
+                add(
+                    title, "kl", "KL(q‖p) to the exact posterior; shorter is better.", plots.bars(inexact, "kl_reverse")
+                )
             for program in dict.fromkeys(row.program for row in group):
-                panels = [(r.method, a) for r in group if r.program == program and (a := artifacts[id(r)]) and r.method != "exact"]
+                panels = [(r.method, a) for r, a in artifacts if r.program == program and r.method != "exact"]
                 if panels:
                     caption = f"{program}: the exact posterior (left, and grey) and draws of each method (red), seed 0."
                     add(title, f"posterior-{program}", caption, plots.posterior_picture(program, panels))
         else:
-            if any(row.values.get("log_likelihood") and row.values["log_likelihood"].median is not None for row in group):
-                caption = "Mean test log-likelihood in nats; higher is better."
-                add(title, f"likelihood-{group[0].dataset}", caption, plots.likelihood_bars(group))
-            panels_ = [(f"{r.program} ({r.method})", np.asarray(a["samples"])) for r in group if (a := artifacts[id(r)])]
-            if panels_:
-                real = next(np.asarray(a["data"]) for a in artifacts.values() if a)
-                figure = plots.samples_picture([("real data", real), *panels_])
-                add(title, f"samples-{group[0].dataset}", "Real test data and samples of each program, seed 0.", figure)
+            dataset = group[0].dataset
+            for metric in ("log_likelihood", "grid_log_likelihood"):
+                if _has(group, metric):
+                    caption = f"{METRICS[metric].meaning[:1].upper()}{METRICS[metric].meaning[1:]}; higher is better."
+                    add(title, f"{metric}-{dataset}", caption, plots.likelihood_bars(group, metric))
+                    break
+            if artifacts:
+                sheets = [
+                    ("real data", artifacts[0][1]["data"]),
+                    *((label(r, group), a["samples"]) for r, a in artifacts),
+                ]
+                caption = "Real test data and samples of each program, seed 0."
+                add(title, f"samples-{dataset}", caption, plots.samples_picture(sheets))
     return found
+
+
+def label(row: Row, group: Sequence[Row]) -> str:
+    """The program, and the method where the program occurs with several."""
+    alone = sum(other.program == row.program for other in group) == 1
+    return row.program if alone else f"{row.program}: {row.method}"
+
+
+def _has(rows: Sequence[Row], metric: str) -> bool:
+    return any(metric in row.values and row.values[metric].median is not None for row in rows)
 
 
 def _artifact(folder: Path, row: Row) -> plots.Artifact | None:
@@ -221,7 +254,9 @@ figcaption, .note { color: var(--soft); font-size: .85rem; } details { font-size
 """
 
 
-def _page(folder: Path, records: Sequence[Record], rows: Sequence[Row], pictures: dict[str, list[tuple[str, Path]]]) -> str:
+def _page(
+    folder: Path, records: Sequence[Record], rows: Sequence[Row], pictures: dict[str, list[tuple[str, Path]]]
+) -> str:
     e = html.escape
     titles = _titles(records)
     parts = [
@@ -231,7 +266,9 @@ def _page(folder: Path, records: Sequence[Record], rows: Sequence[Row], pictures
     for title, question in titles:
         parts.append(f"<h1>{e(title)}</h1><p class='lead'>{e(question)}</p>")
     facts = "".join(f"<dt>{e(name)}</dt><dd>{e(text)}</dd>" for name, text in _facts(records))
-    parts.append(f"<dl>{facts}</dl><p class='note'>{e(SPREAD)} Hold the pointer over a number to see how it was estimated.</p>")
+    parts.append(
+        f"<dl>{facts}</dl><p class='note'>{e(SPREAD)} Hold the pointer over a number to see how it was estimated.</p>"
+    )
     for title, group in _groups(rows):
         parts.append(f"<h2>{e(title)}</h2>")
         if group[0].kind == "density":

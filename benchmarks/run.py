@@ -126,7 +126,9 @@ def run_cell(cell: Cell, folder: Path, device: str = "cpu") -> list[Record]:
     except Exception as error:
         seconds = time.perf_counter() - started
         reason = f"{type(error).__name__}: {error}"
-        return [{**common, "metric": "failed", "value": None, "standard_error": None, "seconds": seconds, "failed": reason}]
+        return [
+            {**common, "metric": "failed", "value": None, "standard_error": None, "seconds": seconds, "failed": reason}
+        ]
     seconds = time.perf_counter() - started
     return [
         {

@@ -77,7 +77,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What makes the cell the same cell in a resumed run: its name, its seed and a hash of everything it declares."""
+        """What makes the cell the same in a resumed run: its name, its seed and a hash of everything it declares."""
         declared = json.dumps(
             [
                 self.kind, self.program.name, dict(self.program.options), self.method.method, dict(self.method.options),
@@ -152,6 +152,10 @@ class Suite:
         every = [cell for grid in self.grids for cell in grid.cells(self.name, seeds)]
         chosen = [c for c in every if not select or any(p in c.name or fnmatch(c.name, p) for p in select)]
         if not chosen:
-            known = "\n  ".join(dict.fromkeys(cell.name for cell in every))
-            raise OptionError(f"No cell of suite {self.name!r} matches {' or '.join(select)}. Its cells:\n  {known}")
+            programs = ", ".join(dict.fromkeys(repr(cell.program.title) for cell in every))
+            methods = ", ".join(dict.fromkeys(repr(cell.method.label) for cell in every))
+            raise OptionError(
+                f"No cell of suite {self.name!r} matches {' or '.join(select)}. Its programs: {programs}; "
+                f"its methods: {methods}."
+            )
         return chosen

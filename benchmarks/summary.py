@@ -87,7 +87,7 @@ def cell_text(metric: str, value: Value | None, spread: bool = True) -> str:
 
 
 def _shown(number: float, digits: int) -> str:
-    """Fixed digits; a number too small for them is given with one significant digit, never as zero."""
-    if number != 0 and abs(number) < 0.5 * 10**-digits:
-        return f"{number:.0e}"
-    return f"{number:,.{digits}f}"
+    """Fixed digits; a positive number too small for them is said to be below the last digit, never to be zero."""
+    if 1e-12 < number < 0.5 * 10**-digits:
+        return f"<{10**-digits:.{digits}f}"
+    return f"{number + 0.0:,.{digits}f}".replace("-0." + "0" * digits, "0." + "0" * digits)

@@ -66,6 +66,6 @@ def load(name: str, seed: int, folder: Path, **fit_options: Any) -> tuple[Target
     data = dataset.test.rows(slice(0, EXAMPLES))
     guide = GridGuide(build(), GRID_POINTS)
     grid = guide.grid(*data)
-    what = f"Latent position of {EXAMPLES} test digits under a VAE with two latents, its decoder trained on {spec['data']}."
+    what = f"Latent position of {EXAMPLES} test digits under a VAE whose decoder was trained on {spec['data']}."
     target = Target(name, what, "grid", build, data, grid.log_evidence, guide, {"z": grid.mean}, {"z": grid.sd})
     return target, dataset.train

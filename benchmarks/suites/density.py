@@ -1,7 +1,7 @@
 """The density suite: how well each family models held-out digits.
 
-Binary digits (probabilities of pixels in {0, 1}) and grey ones (densities of pixels in [0, 1]) are two data sets and two
-tables: their log-likelihoods cannot be compared. To add a row, add a `ProgramSpec` with the method that fits it.
+Binary digits (probabilities of pixels in {0, 1}) and grey ones (densities of pixels in [0, 1]) are two data sets and
+two tables: their log-likelihoods cannot be compared. To add a row, add a `ProgramSpec` with the method that fits it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def row(
 
 
 PLANE: dict[str, Any] = {"latent_dim": 2, "hidden": [128], "activation": "tanh"}
+DEEP: dict[str, Any] = {"latent_dim": 8, "hidden": [128]}
+LONG: dict[str, Any] = {"epochs": 300, "batch_size": 64, "lr": 3e-3}
 
 SUITE = Suite(
     "density",
@@ -48,13 +50,11 @@ SUITE = Suite(
         row("digits-binary", "ar-chain", "AR(16)", "SVI", {"order": 16}, steps=4000),
         row("digits-binary", "hmm", "HMM of rows, 16 states", "EM", {"states": 16}),
         row("digits-binary", "bernoulli-mixture", "mixture of 40 Bernoullis", "EM", {"components": 40}),
-        row("digits-binary", "vae", "VAE, 2 latents", "SVI", PLANE, epochs=300, batch_size=64, lr=3e-3),
-        row("digits-binary", "vae", "VAE, 8 latents", "SVI", {"latent_dim": 8, "hidden": [128]}, epochs=300, batch_size=64,
-            lr=3e-3),
-        row("digits", "gaussian-mixture", "mixture of 20 Gaussians", "EM", {"components": 20, "covariance": "diagonal"}),
+        row("digits-binary", "vae", "VAE, 2 latents", "SVI", PLANE, **LONG),
+        row("digits-binary", "vae", "VAE, 8 latents", "SVI", DEEP, **LONG),
+        row("digits", "gaussian-mixture", "mixture of 20 Gaussians", "EM", {"components": 20, "covariance": "spherical"}),
         row("digits", "ppca", "PPCA, 16 components", "SVI", {"latent_dim": 16}, steps=4000),
-        row("digits", "vae", "VAE, 8 latents, Gaussian", "SVI", {"latent_dim": 8, "hidden": [128], "likelihood": "normal"},
-            epochs=300, batch_size=64, lr=3e-3),
+        row("digits", "vae", "VAE, 8 latents, Gaussian", "SVI", {**DEEP, "likelihood": "normal"}, **LONG),
         row("digits", "gan", "GAN", "GAN", {}, steps=10_000, batch_size=100),
     ),
 )  # fmt: skip

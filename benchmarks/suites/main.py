@@ -39,7 +39,7 @@ SUITE = Suite(
         posterior.row("casino", "casino", EXACT, svi("SVI, mean-field", elbo="score", particles=16, steps=500, lr=0.1),
                       metrics=posterior.WITHOUT_C2ST),
         posterior.row("ppca-digits", "digits", EXACT, svi("SVI, own guide", **SHORT), split="test"),
-        density.row("digits-binary", "vae", "VAE, 2 latents", "SVI", density.PLANE, 1, epochs=60, batch_size=64, lr=3e-3),
+        density.row("digits-binary", "vae", "VAE, 2 latents", "SVI", density.PLANE, 1, **AMORTISED),
         density.row("digits-binary", "ar-chain", "AR(8)", "SVI", {"order": 8}, 1, steps=1000),
         density.row("digits-binary", "bernoulli-mixture", "mixture of 40 Bernoullis", "EM", {"components": 40}),
         density.row("digits-binary", "independent", "independent pixels", "EM", {}),

@@ -29,7 +29,11 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     if cell.method.method == "sad" and cell.seed % 2:
         raise ValueError("sad on purpose")
     value = float(cell.seed + len(cell.program.name))
-    return [Measurement("elbo", value, 0.1, "made up"), Measurement("k_hat", float("inf")), Measurement("c2st", None, how="n/a")]
+    return [
+        Measurement("elbo", value, 0.1, "made up"),
+        Measurement("k_hat", float("inf")),
+        Measurement("c2st", None, how="n/a"),
+    ]
 
 
 def tiny(methods: tuple[str, ...] = ("svi",), seeds: int = 2) -> Suite:
@@ -85,7 +89,9 @@ def test_a_second_run_does_only_what_is_missing(stub: None, tmp_path: Path) -> N
 
 def test_cells_differ_when_any_declared_option_differs() -> None:
     def key(**changes: object) -> str:
-        method = MethodSpec("SVI", "svi", {"lr": changes.get("lr", 0.1)}, {"guide_family": changes.get("family", "full")})
+        method = MethodSpec(
+            "SVI", "svi", {"lr": changes.get("lr", 0.1)}, {"guide_family": changes.get("family", "full")}
+        )
         program = ProgramSpec("vae", {"latent_dim": changes.get("dim", 2)}, "VAE")
         return Cell("s", "density", program, method, "digits", "test", ("elbo",), int(str(changes.get("seed", 0)))).key
 
