@@ -48,6 +48,7 @@ def posterior() -> None:
         )
         best = "full" if family == "iaf" else None  # q* of a flow cannot be searched for; a full Gaussian stands in
         gaps[family] = posterior_gap(found.program, found.guide, data, grid.log_evidence, family=best)
+    # The method's own options, whatever comes of them: see "When AVB goes wrong" in docs/choose.md.
     fits["avb"] = fit(
         with_guide(program, "diagonal"), digits, "avb", train_program=False, initialise=False, steps=4000, batch_size=64
     )
@@ -74,16 +75,20 @@ def draw_posteriors(x: torch.Tensor, grid: Grid, truth: torch.Tensor, draws: dic
         axes[unit, 0].axis("off")
         first, second = (grid.points[:, unit, i].reshape(side, side) for i in range(2))
         density = grid.log_mass[:, unit].exp().reshape(side, side)
-        both = torch.cat([truth[:, unit], *(values[:, unit] for values in draws.values())])
-        low, high = both.quantile(0.002, 0), both.quantile(0.998, 0)
-        pad = 0.08 * (high - low)
+        # The frame is that of the truth, so that a guide which runs away leaves the others legible.
+        low, high = truth[:, unit].amin(0), truth[:, unit].amax(0)
+        pad = 0.25 * (high - low)
+        low, high = low - pad, high + pad
         for column, (family, values) in enumerate(draws.items(), 1):
             panel = axes[unit, column]
             levels = density.max() * torch.tensor([0.02, 0.1, 0.3, 0.6, 0.9])
             panel.contourf(first, second, density, [*levels.tolist(), float(density.max()) * 1.01], cmap="Blues")
             panel.contour(first, second, density, levels.tolist(), colors=BLUE, linewidths=0.8)
             panel.scatter(*values[:400, unit].T, s=5, color=RED, alpha=0.6, linewidths=0)
-            panel.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
+            panel.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            outside = ((values[:, unit] < low) | (values[:, unit] > high)).any(-1).double().mean()
+            if outside > 0.005:
+                panel.text(0.03, 0.03, f"{outside:.0%} outside", transform=panel.transAxes, color=RED, fontsize=9)
             panel.set(xticks=[], yticks=[])
             if unit == 0:
                 tests = [c2st(values[:, u], truth[:, u], max_draws=DRAWS).accuracy for u in range(SHOWN)]
