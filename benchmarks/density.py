@@ -57,6 +57,8 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     ]
     if isinstance(program, ImplicitProgram):
         measured += [Measurement(m, None, how="n/a: implicit, no density") for m in ("log_likelihood", "bits_per_dim")]
+        if "diversity" in found.info:
+            measured.append(Measurement("diversity", float(found.info["diversity"]), how="up to 1,000 examples"))
         if "ais" in cell.metrics:
             measured.append(gan_ais(program, dataset.to(found.device), data, cell))
     else:
@@ -110,17 +112,17 @@ def gan_ais(program: Program, dataset: Dataset, data: Data, cell: Cell) -> Measu
     chains, steps = int(options.get("ais_chains", 16)), int(options.get("ais_steps", 500))
     few = dataset.valid.rows(slice(0, 32))
     with seeded(cell.seed, data.x.device):
-        scores = {s: float(_ais(program, few.x, s, 8, 100).mean()) for s in (0.1, 0.15, 0.2, 0.3)}
+        scores = {s: float(_ais(program, few.x, s, 8, 100)[0].mean()) for s in (0.1, 0.15, 0.2, 0.3)}
         sigma = max(scores, key=lambda s: scores[s])
         rows = data.x[: int(options.get("ais_examples", len(data.x)))]
-        values = torch.cat([_ais(program, batch, sigma, chains, steps) for batch in rows.split(100)])
+        values = torch.cat([_ais(program, batch, sigma, chains, steps)[0] for batch in rows.split(100)])
     estimate = Estimate(values, f"AIS-{steps}x{chains}", True)
     how = f"{estimate.how}, {len(rows)} examples, noise {sigma} from validation; the density of samples plus noise"
     return Measurement("ais", estimate.mean, estimate.standard_error, how)
 
 
-def _ais(program: Program, x: Tensor, sigma: float, chains: int, steps: int) -> Tensor:
-    """Log mean weight of each example, (B,)."""
+def _ais(program: Program, x: Tensor, sigma: float, chains: int, steps: int) -> tuple[Tensor, Tensor | None]:
+    """Log mean weight of each example and its Monte Carlo error, (B,)."""
     (site,) = program.sites().values()
     d = x[0].numel()
     parameters = [p for p in program.parameters() if p.requires_grad]
@@ -141,7 +143,7 @@ def _ais(program: Program, x: Tensor, sigma: float, chains: int, steps: int) -> 
     finally:
         for p in parameters:
             p.requires_grad_(True)
-    return log_mean_exp(run.log_weights)[0]
+    return log_mean_exp(run.log_weights)
 
 
 def generated(program: Program, site: str, z: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ METRICS: dict[str, Metric] = {
     "grid_log_likelihood": Metric("by grid", "the same, the latents summed out on a grid, nats", "higher", 2),
     "parzen": Metric("Parzen", "kernel density of samples, nats; an estimate that favours memorisers", "higher", 2),
     "ais": Metric("AIS", "annealed importance sampling, Gaussian noise on the samples, nats; an estimate", "higher", 2),
+    "diversity": Metric("diversity", "distance of samples over that of data; below 0.5 a GAN has collapsed", "", 2),
     "parameters": Metric("parameters", "free numbers of the program, guide included", "", 0),
     # Cost.
     "seconds": Metric("sec", "wall time of the fit", "lower", 1),

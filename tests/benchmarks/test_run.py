@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -168,24 +169,25 @@ SLOW_SUITE = textwrap.dedent(
 
     KINDS["posterior"] = f"{__name__}:measure"
 
+    methods = tuple(MethodSpec("m" * i, "svi") for i in (1, 2, 3))
+    SUITE = Suite("slow", "", "", (Grid("posterior", (ProgramSpec("coin"),), methods, ("elbo", "k_hat"), seeds=4),))
+
     if __name__ == "__main__":
-        methods = tuple(MethodSpec("m" * i, "svi") for i in (1, 2, 3))
-        grid = Grid("posterior", (ProgramSpec("coin"),), methods, ("elbo", "k_hat"), seeds=4)
-        run_suite(Suite("slow", "", "", (grid,)), sys.argv[1], jobs=int(sys.argv[2]))
+        run_suite(SUITE, sys.argv[1], jobs=int(sys.argv[2]))
     """
 )
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_run_killed_by_sigkill_continues_and_loses_at_most_the_cells_in_progress(tmp_path: Path, jobs: int) -> None:
+def test_a_run_killed_by_sigkill_continues_and_loses_at_most_the_cells_in_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
     script = tmp_path / "slow_suite.py"
     script.write_text(SLOW_SUITE)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(tmp_path / "killed"), str(jobs)]
 
-    def command(out: str) -> list[str]:
-        return [sys.executable, str(script), str(tmp_path / out), str(jobs)]
-
-    killed = subprocess.Popen(command("killed"), env=environment)
+    killed = subprocess.Popen(command, env=environment)
     path = tmp_path / "killed" / "results.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (path.exists() and len(path.read_text().splitlines()) >= 6):
@@ -195,8 +197,12 @@ def test_a_run_killed_by_sigkill_continues_and_loses_at_most_the_cells_in_progre
     before = read_results(tmp_path / "killed")
     assert 6 <= len(before) < 24
 
-    subprocess.run(command("killed"), env=environment, check=True)
-    subprocess.run(command("straight"), env=environment, check=True)
+    # The uninterrupted run, here, and the resumed one.
+    monkeypatch.setitem(suite_module.KINDS, "posterior", "slow_suite:measure")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow_suite", raising=False)
+    run_suite(import_module("slow_suite").SUITE, tmp_path / "straight", jobs=1)
+    subprocess.run(command, env=environment, check=True)
     resumed, straight = read_results(tmp_path / "killed"), read_results(tmp_path / "straight")
     assert resumed[: len(before)] == before  # what was written stays
 
