@@ -18,7 +18,7 @@ lint: .venv/test.stamp
 	$(BIN)/lint-imports
 
 docs: .venv/test.stamp
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 slow: .venv/test.stamp  ## Training to a criterion (minutes to an hour)
 	$(BIN)/python -m pytest -m slow

@@ -44,5 +44,5 @@ def test_command_line(folder):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         if "score" in line:
-            assert np.isfinite(json.loads(done.stdout)["value"])
-    assert np.load(folder / "samples.npz")["x"].shape == (64, 16)
+            assert np.isfinite(json.loads(done.stdout)["log_likelihood"])
+    assert np.load(folder / "samples.npz")["samples"].shape == (64, 16)

@@ -69,9 +69,10 @@ def P() -> PPCA:
     return ppca()
 
 
-def test_a_name_builds_the_program_for_the_data():
-    found = fit("ppca", data(), "svi", steps=3)
+def test_a_name_builds_the_program_for_the_data_from_the_seed():
+    found, again = (fit("ppca", data(), "svi", steps=3, seed=4) for _ in range(2))
     assert found.program.event_shape == (6,)
+    assert same(state(found.program), state(again.program))
 
 
 @pytest.mark.parametrize(
