@@ -32,7 +32,7 @@ METHODS: dict[str, str] = {
     "svi": "inference.svi:SVI",
     "em": "inference.em:EM",
     "cavi": "inference.em:CAVI",
-    "mcem": "inference.wake_sleep:MonteCarloEM",
+    "mcem": "inference.mcem:MonteCarloEM",
     "wake-sleep": "inference.wake_sleep:WakeSleep",
     "nuts": "inference.mcmc:NUTS",
     "gan": "inference.adversarial:GANGame",
@@ -138,6 +138,8 @@ class Fit:
     versions: dict[str, str] = field(default_factory=versions)
     prototype: Data | None = None
     """The rows on which an autoguide is set up again when loaded."""
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    """Networks of the method's own (the critic of a game); for inspection, not saved."""
 
     @torch.no_grad()
     def draw(self, n: int, x: Tensor, context: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
@@ -295,7 +297,7 @@ def fit(
     found = Fit(
         program, chosen.name, chosen.options(), name, seed, str(where), time.perf_counter() - started, outcome.history,
         outcome.gradient_evaluations, outcome.guide, outcome.guide_spec, outcome.samples, outcome.info,
-        prototype=prototype,
+        prototype=prototype, modules=outcome.modules,
     )  # fmt: skip
     if folder is not None:
         found.save(folder)

@@ -15,6 +15,7 @@ from pyro.infer import autoguide
 from pyro.poutine.util import site_is_subsample
 from torch import nn
 
+from inference.implicit_guide import ImplicitGuide
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, UnknownNameError
 from zoo.program import ExactPosterior, Implicit, Program
@@ -56,6 +57,8 @@ def build_guide(spec: dict[str, Any], program: Program, data: Data) -> Callable[
                 f"{type(program).__name__} has no exact posterior; use its own guide or an autoguide."
             )
         return program.posterior
+    if spec["kind"] == "implicit":
+        return ImplicitGuide(program, data, **spec["options"])
     if spec["kind"] in ("grid", "enumeration"):
         from inference.exact import EnumeratedGuide, GridGuide  # exact is a method, built on this module
 

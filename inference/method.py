@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.history import History
 from zoo.datasets.data import Data
@@ -35,6 +35,7 @@ class Outcome:
     `guide` has the signature of `Program.guide`; None when there is nothing latent, or when the answer is `samples`
     (site -> (S, *shape), global sites without, local ones with the training examples as their first dimension).
     `guide_spec` says how to build the guide again when a checkpoint is loaded (see `inference.guides`).
+    `modules` are networks of the method's own that are worth a look afterwards, a critic say; they are not saved.
     """
 
     guide: Callable[..., Any] | None = None
@@ -43,6 +44,7 @@ class Outcome:
     history: History = field(default_factory=History)
     gradient_evaluations: int = 0
     info: dict[str, Any] = field(default_factory=dict)
+    modules: dict[str, nn.Module] = field(default_factory=dict)
 
 
 class Method(ABC):

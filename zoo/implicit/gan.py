@@ -1,0 +1,132 @@
+r"""The generative adversarial network: a multilayer perceptron that turns noise into data, and no density.
+
+Goodfellow et al., "Generative adversarial nets", NeurIPS 2014; sizes and regularisation from the code that came with
+the paper (goodfeli/adversarial, mnist.yaml).
+
+    z ~ N(0, I_k),   x = g(z)
+
+    z --> x      sites: z (k,) local; x (*event_shape), implicit
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from zoo.errors import OptionError
+from zoo.program import Implicit, ImplicitProgram, Preset
+
+__all__ = ["GAN", "Maxout", "MaxoutCritic"]
+
+SUPPORTS: dict[str, constraints.Constraint] = {"unit": constraints.unit_interval, "real": constraints.real}
+
+
+class GAN(ImplicitProgram):
+    """A generator of rectified linear layers, paired with a maxout critic.
+
+    Args:
+        event_shape: Shape of one example.
+        latent_dim: Number k of noise inputs.
+        hidden: Units of each hidden layer of the generator.
+        support: 'unit' ends the generator in a sigmoid, for data in [0, 1]; 'real' in nothing.
+        critic_hidden: Maxout units of each hidden layer of the suggested critic.
+        pieces: Linear pieces of a maxout unit.
+        dropout: The critic drops hidden units with this probability, inputs with 0.4 of it (0.5 and 0.2 in the paper).
+
+    Raises: OptionError for an unknown support.
+    """
+
+    paper = "Goodfellow et al., Generative adversarial nets, 2014"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset({}, "gan", {"steps": 6000, "batch_size": 100}),
+        "paper": Preset(
+            {"latent_dim": 100, "hidden": [1200, 1200], "critic_hidden": [240, 240]}, "gan",
+            {"epochs": 200, "batch_size": 100},
+        ),
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        latent_dim: int = 32,
+        hidden: list[int] = [256, 256],  # noqa: B006
+        support: str = "unit",
+        critic_hidden: list[int] = [64, 64],  # noqa: B006
+        pieces: int = 5,
+        dropout: float = 0.5,
+    ):
+        super().__init__()
+        if support not in SUPPORTS:
+            raise OptionError(f"support must be 'unit' (data in [0, 1]) or 'real', got {support!r}.")
+        self.event_shape = torch.Size(event_shape)
+        self.support = SUPPORTS[support]
+        self.latent_dim = latent_dim
+        self.critic_hidden, self.pieces, self.dropout = list(critic_hidden), pieces, dropout
+        sizes = [latent_dim, *hidden]
+        layers: list[nn.Module] = []
+        for i, o in itertools.pairwise(sizes):
+            layers += [nn.Linear(i, o), nn.ReLU()]
+        self.last = nn.Linear(sizes[-1], self.event_shape.numel())
+        self.net = nn.Sequential(*layers, self.last, nn.Sigmoid() if support == "unit" else nn.Identity())
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Sets the output bias so that without input from below the generator draws the data's mean (as the paper)."""
+        mean = x.flatten(1).mean(0)
+        self.last.bias.copy_(torch.logit(mean, eps=1e-2) if self.support is constraints.unit_interval else mean)
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Noise through the generator; differentiable in its parameters."""
+        with self.plate(x, context, size):
+            zero = self.last.bias.new_zeros(self.latent_dim)
+            z = pyro.sample("z", dist.Normal(zero, 1.0).to_event(1))
+            value = self.net(z).unflatten(-1, self.event_shape)
+            return pyro.sample("x", Implicit(value, len(self.event_shape)), obs=x)
+
+    def critic(self) -> nn.Module:
+        """Maxout layers with dropout."""
+        return MaxoutCritic(self.event_shape, self.critic_hidden, self.pieces, self.dropout)
+
+
+class Maxout(nn.Module):
+    """Linear layers side by side of which each unit takes the largest (Goodfellow et al. 2013); (..., i) -> (..., o)."""
+
+    def __init__(self, inputs: int, outputs: int, pieces: int):
+        super().__init__()
+        self.outputs = outputs
+        self.linear = nn.Linear(inputs, outputs * pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The largest piece of each unit."""
+        return self.linear(x).unflatten(-1, (self.outputs, -1)).amax(-1)
+
+
+class MaxoutCritic(nn.Module):
+    """A maxout network with dropout: (B, *event_shape) -> (B,) logits of "real".
+
+    Args:
+        event_shape: Shape of one example; flattened.
+        hidden: Maxout units of each layer.
+        pieces: Linear pieces of a unit.
+        dropout: Probability of dropping a hidden unit; inputs are dropped with 0.4 of it.
+    """
+
+    def __init__(self, event_shape: torch.Size, hidden: list[int], pieces: int = 5, dropout: float = 0.5):
+        super().__init__()
+        self.event_dim = len(event_shape)
+        sizes = [event_shape.numel(), *hidden]
+        layers: list[nn.Module] = []
+        for depth, (i, o) in enumerate(itertools.pairwise(sizes)):
+            layers += [nn.Dropout(0.4 * dropout if depth == 0 else dropout), Maxout(i, o, pieces)]
+        self.net = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(sizes[-1], 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        flat = x.flatten(-self.event_dim) if self.event_dim else x.unsqueeze(-1)
+        return self.net(flat).squeeze(-1)
