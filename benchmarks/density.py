@@ -52,7 +52,7 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     numbers = program.event_shape.numel()
     measured = [
         Measurement("parameters", float(program.parameter_count())),
-        Measurement("seconds", found.seconds, how="wall time of the fit, one thread"),
+        Measurement("seconds", found.seconds, how="wall time of the fit"),
         Measurement("gradient_evaluations", float(found.gradient_evaluations)),
     ]
     if isinstance(program, ImplicitProgram):

@@ -84,7 +84,7 @@ def _histograms(title: str, name: str, panels: Sequence[tuple[str, Artifact]]) -
 def _limits(panels: Sequence[tuple[str, Artifact]], unit: int) -> list[tuple[float, float]]:
     """A window around the exact draws, widened for the others' but not so far that a stray method hides the rest."""
     exact = panels[0][1]["exact"][unit]
-    low, high = exact.min(0), exact.max(0)
+    low, high = np.quantile(exact, [0.005, 0.995], 0)
     width = np.maximum(high - low, 1e-9)
     low, high = low - 0.1 * width, high + 0.1 * width
     least, most = low - 0.3 * width, high + 0.3 * width
@@ -155,6 +155,7 @@ def likelihood_bars(rows: Sequence[Row], metric: str = "log_likelihood") -> Figu
         ax.hlines(place, low, high, color="#2e6f9e", lw=3, alpha=0.5)
         ax.plot(middle, place, "o", color="#2e6f9e", ms=5)
     ax.set_yticks(range(len(shown)), [f"{row.program} ({row.method})" for row in shown], fontsize=8)
+    ax.set_ylim(-0.6, len(shown) - 0.4)
     ax.set_xlabel(METRICS[metric].meaning, fontsize=8)
     ax.tick_params(axis="x", labelsize=8)
     ax.grid(axis="x", alpha=0.3)

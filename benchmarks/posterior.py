@@ -3,7 +3,8 @@
 The program's parameters are fixed; only a guide or a chain is fitted. Numbers are per unit: per example where each has
 a posterior of its own, of everything together where a global latent ties the examples.
 
-Options of the evaluation: `particles` (1000) behind ELBO and KL; `classifier` ('mlp', or 'quadratic') of the C2ST.
+Options of the evaluation: `particles` (1000) behind ELBO and KL; `classifier` ('mlp', or 'quadratic') of the C2ST;
+`picture`, the site that is drawn (all, the first two coordinates of which are seen).
 """
 
 from __future__ import annotations
@@ -88,9 +89,10 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         if "c2st" in cell.metrics:  # the one measurement that takes longer than some fits
             measured.append(classifier(draws, exact, target, cell))
         if cell.method.method != "exact":
-            measured.append(Measurement("seconds", found.seconds, how="wall time of the fit, one thread"))
+            measured.append(Measurement("seconds", found.seconds, how="wall time of the fit"))
             measured.append(Measurement("gradient_evaluations", float(found.gradient_evaluations)))
-        save_artifact(artifacts / f"{file_name(cell.key)}.npz", program, target, draws, exact, continuous)
+        drawn = {str(cell.evaluation["picture"])} if "picture" in cell.evaluation else continuous
+        save_artifact(artifacts / f"{file_name(cell.key)}.npz", program, target, draws, exact, drawn)
     return [m for m in measured if m.metric in cell.metrics]
 
 

@@ -68,7 +68,7 @@ SUITE = Suite(
             svi("SVI, mean-field", "normal", **LONG), svi("SVI, full rank", "multivariate_normal", **LONG),
             svi("SVI, flow", "iaf", **FLOW), nuts(500, 1000, 4), avb(steps=4000)),
         row("old-faithful", "old-faithful", EXACT, svi("SVI, own guide", **SCORE), MethodSpec("CAVI", "cavi"),
-            nuts(500, 1000, 4)),
+            nuts(500, 1000, 4), picture="means"),
         # One latent for each example.
         row("iris-species", "iris", EXACT, svi("SVI, categorical", "categorical", **SCORE), split="test"),
         row("casino", "casino", EXACT, svi("SVI, mean-field", **SCORE), metrics=WITHOUT_C2ST),
