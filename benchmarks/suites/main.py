@@ -11,7 +11,7 @@ from benchmarks.suites.posterior import EXACT, avb, nuts, svi
 __all__ = ["SUITE"]
 
 SHORT: dict[str, Any] = {"steps": 1500, "lr": 0.03, "particles": 4}
-SCORE: dict[str, Any] = {"elbo": "score", "particles": 16, "steps": 1000, "lr": 0.02}
+SCORE: dict[str, Any] = {"elbo": "score", "particles": 16, "steps": 600, "lr": 0.03}
 AMORTISED: dict[str, Any] = {"epochs": 100, "batch_size": 64, "lr": 3e-3}
 
 SUITE = Suite(
@@ -21,15 +21,15 @@ SUITE = Suite(
     (
         # The longest cells first, so that no core waits for them at the end.
         density.row("digits", "gan", "GAN", "GAN", {"hidden": [128, 128], "dropout": 0.3}, 1,
-                    {"ais_chains": 8, "ais_steps": 150, "ais_examples": 100}, steps=2000, batch_size=100, lr=1e-3),
+                    {"ais_chains": 8, "ais_steps": 100, "ais_examples": 50}, steps=2000, batch_size=100, lr=1e-3),
         posterior.row("vae-digits", "digits-binary", EXACT, svi("SVI, diagonal", **AMORTISED),
                       svi("SVI, full rank", program={"guide_family": "full"}, **AMORTISED),
-                      svi("SVI, flow", program={"guide_family": "iaf"}, **AMORTISED), avb(steps=1000),
+                      svi("SVI, flow", program={"guide_family": "iaf"}, **AMORTISED), avb(steps=800),
                       split="test", seeds=1, options={"epochs": 60}),
         posterior.row("banana", "banana", EXACT, svi("SVI, own guide", **SHORT), avb(steps=1500), seeds=1),
         posterior.row("eight-schools", "eight_schools", EXACT, svi("SVI, own guide", **SHORT),
                       svi("SVI, mean-field", "normal", **SHORT), svi("SVI, full rank", "multivariate_normal", **SHORT),
-                      nuts(200, 250, 2), seeds=1, classifier="quadratic"),
+                      nuts(150, 250, 2), seeds=1, classifier="quadratic"),
         posterior.row("diabetes", "diabetes", EXACT, svi("SVI, mean-field", "normal", **SHORT),
                       svi("SVI, full rank", "multivariate_normal", **SHORT), classifier="quadratic"),
         posterior.row("coin", "coin", EXACT, svi("SVI, own guide", **SHORT), svi("SVI, mean-field", "normal", **SHORT),
