@@ -24,7 +24,7 @@ SUITE = Suite(
                     {"ais_chains": 8, "ais_steps": 100, "ais_examples": 50}, steps=2000, batch_size=100, lr=1e-3),
         posterior.row("vae-digits", "digits-binary", EXACT, svi("SVI, diagonal", **AMORTISED),
                       svi("SVI, full rank", program={"guide_family": "full"}, **AMORTISED),
-                      svi("SVI, flow", program={"guide_family": "iaf"}, **AMORTISED), avb(steps=800),
+                      svi("SVI, flow", program={"guide_family": "iaf"}, **AMORTISED), avb(steps=1000, batch_size=64),
                       split="test", seeds=1, options={"epochs": 60}),
         posterior.row("banana", "banana", EXACT, svi("SVI, own guide", **SHORT), avb(steps=1500), seeds=1),
         posterior.row("eight-schools", "eight_schools", EXACT, svi("SVI, own guide", **SHORT),
