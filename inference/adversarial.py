@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import pyro
 import torch
 from torch import Tensor
 
-from inference.games import GAMES, GANGame, Game, Minimax, NonSaturating
+from inference.games import GAMES, Game, GANGame, Minimax, NonSaturating
 from inference.guides import build_guide
 from inference.implicit_guide import ImplicitGuide, Piece, RatioCritic, estimated_log_prob, unsuitable
 from inference.loop import Loop, Schedule
@@ -54,7 +55,8 @@ class AVB(Method):
         critic_hidden: Of the critic's.
         extra_noise: Noise inputs of the guide beyond one for each latent dimension.
         adaptive_contrast: False compares with a fixed Gaussian instead.
-        moments: See `RatioCritic`.
+        moments: Noise vectors behind the moments of that Gaussian; None is 512 for global latents, and for local ones
+            8,192 over the points of a step, but 32 to 512 for each.
         particles: Draws of each latent a step; None spreads 256 over the batch.
         critic_steps: Critic steps to each step of the guide.
         lr: Adam's learning rate for guide and program, with cosine decay to zero.
@@ -72,8 +74,8 @@ class AVB(Method):
     adaptive_contrast: bool = True
     moments: int | None = None
     particles: int | None = None
-    critic_steps: int = 3
-    lr: float = 1e-3
+    critic_steps: int = 2
+    lr: float = 2e-3
     critic_lr: float = 4e-3
     anneal: float = 0.5
     train_program: bool = True
@@ -101,16 +103,19 @@ class AVB(Method):
         spec = {"kind": "implicit", "options": {"hidden": list(self.hidden), "extra_noise": self.extra_noise}}
         guide = build_guide(spec, program, run.train)
         assert isinstance(guide, ImplicitGuide)
-        critic = RatioCritic(guide, self.critic_hidden, self.adaptive_contrast, self.moments)
         parameters = list(guide.parameters())
         if self.train_program:
             parameters += [p for p in program.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, self.lr, (0.5, 0.999))
-        critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr, (0.5, 0.999))
         schedule = Schedule(self.steps, self.epochs, self.batch_size)
         size = run.train.size
         total = schedule.total_steps(size)
-        particles = self.particles or max(1, 256 // (min(self.batch_size, size) if "local" in guide.blocks else 1))
+        rows = min(self.batch_size, size) if "local" in guide.blocks else 1
+        particles = self.particles or max(1, 256 // rows)
+        points = rows * particles if len(guide.blocks) == 2 else rows
+        moments = {"global": self.moments or 512, "local": self.moments or min(max(8192 // points, 32), 512)}
+        critic = RatioCritic(guide, moments, self.critic_hidden, self.adaptive_contrast)
+        optimizer = torch.optim.Adam(parameters, self.lr, (0.5, 0.999))
+        critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr, (0.5, 0.999))
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
         critic_decay = torch.optim.lr_scheduler.CosineAnnealingLR(critic_optimizer, total, 0.1 * self.critic_lr)
         state: dict[str, Any] = {
@@ -162,16 +167,21 @@ def compared(guide: ImplicitGuide, critic: RatioCritic, particles: int, batch: D
 
 def contrast_loss(critic: RatioCritic, pieces: Sequence[Piece]) -> Tensor:
     """The critic's loss, (): the minimax game between whitened draws of the guide and standard normal ones."""
-    game = Minimax()
     losses = [
-        game.critic_loss(lambda u, p=piece: critic(p.kind, u, p.h), piece.u, torch.randn_like(piece.u))
+        Minimax().critic_loss(partial(critic, piece.kind, h=piece.h), piece.u, torch.randn_like(piece.u))
         for piece in pieces
     ]
     return torch.stack(losses).sum()
 
 
 def annealed_loss(
-    program: Program, guide: ImplicitGuide, critic: RatioCritic, particles: int, batch: Data, size: int, beta: float = 1.0
+    program: Program,
+    guide: ImplicitGuide,
+    critic: RatioCritic,
+    particles: int,
+    batch: Data,
+    size: int,
+    beta: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """(loss (), estimated ELBO ()), both per example of the full data.
 

@@ -38,16 +38,18 @@ class Piece:
 
 
 class Block(nn.Module):
-    """A conditional sampler of all global, or all local, latents side by side: u = loc + scale (A [e, h] + net([e, h])).
+    """A conditional sampler of all global, or all local, latents side by side.
 
-    e is standard normal noise. `loc` and `scale` are the prior's median and half its 68% interval, and at the start
-    u = loc + scale e: as wide as the prior.
+    u = loc + scale (A [e, h] + net([e, h])), with features h and standard normal noise e. `loc` and `scale` are the
+    prior's median and half its 68% interval, and at the start u = loc + scale e: as wide as the prior.
     """
 
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, sites: Mapping[str, Site], prior: Tensor, features: int, hidden: Sequence[int], extra_noise: int):
+    def __init__(
+        self, sites: Mapping[str, Site], prior: Tensor, features: int, hidden: Sequence[int], extra_noise: int
+    ):
         super().__init__()
         self.coordinates = Coordinates(sites, 1, tied=False)
         self.features, self.dim = features, self.coordinates.size
@@ -165,7 +167,7 @@ class ImplicitGuide(nn.Module):
 
 @dataclass(frozen=True)
 class Contrast:
-    """A Gaussian near a block of the guide, N(loc, tril tril'): loc (U, D) or (S, U, D). The critic compares with it."""
+    """The Gaussian N(loc, tril tril') with which a critic compares a block of the guide; loc (U, D) or (S, U, D)."""
 
     loc: Tensor
     tril: Tensor
@@ -184,36 +186,40 @@ class Contrast:
 class RatioCritic(nn.Module):
     """Estimates log q(u | h) of an implicit guide as log r(u | h) + T(h, w), a Gaussian and a learned log ratio.
 
-    r has the guide's own moments given h, taken from its draws (adaptive contrast), so that T sees whitened values w and
-    has only the guide's departure from a Gaussian to learn. Mescheder et al. match variances; here covariances are
-    matched too, shrunk towards the diagonal by D / (D + draws). Any r is valid.
+    r has the guide's own moments given h (adaptive contrast), so that T sees whitened values w and has only the guide's
+    departure from a Gaussian to learn. Mescheder et al. match variances; here covariances are matched too, shrunk
+    towards the diagonal by D / (D + moments). Any r is valid, as long as T meets the same one every time: the moments
+    are those of the guide at a fixed set of noise vectors, because fresh ones would blur what T sees.
 
     Args:
         guide: The guide.
         hidden: Units of each hidden layer of T.
         adaptive: False takes the Gaussian that the guide starts from, for all h: with a standard normal prior this is
             the prior, and T the log ratio log q(z | x) / p(z) of the paper's plain version.
-        moments: Draws behind the moments; None is 256 for global latents, 32 for each example's own.
+        moments: Number of noise vectors behind the moments, by block.
     """
 
     def __init__(
-        self, guide: ImplicitGuide, hidden: Sequence[int] = (64, 64), adaptive: bool = True, moments: int | None = None
+        self, guide: ImplicitGuide, moments: Mapping[str, int], hidden: Sequence[int] = (64, 64), adaptive: bool = True
     ):
         super().__init__()
         self.adaptive = adaptive
-        self.moments = {kind: moments or (256 if kind == "global" else 32) for kind in guide.blocks}
         self.nets = nn.ModuleDict(
-            {kind: mlp(guide.block(kind).dim + guide.block(kind).features, hidden, 1, "leaky_relu") for kind in guide.blocks}
+            {kind: mlp(guide.block(kind).dim + guide.block(kind).features, hidden, 1, "silu") for kind in guide.blocks}
         )
+        for kind in guide.blocks:
+            self.register_buffer(f"{kind}_noise", torch.randn(moments[kind], guide.block(kind).noise))
         self.to(guide.feature_loc)
 
-    def contrast(self, guide: ImplicitGuide, kind: str, h: Tensor, moments: int | None = None) -> Contrast:
-        """The Gaussian r( . | h), differentiable in the guide."""
+    @torch.no_grad()
+    def contrast(self, guide: ImplicitGuide, kind: str, h: Tensor) -> Contrast:
+        """The Gaussian r( . | h); a constant, since with its gradient the guide would play to the moments' noise."""
         block = guide.block(kind)
         if not self.adaptive:
             return Contrast(block.loc, torch.diag(block.scale))
-        n = moments or self.moments[kind]
-        u = block(torch.randn(n, *h.shape[:-1], block.noise, dtype=h.dtype, device=h.device), h)
+        noise = self.get_buffer(f"{kind}_noise")
+        n = len(noise)
+        u = block(noise.reshape(n, *(1 for _ in h.shape[:-1]), block.noise), h)
         loc = u.mean(0)
         centred = u - loc
         covariance = torch.einsum("n...i,n...j->...ij", centred, centred) / n
@@ -225,9 +231,9 @@ class RatioCritic(nn.Module):
         """T: estimates log q(u | h) - log r(u | h), (S, U)."""
         return self.nets[kind](_side_by_side(whitened, h)).squeeze(-1)
 
-    def log_density(self, guide: ImplicitGuide, piece: Piece, moments: int | None = None) -> Tensor:
+    def log_density(self, guide: ImplicitGuide, piece: Piece) -> Tensor:
         """The estimate of log q(u | h), (S, U)."""
-        r = self.contrast(guide, piece.kind, piece.h, moments)
+        r = self.contrast(guide, piece.kind, piece.h)
         whitened = r.whiten(piece.u)
         return r.log_prob(whitened) + self(piece.kind, whitened, piece.h)
 
@@ -239,7 +245,6 @@ def estimated_log_prob(
     values: Mapping[str, Tensor],
     x: Tensor,
     context: Tensor | None = None,
-    moments: int = 1024,
 ) -> LogDensity:
     """The critic's estimate of log q(latents | x) at given values (S, B or 1, *event): neither exact nor a bound.
 
@@ -254,7 +259,7 @@ def estimated_log_prob(
         u = units.pack({name: values[name] for name in units.sites})
         log_det = units.total(units.unpack(u)[1])
         piece = Piece(kind, guide.given(kind, x, context, above), u)
-        parts[kind] = critic.log_density(guide, piece, moments) - log_det
+        parts[kind] = critic.log_density(guide, piece) - log_det
         above = u if kind == "global" else above
     return LogDensity(parts["local"].expand(n, len(x)), parts["global"].expand(n, 1)[:, 0], "global" in guide.blocks)
 
@@ -269,7 +274,7 @@ def unsuitable(program: Program) -> str | None:
     finite = (type(constraints.boolean), constraints.integer_interval)
     for name, site in sites.items():
         if site.is_discrete and (site.is_global or len(site.event_shape) > 0 or not isinstance(site.support, finite)):
-            return f"the discrete latent site {name!r} cannot be summed out (only local ones with finitely many values can)"
+            return f"the discrete latent site {name!r} cannot be summed out: it is not local with finitely many values"
     return None
 
 

@@ -72,7 +72,7 @@ def test_output_follows_the_support(support: str, inside: constraints.Constraint
 
 
 def test_unknown_support_and_data_outside_it(small: GAN) -> None:
-    with pytest.raises(OptionError, match="'unit'.*'real'.*'pixels'"):
+    with pytest.raises(OptionError, match=r"'unit'.*'real'.*'pixels'"):
         GAN(support="pixels")
     with pytest.raises(SupportError):
         small.check(torch.full((2, 3, 2), 255.0))

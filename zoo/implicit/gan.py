@@ -95,7 +95,7 @@ class GAN(ImplicitProgram):
 
 
 class Maxout(nn.Module):
-    """Linear layers side by side of which each unit takes the largest (Goodfellow et al. 2013); (..., i) -> (..., o)."""
+    """Each unit is the largest of several linear pieces (Goodfellow et al. 2013); (..., inputs) -> (..., outputs)."""
 
     def __init__(self, inputs: int, outputs: int, pieces: int):
         super().__init__()
