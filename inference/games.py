@@ -147,7 +147,7 @@ class GANGame(Method):
     game: str | Game = "non-saturating"
     critic: nn.Module | None = None
     critic_steps: int = 1
-    lr: float = 2e-4
+    lr: float = 1e-3
     critic_lr: float | None = None
     betas: Sequence[float] = (0.5, 0.999)
     decay: str = "cosine"

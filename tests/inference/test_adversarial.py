@@ -126,7 +126,7 @@ def test_diversity() -> None:
 
 # The GAN game
 
-GAUSSIAN = {"lr": 2e-3, "steps": 1000, "initialise": False}
+GAUSSIAN = {"lr": 2e-3, "critic_steps": 3, "steps": 800, "batch_size": 256, "initialise": False}
 
 
 def gaussian_data() -> Tensor:
@@ -144,13 +144,13 @@ def test_gan_learns_the_moments_of_a_gaussian(game: str) -> None:
     x, program = gaussian_data(), gaussian_gan()
     found = fit(program, x, "gan", game=game, **GAUSSIAN)
     samples = program.generate(20_000)
-    # Not a Monte Carlo error but where the game comes to rest: over six runs the means (off by up to 2 before) ended
-    # within 0.04, the entries of the covariance (off by up to 1) within 0.25.
+    # Not a Monte Carlo error but where the game comes to rest: over eight runs (four seeds, both games) the means,
+    # off by 2 before, ended within 0.03, the entries of the covariance, off by 1 before, within 0.16.
     assert float((samples.mean(0) - x.mean(0)).abs().max()) < 0.1
-    assert float((torch.cov(samples.T) - torch.cov(x.T)).abs().max()) < 0.35
+    assert float((torch.cov(samples.T) - torch.cov(x.T)).abs().max()) < 0.25
     assert not found.info["collapsed"]
     assert not found.info["saturated"]
-    assert found.gradient_evaluations == 2 * GAUSSIAN["steps"]
+    assert found.gradient_evaluations == 4 * GAUSSIAN["steps"]
     assert {"loss", "critic_loss", "real_logit", "fake_logit", "critic_accuracy", "diversity"} <= set(
         found.history.metrics
     )
@@ -321,11 +321,11 @@ def test_avb_finds_a_conjugate_global_posterior() -> None:
     found = fit(program, x, "avb", steps=500)
     mu = found.draw(20_000, x)["mu"]
     assert mu.shape == (20_000,)
-    # Training error, not Monte Carlo error (0.007): four times the largest seen over five seeds.
-    assert abs(float((mu.mean() - exact.mean) / exact.stddev)) < 0.1
-    assert abs(float(mu.std() / exact.stddev) - 1) < 0.1
-    # The estimated ELBO is no bound but near the evidence, which it would equal.
-    assert abs(-found.history.last("loss") * len(x) - float(program.log_evidence(x))) < 0.1
+    # Training error, on top of the Monte Carlo error of 0.007: over five seeds at most 0.02 and 0.024.
+    assert abs(float((mu.mean() - exact.mean) / exact.stddev)) < 0.05
+    assert abs(float(mu.std() / exact.stddev) - 1) < 0.05
+    # The estimated ELBO is no bound but near the evidence, which it would equal: over five seeds within 0.001 nats.
+    assert abs(-found.history.last("loss") * len(x) - float(program.log_evidence(x))) < 0.01
 
 
 def test_avb_maps_to_the_support() -> None:
@@ -333,8 +333,8 @@ def test_avb_maps_to_the_support() -> None:
     rate = fit(Rate(), x, "avb", steps=500).draw(20_000, x)["rate"]
     exact = dist.Gamma(22.0, 1 + x.sum())
     assert bool((rate > 0).all())
-    assert abs(float((rate.mean() - exact.mean) / exact.stddev)) < 0.1
-    assert abs(float(rate.std() / exact.stddev) - 1) < 0.1
+    assert abs(float((rate.mean() - exact.mean) / exact.stddev)) < 0.05
+    assert abs(float(rate.std() / exact.stddev) - 1) < 0.05
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,14 @@ def small() -> GAN:
     return GAN(event_shape=[3, 2], latent_dim=4, hidden=[16], critic_hidden=[8])
 
 
+@pytest.mark.parametrize("name", GAN.presets)
+def test_presets_build_and_fit(name: str) -> None:
+    preset = GAN.presets[name]
+    program, x = GAN(**preset.program), torch.rand(10, 8, 8)
+    found = fit(program, x, preset.method, **{**preset.fit, "steps": 1, "epochs": None})
+    assert found.program.generate(2).shape == (2, 8, 8)
+
+
 def test_contract(small: GAN) -> None:
     check_program(small)
 

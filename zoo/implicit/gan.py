@@ -50,7 +50,7 @@ class GAN(ImplicitProgram):
         ),
         "paper": Preset(
             {"latent_dim": 100, "hidden": [1200, 1200], "critic_hidden": [240, 240]}, "gan",
-            {"epochs": 200, "batch_size": 100},
+            {"epochs": 200, "batch_size": 100, "lr": 2e-4},
         ),
     }  # fmt: skip
 
