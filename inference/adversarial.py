@@ -44,8 +44,8 @@ class AVB(Method):
 
     Steps of the critic, which tells the guide's draws from those of a Gaussian with the same moments (see
     `RatioCritic`), take turns with reparameterised steps of guide and program. The gradient is right for a perfect
-    critic, because E_q[d log q] = 0; with a real one it is biased, and the ELBO reported is an estimate that is usually
-    too high, *not a bound*. `Outcome.modules["critic"]` is the critic, `estimated_log_prob` its estimate of log q.
+    critic, because E_q[d log q] = 0; with a real one it is biased, and the ELBO reported is an estimate, *not a
+    bound*. `Outcome.modules["critic"]` is the critic, `estimated_log_prob` its estimate of log q.
 
     The target moves from the Gaussian that the guide starts from, as wide as the prior, to the posterior: without this
     the guide falls into one mode and stays there.

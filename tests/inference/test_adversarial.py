@@ -232,6 +232,44 @@ def test_a_killed_game_resumes_to_the_same_numbers(tmp_path, monkeypatch) -> Non
         assert torch.equal(a, b)
 
 
+class Shifted(ImplicitProgram):
+    """x = a + b context + z, and a critic that sees the context."""
+
+    event_shape = torch.Size([1])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(1, 1)
+
+    def example_context(self, n: int) -> Tensor:
+        return torch.randn(n, 1)
+
+    def model(self, x=None, context=None, size=None):
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            return pyro.sample("x", Implicit(self.line(context) + z, 1), obs=x)
+
+    def critic(self) -> nn.Module:
+        class Critic(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = nn.Sequential(nn.Linear(2, 32), nn.LeakyReLU(), nn.Linear(32, 1))
+
+            def forward(self, x: Tensor, context: Tensor) -> Tensor:
+                return self.net(torch.cat([x, context], -1))[..., 0]
+
+        return Critic()
+
+
+def test_a_conditional_generator_learns_from_a_critic_that_sees_the_context() -> None:
+    context = torch.randn(2000, 1)
+    program = Shifted()
+    fit(program, (1 + 2 * context + torch.randn(2000, 1), context), "gan", steps=800, lr=1e-2, batch_size=256)
+    # Without the context the slope would not be identified. The least-squares error is 0.02; the game's is larger.
+    assert abs(program.line.weight.item() - 2) < 0.15
+    assert abs(program.line.bias.item() - 1) < 0.15
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
