@@ -257,7 +257,7 @@ class Implicit(dist.TorchDistribution):
         raise ImplicitDensityError(
             "An implicit site has samples but no density. Use an adversarial estimator: method 'gan' to fit an "
             "implicit model, method 'avb' for an implicit guide, and the sample-based scores (MMD, C2ST, Parzen, "
-            "AIS on a decoder) to judge it."
+            "AIS under an observation noise) to judge it."
         )
 
 
