@@ -912,3 +912,12 @@ def test_every_reader_of_user_files_has_its_ending_in_the_help():
 def test_the_page_on_data_names_every_data_set():
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     assert [name for name in (*REGISTRY, *reference.POSTERIORS) if f"`{name}`" not in page] == []
+
+
+def test_a_binarised_file_carries_a_name_that_loads_it_again(tmp_path):
+    np.save(tmp_path / "grey.npy", np.random.default_rng(0).random((40, 5)))
+    for how in ("threshold", "stochastic"):
+        first = datasets.load(tmp_path / "grey.npy", binarise=how)
+        again = datasets.load(first.name)
+        assert again.name == first.name
+        assert torch.equal(first.train.x, again.train.x)

@@ -23,7 +23,8 @@ def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -
         name_or_file: One of `names()`; or a path: `.npz` (arrays train, valid, test and optionally train_context, ...;
             or one array, split 80/10/10), `.npy`, `.csv` (numbers, optionally a header row) or a folder of images.
         binarise: 'threshold' or 'stochastic' (drawn once, with a fixed seed) for data in [0, 1]; binary data stay as
-            they are. None leaves all data as they are. 'NAME-binary' and 'NAME-stochastic' are short for it.
+            they are. None leaves all data as they are. 'NAME-binary' and 'NAME-stochastic' are short for it, also after
+            the path of a file.
 
     Shapes: x is (N, *card.shape) in every split, of torch's default dtype.
 
@@ -35,15 +36,13 @@ def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -
     if isinstance(name_or_file, os.PathLike):  # a Path is never a name
         return _binarised(files.load(Path(name_or_file)), binarise)
     base, how = _parse(name_or_file)
+    if how and binarise and how != binarise:
+        raise OptionError(f"{name_or_file!r} is binarised by {how}, but binarise is {binarise!r}; give one of them.")
     if base in REGISTRY:
-        if how and binarise and how != binarise:
-            raise OptionError(
-                f"{name_or_file!r} is binarised by {how}, but binarise is {binarise!r}; give one of them."
-            )
         entry = REGISTRY[base]
         return _binarised(entry.read().dataset(entry.card), how or binarise)
-    if files.is_path(name_or_file):
-        return _binarised(files.load(Path(name_or_file)), binarise)
+    if files.is_path(base):
+        return _binarised(files.load(Path(base)), how or binarise)
     raise UnknownNameError("data set", name_or_file, names())
 
 
@@ -75,6 +74,8 @@ def _parse(name: str) -> tuple[str, str | None]:
     """'digits-binary' -> ('digits', 'threshold'); other names as they are."""
     for suffix, how in SUFFIXES.items():
         base = name.removesuffix(suffix)
+        if base != name and Path(base).exists() and not Path(name).exists():
+            return base, how  # a file of your own, under the name that its binarised form carries
         if base != name and base in REGISTRY:
             support = REGISTRY[base].card.support
             if support != "unit":
