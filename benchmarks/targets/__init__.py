@@ -2,7 +2,7 @@
 
 from benchmarks import targets
 target = targets.load("eight-schools")
-target.log_evidence, target.mean["mu"], target.draw(1000)["theta"]
+target.log_evidence, target.mean["mu"], target.draw(1000)["eta"]
 targets.export("truth")          # JSON and npz files, which need nothing of this project to be read
 """
 
