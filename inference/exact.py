@@ -102,12 +102,44 @@ def _prior_box(
     u = at.pack(
         {name: trace.nodes[name]["value"].expand(draws, at.units, *s.event_shape) for name, s in at.sites.items()}
     )
-    return _bounds(u, _log_density(program, at, u, x, context))
+    lo, hi = _bounds(u, _log_density(program, at, u, x, context))
+    # One draw alone may be plausible; a box needs a width.
+    return lo - 0.1 * u.std(0), hi + 0.1 * u.std(0)
+
+
+def _find_box(program: Program, at: Coordinates, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The box (U, d) that holds all of each unit's posterior and little more.
+
+    A coarse lattice grows where density reaches an edge, and else closes in, until what is not negligible lies inside
+    and spans enough cells to be seen.
+
+    Raises: CapabilityError when a posterior is not found; a box that missed it would be a silent wrong evidence.
+    """
+    lo, hi = _prior_box(program, at, x, context)
+    coarse, stride = 200 if at.size == 1 else 32, (hi - lo) / 2
+    for _ in range(60):
+        u, cell = _lattice(lo, hi, coarse)
+        inner_lo, inner_hi = _bounds(u, _log_density(program, at, u, x, context))
+        below, above = inner_lo < lo + cell, inner_hi > hi - cell
+        seen = inner_hi - inner_lo > 6 * cell
+        if bool((~below & ~above & seen).all()):
+            return inner_lo - cell, inner_hi + cell
+        if not bool(torch.isfinite(inner_lo).all()):
+            break  # no point of a lattice has any density
+        # What is only a glimpse at an edge lies elsewhere: walk there, no slower than at first.
+        step = torch.where(seen, (hi - lo) / 2, torch.maximum((hi - lo) / 2, stride))
+        lo = torch.where(below, inner_lo - step, inner_lo - 2 * cell)
+        hi = torch.where(above, inner_hi + step, inner_hi + 2 * cell)
+    missed = int((below | above | ~seen).any(-1).sum())
+    raise CapabilityError(
+        f"The grid did not find where the posterior of {missed} of {at.units} unit(s) of {type(program).__name__} "
+        "lies: it may be too narrow, or improper. Give the box yourself (limits=(low, high)), or work in float64."
+    )
 
 
 def _bounds(u: Tensor, log_density: Tensor) -> tuple[Tensor, Tensor]:
     """Smallest box around the points whose density is not negligible."""
-    keep = (log_density > log_density.amax(0) - NEGLIGIBLE)[..., None]
+    keep = (log_density >= log_density.amax(0) - NEGLIGIBLE)[..., None]  # the mode itself, whatever the rounding
     inf = u.new_full((), math.inf)
     return torch.where(keep, u, inf).amin(0), torch.where(keep, u, -inf).amax(0)
 
@@ -141,7 +173,7 @@ def grid_posterior(
         points: Grid points per dimension; None means 400 in one dimension and 80 in two.
         limits: The box in unconstrained coordinates, for all dimensions; None finds it.
 
-    Raises: CapabilityError for more than two dimensions.
+    Raises: CapabilityError for more than two dimensions, or when the box is not found.
     """
     at = _coordinates(program, x)
     points = points or (400 if at.size == 1 else 80)
@@ -150,16 +182,7 @@ def grid_posterior(
     if limits is not None:
         lo, hi = (x.new_full((at.units, at.size), limit) for limit in limits)
     else:
-        lo, hi = _prior_box(program, at, x, context)
-        coarse = 200 if at.size == 1 else 32
-        for _ in range(10):
-            margin = 0.15 * (hi - lo).clamp_min(1e-8)
-            u, cell = _lattice(lo - margin, hi + margin, coarse)
-            inner_lo, inner_hi = _bounds(u, _log_density(program, at, u, x, context))
-            moved = torch.maximum((inner_lo - cell - lo).abs(), (inner_hi + cell - hi).abs())
-            lo, hi = inner_lo - cell, inner_hi + cell
-            if bool((moved < 3 * cell).all()):
-                break
+        lo, hi = _find_box(program, at, x, context)
     u, cell = _lattice(lo, hi, points)
     log_density = _log_density(program, at, u, x, context)
     log_cell = cell.log().sum(-1)

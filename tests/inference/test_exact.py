@@ -65,6 +65,44 @@ def test_grid_evidence_and_moments_equal_ppca(latent_dim):
     torch.testing.assert_close(grid.sd, sd, atol=1e-6, rtol=1e-6)
 
 
+def far_ppca(scale: float, distance: float) -> tuple[PPCA, torch.Tensor]:
+    program, _ = ppca(2)
+    with torch.no_grad():
+        program.scale = torch.tensor(scale)
+    return program, (torch.randn(5, 2) + distance) @ program.weight.T + scale * torch.randn(5, 5)
+
+
+@pytest.mark.parametrize(("scale", "distance"), [(1e-3, 0.0), (1e-2, 0.0), (1.0, 0.0), (0.1, 3.0), (1.0, 8.0)])
+def test_grid_finds_posteriors_that_are_narrow_or_far_from_the_prior(scale, distance):
+    """No prior draw comes near; a box that missed them gave minus infinity, or worse, a finite wrong number.
+
+    The closed form itself rounds at eps |x|^2 / scale^2, about 1e-8 here.
+    """
+    program, x = far_ppca(scale, distance)
+    evidence = grid_posterior(program, x).log_evidence
+    torch.testing.assert_close(evidence, program.log_prob(x), atol=1e-6, rtol=1e-9)
+
+
+def test_grid_is_right_or_refuses_where_it_is_both_narrow_and_far():
+    program, x = far_ppca(1e-3, 8.0)
+    try:
+        evidence = grid_posterior(program, x).log_evidence
+    except CapabilityError:
+        evidence = program.log_prob(x)  # refused: nothing wrong was said
+    torch.testing.assert_close(evidence, program.log_prob(x), atol=1e-6, rtol=1e-9)
+
+
+def test_grid_refuses_what_it_cannot_find():
+    class Needle(Program):
+        def model(self, x=None, context=None, size=None):
+            with self.plate(x, context, size):
+                z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+                return pyro.sample("x", dist.Normal(z, 1e-17), obs=x)
+
+    with pytest.raises(CapabilityError, match=r"did not find.*limits"):
+        grid_posterior(Needle(), torch.ones(2))
+
+
 def test_grid_handles_a_constrained_global_latent():
     x = torch.tensor([3.0, 0.0, 2.0, 5.0])
     a, b, n, total = 2.0, 0.5, len(x), float(x.sum())
