@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
@@ -32,17 +34,10 @@ class AmortisedCategorical(nn.Module):
         base = getattr(self.site.support, "base_constraint", self.site.support)
         self.shape = (*self.site.event_shape, int(base.upper_bound) + 1)
         self.plate = program.plate
-        self.net = mlp(program.event_shape.numel(), [hidden], _numel(self.shape), "tanh")
+        self.net = mlp(program.event_shape.numel(), [hidden], math.prod(self.shape), "tanh")
 
     def forward(self, x: Tensor, context: Tensor | None = None, size: int | None = None) -> None:
         """Samples the site."""
         logits = self.net(x.flatten(1)).unflatten(-1, self.shape)
         with self.plate(x, context, size):
             pyro.sample(self.site.name, dist.Categorical(logits=logits).to_event(len(self.shape) - 1))
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
