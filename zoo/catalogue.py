@@ -37,6 +37,7 @@ BUILTIN: dict[str, str] = {
     "dirichlet-categorical": "zoo.bayes.dirichlet_categorical:DirichletCategorical",
     "normal": "zoo.bayes.normal:NormalUnknown",
     "linear-regression": "zoo.bayes.regression:BayesianLinearRegression",
+    "logistic-regression": "zoo.bayes.logistic:LogisticRegression",
     "eight-schools": "zoo.bayes.eight_schools:EightSchools",
     "banana": "zoo.bayes.banana:Banana",
     "two-modes": "zoo.bayes.two_modes:TwoModes",

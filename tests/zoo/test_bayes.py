@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import integrate
 from scipy.stats import kstest
+from sklearn.linear_model import LogisticRegression as SklearnLogistic
 from torch import Tensor
 from torch.distributions import Beta, Dirichlet, kl_divergence
 
@@ -22,6 +23,7 @@ from zoo.bayes.banana import Banana
 from zoo.bayes.coin import BetaBernoulli
 from zoo.bayes.dirichlet_categorical import DirichletCategorical
 from zoo.bayes.eight_schools import EightSchools, TauPosterior
+from zoo.bayes.logistic import LogisticRegression
 from zoo.bayes.normal import NormalUnknown
 from zoo.bayes.regression import BayesianLinearRegression
 from zoo.bayes.two_modes import TwoModes
@@ -36,12 +38,13 @@ PROGRAMS = {
     "normal": NormalUnknown,
     "normal3": lambda: NormalUnknown([3], prior_mean=1.0),
     "regression": lambda: BayesianLinearRegression(3),
+    "logistic": lambda: LogisticRegression(3),
     "schools": lambda: EightSchools(centered=False),
     "schools-centered": lambda: EightSchools(centered=True),
     "banana": Banana,
     "two-modes": TwoModes,
 }
-CONJUGATE = [name for name in PROGRAMS if name not in ("banana", "two-modes")]
+CONJUGATE = [name for name in PROGRAMS if name not in ("banana", "two-modes", "logistic")]
 
 
 @pytest.mark.parametrize("check", list(checks()), ids=lambda check: check.__name__)
@@ -248,7 +251,37 @@ def test_own_guides_contain_the_conjugate_posteriors():
         assert float(kl_divergence(q, p)) < 1e-2
 
 
+def test_logistic_joint_is_the_formula():
+    program = LogisticRegression(2, prior_scale=1.5, bias_scale=3.0)
+    context, x = torch.randn(7, 2), torch.tensor([1.0, 0, 0, 1, 1, 0, 1])
+    w, b = torch.randn(4, 1, 2), torch.randn(4, 1)
+    want = []
+    for i in range(4):
+        logits = context @ w[i, 0] + b[i]
+        likelihood = (x * logits - logits.exp().log1p()).sum()
+        prior = -((w[i] / 1.5) ** 2).sum() / 2 - (b[i] / 3.0) ** 2 / 2 - 1.5 * math.log(2 * math.pi)
+        want.append(likelihood + prior.squeeze() - 2 * math.log(1.5) - math.log(3.0))
+    got = log_joint(program, {"w": w, "b": b}, x, context).total
+    torch.testing.assert_close(got, torch.stack(want))
+
+
+def test_logistic_mode_is_that_of_scikit_learn():
+    data = datasets.load("breast-cancer").train
+    program = LogisticRegression(30, prior_scale=0.5, bias_scale=30.0)
+    found = fit(program, data, "svi", guide="delta", steps=1500, lr=0.2, batch_size=1000, device="cpu")
+    mode = found.guide.median()
+    # The penalty |w|^2 / (2 C) is the log prior of scale sqrt(C); scikit-learn leaves the intercept free,
+    # which at a scale of 30 moves it by less than 1e-4.
+    sklearn = SklearnLogistic(C=0.25, tol=1e-10, max_iter=1000).fit(data.context.numpy(), data.x.numpy())
+    torch.testing.assert_close(mode["w"].detach(), torch.from_numpy(sklearn.coef_[0]), rtol=0, atol=1e-3)
+    assert float(mode["b"]) == pytest.approx(float(sklearn.intercept_[0]), abs=1e-3)
+
+
 def test_options_and_data_are_checked():
+    with pytest.raises(OptionError, match="bias_scale must be positive"):
+        LogisticRegression(2, bias_scale=0.0)
+    with pytest.raises(ShapeError, match="needs features"):
+        LogisticRegression.for_data(torch.zeros(3))
     with pytest.raises(OptionError, match="noise_scale must be positive"):
         BayesianLinearRegression(2, noise_scale=0.0)
     with pytest.raises(OptionError, match="values must be at least 2"):

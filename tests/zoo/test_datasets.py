@@ -116,7 +116,7 @@ def test_a_loaded_name_loads_the_same_again():
         assert all(torch.equal(first.split(split).x, again.split(split).x) for split in SPLITS)
 
 
-@pytest.mark.parametrize("name", ["digits", "iris", "diabetes"])
+@pytest.mark.parametrize("name", ["digits", "iris", "diabetes", "breast-cancer"])
 def test_splits_share_no_row(name):
     dataset = datasets.load(name)
     rows = [

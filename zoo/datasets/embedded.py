@@ -10,7 +10,9 @@ from sklearn import datasets as sklearn_datasets
 
 from zoo.datasets.splits import SPLITS, Splits, split_rows, stratified_rows
 
-__all__ = ["blobs", "circles", "coin", "diabetes", "digits", "eight_schools", "iris", "moons", "ring", "same"]
+__all__ = [
+    "blobs", "breast_cancer", "circles", "coin", "diabetes", "digits", "eight_schools", "iris", "moons", "ring", "same",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 
@@ -40,6 +42,13 @@ def diabetes() -> Splits:
     rows = split_rows(len(target))
     design = np.column_stack([np.ones(len(target)), _standardise(covariates, rows["train"])])
     return Splits(_take(_standardise(target, rows["train"]), rows), _take(design, rows))
+
+
+def breast_cancer() -> Splits:
+    """Whether a tumour is benign (1) given thirty measurements of its cells, standardised."""
+    covariates, benign = sklearn_datasets.load_breast_cancer(return_X_y=True)
+    rows = stratified_rows(benign, held=57)
+    return Splits(_take(benign, rows), _take(_standardise(covariates, rows["train"]), rows))
 
 
 def eight_schools() -> Splits:

@@ -162,6 +162,19 @@ REGISTRY: dict[str, Entry] = _by_name(
         ),
         Entry(
             Card(
+                "breast-cancer",
+                "Whether a tumour is benign (x) given thirty measurements of its cells (context), standardised by the "
+                "training rows; split stratified by x with seed 0.",
+                (),
+                "binary",
+                _sizes(455, 57, 57),
+                f"{SKLEARN} (load_breast_cancer): Street, Wolberg and Mangasarian (1993), Wisconsin diagnostic",
+                UCI,
+            ),
+            embedded.breast_cancer,
+        ),
+        Entry(
+            Card(
                 "iris",
                 "Four measurements of flowers of three species, standardised by the training rows; split stratified by "
                 "species with seed 0.",

@@ -1,0 +1,83 @@
+r"""Bayesian logistic regression: no closed form, but a log-concave posterior, close to Gaussian in many rows.
+
+Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3; the guide's family: Jaakkola & Jordan, "Bayesian
+parameter estimation via variational methods", 2000.
+
+    w ~ N(0, prior_scale^2 I_D),   b ~ N(0, bias_scale^2),   x_i | w, b, c_i ~ Bernoulli(1 / (1 + exp(-w . c_i - b)))
+
+    w, b --> x_i <-- c_i      sites: w (D,) global; b () global; x () in {0, 1}; context c (D,)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroParam
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from zoo.errors import OptionError, ShapeError
+from zoo.program import Program
+
+__all__ = ["LogisticRegression"]
+
+
+class LogisticRegression(Program):
+    """Logistic regression of labels (x) on features (the context), with intercept; the guide is a mean-field Gaussian.
+
+    Args:
+        features: Number D of columns of the context; without a column of ones, the intercept is the site b.
+        prior_scale: Standard deviation of each weight beforehand.
+        bias_scale: Standard deviation of the intercept beforehand.
+    """
+
+    family = "bayes"
+    paper = "Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3"
+    dataset = "breast-cancer"
+    support = constraints.boolean
+    prior_scale: Tensor
+    bias_scale: Tensor
+
+    def __init__(self, features: int = 30, prior_scale: float = 1.0, bias_scale: float = 5.0):
+        super().__init__()
+        for name, value in (("features", features), ("prior_scale", prior_scale), ("bias_scale", bias_scale)):
+            if value <= 0:
+                raise OptionError(f"{name} must be positive, got {value}.")
+        self.register_buffer("prior_scale", torch.full((features,), float(prior_scale)))
+        self.register_buffer("bias_scale", torch.tensor(float(bias_scale)))
+        self.w_loc = nn.Parameter(torch.zeros(features))
+        self.w_scale = PyroParam(torch.full((features,), float(prior_scale)), constraint=constraints.positive)
+        self.b_loc = nn.Parameter(torch.tensor(0.0))
+        self.b_scale = PyroParam(torch.tensor(float(bias_scale)), constraint=constraints.positive)
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> LogisticRegression:
+        """As many weights as the context has columns."""
+        if context is None or context.ndim != 2:
+            shape = None if context is None else tuple(context.shape)
+            raise ShapeError(f"Logistic regression needs features (N, D) as context, got {shape}; pass (x, context).")
+        options.setdefault("features", context.shape[1])
+        return cls(**options)
+
+    def example_context(self, n: int) -> Tensor:
+        """Standard normal features (n, D)."""
+        return torch.randn(n, len(self.prior_scale)).to(self.prior_scale)
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """One vector of weights and one intercept for all rows."""
+        assert context is not None
+        w = pyro.sample("w", dist.Normal(torch.zeros_like(self.prior_scale), self.prior_scale).to_event(1))
+        b = pyro.sample("b", dist.Normal(torch.zeros_like(self.bias_scale), self.bias_scale))
+        # A matrix product, (S, 1, D) with particles: (S, B, D) is never stored.
+        rows = w.unsqueeze(-2) if w.ndim == 1 else w
+        logits = (rows @ context.mT).squeeze(-2) + b
+        with self.plate(x, context, size):
+            return pyro.sample("x", dist.Bernoulli(logits=logits), obs=x)
+
+    def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """q(w) q(b) = N(l, diag(s^2)) N(m, t^2)."""
+        pyro.sample("w", dist.Normal(self.w_loc, self.w_scale).to_event(1))
+        pyro.sample("b", dist.Normal(self.b_loc, self.b_scale))
