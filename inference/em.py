@@ -22,6 +22,9 @@ from zoo.program import ClosedFormEM, CoordinateAscent, ExactPosterior, Program
 
 __all__ = ["CAVI", "EM", "Penalised"]
 
+ROWS = 1024
+"""Rows at a time in the E-step of a program that does not say how many it wants (`e_step_rows`)."""
+
 
 @runtime_checkable
 class Penalised(Protocol):
@@ -66,15 +69,16 @@ class EM(_Ascent):
     Args:
         iterations, tolerance, restarts: See `_Ascent`.
         batch_size: Rows at a time in the E-step, whose statistics add up; it bounds memory and changes nothing else.
+            None is all of them for programs that divide them themselves (mixtures), else 1024.
     """
 
     name: ClassVar[str] = "em"
 
-    batch_size: int = 1024
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise OptionError(f"batch_size must be at least 1, got {self.batch_size}.")
 
     def why_not(self, program: Program) -> str | None:
@@ -87,13 +91,14 @@ class EM(_Ascent):
         assert isinstance(program, ClosedFormEM)
         # Statistics of the E-step at the current parameters, from the iteration before; None at a start or a resume.
         statistics: dict[str, Tensor] | None = None
+        rows = self.batch_size or getattr(program, "e_step_rows", ROWS) or run.train.size
 
         def sweep(fresh: bool) -> dict[str, float]:
             nonlocal statistics
             if fresh or statistics is None:
-                statistics = e_step(program, run.train, self.batch_size)[1]
+                statistics = e_step(program, run.train, rows)[1]
             program.m_step(statistics)
-            value, statistics = e_step(program, run.train, self.batch_size)
+            value, statistics = e_step(program, run.train, rows)
             metrics = {"loss": -value / run.train.size}
             if isinstance(program, Penalised):
                 metrics["penalised_loss"] = -(value + float(program.log_prior())) / run.train.size
@@ -135,12 +140,12 @@ class CAVI(_Ascent):
 
 def e_step(program: ClosedFormEM, data: Data, batch_size: int) -> tuple[float, dict[str, Tensor]]:
     """Log-likelihood of a data set and its expected statistics, summed over batches."""
-    value, statistics = 0.0, dict[str, Tensor]()
+    values, statistics = list[Tensor](), dict[str, Tensor]()
     for batch in data.batches(batch_size):
-        part, found = program.e_step(*batch)
-        value += float(part)
+        value, found = program.e_step(*batch)
+        values.append(value)
         statistics = {name: statistics[name] + found[name] for name in found} if statistics else dict(found)
-    return value, statistics
+    return float(torch.stack(values).cpu().double().sum()), statistics
 
 
 @dataclass

@@ -17,6 +17,7 @@ from inference.fit import Fit, fit, make_method
 from inference.loop import CHECKPOINT, Schedule
 from zoo import datasets
 from zoo.errors import DivergenceError, OptionError
+from zoo.latent.ppca import PPCA
 from zoo.mixtures.bayesian_gaussian import BayesianGaussianMixture
 from zoo.mixtures.bernoulli import BernoulliMixture
 from zoo.mixtures.gaussian import GaussianMixture
@@ -149,6 +150,24 @@ def test_batches_add_up_to_the_same_fit() -> None:
         losses.append(found.history.series("loss"))
     assert losses[0][0] == losses[1][0]
     assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-11)
+
+
+def test_one_e_step_for_each_iteration(monkeypatch) -> None:
+    """And one before the first, from the start; a mixture is given all rows, others a bounded number of them."""
+    sizes = []
+    for cls in (GaussianMixture, PPCA):
+
+        def counted(self, x, context=None, original=cls.e_step):
+            sizes.append(len(x))
+            return original(self, x, context)
+
+        monkeypatch.setattr(cls, "e_step", counted)
+    x = torch.randn(2000, 3)
+    on_cpu(GaussianMixture([3], 2), x, "em", iterations=4, tolerance=0.0)
+    assert sizes == [2000] * 5
+    sizes.clear()
+    on_cpu(PPCA([3], 1), x, "em", iterations=4, tolerance=0.0)
+    assert sizes == [1024, 976] * 5
 
 
 def test_history_is_that_of_the_fitted_program() -> None:

@@ -19,9 +19,11 @@ from inference.particles import draw, guide_log_prob, log_joint, log_weights
 from tests.conftest import FAILURE_RATE
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError
+from zoo.mixtures import gaussian, mixture
 from zoo.mixtures.bayesian_gaussian import BayesianGaussianMixture, Wishart
 from zoo.mixtures.bernoulli import BernoulliMixture
 from zoo.mixtures.gaussian import GaussianMixture
+from zoo.mixtures.mixture import normalise_
 from zoo.program import ClosedFormEM, CoordinateAscent, ExactDensity, ExactEvidence, ExactPosterior, Program
 from zoo.testing import check_program
 
@@ -164,6 +166,104 @@ def test_statistics_add_over_minibatches(program: Program) -> None:
     torch.testing.assert_close(value, parts[0][0] + parts[1][0])
     for key, total in whole.items():
         torch.testing.assert_close(total, parts[0][1][key] + parts[1][1][key])
+
+
+def grouped(n: int, d: int) -> Tensor:
+    """Rows in three groups that overlap."""
+    return (2 * torch.randn(3, d))[torch.arange(n) % 3] + torch.randn(n, d) @ torch.randn(d, d) / d**0.5
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("d", [1, 5])
+def test_expanded_e_step_is_that_of_the_density(covariance: str, d: int) -> None:
+    x = grouped(90, d)
+    program = GaussianMixture([d], 3, covariance)
+    program.initialise(x[:20])
+    value, found = program.e_step(x)
+    assert program._expansion() is not None
+    with torch.no_grad():
+        responsibilities = program.joint_log_prob(x).softmax(-1)
+        want = {"counts": responsibilities.sum(0)} | program.statistics(x, responsibilities)
+        torch.testing.assert_close(value, program.log_prob(x).sum(), rtol=1e-12, atol=0)
+    assert found.keys() == want.keys()
+    for key in want:
+        torch.testing.assert_close(found[key], want[key], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("program", [m for m in MIXTURES if m[1]], ids=name, indirect=True)
+def test_chunks_of_an_e_step_add_up(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = program.generate(50)
+    whole = program.e_step(x)
+    for limit in ("CACHED", "FEWEST_ROWS"):
+        monkeypatch.setattr(mixture, limit, 7)
+    calls = []
+    monkeypatch.setattr(mixture, "normalise_", lambda *a: calls.append(a) or normalise_(*a))
+    monkeypatch.setattr(gaussian, "normalise_", mixture.normalise_)
+    parts = program.e_step(x)
+    assert len(calls) == 8
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_e_step_of_narrow_components_far_apart(covariance: str) -> None:
+    """Expanding the square would lose (2^20 / 2^-10)^2 eps, some 200 nats for each row."""
+    near = 2.0**-10 * torch.randn(200, 2)
+    near = near - near % 2.0**-30  # so that moving it by 2^20 rounds nothing
+    program = GaussianMixture([2], 2, covariance)
+    alone = GaussianMixture([2], 1, covariance)
+    with torch.no_grad():
+        program.means.copy_(torch.tensor([[0.0, 0.0], [2.0**20, -(2.0**20)]]))
+        alone.means.zero_()
+    program.scale, alone.scale = program.scale.detach() * 2.0**-10, alone.scale.detach() * 2.0**-10
+    assert program._expansion() is None
+    value, found = program.e_step(torch.cat([near, near + program.means[1].detach()]))
+    want, expected = alone.e_step(near)
+    torch.testing.assert_close(value, 2 * want + 400 * math.log(0.5), rtol=1e-12, atol=0)
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key].expand_as(found[key]), rtol=1e-9, atol=1e-12)
+
+
+def test_e_step_of_many_dimensions() -> None:
+    """The products of a hundred coordinates are too many to expand."""
+    x = torch.randn(300, 100)
+    program = GaussianMixture([100], 2)
+    program.initialise(x)
+    assert program._expansion() is None
+    value, found = program.e_step(x)
+    joint = dist.MultivariateNormal(program.means, scale_tril=program.scale).log_prob(x[:, None])
+    joint = (joint + program.weights.log()).detach()
+    torch.testing.assert_close(value, joint.logsumexp(-1).sum())
+    torch.testing.assert_close(found["counts"], joint.softmax(-1).sum(0))
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_single_precision_far_from_zero(covariance: str) -> None:
+    """A mean of 1e4, where float32 has steps of 1e-3, and a standard deviation of 1."""
+    x = (torch.randn(3000, 3) @ torch.tensor([[1.0, 0.3, 0.0], [0.0, 0.9, 0.2], [0.0, 0.0, 1.1]]) + 1e4).float()
+    one = GaussianMixture([3], 1, covariance).float()
+    one.initialise(x)
+    for _ in range(2):
+        one.m_step(one.e_step(x)[1])
+    want = x.double().T.cov(correction=0)
+    scale = one.scale[0].detach().double()
+    if covariance == "full":
+        torch.testing.assert_close(scale @ scale.T, want, rtol=1e-6, atol=1e-6)  # the rounding of the factor
+    else:
+        variance = want.diagonal()
+        torch.testing.assert_close(scale**2, variance.mean() if scale.ndim == 0 else variance, rtol=1e-6, atol=0)
+    # Three components, which overlap: what is left is that the means are rounded to 5e-4 standard deviations. The
+    # log-likelihood is flat there, and so feels the square of it, in each dimension.
+    torch.manual_seed(0)
+    several = GaussianMixture([3], 3, covariance).float()
+    several.initialise(x)
+    values = []
+    for _ in range(30):
+        value, statistics = several.e_step(x)
+        assert value.dtype == torch.float64
+        values.append(float(value) / len(x))
+        several.m_step(statistics)
+    assert {p.dtype for p in several.parameters()} == {torch.float32}
+    assert float(torch.tensor(values).diff().min()) > -3 * 5e-4**2
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import reduce
+from typing import ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -23,10 +24,15 @@ from torch import Tensor, nn
 from zoo.errors import OptionError
 from zoo.program import Program
 
-__all__ = ["CHUNK", "Mixture", "kmeans_labels"]
+__all__ = ["CHUNK", "Mixture", "kmeans_labels", "normalise_", "rows_at_a_time", "wide"]
 
 CHUNK = 1024
 """Rows taken at a time where a whole data set is gone through; memory is CHUNK x components x dimensions."""
+
+CACHED = 2**20
+"""Numbers that a chunk of the E-step may hold on a CPU: 8 MiB in double precision, about what its caches keep close."""
+FEWEST_ROWS = 512
+"""Rows of a chunk at least: products of thinner matrices are slow."""
 
 
 class Mixture(Program):
@@ -38,6 +44,8 @@ class Mixture(Program):
     """
 
     family = "mixtures"
+    e_step_rows: ClassVar[None] = None
+    """How many rows EM should hand to `e_step` at a time: any number, it divides them itself."""
 
     def __init__(self, event_shape: list[int], components: int):
         super().__init__()
@@ -99,11 +107,22 @@ class Mixture(Program):
 
     @torch.no_grad()
     def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Summed log-likelihood () and the statistics of a batch, at the current parameters."""
-        joint = self.joint_log_prob(x)
-        responsibilities = joint.softmax(-1)
-        counts = {"counts": responsibilities.sum(0)}
-        return joint.logsumexp(-1).sum(), counts | self.statistics(x, responsibilities)
+        """Summed log-likelihood () and the statistics of the rows, at the current parameters.
+
+        Rows are taken in chunks that the caches hold, of which nothing but sums in double precision remains.
+        """
+        value, total = x.new_zeros((), dtype=wide(x.device)), dict[str, Tensor]()
+        for rows in x.split(rows_at_a_time(self._numbers_per_row(), x.device)):
+            responsibilities = self.joint_log_prob(rows)
+            value += normalise_(responsibilities, -1)
+            found = {"counts": responsibilities.sum(0)} | self.statistics(rows, responsibilities)
+            for name, part in found.items():
+                total[name] = total[name].add_(part) if name in total else part.to(value.dtype)
+        return value, total
+
+    def _numbers_per_row(self) -> int:
+        """How many numbers `joint_log_prob` and `statistics` make for each row."""
+        return self.components + self.event_shape.numel()
 
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -118,6 +137,29 @@ class Mixture(Program):
     def parameter_count(self) -> int:
         """Free numbers; the K weights sum to one, so one of them is not free."""
         return super().parameter_count() - 1
+
+
+def normalise_(joint: Tensor, dim: int) -> Tensor:
+    """Replaces log p(x, z) by p(z | x) in place, z along `dim`; returns the summed log p(x) (), in double precision."""
+    top = joint.amax(dim, keepdim=True)
+    mass = joint.sub_(top).exp_().sum(dim, keepdim=True)
+    joint.div_(mass)
+    return top.add_(mass.log_()).sum(dtype=wide(joint.device))
+
+
+def rows_at_a_time(numbers: int, device: torch.device) -> int:
+    """Rows in a chunk of the E-step.
+
+    Args:
+        numbers: How many numbers are kept for each row.
+        device: Where; a GPU has no cache to stay in and wants fewer and larger chunks.
+    """
+    return max(FEWEST_ROWS, (CACHED if device.type == "cpu" else 16 * CACHED) // numbers)
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """The widest floating dtype of a device: double precision wherever it exists."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def kmeans_labels(x: Tensor, components: int) -> Tensor:
