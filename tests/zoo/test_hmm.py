@@ -13,13 +13,17 @@ import torch
 from hmmlearn.hmm import CategoricalHMM, GaussianHMM
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from inference.fit import fit
 from inference.particles import guide_log_prob, log_joint, log_weights
 from tests.conftest import FAILURE_RATE
 from tests.zoo.test_chains import chi_square
 from zoo import catalogue, datasets
+from zoo.chains import hmm as hmm_module
 from zoo.chains import messages
+from zoo.chains.evidence import _log_counts, _scaled_counts, forward_backward, log_evidence
 from zoo.chains.hmm import HMM
 from zoo.errors import CapabilityError, OptionError, ShapeError, SupportError
 from zoo.program import ClosedFormEM, ExactDensity, ExactPosterior
@@ -170,15 +174,25 @@ def test_generated_padding_is_zero_and_ignored():
     torch.testing.assert_close(short.log_prob(x[1:2, :3]), program.log_prob(x[1:2], context[1:2]))
 
 
-def test_scan_and_loop_agree_and_so_do_their_gradients():
+def log_space(initial: Tensor, transition: Tensor, values: Tensor) -> Tensor:
+    """The evidence by the plain recursion in log space, differentiated by autograd."""
+    return messages.forward(initial, transition, values)[:, -1].logsumexp(-1)
+
+
+@pytest.mark.parametrize("states", [1, 3, 9])
+def test_scaled_and_log_space_recursions_agree_and_so_do_their_gradients(states):
     for steps in (1, 2, 3, 8, 13):
-        initial = messages.log_normalise(torch.randn(3))
-        matrix = messages.log_normalise(torch.randn(3, 3))
-        inputs = [t.detach().requires_grad_() for t in (initial, matrix, 3 * torch.randn(4, steps, 3))]
-        scan = messages._scan(*inputs)
-        loop = messages.forward(*inputs)[:, -1].logsumexp(-1)
-        torch.testing.assert_close(scan, loop)
-        grads = [torch.autograd.grad(v.sum(), inputs, allow_unused=True, materialize_grads=True) for v in (scan, loop)]
+        initial = messages.log_normalise(torch.randn(states))
+        matrix = messages.log_normalise(torch.randn(states, states))
+        inputs = [t.detach().requires_grad_() for t in (initial, matrix, 3 * torch.randn(4, steps, states))]
+        values = [compute(*inputs) for compute in (log_evidence, log_space)]
+        torch.testing.assert_close(*values)
+        with torch.no_grad():
+            torch.testing.assert_close(log_evidence(*inputs), values[1])  # one direction alone
+        weight = torch.randn(4)
+        grads = [
+            torch.autograd.grad((weight * v).sum(), inputs, allow_unused=True, materialize_grads=True) for v in values
+        ]
         torch.testing.assert_close(*grads)
 
 
@@ -188,7 +202,7 @@ def test_gradient_equals_finite_differences(states):
     inputs = [torch.randn(states), torch.randn(states, states), emission]
 
     def evidence(initial: Tensor, matrix: Tensor, emission: Tensor) -> Tensor:
-        return messages.log_evidence(messages.log_normalise(initial), messages.log_normalise(matrix), emission)
+        return log_evidence(messages.log_normalise(initial), messages.log_normalise(matrix), emission)
 
     assert torch.autograd.gradcheck(evidence, [t.requires_grad_() for t in inputs])
 
@@ -201,7 +215,7 @@ def test_program_gradient_equals_finite_differences(case):
 
     def evidence(*parameters: Tensor) -> Tensor:
         given = {f"program.{n}": p for n, p in zip(names, parameters, strict=True)}
-        return torch.func.functional_call(Evidence(program), given, (x,))
+        return functional_call(Evidence(program), given, (x,))
 
     assert torch.autograd.gradcheck(evidence, values)
 
@@ -213,8 +227,8 @@ class Evidence(nn.Module):
         super().__init__()
         self.program = program
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.program.log_prob(x)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.program.log_prob(x, context)
 
 
 def test_equals_pyro_enumeration_of_a_markov_program():
@@ -275,8 +289,149 @@ def test_impossible_paths_are_exact_in_float32(states):
         expected.append(8 * np.log(0.5) + emission[:, range(9), path].sum(-1))
     truth = torch.stack(expected).logsumexp(0)
     float32 = [messages.log_normalise(t.float()) for t in (start, chain)]
-    for compute in (messages.log_evidence, messages._scan):
-        torch.testing.assert_close(compute(*float32, emission.float()).double(), truth, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(log_evidence(*float32, emission.float()).double(), truth, rtol=1e-5, atol=1e-3)
+
+
+def conflict(batch: int, steps: int, states: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """A left-to-right chain, and emissions that by 120 nats a step favour a state chosen at random."""
+    start, chain = (messages.log_normalise(t) for t in left_to_right(states))
+    emission = 120 * nn.functional.one_hot(torch.randint(states, (batch, steps)), states) + torch.randn(states)
+    return start.to(dtype), chain.to(dtype), emission.to(dtype)
+
+
+def trusted(*inputs: Tensor) -> Tensor:
+    """The sequences that need no log space."""
+    return _scaled_counts(*(t.unsqueeze(0) for t in inputs), None)[-1].squeeze(0)
+
+
+class TestScaledRecursionInFloat32:
+    """Against log space in float64 on the same numbers; errors are those of float32 (eps 1.2e-7)."""
+
+    def check(self, inputs: tuple[Tensor, ...], tolerance: float) -> None:
+        expected = _log_counts(*(t.double() for t in inputs), None)
+        found = forward_backward(*inputs)
+        torch.testing.assert_close(found[0].double(), expected[0], rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(found[1].double(), expected[1], rtol=0, atol=tolerance)
+        steps = inputs[-1].shape[1]
+        torch.testing.assert_close(found[2].double() / steps, expected[2] / steps, rtol=0, atol=tolerance)
+        torch.testing.assert_close(log_evidence(*inputs).double(), expected[0], rtol=tolerance, atol=tolerance)
+
+    @pytest.mark.parametrize("steps", [50, 10_000])
+    def test_emissions_in_conflict_with_forbidden_transitions(self, steps):
+        inputs = conflict(3, steps, 6, torch.float32)
+        assert not trusted(*inputs).any()
+        self.check(inputs, 1e-6)
+
+    def test_long_sequences_without_conflict(self):
+        start, chain = (messages.log_normalise(t.float()) for t in (torch.randn(5), torch.randn(5, 5)))
+        inputs = start, chain, 5 * torch.randn(2, 10_000, 5).float() - 40
+        assert trusted(*inputs).all()
+        self.check(inputs, 3e-6)
+
+    @pytest.mark.parametrize("scale", [1.0, 10.0, 30.0, 100.0, 500.0])
+    @pytest.mark.parametrize("forbidden", [False, True])
+    def test_the_bound_catches_what_is_lost(self, scale, forbidden):
+        """Trusted or not, the answer is right; where it is not trusted, log space gives it."""
+        for states in (2, 4, 8):
+            start, chain = scale**0.5 * torch.randn(states), scale**0.5 * torch.randn(states, states)
+            if forbidden:
+                chain[(torch.rand(states, states) < 0.5) & ~torch.eye(states, dtype=torch.bool)] = -torch.inf
+            values = (scale * torch.randn(40, 30, states)).float()
+            self.check((*(messages.log_normalise(t.float()) for t in (start, chain)), values), 3e-6)
+
+    def test_the_recursion_without_the_bound_would_be_wrong(self):
+        inputs = conflict(3, 50, 6, torch.float32)
+        alone = _scaled_counts(*(t.unsqueeze(0) for t in inputs), None)[0].squeeze(0)
+        assert not ((alone - log_space(*(t.double() for t in inputs))).abs() < 1).any()
+
+    def test_a_sequence_in_trouble_leaves_the_others_alone(self):
+        start, chain, bad = conflict(1, 20, 4, torch.float32)
+        good = torch.randn(5, 20, 4).float()
+        mixed = torch.cat([good[:2], bad, good[2:]])
+        assert trusted(start, chain, mixed).tolist() == [True, True, False, True, True, True]
+        self.check((start, chain, mixed), 1e-6)
+
+    def test_impossible_emissions(self):
+        start, chain = (messages.log_normalise(t.float()) for t in (torch.randn(4), torch.randn(4, 4)))
+        emission = torch.where(torch.rand(6, 30, 4) < 0.4, -torch.inf, torch.randn(6, 30, 4)).float()
+        emission[..., 0] = 0.0  # some state is always possible
+        assert trusted(start, chain, emission).all()
+        self.check((start, chain, emission), 1e-6)
+        emission[0, 7] = -torch.inf
+        assert log_evidence(start, chain, emission)[0].item() == -torch.inf
+        self.check((start, chain, emission[1:]), 1e-6)
+
+
+class TestTransforms:
+    def inputs(self, steps: int = 30) -> list[Tensor]:
+        logs = messages.log_normalise(torch.randn(6)), messages.log_normalise(torch.randn(6, 6))
+        return [t.detach() for t in (*logs, torch.randn(4, steps, 6))]
+
+    @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+    def test_make_fx_traces_value_and_gradient_into_a_small_graph(self, mode):
+        def step(*inputs: Tensor) -> tuple[Tensor, ...]:
+            inputs = tuple(t.detach().requires_grad_() for t in inputs)
+            value = log_evidence(*inputs).sum()
+            return value, *torch.autograd.grad(value, inputs)
+
+        sizes = []
+        for steps in (30, 60):
+            graph = make_fx(step, tracing_mode=mode)(*self.inputs(steps))
+            sizes.append(len(graph.graph.nodes))
+            fresh = self.inputs(steps)
+            torch.testing.assert_close(graph(*fresh), step(*fresh), rtol=0, atol=0)
+        assert sizes[0] == sizes[1] < 50
+
+    def test_make_fx_traces_the_program(self):
+        program = hmm(event_shape=[7, 2], states=3, lengths=True)
+        x, context = data(program)
+        names, values = zip(*((n, p) for n, p in program.named_parameters() if "encoder" not in n), strict=True)
+
+        def step(*given: Tensor) -> tuple[Tensor, ...]:
+            parameters = tuple(p.detach().requires_grad_() for p in given)
+            named = {f"program.{n}": p for n, p in zip(names, parameters, strict=True)}
+            value = functional_call(Evidence(program), named, (x, context)).sum()
+            return value, *torch.autograd.grad(value, parameters)
+
+        graph = make_fx(step)(*values)
+        other = [torch.randn_like(p) for p in values]
+        torch.testing.assert_close(graph(*other), step(*other), rtol=0, atol=0)
+
+    def test_operators_keep_the_rules_of_torch(self):
+        inputs = [t.unsqueeze(0) for t in self.inputs()]
+        torch.library.opcheck(torch.ops.zoo.hmm_evidence.default, tuple(inputs))
+        torch.library.opcheck(torch.ops.zoo.hmm_counts.default, (*inputs, None))
+        torch.library.opcheck(torch.ops.zoo.hmm_counts.default, (*inputs, torch.rand(1, 4, 30) < 0.5))
+
+    @pytest.mark.parametrize("dims", [(0, 0, 0), (0, None, None), (None, None, 1), (1, 2, 0)])
+    def test_vmap_of_value_and_gradient_equals_one_model_at_a_time(self, dims):
+        inputs = self.inputs()
+        many = [t if d is None else torch.stack([t, t - 1, t / 2], d) for t, d in zip(inputs, dims, strict=True)]
+
+        def value(*inputs: Tensor) -> Tensor:
+            return log_evidence(*inputs).square().sum()
+
+        gradient = grad(value, argnums=(0, 1, 2))
+        found = vmap(value, dims)(*many), *vmap(gradient, dims)(*many)
+        for r in range(3):
+            one = [t if d is None else t.select(d, r) for t, d in zip(many, dims, strict=True)]
+            torch.testing.assert_close([t[r] for t in found], [value(*one), *gradient(*one)])
+
+    def test_second_derivatives_are_refused(self):
+        inputs = [t.requires_grad_() for t in self.inputs()]
+        first = torch.autograd.grad(log_evidence(*inputs).sum(), inputs, create_graph=True)
+        with pytest.raises(CapabilityError, match="differentiated twice"):
+            torch.autograd.grad(first[1].square().sum(), inputs)
+
+
+@pytest.mark.parametrize("case", [PADDED[3], CASES[4]], ids=name)
+def test_rows_at_a_time_change_nothing(case, monkeypatch):
+    program = hmm(**case)
+    x, context = data(program, 7)
+    whole, (value, statistics) = program.marginals(x, context), program.e_step(x, context)
+    monkeypatch.setattr(hmm_module, "CHUNK", 3 * program.steps * program.states)
+    torch.testing.assert_close(program.marginals(x, context), whole)
+    torch.testing.assert_close(program.e_step(x, context), (value, statistics))
 
 
 @pytest.mark.parametrize("states", [3, 6])

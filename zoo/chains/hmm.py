@@ -13,7 +13,7 @@ of Markov chains", 1970; Rabiner, "A tutorial on hidden Markov models and select
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import pyro
@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from zoo.chains.chain import count_values, log_dirichlet, log_frequencies
 from zoo.chains.emissions import BernoulliEmission, CategoricalEmission, Emission, NormalEmission
+from zoo.chains.evidence import forward_backward, log_evidence
 from zoo.chains.markov_path import MarkovPath
-from zoo.chains.messages import backward, best_path, expected_transitions, forward, log_evidence, log_normalise
+from zoo.chains.messages import backward, best_path, log_normalise
 from zoo.chains.raster import Raster
 from zoo.errors import OptionError, SupportError
 from zoo.program import Preset, Program
@@ -35,6 +36,9 @@ __all__ = ["HMM"]
 
 KMEANS_STEPS = 10_000
 """How many time steps k-means sees at most."""
+
+CHUNK = 2**17
+"""About how many of the B T K probabilities are computed at a time in the E-step."""
 
 
 class HMM(Program):
@@ -167,13 +171,13 @@ class HMM(Program):
         with self.plate(x, context, size):
             pyro.sample("z", path)
 
+    @torch.no_grad()
     def marginals(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """p(z_t = k | x), (B, T, K), by forward-backward; zero at padded steps."""
-        initial, transition = self._log_probabilities()
-        emission = self._log_likelihood(x, context)
-        found = (forward(initial, transition, emission) + backward(transition, emission)).softmax(-1)
-        mask = self._mask(context)
-        return found if mask is None else found * mask.unsqueeze(-1)
+        found = self.initial_logits.new_empty(len(x), self.steps, self.states)
+        for at, _, state, _ in self._expected(x, context):
+            found[at] = state
+        return found
 
     @torch.no_grad()
     def viterbi(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -185,17 +189,16 @@ class HMM(Program):
     @torch.no_grad()
     def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Expected counts of first states (K,) and transitions (K, K), and the statistics of the emissions."""
-        initial, transition = self._log_probabilities()
-        emission, mask = self._log_likelihood(x, context), self._mask(context)
-        alpha, beta = forward(initial, transition, emission), backward(transition, emission)
-        state = (alpha + beta).softmax(-1)
-        if mask is not None:
-            state = state * mask.unsqueeze(-1)
-        return alpha[:, -1].logsumexp(-1).sum(), {
-            "initial": state[:, 0].sum(0),
-            "transition": expected_transitions(transition, emission, alpha, beta, mask),
-            **self.emission.statistics(self._rows(x), state),
-        }
+        value, found = self.initial_logits.new_zeros(()), dict[str, Tensor]()
+        for at, evidence, state, counts in self._expected(x, context):
+            value = value + evidence.sum()
+            part = {
+                "initial": state[:, 0].sum(0),
+                "transition": counts.sum(0),
+                **self.emission.statistics(self._rows(x[at]), state),
+            }
+            found = {name: found[name] + v if found else v for name, v in part.items()}
+        return value, found
 
     @torch.no_grad()
     def m_step(self, statistics: Mapping[str, Tensor]) -> None:
@@ -255,6 +258,14 @@ class HMM(Program):
         """log p(x_t | z_t = k), (B, T, K); zero at padded steps, which the chain then crosses at no cost."""
         found, mask = self.emission.log_prob(self._rows(x)), self._mask(context)
         return found if mask is None else torch.where(mask.unsqueeze(-1), found, 0.0)
+
+    def _expected(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """Which rows of x, and what `forward_backward` says of them; some at a time, which bounds memory."""
+        rows, probabilities = max(1, CHUNK // (self.steps * self.states)), self._log_probabilities()
+        for first in range(0, len(x), rows):
+            at = slice(first, first + rows)
+            given = None if context is None else context[at]
+            yield at, *forward_backward(*probabilities, self._log_likelihood(x[at], given), self._mask(given))
 
     def _padding(self) -> Tensor:
         """Logits (K,) of state 0 for certain."""

@@ -1,12 +1,12 @@
-r"""Forward, backward and Viterbi recursions of a hidden Markov model, in log space.
+r"""Forward, backward and Viterbi recursions of a hidden Markov model, in log space: exact for any probabilities.
 
-Rabiner, "A tutorial on hidden Markov models", 1989; the parallel scan: Särkkä & García-Fernández, "Temporal
-parallelization of Bayesian smoothers", 2019.
+Rabiner, "A tutorial on hidden Markov models", 1989. The much faster recursion in probabilities is in `evidence`.
 
 All functions take log-probabilities `initial` (K,), `transition` (K, K) (row = from) and `emission` (B, T, K), finite
-(see `log_normalise`). Every sum over states is a logsumexp of the very terms: Pyro's `_sequential_logmatmulexp`, which
-multiplies exponentials shifted by row and column maxima, is leaner but underflows in float32 when the path of highest
-score is forbidden by a zero transition, and then calls possible data impossible.
+(see `log_normalise`); the first two may differ by sequence, (B, K) and (B, K, K). Every sum over states is a logsumexp
+of the very terms: Pyro's `_sequential_logmatmulexp`, which multiplies exponentials shifted by row and column maxima, is
+leaner but underflows in float32 when the path of highest score is forbidden by a zero transition, and then calls
+possible data impossible.
 """
 
 from __future__ import annotations
@@ -14,43 +14,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["backward", "best_path", "expected_transitions", "forward", "log_evidence", "log_normalise"]
+__all__ = ["backward", "best_path", "expected_transitions", "forward", "log_normalise"]
 
 LOG_ZERO = -1e30
 """Stands for log 0: small enough in any dtype, and finite, since the gradient of logsumexp of -infs is NaN."""
-
-SCAN_STATES = 4
-"""Up to so many states the scan over T matrix products (K^3 each) beats the loop of T steps (K^2 each)."""
 
 
 def log_normalise(logits: Tensor) -> Tensor:
     """Log-probabilities over the last dimension, with log 0 made finite."""
     return logits.log_softmax(-1).clamp(min=LOG_ZERO)
-
-
-def log_evidence(initial: Tensor, transition: Tensor, emission: Tensor) -> Tensor:
-    """log p(x), (B,), differentiable: in O(log T) parallel steps for few states, by the forward loop for more."""
-    if transition.shape[-1] > SCAN_STATES:
-        return forward(initial, transition, emission)[:, -1].logsumexp(-1)
-    return _scan(initial, transition, emission)
-
-
-def _scan(initial: Tensor, transition: Tensor, emission: Tensor) -> Tensor:
-    """log p(x) from the product of the T-1 matrices A diag(e_t), by halves."""
-    start = (initial + emission[:, 0]).unsqueeze(-2)
-    product = transition + emission[:, 1:].unsqueeze(-2)
-    while product.shape[1] > 1:
-        even = product.shape[1] // 2 * 2
-        pairs = _log_matmul(product[:, 0:even:2], product[:, 1:even:2])
-        product = torch.cat([pairs, product[:, even:]], 1)
-    if product.shape[1] == 1:
-        start = _log_matmul(start, product[:, 0])
-    return start.squeeze(-2).logsumexp(-1)
-
-
-def _log_matmul(x: Tensor, y: Tensor) -> Tensor:
-    """Matrix product of exponentials, (..., I, K) and (..., K, J) -> (..., I, J)."""
-    return (x.unsqueeze(-1) + y.unsqueeze(-3)).logsumexp(-2)
 
 
 def forward(initial: Tensor, transition: Tensor, emission: Tensor) -> Tensor:
@@ -72,7 +44,7 @@ def backward(transition: Tensor, emission: Tensor) -> Tensor:
 def expected_transitions(
     transition: Tensor, emission: Tensor, alpha: Tensor, beta: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Expected number of transitions (K, K) over all sequences given the data; one step at a time, O(B K^2) memory.
+    """Expected number of transitions (B, K, K) of each sequence given the data; one step at a time, O(B K^2) memory.
 
     Args:
         transition: (K, K).
@@ -81,14 +53,13 @@ def expected_transitions(
         beta: What `backward` returned.
         mask: (B, T), False at padded steps, transitions into which do not count; None counts all.
     """
-    counts = torch.zeros_like(transition)
-    for t in range(1, emission.shape[1]):
+    batch, steps, states = emission.shape
+    counts = emission.new_zeros(batch, states * states)
+    for t in range(1, steps):
         pair = alpha[:, t - 1].unsqueeze(-1) + transition + (emission[:, t] + beta[:, t]).unsqueeze(-2)
         posterior = pair.flatten(1).softmax(-1)
-        if mask is not None:
-            posterior = posterior * mask[:, t, None]
-        counts += posterior.sum(0).view_as(counts)
-    return counts
+        counts += posterior if mask is None else posterior * mask[:, t, None]
+    return counts.view(batch, states, states)
 
 
 def best_path(
