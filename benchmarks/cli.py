@@ -213,7 +213,9 @@ def score(
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Argument(help="'main' (three minutes), 'posterior' or 'density'.")],
+    suite: Annotated[
+        str, typer.Argument(help="'main' (three minutes), 'posterior', 'density', 'aevb' or 'speed' (half an hour).")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results and report; a killed run continues.")],
     select: Annotated[
         list[str] | None,
@@ -222,12 +224,28 @@ def bench(
     seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the suite's own number.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Cells at a time, one thread each; default: one a core.")] = None,
     device: Device = "cpu",
+    only: Annotated[
+        str | None, typer.Option(help="speed: names of workloads, separated by commas, such as eight-schools,vae-128.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="speed: a look in a few minutes.")] = False,
+    threads: Annotated[int | None, typer.Option(help="speed: of everyone; default: one a core.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run a suite of comparisons; print the table and write the page.
 
-    Example: `zoo bench main --out runs/main`, `zoo bench posterior --select vae --seeds 1 --out runs/vae`
+    Example: `zoo bench main --out runs/main`, `zoo bench posterior --select vae --seeds 1 --out runs/vae`,
+    `zoo bench speed --only eight-schools,vae-128 --quick --out runs/speed`
     """
+    from benchmarks.commands import check_bench_options
+
+    check_bench_options(
+        suite, {"select": select, "seeds": seeds, "jobs": jobs}, {"only": only, "quick": quick, "threads": threads}
+    )
+    if suite == "speed":
+        from benchmarks.speed import run_speed
+
+        run_speed(out, only, quick, device, threads, progress=sys.stderr.isatty())
+        return _report(out, as_json)
     from benchmarks.run import run_suite
     from benchmarks.suites import get_suite
 
@@ -248,6 +266,8 @@ def report(
 
 
 def _report(folder: Path, as_json: bool) -> None:
+    if (folder / "speed").is_dir():
+        return _report_speed(folder, as_json)
     from benchmarks.report import print_tables, rows_as_json, write_report
 
     page = write_report(folder)
@@ -255,6 +275,16 @@ def _report(folder: Path, as_json: bool) -> None:
         return _print_json({"page": str(page), "rows": rows_as_json(folder)})
     print_tables(folder, Console())
     print(f"table: {folder / 'report.md'}\npage:  {page.resolve()}")
+
+
+def _report_speed(folder: Path, as_json: bool) -> None:
+    from benchmarks.speed_report import print_speed, read_records, write_speed_report
+
+    page = write_speed_report(folder)
+    if as_json:
+        return _print_json({"page": str(page), "records": read_records(folder)})
+    print_speed(folder, Console())
+    print(f"table: {page.resolve()}")
 
 
 def _print_json(value: Any) -> None:

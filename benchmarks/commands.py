@@ -20,7 +20,7 @@ from zoo.datasets import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.program import Preset
 
-__all__ = ["fit_program", "parse_options", "sample_program", "score_program"]
+__all__ = ["check_bench_options", "fit_program", "parse_options", "sample_program", "score_program"]
 
 
 def parse_options(given: Sequence[str]) -> dict[str, Any]:
@@ -60,6 +60,20 @@ def _sort_options(name: str, method: str, options: Mapping[str, Any]) -> tuple[d
         else:
             raise UnknownNameError(f"option of {name} or {method}", option, of_program | of_method)
     return found["program"], found["method"]
+
+
+def check_bench_options(suite: str, of_cells: Mapping[str, Any], of_speed: Mapping[str, Any]) -> None:
+    """Refuses the options of `zoo bench` that do nothing for the suite: 'speed' has its own, all others share theirs.
+
+    Raises: OptionError.
+    """
+    useless, useful = (of_cells, of_speed) if suite == "speed" else (of_speed, of_cells)
+    for option, value in useless.items():
+        if value:
+            raise OptionError(
+                f"--{option} does nothing for the suite {suite!r}, which takes "
+                f"{', '.join('--' + name for name in useful)}."
+            )
 
 
 def fit_program(

@@ -1,7 +1,8 @@
-"""Makes every picture of the docs again: `python docs/figures.py [posterior | main]`; minutes on two cores.
+"""Makes every picture of the docs again: `python docs/figures.py [posterior | main | speed]`; minutes on two cores.
 
 `posterior` draws docs/img/posterior.png and gaps.png, a VAE's true posterior beside each guide. `main` records the main
-job, as docs/results/main-cpu.md and its pictures; it runs the job first, unless runs/main holds it.
+job, as docs/results/main-cpu.md and its pictures; it runs the job first, unless runs/main holds it. `speed` does the
+same with the suite speed (half an hour), as docs/results/speed-cpu.md, and only when it is asked for.
 """
 
 from __future__ import annotations
@@ -132,8 +133,21 @@ def main_job(folder: Path = Path("runs/main")) -> None:
     (results / "main-cpu.md").write_text((folder / "report.md").read_text())
 
 
+def speed(folder: Path = Path("runs/speed")) -> None:
+    """Measures what is missing of the suite speed, then copies its page and pictures into the docs."""
+    from benchmarks.speed import run_speed
+    from benchmarks.speed_report import PLOTS, write_speed_report
+
+    run_speed(folder, progress=sys.stderr.isatty())
+    page = write_speed_report(folder)
+    results = DOCS / "results"
+    shutil.rmtree(results / PLOTS, ignore_errors=True)
+    shutil.copytree(folder / PLOTS, results / PLOTS)
+    (results / "speed-cpu.md").write_text(page.read_text())
+
+
 if __name__ == "__main__":
     chosen = sys.argv[1:] or ["posterior", "main"]
     torch.set_num_threads(1)
     for name in chosen:
-        {"posterior": posterior, "main": main_job}[name]()
+        {"posterior": posterior, "main": main_job, "speed": speed}[name]()

@@ -1,0 +1,97 @@
+"""The suite `speed`: the same training by this project, Pyro, hand-written PyTorch and NumPyro; names and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.errors import UnknownNameError
+
+__all__ = ["QUESTION", "SWEEPS", "TITLE", "WORKLOADS", "Sweep", "Workload", "chosen"]
+
+TITLE = "The same training step by everyone"
+QUESTION = (
+    "How long does one training step take, compiled and not, beside Pyro's own SVI.step, hand-written PyTorch and "
+    "NumPyro, on the same data, model, guide, batch, optimizer and threads?"
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One job.
+
+    Args:
+        name: On the command line and in file names.
+        title: In tables.
+        module: In `benchmarks.peers`; has `work(device, seed, **options)` and `contenders(work)`.
+        options: Of `work`.
+        target_steps: After how many of our eager steps the loss is what everyone has to reach.
+    """
+
+    name: str
+    title: str
+    module: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target_steps: int = 300
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One job at several sizes: how the cost of a step grows with `over`, an option of the workload's `work`."""
+
+    name: str
+    title: str
+    module: str
+    over: str
+    values: tuple[int, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def workload(self, value: int) -> Workload:
+        """The job at one size."""
+        return Workload(f"{self.name}-{value}", self.title, self.module, {**self.options, self.over: value})
+
+
+WORKLOADS: dict[str, Workload] = {
+    w.name: w
+    for w in (
+        Workload("eight-schools", "Eight schools", "eight_schools", target_steps=1000),
+        Workload("logistic-10k", "Logistic regression, N = 10,000", "logistic", {"n": 10_000}, 500),
+        Workload("logistic-1m", "Logistic regression, N = 1,000,000", "logistic", {"n": 1_000_000}, 500),
+        Workload("mixture", "Gaussian mixture, K = 8", "mixture", target_steps=200),
+        Workload("hmm-chorales", "HMM on chorales, K = 16", "chorales", target_steps=40),
+        Workload("vae-128", "VAE 784-400-20, batch 128", "vae", {"batch_size": 128}, 200),
+        Workload("vae-4096", "VAE 784-400-20, batch 4096", "vae", {"batch_size": 4096}, 40),
+        Workload("vae-conv", "Convolutional VAE, batch 128", "vae", {"batch_size": 128, "network": "conv"}, 40),
+    )
+}
+"""Name -> job, in the order in which they are shown."""
+
+SWEEPS: dict[str, Sweep] = {
+    s.name: s
+    for s in (
+        Sweep("growth-n", "Logistic regression, rows N", "logistic", "n", (10_000, 100_000, 1_000_000)),
+        Sweep("growth-d", "Logistic regression, features D", "logistic", "d", (10, 50, 250, 1250)),
+        Sweep("growth-k", "Gaussian mixture, components K", "mixture", "k", (2, 8, 32)),
+        Sweep("growth-d-mixture", "Gaussian mixture, dimensions D", "mixture", "d", (4, 16, 64)),
+    )
+}
+"""Name -> sizes."""
+
+
+def chosen(only: str | None) -> list[str]:
+    """Names of the workloads and sweeps to run.
+
+    Args:
+        only: Names separated by commas; None is all.
+
+    Raises: UnknownNameError.
+    """
+    known = [*WORKLOADS, *SWEEPS]
+    if only is None:
+        return known
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    for name in names or [only]:
+        if name not in known:
+            raise UnknownNameError("workload of the suite speed", name, known)
+    return [name for name in known if name in names]
