@@ -18,7 +18,7 @@ from torch import Tensor
 from inference.games import GAMES, Game, GANGame, Minimax, NonSaturating
 from inference.guides import build_guide
 from inference.implicit_guide import ImplicitGuide, Piece, RatioCritic, estimated_log_prob, unsuitable
-from inference.loop import Loop, Schedule
+from inference.loop import Loop, Schedule, rate, set_rate
 from inference.method import Method, Outcome, Run
 from inference.particles import log_joint
 from zoo.datasets.data import Data
@@ -63,7 +63,7 @@ class AVB(Method):
         critic_lr: The critic's, with cosine decay to a tenth.
         anneal: Fraction of the run over which the target moves; 0 starts at the posterior.
         train_program: False fits the guide alone and leaves the model's parameters as they are.
-        steps, epochs, batch_size: See `inference.loop.Schedule`; a step is one of the guide.
+        steps, epochs, batch_size, compile: See `inference.loop.Schedule`; a step is one of the guide.
     """
 
     name: ClassVar[str] = "avb"
@@ -82,6 +82,7 @@ class AVB(Method):
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 128
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("lr", "critic_lr"):
@@ -106,7 +107,7 @@ class AVB(Method):
         parameters = list(guide.parameters())
         if self.train_program:
             parameters += [p for p in program.parameters() if p.requires_grad]
-        schedule = Schedule(self.steps, self.epochs, self.batch_size)
+        schedule = Schedule.of(self)
         size = run.train.size
         total = schedule.total_steps(size)
         rows = min(self.batch_size, size) if "local" in guide.blocks else 1
@@ -116,37 +117,38 @@ class AVB(Method):
         critic = RatioCritic(guide, moments, self.critic_hidden, self.adaptive_contrast)
         optimizer = torch.optim.Adam(parameters, self.lr, (0.5, 0.999))
         critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr, (0.5, 0.999))
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-        critic_decay = torch.optim.lr_scheduler.CosineAnnealingLR(critic_optimizer, total, 0.1 * self.critic_lr)
-        state: dict[str, Any] = {
-            "program": program,
-            "guide": guide,
-            "critic": critic,
-            "optimizer": optimizer,
-            "critic_optimizer": critic_optimizer,
-            "decay": decay,
-            "critic_decay": critic_decay,
-        }
-        loop = Loop(run, schedule, state, f"avb {type(program).__name__}")
 
-        def step(batch: Data) -> Mapping[str, Tensor]:
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            set_rate(critic_optimizer, now["critic_lr"])
             for pieces in compared(guide, critic, particles, batch, self.critic_steps):
                 critic_loss = contrast_loss(critic, pieces)
                 critic_optimizer.zero_grad(set_to_none=True)
                 critic_loss.backward()
                 critic_optimizer.step()
-            beta = min(1.0, (loop.done + 1) / (self.anneal * total)) if self.anneal else 1.0
             with pyro.validation_enabled(loop.done == 0):
-                loss, elbo = annealed_loss(program, guide, critic, particles, batch, size, beta)
+                loss, elbo = annealed_loss(program, guide, critic, particles, batch, size, now.get("beta", 1.0))
             optimizer.zero_grad(set_to_none=True)
             loss.backward(inputs=parameters)
+            set_rate(optimizer, now["lr"])
             optimizer.step()
-            decay.step()
-            critic_decay.step()
             return {"loss": -elbo, "critic_loss": critic_loss.detach()}
 
+        scalars = {
+            "lr": rate("cosine", self.lr, total),
+            "critic_lr": rate("cosine", self.critic_lr, total, 0.1 * self.critic_lr),
+        }
+        if self.anneal:
+            scalars["beta"] = lambda done: min(1.0, (done + 1) / (self.anneal * total))
+        parts: dict[str, Any] = {
+            "program": program,
+            "guide": guide,
+            "critic": critic,
+            "optimizer": optimizer,
+            "critic_optimizer": critic_optimizer,
+        }
+        loop = Loop(run, schedule, parts, f"avb {type(program).__name__}", step, scalars)
         program.train()
-        history = loop.train(step)
+        history = loop.train()
         program.eval()
         guide.eval()
         critic.eval()
@@ -181,7 +183,7 @@ def annealed_loss(
     particles: int,
     batch: Data,
     size: int,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """(loss (), estimated ELBO ()), both per example of the full data.
 
@@ -201,6 +203,6 @@ def annealed_loss(
     joint = log_joint(program, values, *batch, particles=particles)
     log_p = scale["local"] * joint.local.sum(-1) + joint.globals + log_det
     elbo = (log_p - log_q).mean() / size
-    if beta == 1.0:
+    if not isinstance(beta, Tensor) and beta == 1.0:
         return -elbo, elbo.detach()
     return -(beta * log_p + (1 - beta) * log_start - log_q).mean() / size, elbo.detach()

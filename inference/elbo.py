@@ -1,8 +1,9 @@
 """Bounds on the evidence, and their gradients: what SVI maximises.
 
 Each objective takes (program, guide, batch, size) and returns (surrogate loss, bound), both per example of the full
-data: the gradient of the surrogate is the (unbiased) gradient of minus the bound. Pyro's estimators serve where they
-are right; IWAE/Renyi bounds and the score function are built on per-example particles.
+data: the gradient of the surrogate is the (unbiased) gradient of minus the bound. No value leaves its tensor, so that a
+step can be compiled. Pyro's estimators serve where they are right; IWAE/Renyi bounds and the score function are built
+on per-example particles.
 """
 
 from __future__ import annotations
@@ -10,25 +11,33 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pyro.infer as infer
 import torch
+from pyro import poutine
+from pyro.distributions.util import is_identically_zero, scale_and_mask
+from pyro.infer.trace_elbo import _compute_log_r
+from pyro.infer.traceenum_elbo import _compute_dice_elbo
+from pyro.infer.util import check_fully_reparametrized, is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import kl_divergence
+from torch.overrides import TorchFunctionMode
 
 from inference.particles import draw, guide_log_prob, log_joint, log_weights, unit_log_weights
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
 from zoo.program import ExactDensity, Program
 
-__all__ = ["OBJECTIVES", "ExactLikelihood", "Objective", "PyroELBO", "Renyi", "ScoreFunction", "make_objective"]
+__all__ = ["OBJECTIVES", "ExactLikelihood", "Objective", "Renyi", "ScoreFunction", "TraceELBO", "make_objective"]
 
 
 class ScaleLatents(Messenger):
     """Weighs every latent site by beta: ELBO = E[log p(x|z)] - beta KL, for annealing (Bowman et al. 2016)."""
 
-    def __init__(self, beta: float):
+    def __init__(self, beta: float | Tensor):
         super().__init__()
         self.beta = beta
 
@@ -42,29 +51,100 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(
-        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Returns (surrogate loss (), bound ()), in nats per example."""
 
 
-class PyroELBO(Objective):
-    """One of Pyro's own: Trace_ELBO, TraceMeanField_ELBO (analytic KL, "SGVB B"), TraceEnum_ELBO."""
+class TraceELBO(Objective):
+    """Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL, "SGVB B") and TraceEnum_ELBO, with values kept in tensors.
+
+    The estimators are Pyro's. What is left out is `.item()` and the NaN check, which wait for the device at every step
+    and cannot be compiled; the training loop looks at the loss when it reports.
+    """
 
     def __init__(self, elbo: type[infer.ELBO], particles: int = 1):
-        self.enumerates = elbo is infer.TraceEnum_ELBO
+        self.kind = elbo
         self.elbo = elbo(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
 
     def __call__(
-        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Pyro's differentiable loss; exact gradients for enumerated sites."""
+        """Score-function terms for sites that cannot be reparameterised; exact gradients for enumerated ones."""
         model: Callable[..., Any] = program.model
-        if self.enumerates:
+        if self.kind is infer.TraceEnum_ELBO:
             model = infer.config_enumerate(model, "parallel")
-        if beta != 1.0:
+        if isinstance(beta, Tensor) or beta != 1.0:
+            if self.kind is infer.TraceEnum_ELBO:
+                raise OptionError("Pyro cannot scale enumerated sites apart from the data; drop kl_anneal.")
             model, guide = ScaleLatents(beta)(model), ScaleLatents(beta)(guide)
-        loss = self.elbo.differentiable_loss(model, guide, batch.x, batch.context, size) / size
-        return loss, -loss.detach()
+        terms = {
+            infer.Trace_ELBO: _sampled,
+            infer.TraceMeanField_ELBO: _with_analytic_kl,
+            infer.TraceEnum_ELBO: _enumerated,
+        }[self.kind]
+        # Several particles lie in a plate of one trace.
+        (traces,) = self.elbo._get_traces(model, guide, (batch.x, batch.context, size), {})
+        surrogate, bound = terms(*traces)
+        particles = self.elbo.num_particles
+        return -surrogate / (particles * size), bound.detach() / (particles * size)
+
+
+def _samples(trace: poutine.Trace) -> list[dict[str, Any]]:
+    return [site for site in trace.nodes.values() if site["type"] == "sample"]
+
+
+def _sampled(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tensor, Tensor]:
+    """(surrogate, ELBO) of log p - log q at the draws."""
+    log_p: Any = sum(site["log_prob_sum"] for site in _samples(model))
+    log_q: Any = sum(site["log_prob_sum"] for site in _samples(guide))
+    surrogate, log_r = log_p, None
+    for site in _samples(guide):
+        _, score, entropy = site["score_parts"]
+        if not is_identically_zero(entropy):
+            surrogate = surrogate - entropy.sum()
+        if not is_identically_zero(score):
+            log_r = _compute_log_r(model, guide) if log_r is None else log_r
+            surrogate = surrogate + (log_r.sum_to(site["cond_indep_stack"]) * score).sum()
+    return surrogate, torch.as_tensor(log_p - log_q)
+
+
+def _with_analytic_kl(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tensor, Tensor]:
+    """(surrogate, ELBO) with KL(q || p) of a site in closed form where torch.distributions has one."""
+    elbo: Any = 0.0
+    for site in _samples(model):
+        if site["is_observed"]:
+            elbo = elbo + site["log_prob_sum"]
+            continue
+        other = guide.nodes[site["name"]]
+        if is_validation_enabled():
+            check_fully_reparametrized(other)
+        try:
+            kl = kl_divergence(other["fn"], site["fn"])
+        except NotImplementedError:
+            elbo = elbo + site["log_prob_sum"] - other["score_parts"].entropy_term.sum()
+        else:
+            elbo = elbo - scale_and_mask(kl, scale=other["scale"], mask=other["mask"]).sum()
+    for site in _samples(guide):
+        if site["name"] not in model.nodes:
+            elbo = elbo - site["score_parts"].entropy_term.sum()
+    return elbo, elbo
+
+
+class _NoneMasked(TorchFunctionMode):
+    """Pyro drops terms of probability zero, after a look whether there are any; this answers that there are none."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return True if func is Tensor.all else func(*args, **(kwargs or {}))
+
+
+def _enumerated(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tensor, Tensor]:
+    """(surrogate, ELBO) with the enumerated sites summed out."""
+    # Probabilities are those of the guide's enumerated sites. Without such sites all are 1.
+    known = not any("_enumerate_dim" in site["infer"] for site in _samples(guide))
+    with _NoneMasked() if known else nullcontext():
+        elbo = torch.as_tensor(_compute_dice_elbo(model, guide))
+    return elbo, elbo
 
 
 class Renyi(Objective):
@@ -79,10 +159,10 @@ class Renyi(Objective):
         self.particles, self.alpha = particles, alpha
 
     def __call__(
-        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Mean over examples of 1/(1-alpha) log mean_k w_k^(1-alpha)."""
-        if beta != 1.0:
+        if isinstance(beta, Tensor) or beta != 1.0:
             raise OptionError("KL annealing has no meaning for the IWAE/Renyi bound; drop kl_anneal.")
         weights = log_weights(program, guide, self.particles, *batch)[1]
         if weights.joint and size != batch.size:
@@ -108,7 +188,7 @@ class ScoreFunction(Objective):
         self.particles = particles
 
     def __call__(
-        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Surrogate mean_k [(f_k - mean_{j != k} f_j) log q(z_k) + log p(x, z_k)], f = log p - log q."""
         with torch.no_grad():
@@ -122,7 +202,7 @@ class ScoreFunction(Objective):
             units = float(size)
         else:
             log_q, prior_and_likelihood, units = q.local, p.local, float(batch.size)
-        if beta != 1.0:
+        if isinstance(beta, Tensor) or beta != 1.0:
             raise OptionError("KL annealing is not available with elbo='score'; drop kl_anneal.")
         signal = (prior_and_likelihood - log_q).detach()
         baseline = (signal.sum(0) - signal) / (self.particles - 1)
@@ -134,7 +214,7 @@ class ExactLikelihood(Objective):
     """log p(x) itself, all latents summed out by the program: maximum likelihood, no guide needed."""
 
     def __call__(
-        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float = 1.0
+        self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Mean log-likelihood."""
         if not isinstance(program, ExactDensity):
@@ -144,9 +224,9 @@ class ExactLikelihood(Objective):
 
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    "trace": lambda particles, alpha: PyroELBO(infer.Trace_ELBO, particles),
-    "mean_field": lambda particles, alpha: PyroELBO(infer.TraceMeanField_ELBO, particles),
-    "enum": lambda particles, alpha: PyroELBO(infer.TraceEnum_ELBO, particles),
+    "trace": lambda particles, alpha: TraceELBO(infer.Trace_ELBO, particles),
+    "mean_field": lambda particles, alpha: TraceELBO(infer.TraceMeanField_ELBO, particles),
+    "enum": lambda particles, alpha: TraceELBO(infer.TraceEnum_ELBO, particles),
     "iwae": lambda particles, alpha: Renyi(particles, 0.0),
     "renyi": lambda particles, alpha: Renyi(particles, alpha),
     "score": lambda particles, alpha: ScoreFunction(particles),

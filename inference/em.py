@@ -6,7 +6,7 @@ Dempster, Laird & Rubin 1977; Neal & Hinton 1998; for the mean-field kind Attias
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -185,11 +185,10 @@ def _ascend(
     label = f"{method.name} {type(program).__name__}"
     climb = _Climb()
     schedule = Schedule(steps=method.iterations * method.restarts, batch_size=run.train.size, report_every=1)
-    loop = Loop(run, schedule, {"program": program, "climb": climb}, label)
     # Rounding moves sums of log densities by a few units in the last place, times the condition of the covariances.
     eps = torch.finfo(run.train.x.dtype).eps ** (2 / 3)
 
-    def step(batch: Data) -> dict[str, Tensor]:
+    def step(batch: Data, now: Mapping[str, Any]) -> dict[str, Tensor]:
         try:
             metrics = sweep(climb.iteration == 0)
         except torch.linalg.LinAlgError as error:  # a decomposition of a matrix that is not finite
@@ -232,8 +231,9 @@ def _ascend(
             "Standardise the data, or raise the program's smoothing or covariance_floor."
         )
 
+    loop = Loop(run, schedule, {"program": program, "climb": climb}, label, step)
     with pyro.validation_enabled(False):  # what is not finite is found out above
-        loop.train(step)
+        loop.train()
     assert climb.best is not None
     program.load_state_dict(climb.best)
     best = min(climb.losses)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from inference.loop import Loop, Schedule
+from inference.loop import Loop, Schedule, rate, set_rate
 from inference.method import Method, Outcome, Run
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
@@ -137,7 +137,7 @@ class GANGame(Method):
         critic_lr: The critic's; None is the same.
         betas: Adam's, of both.
         decay: 'cosine' to zero over the run, which lets the players settle instead of orbiting, or 'constant'.
-        steps, epochs, batch_size: See `inference.loop.Schedule`; a step is one of the generator.
+        steps, epochs, batch_size, compile: See `inference.loop.Schedule`; a step is one of the generator.
     """
 
     name: ClassVar[str] = "gan"
@@ -154,6 +154,7 @@ class GANGame(Method):
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 128
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         make_game(self.game)
@@ -184,25 +185,14 @@ class GANGame(Method):
         betas = (self.betas[0], self.betas[1])
         generator_optimizer = torch.optim.Adam(parameters, self.lr, betas)
         critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr or self.lr, betas)
-        schedule = Schedule(self.steps, self.epochs, self.batch_size)
-        state: dict[str, Any] = {
-            "program": program,
-            "critic": critic,
-            "optimizer": generator_optimizer,
-            "critic_optimizer": critic_optimizer,
-        }
-        decays = []
-        if self.decay == "cosine":
-            total = schedule.total_steps(run.train.size)
-            for name in ("optimizer", "critic_optimizer"):
-                state[f"{name}_decay"] = torch.optim.lr_scheduler.CosineAnnealingLR(state[name], total)
-                decays.append(state[f"{name}_decay"])
-        loop = Loop(run, schedule, state, f"gan {type(program).__name__}")
+        schedule = Schedule.of(self)
 
-        def step(batch: Data) -> Mapping[str, Tensor]:
-            # The generator's batch is the last one; earlier critic steps draw their own.
-            for k in range(self.critic_steps):
-                seen = batch if k == self.critic_steps - 1 else loop.batch()
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            # Each critic step has a minibatch of its own; the generator's is the last one.
+            full = batch.size == run.train.size
+            own = [batch] * self.critic_steps if full else list(batch.batches(self.batch_size))
+            set_rate(critic_optimizer, now["critic_lr"])
+            for seen in own:
                 with torch.no_grad(), pyro.validation_enabled(loop.done == 0):
                     fake = program.model(None, seen.context, seen.size)
                 critic_loss = game.critic_loss(_given(critic, seen.context), seen.x, fake)
@@ -210,22 +200,32 @@ class GANGame(Method):
                 critic_loss.backward()
                 critic_optimizer.step()
             with pyro.validation_enabled(False):
-                fake = program.model(None, batch.context, batch.size)
-            loss = game.generator_loss(_given(critic, batch.context), batch.x, fake)
+                fake = program.model(None, seen.context, seen.size)
+            loss = game.generator_loss(_given(critic, seen.context), seen.x, fake)
             generator_optimizer.zero_grad(set_to_none=True)
             loss.backward(inputs=parameters)
+            set_rate(generator_optimizer, now["lr"])
             generator_optimizer.step()
-            for decay in decays:
-                decay.step()
             return {
                 "loss": loss.detach(),
                 "critic_loss": critic_loss.detach(),
-                **_position(game, critic, batch, fake.detach()),
+                **_position(game, critic, seen, fake.detach()),
             }
 
+        total = schedule.total_steps(run.train.size)
+        scalars = {"lr": rate(self.decay, self.lr, total)}
+        scalars["critic_lr"] = rate(self.decay, self.critic_lr or self.lr, total)
+        parts: dict[str, Any] = {
+            "program": program,
+            "critic": critic,
+            "optimizer": generator_optimizer,
+            "critic_optimizer": critic_optimizer,
+        }
+        label = f"gan {type(program).__name__}"
+        loop = Loop(run, schedule, parts, label, step, scalars, batches=self.critic_steps)
         program.train()
         critic.train()
-        history = loop.train(step)
+        history = loop.train()
         program.eval()
         critic.eval()
         rows = torch.randperm(run.train.size)[:1000].to(run.train.x.device)

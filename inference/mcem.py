@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from inference.loop import Loop, Schedule, make_optimizer
+from inference.loop import Loop, Schedule, make_optimizer, rate, set_rate
 from inference.method import Method, Outcome, Run
 from inference.particles import log_joint
 from inference.svi import diagnose
@@ -111,33 +111,31 @@ class MonteCarloEM(Method):
         parameters = self._parameters(program, chains, run.train)
         optimizer = make_optimizer(self.optimizer, parameters, self.lr)
         schedule = Schedule(self.steps, self.epochs, self.batch_size)
-        state: dict[str, Any] = {"program": program, "optimizer": optimizer, "chains": chains}
-        if self.decay == "cosine":
-            state["decay"] = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.total_steps(n))
 
         def diagnosis(index: Data) -> str:
             return diagnose(program, lambda *batch: None, run.train.rows(index.x))
 
         # The loop deals in row numbers instead of rows, so that an example finds its chain again.
         rows = replace(run, train=Data(torch.arange(n, device=run.train.x.device)), valid=None)
-        loop = Loop(rows, schedule, state, f"mcem {name}", diagnosis)
 
-        def step(index: Data) -> Mapping[str, Tensor]:
+        def step(index: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             batch = run.train.rows(index.x)
+            set_rate(optimizer, now["lr"])
             with pyro.validation_enabled(loop.done == 0):
-                rate = self.propose(program, chains, index.x, batch)
+                acceptance = self.propose(program, chains, index.x, batch)
                 latents = chains.at(index.x)
                 for _ in range(self.m_steps):
                     loss = -log_joint(program, latents, *batch).local.mean()
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward(inputs=parameters)
                     optimizer.step()
-            if "decay" in state:
-                state["decay"].step()
-            return {"loss": loss.detach(), "acceptance": rate, "step_size": chains.log_step_size.exp()}
+            return {"loss": loss.detach(), "acceptance": acceptance, "step_size": chains.log_step_size.exp()}
 
+        parts = {"program": program, "optimizer": optimizer, "chains": chains}
+        scalars = {"lr": rate(self.decay, self.lr, schedule.total_steps(n))}
+        loop = Loop(rows, schedule, parts, f"mcem {name}", step, scalars, diagnose=diagnosis)
         program.train()
-        history = loop.train(step)
+        history = loop.train()
         program.eval()
         samples = self._sample(program, chains, run.train)
         evaluations = loop.done * (self.m_steps + (self.leapfrog + 1) * self.particles)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from inference.elbo import Objective, make_objective
 from inference.guides import build_guide, guide_parameters, guide_spec, guided_sites, needs_full_batch
-from inference.loop import Loop, Schedule, make_optimizer
+from inference.loop import Loop, Schedule, Training, make_optimizer, rate, set_rate
 from inference.method import Method, Outcome, Run
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError
@@ -43,7 +43,8 @@ class SVI(Method):
         clip_norm: Clips the gradient's norm; None does not.
         kl_anneal: Fraction of the run over which the weight of the KL grows from 0 to 1.
         train_program: False fits the guide alone and leaves the model's parameters as they are.
-        steps, epochs, batch_size, validate_every, patience, checkpoint_seconds: See `inference.loop.Schedule`.
+        steps, epochs, batch_size, validate_every, patience, checkpoint_seconds, compile, precision: See
+            `inference.loop.Schedule`; docs/speed.md says what `compile` does.
     """
 
     name: ClassVar[str] = "svi"
@@ -64,6 +65,8 @@ class SVI(Method):
     validate_every: int | None = None
     patience: int | None = None
     checkpoint_seconds: float = 30.0
+    compile: str = "auto"
+    precision: str = "full"
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -83,6 +86,10 @@ class SVI(Method):
 
     def run(self, program: Program, run: Run) -> Outcome:
         """Fits program and guide in place."""
+        return self.prepare(program, run).run()
+
+    def prepare(self, program: Program, run: Run) -> Training:
+        """Builds guide, objective and optimizer, ready to take steps."""
         spec = guide_spec(self.guide) if isinstance(self.guide, str) else {"kind": "custom"}
         guide = build_guide(spec, program, run.train) if isinstance(self.guide, str) else self.guide
         if needs_full_batch(guide, program) and run.train.size > self.batch_size:
@@ -92,42 +99,48 @@ class SVI(Method):
             )
         objective = make_objective(self._choose_elbo(program, guide, run.train), self.particles, self.alpha)
         parameters = self._parameters(program, guide, run.train)
-        schedule = Schedule.of(self)
-        if not parameters:
-            return Outcome(guide, spec)
-        optimizer = make_optimizer(self.optimizer, parameters, self.lr)
-        total = schedule.total_steps(run.train.size)
-        state: dict[str, Any] = {"program": program, "optimizer": optimizer}
+        schedule, size = Schedule.of(self), run.train.size
+        total = schedule.total_steps(size)
+        optimizer = make_optimizer(self.optimizer, parameters, self.lr) if parameters else None
+        parts: dict[str, Any] = {"program": program}
         if isinstance(guide, nn.Module):
-            state["guide"] = guide
-        if self.decay == "cosine":
-            state["decay"] = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-        loop = Loop(run, schedule, state, f"svi {type(program).__name__}", lambda b: diagnose(program, guide, b))
-        size = run.train.size
+            parts["guide"] = guide
+        if optimizer is not None:
+            parts["optimizer"] = optimizer
+        scalars = {"lr": rate(self.decay, self.lr, total)}
+        if self.kl_anneal:
+            scalars["beta"] = lambda done: min(1.0, (done + 1) / (self.kl_anneal * total))
 
-        def step(batch: Data) -> Mapping[str, Tensor]:
-            beta = min(1.0, (loop.done + 1) / (self.kl_anneal * total)) if self.kl_anneal else 1.0
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            assert optimizer is not None
             # Pyro's checks (shapes, supports, model against guide) on the first step; they cost a third of a step.
             with pyro.validation_enabled(loop.done == 0):
-                loss, bound = objective(program, guide, batch, size, beta)
+                loss, bound = objective(program, guide, batch, size, now.get("beta", 1.0))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+                nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=False)
+            set_rate(optimizer, now["lr"])
             optimizer.step()
-            if "decay" in state:
-                state["decay"].step()
             return {"loss": -bound}
+
+        label = f"svi {type(program).__name__}"
+        loop = Loop(run, schedule, parts, label, step, scalars, diagnose=lambda b: diagnose(program, guide, b))
+        if not parameters:
+            loop.total = 0  # all is known
 
         def validate() -> float:
             assert run.valid is not None
             return evaluate_objective(objective, program, guide, run.valid, self.batch_size, run.seed)
 
+        def finish() -> Outcome:
+            program.eval()
+            info = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
+            return Outcome(guide, spec, None, loop.history, loop.done * self.particles, info)
+
         program.train()
         local = not any(site.is_global for site in program.sites().values())
-        history = loop.train(step, validate if run.valid is not None and local else None)
-        program.eval()
-        return Outcome(guide, spec, None, history, loop.done * self.particles)
+        return Training(loop, finish, validate if run.valid is not None and local else None)
 
     def _parameters(self, program: Program, guide: Callable[..., Any], data: Data) -> list[nn.Parameter]:
         """What to optimise, each parameter once."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inference.elbo import Renyi
 from inference.guides import guide_parameters, guided_sites
-from inference.loop import Loop, Schedule, make_optimizer
+from inference.loop import Loop, Schedule, make_optimizer, rate, set_rate
 from inference.method import Method, Outcome, Run
 from inference.particles import draw, guide_log_prob, log_joint
 from inference.svi import diagnose, evaluate_objective
@@ -86,6 +86,7 @@ class WakeSleep(Method):
     batch_size: int = 128
     validate_every: int | None = None
     patience: int | None = None
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         check_options(self.lr, self.decay, self.particles)
@@ -119,30 +120,30 @@ class WakeSleep(Method):
                 f"Wake-sleep trains the model's and the guide's parameters in turn; {name} has {len(generative)} and "
                 f"{len(recognition)}."
             )
-        schedule = Schedule(self.steps, self.epochs, self.batch_size, self.validate_every, self.patience)
+        schedule = Schedule.of(self)
         optimizer = make_optimizer(self.optimizer, [*generative, *recognition], self.lr)
-        state: dict[str, Any] = {"program": program, "optimizer": optimizer}
-        if self.decay == "cosine":
-            total = schedule.total_steps(run.train.size)
-            state["decay"] = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-        loop = Loop(run, schedule, state, f"wake-sleep {name}", lambda b: diagnose(program, program.guide, b))
         bound = Renyi(self.particles, 0.0)
 
-        def step(batch: Data) -> Mapping[str, Tensor]:
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             optimizer.zero_grad(set_to_none=True)
             with pyro.validation_enabled(loop.done == 0):
                 metrics = self.gradients(program, generative, recognition, batch)
+            set_rate(optimizer, now["lr"])
             optimizer.step()
-            if "decay" in state:
-                state["decay"].step()
             return metrics
+
+        loop = Loop(
+            run, schedule, {"program": program, "optimizer": optimizer}, f"wake-sleep {name}", step,
+            {"lr": rate(self.decay, self.lr, schedule.total_steps(run.train.size))},
+            diagnose=lambda b: diagnose(program, program.guide, b),
+        )  # fmt: skip
 
         def validate() -> float:
             assert run.valid is not None
             return evaluate_objective(bound, program, program.guide, run.valid, self.batch_size, run.seed)
 
         program.train()
-        history = loop.train(step, validate if run.valid is not None else None)
+        history = loop.train(validate if run.valid is not None else None)
         program.eval()
         # Each particle awake costs the program one gradient, and the guide one if it learns awake; a dream costs one.
         awake = self.particles * (1 if self.guide_update == "sleep" else 2)

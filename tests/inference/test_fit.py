@@ -195,7 +195,7 @@ def _dataset(train: torch.Tensor, valid: torch.Tensor):
 
 
 def test_schedule_counts_epochs():
-    assert Schedule(epochs=3, batch_size=100).total_steps(250) == 9
+    assert Schedule(epochs=3, batch_size=100).total_steps(250) == 8
     assert Schedule(epochs=3, batch_size=1000).total_steps(250) == 3
     assert Schedule().total_steps(250) == 2000
 

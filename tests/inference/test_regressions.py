@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from inference import fit
-from inference.elbo import PyroELBO, make_objective
+from inference.elbo import TraceELBO, make_objective
 from inference.evaluate import elbo, log_likelihood
 from inference.guides import build_guide
 from inference.particles import draw
@@ -67,7 +67,7 @@ def test_pyro_3468_model_and_guide_see_the_same_rows():
 
     model, guide = program.model, program.guide
     object.__setattr__(program, "model", spy("model", model))
-    PyroELBO(pyro.infer.Trace_ELBO)(program, spy("guide", guide), Data(x[index]), 40)
+    TraceELBO(pyro.infer.Trace_ELBO)(program, spy("guide", guide), Data(x[index]), 40)
     for name in ("model", "guide"):
         assert torch.equal(seen[name][0], x[index]), f"{name} saw other rows"
         assert seen[name][1] == 40
@@ -145,7 +145,7 @@ def test_pytorch_vae_56_elbo_is_expected_log_likelihood_minus_kl():
     with torch.no_grad():
         runs = torch.stack(
             [
-                PyroELBO(pyro.infer.TraceMeanField_ELBO)(program, program.guide, Data(x[rows]), 1000)[1]
+                TraceELBO(pyro.infer.TraceMeanField_ELBO)(program, program.guide, Data(x[rows]), 1000)[1]
                 for _ in range(200)
             ]
         )
@@ -155,7 +155,7 @@ def test_pytorch_vae_56_elbo_is_expected_log_likelihood_minus_kl():
     with torch.no_grad():
         runs = torch.stack(
             [
-                PyroELBO(pyro.infer.TraceMeanField_ELBO)(program, program.guide, Data(x), 1000, beta=0.25)[1]
+                TraceELBO(pyro.infer.TraceMeanField_ELBO)(program, program.guide, Data(x), 1000, beta=0.25)[1]
                 for _ in range(100)
             ]
         )
@@ -169,7 +169,7 @@ def test_minibatch_elbo_is_an_unbiased_estimate_of_the_full_one():
     loc, scale = program.loc.detach(), program.log_scale.exp().detach()
     kl = 0.5 * (loc**2 + scale**2 - 1 - 2 * scale.log())
     truth = (-0.5 * ((x - loc) ** 2 + scale**2) - 0.5 * math.log(2 * math.pi)).sum() - kl
-    objective = PyroELBO(pyro.infer.Trace_ELBO, 1)
+    objective = TraceELBO(pyro.infer.Trace_ELBO, 1)
     with torch.no_grad(), pyro.validation_enabled(False):
         runs = torch.stack(
             [objective(program, program.guide, Data(x[torch.randperm(n)[:3]]), n)[1] * n for _ in range(4000)]
@@ -180,7 +180,7 @@ def test_minibatch_elbo_is_an_unbiased_estimate_of_the_full_one():
 def test_minibatch_gradient_is_an_unbiased_estimate_of_the_full_one():
     program, n = Mean(), 12
     x = program.generate(n)
-    objective = PyroELBO(pyro.infer.Trace_ELBO, 1)
+    objective = TraceELBO(pyro.infer.Trace_ELBO, 1)
     grads = []
     for _ in range(2000):
         with pyro.validation_enabled(False):

@@ -1,0 +1,107 @@
+"""The compiled loop for each kind of device: a C++ library on the CPU, a CUDA graph on the GPU, plain torch elsewhere.
+
+Each maker takes the body of the loop `while i < stop: (i, state, sums) = body(i, state, sums, stop, ...)`, how many of
+its arguments after i are handed on, and arguments of the right shapes. It returns `run(arguments, n)`, which takes n
+turns and returns (i, state, sums).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop_op
+from torch.fx import Graph, GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from zoo.datasets.sources import cache_folder
+
+__all__ = ["Body", "Runner", "graph_loop", "library_loop", "python_loop"]
+
+Body = Callable[..., tuple[Tensor, ...]]
+Runner = Callable[[list[Any], int], Sequence[Tensor]]
+
+
+def python_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
+    """Operation by operation."""
+
+    def run(arguments: list[Any], n: int) -> Sequence[Tensor]:
+        for _ in range(n):
+            arguments[: 1 + carried] = body(*arguments)
+        return arguments[: 1 + carried]
+
+    return run
+
+
+def library_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
+    """All steps in one call of a C++ library."""
+    stop = 1 + carried
+    with torch.no_grad():
+        turn = make_fx(body)(*inputs)
+        more = make_fx(lambda *args: args[0] < args[stop])(*inputs)
+    root, graph = nn.Module(), Graph()
+    root.more, root.turn = more, turn
+    places = [graph.placeholder(f"input_{i}") for i in range(len(inputs))]
+    arguments = (graph.get_attr("more"), graph.get_attr("turn"), tuple(places[:stop]), tuple(places[stop:]))
+    loop = graph.call_function(while_loop_op, arguments)
+    graph.output(tuple(graph.call_function(operator.getitem, (loop, i)) for i in range(stop)))
+    library = _library(GraphModule(root, graph), more.code + turn.code, inputs)
+    return lambda arguments, n: library(*arguments)
+
+
+def graph_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
+    """One step in place as a CUDA graph, replayed; the data stay where they are, all else is copied to fixed places."""
+    large = max(v.numel() for v in inputs)
+    buffers = [v if v.numel() == large else v.clone() for v in inputs]
+
+    def turn(*buffers: Tensor) -> None:
+        for buffer, value in zip(buffers, body(*buffers), strict=False):
+            buffer.copy_(value)
+
+    with torch.no_grad():
+        compiled = torch.compile(make_fx(turn)(*buffers), fullgraph=True, dynamic=False)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                compiled(*buffers)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            compiled(*buffers)
+
+    def run(arguments: list[Any], n: int) -> Sequence[Tensor]:
+        for buffer, value in zip(buffers, arguments, strict=True):
+            if buffer is not value:
+                buffer.copy_(value)
+        for _ in range(n):
+            graph.replay()
+        return [buffer.clone() for buffer in buffers[: 1 + carried]]
+
+    return run
+
+
+def _library(loop: GraphModule, code: str, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """The compiled library of a graph: from the cache of this machine, or newly made."""
+    shapes = [(tuple(v.shape), tuple(v.stride()), str(v.dtype)) for v in inputs]
+    machine = (platform.machine(), platform.node(), torch.backends.cpu.get_cpu_capability())
+    setting = (torch.__version__, torch.get_num_threads(), machine, shapes, code)
+    path = cache_folder() / "compiled" / f"{hashlib.sha256(repr(setting).encode()).hexdigest()[:32]}.pt2"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(path) + ".lock"):
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                program = torch.export.export(loop, tuple(inputs), strict=False)
+                package = str(Path(folder) / "loop.pt2")
+                torch._inductor.aoti_compile_and_package(program, package_path=package)
+                os.replace(package, path)
+    return torch._inductor.aoti_load_package(str(path))

@@ -1,0 +1,315 @@
+"""Many training steps as one compiled call: what Pyro's handlers and torch's optimizers do is traced once, then fused.
+
+Why it works: under `make_fx`, one step of Python (model, guide, bound, backward, optimizer) leaves a list of tensor
+operations. That list is a pure function (parameters, optimizer state, minibatch, noise) -> (the same, metrics). It is
+put into a loop that also chooses the minibatch, and inductor makes one C++ library of it (a CUDA graph on the GPU):
+no Python runs between steps. The library is kept on disk under a hash of the list. See docs/speed.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from inference.backends import Body, graph_loop, library_loop, python_loop
+from inference.noise import Noise
+from inference.tracing import NotStatic, State, Step, present, trace_step
+from zoo.datasets.data import Data
+
+__all__ = [
+    "COMPILE",
+    "CompileNotice",
+    "Compiled",
+    "NotStatic",
+    "Reference",
+    "Replica",
+    "State",
+    "Step",
+    "pays",
+    "reference",
+]
+
+COMPILE = ("auto", "always", "never")
+"""Values of the option `compile`."""
+
+CHUNK_STEPS = 1024
+"""Most steps in one call."""
+
+CHUNK_BYTES = 32 * 2**20
+"""Most memory for the noise and minibatch indices of one call."""
+
+PAYS_FROM = 1_000_000
+"""'auto' compiles a run of at least so many calls of torch functions: steps times calls in a step."""
+
+
+class CompileNotice(UserWarning):
+    """Says that a fit goes on eagerly, and why."""
+
+
+def pays(steps: int, calls: int) -> bool:
+    """The rule of `compile='auto'`. It knows no clock: a seed gives the same fit however busy the machine is.
+
+    Args:
+        steps: Steps that are left.
+        calls: torch functions called in one step.
+    """
+    return steps * calls >= PAYS_FROM
+
+
+class Replica(Protocol):
+    """One fit, as the compiled loop sees it."""
+
+    @property
+    def step(self) -> Step:
+        """The step itself, bound to this fit's modules."""
+        ...
+
+    @property
+    def data(self) -> Data:
+        """All of its training data."""
+        ...
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        """Modules and optimizers."""
+        ...
+
+    def indices(self, n: int) -> Tensor | None:
+        """Rows of the next n minibatches (n, rows), or None where each is all the data."""
+        ...
+
+    def scalars(self, n: int) -> dict[str, list[float]]:
+        """Values of the scheduled quantities (learning rate, ...) at the next n steps."""
+        ...
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Where its noise comes from."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Two steps of a fit in Python: the noise they drew, the metrics they gave, the torch functions each called."""
+
+    noise: list[tuple[Tensor, Tensor]]
+    metrics: list[dict[str, Tensor]]
+    calls: int
+
+
+def _first(replica: Replica) -> tuple[Data, dict[str, Tensor]]:
+    """The first rows and the next scalars: what a step is traced and checked on."""
+    index, data = replica.indices(0), replica.data
+    batch = data if index is None else data.rows(slice(0, index.shape[1]))
+    return batch, {name: data.x.new_tensor(values[0]) for name, values in replica.scalars(1).items()}
+
+
+def reference(replica: Replica) -> Reference:
+    """Runs two steps and undoes them, random state included.
+
+    Raises: NotStatic when they draw different numbers of random numbers.
+    """
+    state, (batch, now) = State(replica.parts), _first(replica)
+    before = state.copy()
+    noise, metrics, calls = [], [], 0
+    devices = [batch.x.device] if batch.x.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        for _ in range(2):
+            with Noise() as recording:
+                found = replica.step(batch, now)
+            metrics.append({name: value.detach().clone() for name, value in found.items()})
+            noise.append(recording.recorded(batch.x))
+            calls = recording.calls
+    state.restore(before)
+    if noise[0][0].shape != noise[1][0].shape or noise[0][1].shape != noise[1][1].shape:
+        raise NotStatic("it draws another number of random numbers at each step")
+    return Reference(noise, metrics, calls)
+
+
+class Compiled:
+    """`advance(n)`: n training steps of one fit, or of several that differ only in their numbers, without Python.
+
+    Several fits run as one vectorised computation (`torch.func.vmap` over the traced step) and give what each would
+    give alone, since each keeps its own minibatches and noise.
+
+    Args:
+        replicas: The fits; their data must be the same.
+        references: What their steps do in Python, from `reference`.
+        interpreted: Runs the traced operations one by one instead of compiling them; for tests.
+
+    Raises: NotStatic when the step cannot be traced, or when its compiled form disagrees with it.
+    """
+
+    def __init__(self, replicas: Sequence[Replica], references: Sequence[Reference], interpreted: bool = False):
+        started = time.perf_counter()
+        self.replicas = list(replicas)
+        self.states = [State(replica.parts) for replica in self.replicas]
+        first = self.replicas[0]
+        self.data = first.data
+        batch, now = _first(first)
+        index = first.indices(0)
+        self.rows = None if index is None else index.shape[1]
+        self.trace = trace_step(first.step, self.states[0], batch, now, references[0].noise[0])
+        numbers = self.trace.normals + self.trace.uniforms + 2 * (self.rows or 0)
+        per_step = max(1, numbers * self.data.x.element_size() * len(self.replicas))
+        self.chunk = max(2, min(CHUNK_STEPS, CHUNK_BYTES // per_step))
+        self.body, self.carried = self._body()
+        inputs = self._inputs(2, [[r.noise[0], r.noise[1]] for r in references], self._first_rows(2))
+        make = {"cpu": library_loop, "cuda": graph_loop}.get(self.data.x.device.type, python_loop)
+        self.run = (python_loop if interpreted else make)(
+            self.body, len(self.carried) + len(self.trace.metrics), inputs
+        )
+        self._check(references)
+        self.seconds = time.perf_counter() - started
+        """Time that tracing and compiling took."""
+
+    # The graph of one turn of the loop: (i, stop, changed state, sums, data, indices, noise, scalars, fixed state,
+    # constants) -> (i + 1, changed state, sums).
+
+    def _body(self) -> tuple[Body, list[int]]:
+        trace, many = self.trace, len(self.replicas) > 1
+        nodes = list(trace.graph.graph.nodes)
+        ends, starts = list(nodes[-1].args[0]), [node for node in nodes if node.op == "placeholder"]
+        n_state = len(ends) - len(trace.metrics)
+        changed = [i for i in range(n_state) if ends[i] is not starts[i]]
+        fixed = [i for i in range(n_state) if ends[i] is starts[i]]
+        n_data = len(present(self.data))
+        n_now = len(self.replicas[0].scalars(1))
+        graph, rows = trace.graph, self.rows
+        count = len(changed)
+
+        def body(i: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            values = list(rest)
+
+            def take(n: int) -> list[Tensor]:
+                taken, values[:] = values[:n], values[n:]
+                return taken
+
+            moving, sums = take(count), take(len(trace.metrics))
+            _stop, *data = take(1 + n_data)
+            index = take(0 if rows is None else 1)
+            noise, now = take(2), take(n_now)
+            still, constants = take(len(fixed)), values
+            at = i.reshape(1)
+            if index:
+                chosen = index[0].index_select(0, at)[0]
+                data = [v.index_select(0, chosen.flatten()).reshape(*chosen.shape, *v.shape[1:]) for v in data]
+            noise = [v.index_select(0, at)[0] for v in noise]
+            now = [v.index_select(0, at)[0] for v in now]
+            state: list[Any] = [None] * n_state
+            for position, value in (*zip(changed, moving, strict=True), *zip(fixed, still, strict=True)):
+                state[position] = value
+            arguments = [*state, *data, *noise, *now, *constants]
+            if many:
+                dims = [0] * n_state + [None if rows is None else 0] * n_data + [0, 0] + [None] * n_now
+                dims += [None] * len(constants)
+                outputs = vmap(lambda *a: tuple(graph(*a)), tuple(dims))(*arguments)
+            else:
+                outputs = graph(*arguments)
+            new, metrics = [outputs[k] for k in changed], outputs[n_state:]
+            # A loop may not hand back views.
+            return (i + 1, *(v.clone() for v in new), *(a + b for a, b in zip(sums, metrics, strict=True)))
+
+        self.fixed = fixed
+        return body, changed
+
+    def _first_rows(self, n: int) -> Tensor | None:
+        """The minibatches of the check: the first rows, for each replica (n, R, rows)."""
+        if self.rows is None:
+            return None
+        return torch.arange(self.rows).expand(n, len(self.replicas), self.rows)
+
+    def _inputs(
+        self, n: int, noise: Sequence[Sequence[tuple[Tensor, Tensor]]] | None, index: Tensor | None
+    ) -> list[Any]:
+        """Arguments of the loop for n steps: (i, state and sums, stop, data, indices, noise, scalars, ...)."""
+        x, many = self.data.x, len(self.replicas) > 1
+        tensors = [[tensor.detach() for tensor in state.tensors()] for state in self.states]
+        if many:
+            state = [torch.stack(group) for group in zip(*tensors, strict=True)]
+        else:
+            state = tensors[0]
+        lead = (len(self.replicas),) if many else ()
+        sums = [x.new_zeros(lead) for _ in self.trace.metrics]
+        arguments: list[Any] = [torch.zeros((), dtype=torch.long, device=x.device)]
+        arguments += [state[i] for i in self.carried] + sums
+        arguments += [torch.tensor(n, device=x.device), *present(self.data)]
+        if index is not None:
+            padded = index.new_zeros(self.chunk, *lead, index.shape[-1])
+            padded[:n] = index if many else index[:, 0]
+            arguments.append(padded.to(x.device))
+        for kind, size in enumerate((self.trace.normals, self.trace.uniforms)):
+            buffer = x.new_zeros(self.chunk, *lead, size)
+            for r, replica in enumerate(self.replicas):
+                if noise is not None:
+                    values = torch.stack([step[kind] for step in noise[r]])
+                else:
+                    values = x.new_empty(n, size)
+                    values = (values.normal_ if kind == 0 else values.uniform_)(generator=replica.generator)
+                (buffer[:n, r] if many else buffer[:n]).copy_(values)
+            arguments.append(buffer)
+        for planned in self.replicas[0].scalars(n).values():
+            buffer = x.new_zeros(self.chunk)
+            buffer[:n] = torch.tensor(planned, dtype=x.dtype)
+            arguments.append(buffer)
+        return [*arguments, *(state[i] for i in self.fixed), *self.trace.constants]
+
+    @torch.no_grad()
+    def advance(self, n: int) -> list[dict[str, Tensor]]:
+        """n further steps; returns the metrics of each replica, summed over them."""
+        totals: list[dict[str, Tensor]] = [{} for _ in self.replicas]
+        while n > 0:
+            k = min(n, self.chunk)
+            rows = [replica.indices(k) for replica in self.replicas]
+            index = None if self.rows is None else torch.stack([row for row in rows if row is not None], 1)
+            for total, part in zip(totals, self._run(self._inputs(k, None, index), k), strict=True):
+                for name, value in part.items():
+                    total[name] = total[name] + value if name in total else value
+            n -= k
+        return totals
+
+    @torch.no_grad()
+    def _run(self, arguments: list[Any], n: int) -> list[dict[str, Tensor]]:
+        """Runs the loop, writes the state back, returns each replica's sums of metrics."""
+        outputs = self.run(arguments, n)[1:]
+        many = len(self.replicas) > 1
+        new, sums = outputs[: len(self.carried)], outputs[len(self.carried) :]
+        for r, state in enumerate(self.states):
+            tensors = state.tensors()
+            for i, value in zip(self.carried, new, strict=True):
+                tensors[i].copy_(value[r] if many else value)
+        return [
+            {name: (value[r] if many else value) for name, value in zip(self.trace.metrics, sums, strict=True)}
+            for r in range(len(self.replicas))
+        ]
+
+    @torch.no_grad()
+    def _check(self, references: Sequence[Reference]) -> None:
+        """Two steps of each replica must give the metrics that Python gave; the state is left as it was.
+
+        The second step sees what the first has changed. Parameters themselves are not compared: where a gradient is
+        zero but for rounding, Adam turns the rounding into a step.
+        """
+        before = [state.copy() for state in self.states]
+        tolerance = 1e-6 if self.data.x.dtype == torch.float64 else 2e-3
+        try:
+            for k in range(2):
+                noise = [[r.noise[k]] for r in references]
+                found = self._run(self._inputs(1, noise, self._first_rows(1)), 1)
+                for reference, metrics in zip(references, found, strict=True):
+                    for name, value in metrics.items():
+                        expected = reference.metrics[k][name].to(value)
+                        if not torch.allclose(value, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
+                            raise NotStatic(
+                                f"its compiled form gives {name} = {float(value):.6g} where Python gives "
+                                f"{float(expected):.6g}: the step does not do the same every time"
+                            )
+        finally:
+            for state, values in zip(self.states, before, strict=True):
+                state.restore(values)

@@ -1,0 +1,174 @@
+"""One training step in Python as a pure function of tensors: (state, minibatch, noise, scalars) -> (state, metrics).
+
+Under `make_fx`, what model, guide, bound, backward and optimizer do leaves a list of tensor operations. Tensors are
+known to the tracer by identity, so a step needs no rewriting: what its closures hold, parameters and the optimizers'
+own included, becomes an input and, where it was changed in place, an output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functionalize
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from inference.noise import Noise
+from zoo.datasets.data import Data
+
+__all__ = ["NotStatic", "State", "Step", "Trace", "present", "trace_step"]
+
+Step = Callable[[Data, Mapping[str, Any]], Mapping[str, Tensor]]
+"""(minibatch, scalars of this step) -> metrics, updating modules and optimizers in place."""
+
+
+class NotStatic(Exception):
+    """The step cannot be traced: its control flow depends on values, or it draws what cannot be fed to it."""
+
+
+class State:
+    """The tensors that a step updates in place: parameters, buffers, and the optimizers' own."""
+
+    def __init__(self, parts: Mapping[str, Any]):
+        self.modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+        self.optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
+
+    def tensors(self) -> list[Tensor]:
+        """Each tensor once, always in the same order."""
+        found: dict[int, Tensor] = {}
+        for module in self.modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                found.setdefault(id(tensor), tensor)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    for value in optimizer.state.get(parameter, {}).values():
+                        if isinstance(value, Tensor):
+                            found.setdefault(id(value), value)
+        return list(found.values())
+
+    def copy(self) -> list[Tensor]:
+        """A copy of their values."""
+        return [tensor.detach().clone() for tensor in self.tensors()]
+
+    @torch.no_grad()
+    def restore(self, values: Sequence[Tensor]) -> None:
+        """Writes values back."""
+        for tensor, value in zip(self.tensors(), values, strict=True):
+            tensor.copy_(value)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One step as a graph: (state, x, context, normals, uniforms, scalars, constants) to (state, metrics)."""
+
+    graph: GraphModule
+    constants: list[Tensor]
+    metrics: list[str]
+    normals: int
+    uniforms: int
+
+
+class CapturableOptimizers:
+    """While it lasts, optimizers take the path that keeps step counts in tensors, as under torch.compile."""
+
+    OPTIONS = {"capturable": True, "foreach": False, "fused": False}  # noqa: RUF012
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]):
+        self.groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+
+    def __enter__(self) -> None:
+        self.before = [{k: group[k] for k in (*self.OPTIONS, "lr") if k in group} for group in self.groups]
+        for group in self.groups:
+            group.update({k: v for k, v in self.OPTIONS.items() if k in group})
+        self.flag = torch.compiler._is_compiling_flag
+        torch.compiler._is_compiling_flag = True
+
+    def __exit__(self, *exc: object) -> None:
+        torch.compiler._is_compiling_flag = self.flag
+        for group, before in zip(self.groups, self.before, strict=True):
+            group.update(before)
+
+
+def trace_step(
+    step: Step, state: State, batch: Data, scalars: Mapping[str, Tensor], noise: tuple[Tensor, Tensor]
+) -> Trace:
+    """Traces a step; its effect on the state is undone."""
+    names: list[str] = []
+
+    # Tensors are known to the tracer by identity: what the step's closures hold is what is passed here.
+    def traced(tensors: list[Tensor], rows: list[Tensor], noise: Any, now: dict[str, Tensor]) -> Any:
+        with Noise(*noise):
+            metrics = step(Data(*rows), now)
+        names[:] = list(metrics)
+        return state.tensors(), [value.detach() for value in metrics.values()]
+
+    before = state.copy()
+    gradients = {p: p.grad for module in state.modules for p in module.parameters()}
+    try:
+        with CapturableOptimizers(state.optimizers):
+            graph = make_fx(traced)(state.tensors(), present(batch), noise, dict(scalars))
+    except NotStatic:
+        raise
+    except Exception as error:
+        raise NotStatic(str(error).split("\n")[0]) from error
+    finally:
+        state.restore(before)
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+    for node in reversed(graph.graph.nodes):
+        if node.op == "call_function" and "profiler" in str(node.target):
+            graph.graph.erase_node(node)
+    constants = _lift_constants(graph)
+    inputs = [*before, *present(batch), *noise, *scalars.values(), *constants]
+    inputs = [value.detach() for value in inputs]
+    with torch.no_grad():
+        pure = make_fx(functionalize(lambda *args: graph(*args), remove="mutations"))(
+            *[v.clone() if i < len(before) else v for i, v in enumerate(inputs)]
+        )
+    for node in list(pure.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
+            node.replace_all_uses_with(node.args[1])
+            pure.graph.erase_node(node)
+        elif node.target is torch.ops.aten.copy.default and _same(*node.args[:2]):
+            node.replace_all_uses_with(node.args[1])  # vmap has no rule for it
+        elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise NotStatic(f"it draws by {node.target}, which cannot be fed from given noise")
+    constants += _lift_constants(pure)
+    pure.graph.eliminate_dead_code()
+    pure.recompile()
+    return Trace(pure, constants, names, noise[0].numel(), noise[1].numel())
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two nodes hold tensors of the same shape and type."""
+    a, b = a.meta["val"], b.meta["val"]
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def _lift_constants(graph: GraphModule) -> list[Tensor]:
+    """Makes the tensors that a graph holds into further inputs, and returns them."""
+    found: dict[str, tuple[Any, Tensor]] = {}
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    for node in list(graph.graph.nodes):
+        if node.op == "get_attr":
+            if node.target not in found:
+                with graph.graph.inserting_after(last):
+                    last = graph.graph.placeholder(f"constant_{node.target}")
+                found[node.target] = (last, getattr(graph, node.target))
+            node.replace_all_uses_with(found[node.target][0])
+            graph.graph.erase_node(node)
+    graph.graph._codegen = torch.fx.graph.CodeGen()  # inputs are flat from here on
+    graph.recompile()
+    return [tensor.detach() for _, tensor in found.values()]
+
+
+def present(batch: Data) -> list[Tensor]:
+    """A minibatch as a list, without the context where there is none."""
+    return [value for value in batch if value is not None]
