@@ -27,9 +27,9 @@ GREY = "#9aa5b3"
 
 READING = """Milliseconds of one training step: the median over rounds, quartiles in brackets. *x Pyro*: how many
 times faster than `SVI.step`; *x best peer*: than the fastest of Pyro, PyTorch and NumPyro. Both are medians of ratios
-within one round, in which everyone ran a block of steps in turn. *First step*: seconds until it was done, compiling
+within one round, in which everyone ran a block of steps in turn. *First steps*: seconds until two were done, compiling
 included, libraries imported and nothing cached. *To the target*: steps, and their seconds, until the mean loss over a
-twentieth of the steps was that of our eager fit; in brackets with the first step. *Memory*: peak, in a process of its
+twentieth of the steps was that of our eager fit; in brackets with the first ones. *Memory*: peak, in a process of its
 own, above what libraries and data took."""
 
 
@@ -68,12 +68,14 @@ def write_speed_report(folder: str | Path) -> Path:
 def print_speed(folder: str | Path, console: Console) -> None:
     """One table a workload on a terminal of 80 columns."""
     for record in read_records(folder):
+        if "skipped" in record:
+            console.print(f"{record['title']} ({record['device']}) {_why_not(record)}\n", markup=False)
         if "contenders" not in record:
             continue
         title = f"{record['title']} ({record['device']})"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("", no_wrap=True)
-        for column in ("a step", "x Pyro", "x best peer", "first step", "to target"):
+        for column in ("a step", "x Pyro", "x best", "start", "target"):
             table.add_column(column, justify="right", no_wrap=True)
         for name, row in record["contenders"].items():
             target = row.get("target")
@@ -130,7 +132,7 @@ def _facts(records: Sequence[Record]) -> list[str]:
 def _workload(record: Record) -> list[str]:
     lines = [f"## {record['title']}, {record['device']}", ""]
     if "skipped" in record:
-        return [*lines, f"Not measured: {str(record['skipped']).strip().splitlines()[-1]}", ""]
+        return [*lines, f"Was {_why_not(record)}.", ""]
     lines += [", ".join(f"{name} {value}" for name, value in record["work"].items()) + ".", ""]
     rows = record["contenders"]
     extra = [
@@ -146,7 +148,7 @@ def _workload(record: Record) -> list[str]:
         "ms a step",
         "x Pyro",
         "x best peer",
-        "first step, s",
+        "first steps, s",
         "to the target",
         *(title for title, _, _ in extra),
     ]
@@ -169,6 +171,11 @@ def _workload(record: Record) -> list[str]:
     lines += [f"- {name}: {how}." for name, how in record["how"].items() if how and name in rows]
     lines += [f"- Left out, {name}: {why}." for name, why in record["absent"].items()]
     return [*lines, ""]
+
+
+def _why_not(record: Record) -> str:
+    """The reason, or the last line of an error."""
+    return f"not measured: {str(record['skipped']).strip().splitlines()[-1]}"
 
 
 def _growth(record: Record) -> list[str]:

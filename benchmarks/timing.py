@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers.contender import PYRO, ZOO_COMPILED, ZOO_EAGER, Advance, Contender
+from inference import backends
 
 __all__ = [
     "CACHE",
@@ -69,20 +70,19 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def prepared(
     contenders: Sequence[Contender], report: Report, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[dict[str, Advance], dict[str, float], dict[str, str]]:
-    """Those that are ready (after their first step), seconds that took, and why the others are not there."""
+    """Those that are ready (after their first two steps), seconds that took, and why the others are not there."""
     ready, seconds, absent = {}, {}, {}
     for i, contender in enumerate(contenders):
         report(f"prepare {contender.name}")
         if CACHE in os.environ:  # one for each, so that nobody finds what another has compiled
-            os.environ[CACHE] = str(Path(os.environ[CACHE]).with_name(f"contender-{i}"))
-            _forget_compiled()
+            _empty_caches(Path(os.environ[CACHE]).with_name(f"contender-{i}"))
         if contender.absent:
             absent[contender.name] = contender.absent
             continue
         began = clock()
         try:
             advance = contender.prepare()
-            advance(1)
+            advance(2)  # ours compiles at its second step
         except Exception as error:
             absent[contender.name] = (
                 f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -93,10 +93,12 @@ def prepared(
     return ready, seconds, absent
 
 
-def _forget_compiled() -> None:
-    """Empties the compiler's caches in memory; what is compiled already stays in use."""
+def _empty_caches(folder: Path) -> None:
+    """Lets compilers, torch's and ours, keep things in this folder and forget the rest; what is in use stays so."""
     from torch._inductor import utils
 
+    os.environ[CACHE] = str(folder)
+    backends.cache_folder = lambda: folder / "zoo"
     for name in ("clear_caches", "clear_inductor_caches"):  # newer, older
         if hasattr(utils, name):
             return getattr(utils, name)()

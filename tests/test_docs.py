@@ -17,7 +17,7 @@ from typer.main import get_command
 from benchmarks import targets
 from benchmarks.cli import app
 from benchmarks.metrics import METRICS
-from benchmarks.suites import SUITES, get_suite
+from benchmarks.suites import SUITES, get_suite, speed
 from inference import METHODS, make_method
 from inference.elbo import OBJECTIVES
 from inference.guides import AUTOGUIDES
@@ -100,7 +100,9 @@ def test_commands_parse(page: Path) -> None:
             given = known[words[0]].make_context(f"zoo {words[0]}", words[1:]).params
             if words[0] in ("show", "fit") and ":" not in given["name"]:
                 assert given["name"] in catalogue.BUILTIN
-            if words[0] == "bench":
+            if words[0] == "bench" and given["suite"] == "speed":
+                speed.chosen(given["only"])
+            elif words[0] == "bench":
                 for pattern in given["select"] or [""]:
                     get_suite(given["suite"]).cells((pattern,))  # raises where nothing matches
             if given.get("data") is not None and not Path(given["data"]).suffix:

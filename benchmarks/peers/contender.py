@@ -108,36 +108,22 @@ def zoo_contenders(make: Callable[[], tuple[Program, Mapping[str, Any]]], work: 
     def prepare(compiled: str) -> Advance:
         torch.manual_seed(work.seed)
         program, options = make()
-        method = SVI(**options, lr=work.lr, decay="constant", batch_size=work.batch_size, steps=10**9)
-        return _trainer(method, program.to(work.device), Run(work.data, seed=work.seed), compiled)
+        method = SVI(**options, lr=work.lr, decay="constant", batch_size=work.batch_size, steps=10**9, compile=compiled)
+        training = method.prepare(program.to(work.device), Run(work.data, seed=work.seed))
 
-    return [Contender(ZOO_EAGER, functools.partial(prepare, "never"), "inference.svi.SVI")]
+        def advance(n: int) -> float:
+            loss = float(training.advance(n))
+            # The first step is always Python's.
+            if compiled == "always" and training.loop.done > 1 and training.loop.compiled is None:
+                raise Unavailable("the step could not be compiled and would go on as the eager one")
+            return loss
 
+        return advance
 
-def _trainer(method: SVI, program: Program, run: Run, compiled: str) -> Advance:
-    """Steps as `SVI.run` takes them, without its reports and checkpoints."""
-    from inference.elbo import make_objective
-    from inference.loop import Loop, Schedule, make_optimizer
-
-    guide = method.guide if callable(method.guide) else program.guide
-    parameters = method._parameters(program, guide, run.train)
-    objective = make_objective(method._choose_elbo(program, guide, run.train), method.particles)
-    optimizer = make_optimizer(method.optimizer, parameters, method.lr)
-    loop = Loop(run, Schedule.of(method), {}, "")
-    program.train()
-
-    def advance(n: int) -> float:
-        total = torch.zeros((), device=run.train.x.device)
-        with pyro.validation_enabled(False):
-            for _ in range(n):
-                loss, bound = objective(program, guide, loop.batch(), run.train.size)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total -= bound
-        return float(total) / n
-
-    return advance
+    return [
+        Contender(ZOO_COMPILED, functools.partial(prepare, "always"), "SVI(compile='always')"),
+        Contender(ZOO_EAGER, functools.partial(prepare, "never"), "SVI(compile='never')"),
+    ]
 
 
 # Pyro.
