@@ -3,7 +3,9 @@
     python -m benchmarks.peers.em --n 1000000 --dim 16 --components 32 --iterations 3 --repeats 3
 
 Both do one E-step more than iterations: ours at the start, theirs at the end. Times are those of whole fits, checks of
-the data included. Memory is the most that a fit adds to a process of its own that already holds the data.
+the data included. Memory is the most that a fit adds to a process of its own that already holds the data. Where other
+jobs use the same cores set OMP_WAIT_POLICY=passive: threads that wait by spinning hold up the one they wait for, and
+ours, whose parallel parts are short, suffers more of it (at a load of 5 on two cores a fit took 7 times as long).
 """
 
 from __future__ import annotations
