@@ -18,8 +18,9 @@ from torch import Tensor
 from inference.games import GAMES, Game, GANGame, Minimax, NonSaturating
 from inference.guides import build_guide
 from inference.implicit_guide import ImplicitGuide, Piece, RatioCritic, estimated_log_prob, unsuitable
-from inference.loop import Loop, Schedule, rate, set_rate
+from inference.loop import Loop, Schedule
 from inference.method import Method, Outcome, Run
+from inference.optim import rate, set_rate
 from inference.particles import log_joint
 from zoo.datasets.data import Data
 from zoo.errors import OptionError

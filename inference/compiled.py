@@ -9,7 +9,7 @@ no Python runs between steps. The library is kept on disk under a hash of the li
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,8 +84,13 @@ class Replica(Protocol):
         """Rows of the next n minibatches (n, rows), or None where each is all the data."""
         ...
 
-    def scalars(self, n: int) -> dict[str, list[float]]:
-        """Values of the scheduled quantities (learning rate, ...) at the next n steps."""
+    @property
+    def done(self) -> int:
+        """Steps taken so far."""
+        ...
+
+    def scalars(self, start: int, n: int) -> dict[str, list[float]]:
+        """Values of the scheduled quantities (learning rate, ...) at n steps from the one after `start` steps."""
         ...
 
     @property
@@ -107,7 +112,7 @@ def _first(replica: Replica) -> tuple[Data, dict[str, Tensor]]:
     """The first rows and the next scalars: what a step is traced and checked on."""
     index, data = replica.indices(0), replica.data
     batch = data if index is None else data.rows(slice(0, index.shape[1]))
-    return batch, {name: data.x.new_tensor(values[0]) for name, values in replica.scalars(1).items()}
+    return batch, {name: data.x.new_tensor(values[0]) for name, values in replica.scalars(replica.done, 1).items()}
 
 
 def reference(replica: Replica) -> Reference:
@@ -160,7 +165,7 @@ class Compiled:
         per_step = max(1, numbers * self.data.x.element_size() * len(self.replicas))
         self.chunk = max(2, min(CHUNK_STEPS, CHUNK_BYTES // per_step))
         self.body, self.carried = self._body()
-        inputs = self._inputs(2, [[r.noise[0], r.noise[1]] for r in references], self._first_rows(2))
+        inputs = self._inputs(2, first.done, [[r.noise[0], r.noise[1]] for r in references], self._first_rows(2))
         make = {"cpu": library_loop, "cuda": graph_loop}.get(self.data.x.device.type, python_loop)
         self.run = (python_loop if interpreted else make)(
             self.body, len(self.carried) + len(self.trace.metrics), inputs
@@ -180,7 +185,7 @@ class Compiled:
         changed = [i for i in range(n_state) if ends[i] is not starts[i]]
         fixed = [i for i in range(n_state) if ends[i] is starts[i]]
         n_data = len(present(self.data))
-        n_now = len(self.replicas[0].scalars(1))
+        n_now = len(self.replicas[0].scalars(0, 0))
         graph, rows = trace.graph, self.rows
         count = len(changed)
 
@@ -226,7 +231,7 @@ class Compiled:
         return torch.arange(self.rows).expand(n, len(self.replicas), self.rows)
 
     def _inputs(
-        self, n: int, noise: Sequence[Sequence[tuple[Tensor, Tensor]]] | None, index: Tensor | None
+        self, n: int, done: int, noise: Sequence[Sequence[tuple[Tensor, Tensor]]] | None, index: Tensor | None
     ) -> list[Any]:
         """Arguments of the loop for n steps: (i, state and sums, stop, data, indices, noise, scalars, ...)."""
         x, many = self.data.x, len(self.replicas) > 1
@@ -254,33 +259,44 @@ class Compiled:
                     values = (values.normal_ if kind == 0 else values.uniform_)(generator=replica.generator)
                 (buffer[:n, r] if many else buffer[:n]).copy_(values)
             arguments.append(buffer)
-        for planned in self.replicas[0].scalars(n).values():
+        for planned in self.replicas[0].scalars(done, n).values():
             buffer = x.new_zeros(self.chunk)
             buffer[:n] = torch.tensor(planned, dtype=x.dtype)
             arguments.append(buffer)
         return [*arguments, *(state[i] for i in self.fixed), *self.trace.constants]
 
     @torch.no_grad()
-    def advance(self, n: int) -> list[dict[str, Tensor]]:
-        """n further steps; returns the metrics of each replica, summed over them."""
+    def advance(self, n: int, done: int, ended: Collection[int] = ()) -> list[dict[str, Tensor]]:
+        """n further steps.
+
+        Args:
+            n: Number of steps.
+            done: Steps taken so far.
+            ended: Replicas that have ended: their state is left alone.
+
+        Returns: The metrics of each replica, summed over the steps.
+        """
         totals: list[dict[str, Tensor]] = [{} for _ in self.replicas]
         while n > 0:
             k = min(n, self.chunk)
             rows = [replica.indices(k) for replica in self.replicas]
             index = None if self.rows is None else torch.stack([row for row in rows if row is not None], 1)
-            for total, part in zip(totals, self._run(self._inputs(k, None, index), k), strict=True):
+            found = self._run(self._inputs(k, done, None, index), k, ended)
+            for total, part in zip(totals, found, strict=True):
                 for name, value in part.items():
                     total[name] = total[name] + value if name in total else value
-            n -= k
+            n, done = n - k, done + k
         return totals
 
     @torch.no_grad()
-    def _run(self, arguments: list[Any], n: int) -> list[dict[str, Tensor]]:
+    def _run(self, arguments: list[Any], n: int, ended: Collection[int] = ()) -> list[dict[str, Tensor]]:
         """Runs the loop, writes the state back, returns each replica's sums of metrics."""
         outputs = self.run(arguments, n)[1:]
         many = len(self.replicas) > 1
         new, sums = outputs[: len(self.carried)], outputs[len(self.carried) :]
         for r, state in enumerate(self.states):
+            if r in ended:
+                continue
             tensors = state.tensors()
             for i, value in zip(self.carried, new, strict=True):
                 tensors[i].copy_(value[r] if many else value)
@@ -301,7 +317,7 @@ class Compiled:
         try:
             for k in range(2):
                 noise = [[r.noise[k]] for r in references]
-                found = self._run(self._inputs(1, noise, self._first_rows(1)), 1)
+                found = self._run(self._inputs(1, self.replicas[0].done, noise, self._first_rows(1)), 1)
                 for reference, metrics in zip(references, found, strict=True):
                     for name, value in metrics.items():
                         expected = reference.metrics[k][name].to(value)

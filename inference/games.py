@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from inference.loop import Loop, Schedule, rate, set_rate
+from inference.loop import Loop, Schedule
 from inference.method import Method, Outcome, Run
+from inference.optim import rate, set_rate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.program import ImplicitProgram, Program

@@ -10,11 +10,10 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from rich.console import Console
@@ -24,10 +23,12 @@ from torch import Tensor, nn
 from inference.compiled import COMPILE, Compiled, CompileNotice, NotStatic, Step, pays, reference
 from inference.history import History
 from inference.method import Outcome, Run
+from inference.optim import numerics
 from zoo.datasets.data import Data
 from zoo.errors import CheckpointError, DivergenceError, OptionError
+from zoo.program import Program
 
-__all__ = ["Loop", "Schedule", "Training", "make_optimizer", "progress_bar", "rate", "set_rate", "train_together"]
+__all__ = ["Begun", "Loop", "Schedule", "Trainable", "Training", "progress_bar", "train_together"]
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_VERSION = 2
@@ -74,45 +75,6 @@ class Schedule:
         return self.steps if self.steps is not None else 2000
 
 
-def rate(decay: str, start: float, total: int, end: float = 0.0) -> Callable[[int], float]:
-    """Learning rate by number of steps done.
-
-    Args:
-        decay: 'constant', or 'cosine': half a wave from `start` to `end` (Loshchilov & Hutter 2017, without restarts).
-        start: At the first step.
-        total: Length of the run in steps.
-        end: At its end.
-
-    Raises: OptionError.
-    """
-    if decay == "constant":
-        return lambda done: start
-    if decay != "cosine":
-        raise OptionError(f"decay must be 'cosine' or 'constant', got {decay!r}.")
-    return lambda done: end + (start - end) * (1 + math.cos(math.pi * min(done / total, 1.0))) / 2
-
-
-def set_rate(optimizer: torch.optim.Optimizer, value: Any) -> None:
-    """Sets the learning rate of all groups, a number or, in a compiled step, a tensor ()."""
-    for group in optimizer.param_groups:
-        group["lr"] = value
-
-
-def make_optimizer(name: str | Callable[..., torch.optim.Optimizer], params: Any, lr: float) -> torch.optim.Optimizer:
-    """An optimizer by its torch.optim name in any case ('adam', 'adamw', 'sgd'), or from a factory (params, lr=...)."""
-    if callable(name):
-        return name(params, lr=lr)
-    classes = {
-        k.lower(): v
-        for k, v in vars(torch.optim).items()
-        if isinstance(v, type) and issubclass(v, torch.optim.Optimizer) and v is not torch.optim.Optimizer
-    }
-    if name.lower() not in classes:
-        raise OptionError(f"Unknown optimizer {name!r}; torch.optim has {', '.join(sorted(classes))}.")
-    factory: Any = classes[name.lower()]
-    return factory(params, lr=lr)
-
-
 def progress_bar(show: bool) -> Progress:
     """The bar that every long job shows, on standard error so that results can be piped."""
     return Progress(
@@ -125,18 +87,6 @@ def progress_bar(show: bool) -> Progress:
         transient=True,
         disable=not show,
     )
-
-
-@contextmanager
-def numerics(precision: str, device: torch.device) -> Iterator[None]:
-    """Matrix products within it are computed as `Schedule.precision` says."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
-    try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class Loop:
@@ -203,9 +153,9 @@ class Loop:
         index = self.indices(1)
         return self.data if index is None else self.data.rows(index[0].to(self.data.x.device))
 
-    def scalars(self, n: int) -> dict[str, list[float]]:
-        """Values of the scheduled quantities at the next n steps."""
-        return {name: [f(self.done + i) for i in range(n)] for name, f in self.schedules.items()}
+    def scalars(self, start: int, n: int) -> dict[str, list[float]]:
+        """Values of the scheduled quantities at n steps from the one after `start` steps."""
+        return {name: [f(start + i) for i in range(n)] for name, f in self.schedules.items()}
 
     def advance(self, n: int) -> dict[str, Tensor]:
         """n further steps, compiled where that was asked for and pays; returns the metrics summed over them."""
@@ -220,7 +170,7 @@ class Loop:
             if self.compiling != "never" and self.compiled is None and self.done > 0:
                 compile_together([self])
             if self.compiled is not None:
-                found, k = self.compiled.advance(n)[0], n
+                found, k = self.compiled.advance(n, self.done)[0], n
             else:
                 batch = self.batch()
                 found, k = self.step(batch, {name: f(self.done) for name, f in self.schedules.items()}), 1
@@ -411,26 +361,53 @@ class Training:
         return self.loop.advance(n)["loss"] / n
 
 
-def train_together(trainings: Sequence[Training], progress: bool = False) -> bool:
-    """Runs fits that differ only in their numbers, after the first step of each, as one computation.
+@runtime_checkable
+class Trainable(Protocol):
+    """A method whose fit can be made ready and then driven from outside."""
 
-    Returns: False, with nothing further done, when their step cannot be compiled or would not repay it.
+    def prepare(self, program: Program, run: Run) -> Training:
+        """Everything but the training."""
+        ...
+
+
+class Begun:
+    """A training after its first step, which is Python's; to be made within the random state of its own fit."""
+
+    def __init__(self, training: Training):
+        self.training, self.loop = training, training.loop
+        self.rounds = self.loop.rounds(training.validate)
+        self.wanted = next(self.rounds, None)
+        """How many steps it waits for; None when it has ended."""
+        if self.wanted is not None:
+            self.give(self.loop.advance(self.wanted))
+
+    def give(self, sums: Mapping[str, Tensor]) -> None:
+        """Hands over the metrics, summed over the steps that it wanted."""
+        self.wanted = _send(self.rounds, sums)
+
+
+def train_together(fits: Sequence[Begun], progress: bool = False) -> bool:
+    """Goes on with fits that differ only in their numbers, as one computation, to their end.
+
+    Returns: False, with nothing done, when their step cannot be compiled or that would not repay it.
     """
-    loops = [training.loop for training in trainings]
-    if not compile_together(loops):
+    loops = [each.loop for each in fits]
+    if loops[0].compiling == "never" or fits[0].wanted is None:
         return False
-    compiled = loops[0].compiled
-    assert compiled is not None
-    rounds = {loop: training.loop.rounds(training.validate) for loop, training in zip(loops, trainings, strict=True)}
-    wanted = {loop: next(r, None) for loop, r in rounds.items()}
     with progress_bar(progress) as bar:
-        task = bar.add_task(f"{loops[0].label}, {len(loops)} fits", total=loops[0].total, note="")
-        while any(n is not None for n in wanted.values()):
-            n = next(n for n in wanted.values() if n is not None)
-            sums = compiled.advance(n)
-            for loop, found in zip(loops, sums, strict=True):
-                if wanted[loop] is not None:  # one that has stopped early keeps what it has
-                    loop.done += n
-                    wanted[loop] = _send(rounds[loop], found)
-            bar.update(task, completed=max(loop.done for loop in loops))
+        task = bar.add_task(f"{loops[0].label}, {len(loops)} fits", total=loops[0].total, note="compiling the step ...")
+        with numerics(loops[0].schedule.precision, loops[0].data.x.device):
+            if not compile_together(loops):
+                return False
+            compiled = loops[0].compiled
+            assert compiled is not None
+            while waiting := [each for each in fits if each.wanted is not None]:
+                n = waiting[0].wanted
+                assert n is not None
+                ended = [r for r, each in enumerate(fits) if each.wanted is None]
+                found = compiled.advance(n, waiting[0].loop.done, ended)
+                for each in waiting:
+                    each.loop.done += n
+                    each.give(found[fits.index(each)])
+                bar.update(task, completed=max(loop.done for loop in loops), note="")
     return True

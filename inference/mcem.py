@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from inference.loop import Loop, Schedule, make_optimizer, rate, set_rate
+from inference.loop import Loop, Schedule
 from inference.method import Method, Outcome, Run
+from inference.optim import make_optimizer, rate, set_rate
 from inference.particles import log_joint
 from inference.svi import diagnose
 from inference.wake_sleep import check_options, dreams, needs_local_latents

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from inference.elbo import Objective, make_objective
 from inference.guides import build_guide, guide_parameters, guide_spec, guided_sites, needs_full_batch
-from inference.loop import Loop, Schedule, Training, make_optimizer, rate, set_rate
+from inference.loop import Loop, Schedule, Training
 from inference.method import Method, Outcome, Run
+from inference.optim import make_optimizer, rate, set_rate
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError
 from zoo.program import ExactDensity, ImplicitProgram, Program

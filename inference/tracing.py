@@ -137,7 +137,9 @@ def trace_step(
             node.replace_all_uses_with(node.args[1])
             pure.graph.erase_node(node)
         elif node.target is torch.ops.aten.copy.default and _same(*node.args[:2]):
-            node.replace_all_uses_with(node.args[1])  # vmap has no rule for it
+            node.replace_all_uses_with(node.args[1])  # vmap has no rule for it, nor for the next one
+        elif node.target is torch.ops.aten.fill.Scalar:
+            node.target = torch.ops.aten.full_like.default
         elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise NotStatic(f"it draws by {node.target}, which cannot be fed from given noise")
     constants += _lift_constants(pure)

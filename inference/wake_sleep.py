@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from inference.elbo import Renyi
 from inference.guides import guide_parameters, guided_sites
-from inference.loop import Loop, Schedule, make_optimizer, rate, set_rate
+from inference.loop import Loop, Schedule
 from inference.method import Method, Outcome, Run
+from inference.optim import make_optimizer, rate, set_rate
 from inference.particles import draw, guide_log_prob, log_joint
 from inference.svi import diagnose, evaluate_objective
 from zoo.datasets.data import Data

@@ -1,0 +1,65 @@
+"""Optimizers by name, learning rates over a run, and the precision of matrix products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from zoo.errors import OptionError
+
+__all__ = ["make_optimizer", "numerics", "rate", "set_rate"]
+
+
+def rate(decay: str, start: float, total: int, end: float = 0.0) -> Callable[[int], float]:
+    """Learning rate by number of steps done.
+
+    Args:
+        decay: 'constant', or 'cosine': half a wave from `start` to `end` (Loshchilov & Hutter 2017, without restarts).
+        start: At the first step.
+        total: Length of the run in steps.
+        end: At its end.
+
+    Raises: OptionError.
+    """
+    if decay == "constant":
+        return lambda done: start
+    if decay != "cosine":
+        raise OptionError(f"decay must be 'cosine' or 'constant', got {decay!r}.")
+    return lambda done: end + (start - end) * (1 + math.cos(math.pi * min(done / total, 1.0))) / 2
+
+
+def set_rate(optimizer: torch.optim.Optimizer, value: Any) -> None:
+    """Sets the learning rate of all groups, a number or, in a compiled step, a tensor ()."""
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def make_optimizer(name: str | Callable[..., torch.optim.Optimizer], params: Any, lr: float) -> torch.optim.Optimizer:
+    """An optimizer by its torch.optim name in any case ('adam', 'adamw', 'sgd'), or from a factory (params, lr=...)."""
+    if callable(name):
+        return name(params, lr=lr)
+    classes = {
+        k.lower(): v
+        for k, v in vars(torch.optim).items()
+        if isinstance(v, type) and issubclass(v, torch.optim.Optimizer) and v is not torch.optim.Optimizer
+    }
+    if name.lower() not in classes:
+        raise OptionError(f"Unknown optimizer {name!r}; torch.optim has {', '.join(sorted(classes))}.")
+    factory: Any = classes[name.lower()]
+    return factory(params, lr=lr)
+
+
+@contextmanager
+def numerics(precision: str, device: torch.device) -> Iterator[None]:
+    """Matrix products within it are computed as `Schedule.precision` says."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
