@@ -17,6 +17,7 @@ The recursions are operators of their own (`torch.library`): a traced graph has 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -106,11 +107,14 @@ def _evidence(initial: Tensor, transition: Tensor, emission: Tensor) -> Tensor:
     # from every step, which takes the place of m_t in the bound.
     if emission.is_cuda or not bool(rarest >= least):
         return _counts(initial, transition, emission, None)[0]
-    top, flow = _likelihoods(emission, 1)
-    flow[:, 0] *= initial.exp().unsqueeze(1)
-    total = _sweep(probs, flow)
-    found = (total.transpose(1, 2).log() + top).sum(-1)
-    s, b = torch.where(~(total.amin(1) * rarest >= least))
+    found, smallest = _empty_evidence(initial, transition, emission), _empty_evidence(initial, transition, emission)
+    for rows in _rows(emission):
+        top, flow = _likelihoods(emission[:, rows], 1)
+        flow[:, 0] *= initial.exp().unsqueeze(1)
+        total = _sweep(probs, flow)
+        found[:, rows] = (total.transpose(1, 2).log() + top).sum(-1)
+        smallest[:, rows] = total.amin(1)
+    s, b = torch.where(~(smallest * rarest >= least))
     if len(s):
         wide = initial[s].double(), transition[s].double(), emission[s, b].double()
         found[s, b] = messages.forward(*wide)[:, -1].logsumexp(-1).to(found)
@@ -129,13 +133,18 @@ def _counts(
         flat = _log_counts(start, chain, emission.flatten(0, 1), None if mask is None else mask.flatten(0, 1))
         evidence, state, counts = (t.unflatten(0, (models, batch)) for t in flat)
         return evidence, state, counts
-    *found, trusted = _scaled_counts(initial, transition, emission, mask)
+    found = _empty_counts(initial, transition, emission, mask)
+    trusted = torch.empty(emission.shape[:2], dtype=torch.bool)
+    for rows in _rows(emission):
+        part = _scaled_counts(initial, transition, emission[:, rows], None if mask is None else mask[:, rows])
+        for whole, these in zip((*found, trusted), part, strict=True):
+            whole[:, rows] = these
     s, b = torch.where(~trusted)
     if len(s):  # in float64: over a long sequence the float32 sums would have few digits left
         wide = initial[s].double(), transition[s].double(), emission[s, b].double()
-        for whole, part in zip(found, _log_counts(*wide, None if mask is None else mask[s, b]), strict=True):
-            whole[s, b] = part.to(whole)
-    return found[0], found[1], found[2]
+        for whole, these in zip(found, _log_counts(*wide, None if mask is None else mask[s, b]), strict=True):
+            whole[s, b] = these.to(whole)
+    return found
 
 
 def _scaled_counts(
@@ -172,6 +181,16 @@ def _likelihoods(emission: Tensor, directions: int) -> tuple[Tensor, Tensor]:
     return top, flow
 
 
+def _rows(emission: Tensor) -> Iterator[slice]:
+    """Some sequences at a time: so few that one step is too little work for torch and MKL to share out among threads.
+
+    A step takes microseconds, and to wait for a thread that another process keeps off its core takes milliseconds.
+    """
+    batch, states = emission.shape[1], emission.shape[-1]
+    rows = max(64, min(2**16 // states**2, 2**14 // states))
+    return (slice(first, first + rows) for first in range(0, batch, rows))
+
+
 def _sweep(matrix: Tensor, flow: Tensor) -> Tensor:
     """Makes messages of likelihoods (D, T, B, K), in place, by matrices (D, K, K); returns their sums (D, T, B)."""
     total = torch.empty_like(flow[..., :1])
@@ -179,7 +198,9 @@ def _sweep(matrix: Tensor, flow: Tensor) -> Tensor:
     last = None
     for now, size in zip(flow.unbind(1), total.unbind(1), strict=True):
         if last is not None:
-            now.mul_(torch.bmm(last, matrix, out=product))
+            for d in range(len(matrix)):  # not bmm, which takes a thread for each however small
+                torch.mm(last[d], matrix[d], out=product[d])
+            now.mul_(product)
         torch.sum(now, -1, keepdim=True, out=size)
         last = now.div_(size)
     return total.squeeze(-1)
