@@ -31,7 +31,7 @@ import torch
 from benchmarks.peers.contender import Contender, Unavailable
 from benchmarks.run import cores, hardware
 from benchmarks.suites.speed import SWEEPS, WORKLOADS, Workload, chosen
-from benchmarks.timing import CACHE, Report, Setting, measure, prepared, time_to_target, utilisation
+from benchmarks.timing import Report, Setting, empty_caches, measure, prepared, time_to_target, utilisation
 from inference.fit import resolve_device, versions
 from inference.loop import progress_bar
 from zoo.errors import OptionError
@@ -66,7 +66,10 @@ def run_workload(workload: Workload, setting: Setting, report: Report) -> dict[s
 
 
 def run_memory(workload: Workload, setting: Setting, name: str, report: Report) -> dict[str, float]:
-    """Peak memory (MiB) of one contender above what the process held with libraries and data loaded."""
+    """Peak memory (MiB) of one contender above what the process held with libraries and data loaded.
+
+    Returns: 'memory_mib' over everything, compiling included, and 'running_memory_mib' over the steps after that.
+    """
     module = import_module(f"benchmarks.peers.{workload.module}")
     job = module.work(device=setting.device, seed=setting.seed, **workload.options)
     contender = next(c for c in module.contenders(job) if c.name == name)
@@ -75,9 +78,11 @@ def run_memory(workload: Workload, setting: Setting, name: str, report: Report) 
     before = _resident()
     _forget_peak()
     advance = contender.prepare()
-    for _ in range(3):
-        advance(2)
+    advance(2)
     found = {"memory_mib": max(0.0, _peak() - before)}
+    _forget_peak()
+    advance(4)
+    found["running_memory_mib"] = max(0.0, _peak() - before)
     if torch.device(setting.device).type == "cuda":
         found["gpu_memory_mib"] = torch.cuda.max_memory_allocated(setting.device) / 2**20
     return found
@@ -114,7 +119,7 @@ def _child(connection: Connection, task: str, cache: str, setting: Setting, argu
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.threads])  # what XLA sizes its pool by
     torch.set_num_threads(setting.threads)
-    os.environ[CACHE] = str(Path(tempfile.mkdtemp(dir=cache)) / "warm")
+    empty_caches(Path(tempfile.mkdtemp(dir=cache)) / "first")
     if torch.device(setting.device).type == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
     warnings.simplefilter("ignore")  # they would tear the progress bar

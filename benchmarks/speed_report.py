@@ -30,7 +30,7 @@ times faster than `SVI.step`; *x best peer*: than the fastest of Pyro, PyTorch a
 within one round, in which everyone ran a block of steps in turn. *First steps*: seconds until two were done, compiling
 included, libraries imported and nothing cached. *To the target*: steps, and their seconds, until the mean loss over a
 twentieth of the steps was that of our eager fit; in brackets with the first ones. *Memory*: peak, in a process of its
-own, above what libraries and data took."""
+own, above what libraries and data took, compiling included; *running*: of the steps after that."""
 
 
 def has_records(folder: str | Path) -> bool:
@@ -135,14 +135,13 @@ def _workload(record: Record) -> list[str]:
         return [*lines, f"Was {_why_not(record)}.", ""]
     lines += [", ".join(f"{name} {value}" for name, value in record["work"].items()) + ".", ""]
     rows = record["contenders"]
-    extra = [
-        (title, key, form)
-        for title, key, form in (
-            ("memory, MiB", "memory_mib", "{:.0f}"), ("GPU memory, MiB", "gpu_memory_mib", "{:.0f}"),
-            ("GPU busy, %", "gpu_utilisation", "{:.0f}"),
-        )
-        if any(key in row for row in rows.values())
-    ]  # fmt: skip
+    optional = (
+        ("memory, MiB", "memory_mib"),
+        ("running, MiB", "running_memory_mib"),
+        ("GPU memory, MiB", "gpu_memory_mib"),
+        ("GPU busy, %", "gpu_utilisation"),
+    )
+    extra = [(title, key) for title, key in optional if any(key in row for row in rows.values())]
     head = [
         "",
         "ms a step",
@@ -150,7 +149,7 @@ def _workload(record: Record) -> list[str]:
         "x best peer",
         "first steps, s",
         "to the target",
-        *(title for title, _, _ in extra),
+        *(title for title, _ in extra),
     ]
     lines += [f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for name, row in rows.items():
@@ -162,7 +161,7 @@ def _workload(record: Record) -> list[str]:
             _number(row.get("over_best_peer"), True),
             f"{row['prepare_seconds']:.1f}",
             _target(row.get("target")),
-            *(form.format(row[key]) if key in row else "" for _, key, form in extra),
+            *(f"{row[key]:.0f}" if key in row else "" for _, key in extra),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines.append("")

@@ -25,6 +25,7 @@ __all__ = [
     "CACHE",
     "Report",
     "Setting",
+    "empty_caches",
     "measure",
     "prepared",
     "spread",
@@ -75,7 +76,7 @@ def prepared(
     for i, contender in enumerate(contenders):
         report(f"prepare {contender.name}")
         if CACHE in os.environ:  # one for each, so that nobody finds what another has compiled
-            _empty_caches(Path(os.environ[CACHE]).with_name(f"contender-{i}"))
+            empty_caches(Path(os.environ[CACHE]).with_name(f"contender-{i}"))
         if contender.absent:
             absent[contender.name] = contender.absent
             continue
@@ -93,7 +94,7 @@ def prepared(
     return ready, seconds, absent
 
 
-def _empty_caches(folder: Path) -> None:
+def empty_caches(folder: Path) -> None:
     """Lets compilers, torch's and ours, keep things in this folder and forget the rest; what is in use stays so."""
     from torch._inductor import utils
 

@@ -174,7 +174,9 @@ def torch_contenders(make: Callable[[], tuple[list[nn.Parameter], Loss]], work: 
         optimizer = torch.optim.Adam(parameters, lr=work.lr, fused=not compile_adam)
         step: Callable[[], Any] = optimizer.step
         if compile_loss:
-            loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False)
+            # Shapes never change, so both values mean the same; with one, the second contender would find in memory
+            # what was compiled for the first.
+            loss_of = torch.compile(loss_of, fullgraph=True, dynamic=None if compile_adam else False)
         if compile_adam:
             step = torch.compile(step, fullgraph=False)
         batch = work.batches()
