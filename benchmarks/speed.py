@@ -30,7 +30,7 @@ import torch
 
 from benchmarks.peers.contender import Contender, Unavailable
 from benchmarks.run import cores, hardware
-from benchmarks.suites.speed import SWEEPS, WORKLOADS, Workload, chosen
+from benchmarks.suites.speed import DUELS, SWEEPS, WORKLOADS, Duel, Workload, chosen
 from benchmarks.timing import Report, Setting, empty_caches, measure, prepared, time_to_target, utilisation
 from inference.fit import resolve_device, versions
 from inference.loop import progress_bar
@@ -51,7 +51,9 @@ def run_workload(workload: Workload, setting: Setting, report: Report) -> dict[s
     torch.compile(lambda x: x + 1)(torch.zeros(8))  # imports the compiler, which then does not count for its first user
     report("data")
     job = module.work(device=setting.device, seed=setting.seed, **workload.options)
-    contenders: list[Contender] = module.contenders(job)
+    contenders: list[Contender] = [
+        c for c in module.contenders(job) if not workload.contenders or c.name in workload.contenders
+    ]
     record = measure(contenders, setting, report)
     record["work"] = {
         "examples": job.data.size, "batch": min(job.batch_size, job.data.size), "lr": job.lr, **job.facts,
@@ -86,6 +88,29 @@ def run_memory(workload: Workload, setting: Setting, name: str, report: Report) 
     if torch.device(setting.device).type == "cuda":
         found["gpu_memory_mib"] = torch.cuda.max_memory_allocated(setting.device) / 2**20
     return found
+
+
+def run_duel(duel: Duel, setting: Setting, report: Report) -> dict[str, Any]:
+    """Each problem by each side in turn, and the memory of each in a process of its own."""
+    if torch.device(setting.device).type != "cpu":
+        raise Unavailable("the other library runs on the CPU alone")
+    module, rows = import_module(f"benchmarks.peers.{duel.module}"), []
+    for label, options in duel.problems.items():
+        report(label)
+        problem = module.Problem(**{**options, "seed": setting.seed, **(duel.quick if not setting.memory else {})})
+        found = module.compare(problem, 3, setting.threads)
+        row: dict[str, Any] = {
+            "label": label,
+            "problem": asdict(problem),
+            "seconds": {side: getattr(found, side) for side in module.SIDES},
+            "ratio": {"median": found.ratio, "low": found.least_ratio, "high": found.largest_ratio},
+            "difference": found.difference,
+        }
+        if setting.memory:
+            sizes = {side: module.extra_memory(problem, side, setting.threads) for side in module.SIDES}
+            row["memory_mib"] = {side: size / 2**20 for side, size in sizes.items()}
+        rows.append(row)
+    return {"rows": rows}
 
 
 def _status(field: str) -> float | None:
@@ -129,18 +154,20 @@ def _child(connection: Connection, task: str, cache: str, setting: Setting, argu
         connection.send(("result", result))
     except Unavailable as error:
         connection.send(("unavailable", str(error)))
+    except ModuleNotFoundError as error:
+        connection.send(("unavailable", f"{error.name} is not installed: pip install 'pyro-model-zoo[peers]'"))
     except Exception:
         connection.send(("error", traceback.format_exc()))
 
 
-TASKS: dict[str, Callable[..., Any]] = {"workload": run_workload, "memory": run_memory}
+TASKS: dict[str, Callable[..., Any]] = {"workload": run_workload, "memory": run_memory, "duel": run_duel}
 
 
 def _fresh(task: str, cache: str, setting: Setting, arguments: tuple[Any, ...], report: Report) -> tuple[str, Any]:
     """Runs a task in a process that was started, not forked; ('result' | 'unavailable' | 'error', what came)."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(theirs, task, cache, setting, arguments), daemon=True)
+    process = context.Process(target=_child, args=(theirs, task, cache, setting, arguments))
     process.start()
     theirs.close()
     try:
@@ -152,6 +179,9 @@ def _fresh(task: str, cache: str, setting: Setting, arguments: tuple[Any, ...], 
     except EOFError:
         process.join()
         return "error", f"the process ended with code {process.exitcode}"
+    except BaseException:
+        process.kill()
+        raise
     finally:
         process.join()
 
@@ -172,7 +202,7 @@ def run_speed(
 
     Args:
         out: Folder for speed/*.json and the report.
-        only: Names of workloads and sweeps, separated by commas; None is all.
+        only: Names of workloads, duels and sweeps, separated by commas; None is all.
         quick: Fewer and shorter rounds, no memory.
         device: 'cpu', 'cuda', ...
         threads: Of every contender; None is one a core.
@@ -198,8 +228,12 @@ def run_speed(
 
             path = folder / f"{name}-{torch.device(where).type}.json"
             if not _done(path, setting):
-                record = _sweep(name, setting, cache, report) if name in SWEEPS else None
-                record = record or _one(WORKLOADS[name], setting, cache, report)
+                if name in SWEEPS:
+                    record = _sweep(name, setting, cache, report)
+                elif name in DUELS:
+                    record = _duel(DUELS[name], setting, cache, report)
+                else:
+                    record = _one(WORKLOADS[name], setting, cache, report)
                 partial = path.with_suffix(".part")
                 partial.write_text(json.dumps(_header(name, setting) | record, indent=1))
                 os.replace(partial, path)
@@ -244,6 +278,11 @@ def _one(workload: Workload, setting: Setting, cache: str, report: Report) -> di
             kind, memory = _fresh("memory", cache, setting, (workload, setting, name), report)
             row.update(memory if kind == "result" else {})
     return {"kind": "workload", "title": workload.title, **found}
+
+
+def _duel(duel: Duel, setting: Setting, cache: str, report: Report) -> dict[str, Any]:
+    kind, found = _fresh("duel", cache, setting, (duel, setting), report)
+    return {"kind": "duel", "title": duel.title, **(found if kind == "result" else {"skipped": found})}
 
 
 def _sweep(name: str, setting: Setting, cache: str, report: Report) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.peers.contender import NUMPYRO, NUMPYRO_CALLS, PYRO, ZOO_COMPILED, ZOO_EAGER
 from benchmarks.speed import FOLDER
-from benchmarks.suites.speed import QUESTION, SWEEPS, TITLE, WORKLOADS
+from benchmarks.suites.speed import DUELS, QUESTION, SWEEPS, TITLE, WORKLOADS
 from zoo.errors import CheckpointError
 
 __all__ = ["has_records", "print_speed", "read_records", "write_speed_report"]
@@ -43,7 +43,7 @@ def read_records(folder: str | Path) -> list[Record]:
 
     Raises: CheckpointError when there are none, or one is damaged.
     """
-    order, found = [*WORKLOADS, *SWEEPS], []
+    order, found = [*WORKLOADS, *DUELS, *SWEEPS], []
     for path in (Path(folder) / FOLDER).glob("*.json"):
         try:
             found.append(json.loads(path.read_text()))
@@ -70,6 +70,10 @@ def print_speed(folder: str | Path, console: Console) -> None:
     for record in read_records(folder):
         if "skipped" in record:
             console.print(f"{record['title']} ({record['device']}) {_why_not(record)}\n", markup=False)
+        for row in record.get("rows", []):
+            times = ", ".join(f"{side} {_time(seconds)}" for side, seconds in row["seconds"].items())
+            ratio = _number(row["ratio"], True)
+            console.print(f"{record['workload']} {row['label']}: {times}; x {ratio}\n", markup=False)
         if "contenders" not in record:
             continue
         title = f"{record['title']} ({record['device']})"
@@ -102,7 +106,7 @@ def _markdown(records: Sequence[Record], plots: Path) -> str:
                 figure.savefig(plots / f"{name}.png", dpi=130)
                 lines += [f"![{caption}]({plots.name}/{name}.png)", ""]
         for record in here:
-            lines += _workload(record) if record["kind"] == "workload" else _growth(record)
+            lines += {"workload": _workload, "duel": _duel, "growth": _growth}[record["kind"]](record)
     return "\n".join(lines + _where_the_cpu_wins(records)) + "\n"
 
 
@@ -170,6 +174,23 @@ def _workload(record: Record) -> list[str]:
     lines += [f"- {name}: {how}." for name, how in record["how"].items() if how and name in rows]
     lines += [f"- Left out, {name}: {why}." for name, why in record["absent"].items()]
     return [*lines, ""]
+
+
+def _duel(record: Record) -> list[str]:
+    lines = [f"## {record['title']}", ""]
+    if "skipped" in record:
+        return [*lines, f"Was {_why_not(record)}.", ""]
+    sides, memory = list(record["rows"][0]["seconds"]), "memory_mib" in record["rows"][0]
+    head = ["", *(f"{side}, s" for side in sides), "x faster than theirs", "log-likelihood differs by"]
+    head += [f"{side}, MiB" for side in sides] if memory else []
+    lines += [f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for row in record["rows"]:
+        cells = [row["label"], *(f"{row['seconds'][side]:.4g}" for side in sides), _number(row["ratio"], True)]
+        cells += [f"{row['difference']:.0e}", *(f"{row['memory_mib'][side]:.0f}" for side in sides if memory)]
+        lines.append(f"| {' | '.join(cells)} |")
+    sizes = ", ".join(f"{name} {value}" for name, value in record["rows"][0]["problem"].items())
+    command = f"`python -m benchmarks.peers.{record['workload']} --help`"
+    return [*lines, "", f"First row: {sizes}. Medians and ranges of three runs in turn; {command} has more sizes.", ""]
 
 
 def _why_not(record: Record) -> str:

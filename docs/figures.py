@@ -2,7 +2,7 @@
 
 `posterior` draws docs/img/posterior.png and gaps.png, a VAE's true posterior beside each guide. `main` records the main
 job, as docs/results/main-cpu.md and its pictures; it runs the job first, unless runs/main holds it. `speed` does the
-same with the suite speed (half an hour), as docs/results/speed-cpu.md, and only when it is asked for.
+same with the suite speed (an hour), as docs/results/speed-cpu.md, and only when it is asked for.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.peers.contender import NUMPYRO, PYRO, ZOO_COMPILED, ZOO_EAGER
 from zoo.errors import UnknownNameError
 
-__all__ = ["QUESTION", "SWEEPS", "TITLE", "WORKLOADS", "Sweep", "Workload", "chosen"]
+__all__ = ["DUELS", "QUESTION", "SWEEPS", "TITLE", "WORKLOADS", "Duel", "Sweep", "Workload", "chosen"]
 
 TITLE = "The same training step by everyone"
 QUESTION = (
@@ -34,6 +35,8 @@ class Workload:
     module: str
     options: Mapping[str, Any] = field(default_factory=dict)
     target_steps: int = 300
+    contenders: tuple[str, ...] = ()
+    """Who takes part; empty is everyone."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,27 @@ class Sweep:
 
     def workload(self, value: int) -> Workload:
         """The job at one size."""
-        return Workload(f"{self.name}-{value}", self.title, self.module, {**self.options, self.over: value})
+        name, options = f"{self.name}-{value}", {**self.options, self.over: value}
+        return Workload(name, self.title, self.module, options, contenders=(ZOO_COMPILED, ZOO_EAGER, PYRO, NUMPYRO))
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Work in closed form, ours beside another library's on the CPU.
+
+    Args:
+        name: On the command line and in file names.
+        title: In tables.
+        module: In `benchmarks.peers`; has `Problem`, `SIDES`, `compare` and `extra_memory`.
+        problems: Options of `Problem` by label.
+        quick: Options that win over those for a look.
+    """
+
+    name: str
+    title: str
+    module: str
+    problems: Mapping[str, Mapping[str, Any]]
+    quick: Mapping[str, Any] = field(default_factory=dict)
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -79,15 +102,41 @@ SWEEPS: dict[str, Sweep] = {
 """Name -> sizes."""
 
 
+DUELS: dict[str, Duel] = {
+    d.name: d
+    for d in (
+        Duel(
+            "em",
+            "EM of a Gaussian mixture beside scikit-learn: seconds an iteration",
+            "em",
+            {kind: {"covariance": kind} for kind in ("spherical", "diagonal", "full")},
+            {"n": 50_000},
+        ),
+        Duel(
+            "hmm",
+            "HMM beside hmmlearn: seconds of all posteriors, or of an iteration",
+            "hmm",
+            {
+                f"{task}, {emission}": {"task": task, "emission": emission}
+                for task in ("posteriors", "baum-welch")
+                for emission in ("categorical", "normal")
+            },
+            {"sequences": 100},
+        ),
+    )
+}
+"""Name -> what is computed by both sides."""
+
+
 def chosen(only: str | None) -> list[str]:
-    """Names of the workloads and sweeps to run.
+    """Names of the workloads, duels and sweeps to run.
 
     Args:
         only: Names separated by commas; None is all.
 
     Raises: UnknownNameError.
     """
-    known = [*WORKLOADS, *SWEEPS]
+    known = [*WORKLOADS, *DUELS, *SWEEPS]
     if only is None:
         return known
     names = [name.strip() for name in only.split(",") if name.strip()]

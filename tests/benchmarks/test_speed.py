@@ -24,7 +24,7 @@ from benchmarks.peers.contender import (
     Unavailable,
 )
 from benchmarks.speed import run_speed
-from benchmarks.suites.speed import SWEEPS, WORKLOADS, chosen
+from benchmarks.suites.speed import DUELS, SWEEPS, WORKLOADS, Duel, chosen
 from benchmarks.timing import Setting, measure, spread, steps_to_target, time_to_target
 from zoo.errors import CheckpointError, OptionError, UnknownNameError
 
@@ -132,7 +132,7 @@ def test_spread_is_median_and_quartiles():
 
 
 def test_unknown_names_and_useless_options_are_refused(tmp_path, capsys):
-    assert chosen(None) == [*WORKLOADS, *SWEEPS]
+    assert chosen(None) == [*WORKLOADS, *DUELS, *SWEEPS]
     assert chosen("vae-128, eight-schools") == ["eight-schools", "vae-128"]
     with pytest.raises(UnknownNameError, match="eight-schools"):
         run_speed(tmp_path, only="eight-school")
@@ -142,6 +142,12 @@ def test_unknown_names_and_useless_options_are_refused(tmp_path, capsys):
         with pytest.raises(SystemExit):
             cli.main(["bench", *arguments, "--out", str(tmp_path)])
         assert "does nothing for the suite" in capsys.readouterr().err
+
+
+HEADER = {
+    "device": "cpu", "date": "today", "load": None, "versions": {"torch": "2"}, "hardware": {"cpu": "fast", "cores": 1},
+    "setting": {"threads": 1, "rounds": 3, "block_seconds": 0.1, "seed": 0},
+}  # fmt: skip
 
 
 def test_a_run_writes_records_and_a_report(tmp_path, monkeypatch):
@@ -194,6 +200,25 @@ def test_a_run_writes_records_and_a_report(tmp_path, monkeypatch):
     (tmp_path / "speed" / "eight-schools-cuda.json").write_text(json.dumps(on_gpu))
     page = speed_report.write_speed_report(tmp_path).read_text()
     assert "| Eight schools | 10 | 50 | the CPU |" in page
+
+
+def test_closed_forms_beside_other_libraries(tmp_path):
+    pytest.importorskip("hmmlearn")
+    duels = (
+        Duel("em", "EM", "em", {"full": {"covariance": "full"}}, {"n": 500, "dim": 2, "components": 2}),
+        Duel("hmm", "HMM", "hmm", {"b": {"task": "baum-welch"}}, {"sequences": 5, "steps": 7, "states": 2}),
+    )
+    for duel in duels:
+        found = speed.run_duel(duel, Setting.quick(threads=1), lambda note: None)
+        assert found["rows"][0]["seconds"]["ours"] > 0
+        assert abs(found["rows"][0]["difference"]) < 1e-6
+        record = {**HEADER, "kind": "duel", "workload": duel.name, "title": duel.title, **found}
+        (tmp_path / "speed").mkdir(exist_ok=True)
+        (tmp_path / "speed" / f"{duel.name}-cpu.json").write_text(json.dumps(record))
+    page = speed_report.write_speed_report(tmp_path).read_text()
+    assert "x faster than theirs" in page
+    with pytest.raises(Unavailable, match="CPU alone"):
+        speed.run_duel(duels[0], Setting(device="cuda"), lambda note: None)
 
 
 def test_no_records_no_report(tmp_path):
