@@ -1,0 +1,108 @@
+"""Several fits as one computation: what each gives is what it would give alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from inference import compiled
+from inference.backends import python_loop
+from inference.compiled import CompileNotice
+from inference.fit import Fit, final_loss, fit, fit_many
+from zoo import catalogue, datasets
+from zoo.bayes.eight_schools import EightSchools
+from zoo.datasets import Data
+from zoo.errors import CapabilityError, OptionError
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and vectorised, but run operation by operation: compiling is tested elsewhere."""
+    monkeypatch.setattr(compiled, "library_loop", python_loop)
+
+
+def digits(n: int) -> Data:
+    return datasets.load("digits-binary").train.rows(slice(0, n))
+
+
+def parameters(found: Fit) -> torch.Tensor:
+    modules = [found.program] + ([found.guide] if isinstance(found.guide, nn.Module) else [])
+    return torch.cat([value.detach().flatten() for module in modules for value in module.state_dict().values()])
+
+
+CASES = {
+    "minibatches": ("vae", lambda: digits(90), {"batch_size": 40}),
+    "clipping and annealing": ("vae", lambda: digits(40), {"kl_anneal": 0.5, "clip_norm": 1.0}),
+    "enumeration": ("bernoulli-mixture", lambda: digits(60), {"batch_size": 25}),
+    "autoguide": ("eight-schools", lambda: datasets.load("eight_schools").train, {"guide": "multivariate_normal"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_together_is_as_alone(name: str):
+    program, load, options = CASES[name]
+    data, options = load(), {"steps": 12, "compile": "always", **options}
+    together = fit_many(program, data, seeds=[3, 4, 5], **options)
+    for found, seed in zip(together, [3, 4, 5], strict=True):
+        alone = fit(program, data, seed=seed, **options)
+        assert found.seed == seed
+        torch.testing.assert_close(parameters(found), parameters(alone), rtol=1e-9, atol=1e-9)
+        losses = [[row["loss"] for row in each.history.rows] for each in (found, alone)]
+        torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(parameters(together[0]), parameters(together[1]))
+
+
+def test_one_that_stops_early_keeps_what_it_had():
+    """With patience 1 the fits end at different steps; those that go on must not move those that have ended."""
+    data = datasets.Dataset(datasets.load("digits-binary").card, digits(40), digits(80).rows(slice(40, 80)), digits(1))
+    options = {"steps": 60, "validate_every": 3, "patience": 1, "lr": 0.05, "compile": "always"}
+    seeds = range(4)
+    together = fit_many("vae", data, seeds=seeds, **options)
+    steps = {found.history.rows[-1]["step"] for found in together}
+    assert len(steps) > 1, "all stopped at the same step: choose other seeds"
+    for found, seed in zip(together, seeds, strict=True):
+        alone = fit("vae", data, seed=seed, **options)
+        torch.testing.assert_close(parameters(found), parameters(alone), rtol=1e-9, atol=1e-9)
+
+
+def test_restarts_keep_the_best_in_the_program_that_was_given():
+    data = digits(60)
+    program = catalogue.create_for("bernoulli-mixture", data)
+    best = fit(program, data, num_restarts=3, steps=15, compile="always", seed=7)
+    losses = best.info["restarts"]
+    assert len(losses) == 3
+    assert final_loss(best) == min(losses) < max(losses)
+    assert best.seed == 7 + losses.index(min(losses))
+    for name, value in program.state_dict().items():
+        assert torch.equal(value, best.program.state_dict()[name])
+
+
+class Branching(EightSchools):
+    """Looks at a value to decide what to do."""
+
+    def model(self, x=None, context=None, size=None):
+        if next(self.parameters()).sum() > 1e9:
+            raise AssertionError
+        return super().model(x, context, size)
+
+
+def test_what_cannot_be_compiled_runs_one_after_the_other():
+    data = datasets.load("eight_schools").train
+    with pytest.warns(CompileNotice, match="goes on eagerly"):
+        together = fit_many(Branching(), data, seeds=[0, 1], steps=5, compile="always")
+    for found, seed in zip(together, [0, 1], strict=True):
+        alone = fit(Branching(), data, seed=seed, steps=5, compile="never")
+        assert torch.equal(parameters(found), parameters(alone))
+
+
+def test_methods_without_steps_restart_too():
+    data = digits(60)
+    found = fit("bernoulli-mixture", data, "em", num_restarts=2, iterations=3)
+    assert len(found.info["restarts"]) == 2
+
+
+def test_refusals():
+    data = datasets.load("eight_schools").train
+    with pytest.raises(OptionError, match="num_restarts"):
+        fit("eight-schools", data, num_restarts=0)
+    with pytest.raises(CapabilityError, match="no loss"):
+        fit("coin", datasets.load("coin"), "exact", num_restarts=2)
