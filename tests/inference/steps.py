@@ -1,0 +1,96 @@
+"""Training steps to look at: small data for every program, a loop that stands ready, the same steps done twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference.compiled import Compiled, State, reference
+from inference.fit import make_method
+from inference.loop import Loop
+from inference.method import Run
+from inference.noise import Noise
+from zoo import catalogue
+from zoo.datasets import Data
+from zoo.program import ExactDensity, Program
+
+MIXTURES = ("bernoulli-mixture", "gaussian-mixture", "bayesian-gaussian-mixture")
+"""Their guides leave out the component, which is summed out."""
+
+
+def small(name: str, n: int = 12, **options: Any) -> tuple[Program, Data]:
+    """A program a little away from its start, and n examples that another one of its kind has generated."""
+    program = catalogue.create(name, **options)
+    context = program.example_context(n)
+    x = program.generate(n, context)
+    with torch.no_grad():
+        program.initialise(x, context)
+        for parameter in program.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return program, Data(x, context)
+
+
+def bounds(name: str) -> list[str]:
+    """The bounds that a program of the catalogue supports with its own guide."""
+    cls, found = catalogue.get(name), ["auto"]
+    if cls.family == "implicit":
+        return []
+    latents = catalogue.create(name).sites()
+    reparameterised = name not in (*MIXTURES, "hmm")
+    if reparameterised:
+        found.append("mean_field")
+    found.append("iwae")
+    if latents and name not in ("bernoulli-mixture", "gaussian-mixture"):
+        found.append("score")
+    if issubclass(cls, ExactDensity):
+        found.append("exact")
+    return found
+
+
+class _Ready(Exception):
+    pass
+
+
+def ready(program: Program, data: Data, method: str = "svi", **options: Any) -> Loop:
+    """The loop of a fit after its first step, which has made the optimizer's state."""
+    found: list[Loop] = []
+
+    def keep(loop: Loop, *args: Any) -> None:
+        found.append(loop)
+        raise _Ready
+
+    options = {"steps": 40, **options}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "train", keep)
+        with pytest.raises(_Ready):
+            make_method(method, **options).run(program, Run(data))
+    (loop,) = found
+    loop.compiling = "never"
+    loop.advance(1)
+    return loop
+
+
+def both(loop: Loop, n: int = 5, interpreted: bool = True) -> tuple[list[Tensor], list[Tensor]]:
+    """What n steps leave behind, (compiled, eager): state and sums of metrics, by the same noise and minibatches."""
+    compiled = Compiled([loop], [reference(loop)], interpreted=interpreted)
+    state, like = State(loop.parts), loop.data.x
+    before, index = state.copy(), loop.indices(n)
+    noise = [(torch.randn(compiled.trace.normals).to(like), torch.rand(compiled.trace.uniforms).to(like))]
+    noise += [(torch.randn_like(a), torch.rand_like(b)) for a, b in noise * (n - 1)]
+    rows = None if index is None else index[:, None]
+    (found,) = compiled._run(compiled._inputs(n, loop.done, [noise], rows), n)
+    ours = [*state.copy(), *found.values()]
+    state.restore(before)
+    planned, sums = loop.scalars(loop.done, n), {}
+    for i in range(n):
+        batch = loop.data if index is None else loop.data.rows(index[i].to(like.device))
+        with Noise(*noise[i]):
+            metrics = loop.step(batch, {name: values[i] for name, values in planned.items()})
+        for name, value in metrics.items():
+            sums[name] = sums[name] + value if name in sums else value
+    theirs = [*state.copy(), *(sums[name] for name in found)]
+    assert any(not torch.equal(a, b) for a, b in zip(before, state.tensors(), strict=True)), "nothing was trained"
+    return ours, theirs
