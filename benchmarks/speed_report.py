@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -268,10 +269,12 @@ def _bars(records: Sequence[Record]) -> Figure:
         middle = [1e3 * step["median"] for step in steps]
         errors = [[1e3 * (s["median"] - s["low"]) for s in steps], [1e3 * (s["high"] - s["median"]) for s in steps]]
         ax.barh(names, middle, xerr=errors, color=[COLOURS.get(name, GREY) for name in names], height=0.7)
-        for i, value in enumerate(middle):
-            ax.text(value, i, f" {_time(value / 1e3)} ", va="center", ha="left", fontsize=7.5)
+        for i, step in enumerate(steps):
+            ax.text(1e3 * step["high"], i, f"  {_time(step['median'])}", va="center", ha="left", fontsize=7.5)
         ax.set_xscale("log")
-        ax.set_xlim(min(middle) / 3, max(middle) * 6)
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        # At least a decade on either side, so that the axis has a number.
+        ax.set_xlim(min(middle) / 5, max(middle) * 10)
         ax.invert_yaxis()
         ax.set_title(record["title"], fontsize=10, loc="left")
         ax.set_xlabel("ms a step", fontsize=8)
@@ -294,6 +297,9 @@ def _curves(records: Sequence[Record]) -> Figure:
             style = {"color": COLOURS.get(name, GREY), "ls": "-" if name in COLOURS else ":"}
             ax.plot(*zip(*points, strict=True), marker="o", ms=3, label=name, **style)
         ax.set(xscale="log", yscale="log")
+        sizes = [point["value"] for point in record["points"]]
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title(record["title"], fontsize=9, loc="left")
         ax.set_xlabel(record["over"], fontsize=8)
         ax.tick_params(labelsize=8)

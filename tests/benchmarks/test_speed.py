@@ -313,6 +313,8 @@ def test_numpyro_has_the_same_loss(name, float32):
 
 
 @pytest.mark.slow
+# torch's compiler warns of its own parts.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", SMALL)
 def test_our_compiled_step_has_the_same_loss(name, float32):
     """As NumPyro's: at the starting point, to rounding or within the Monte Carlo error. Compiles for seconds each."""
