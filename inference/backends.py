@@ -12,6 +12,8 @@ import operator
 import os
 import platform
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,10 +100,20 @@ def _library(loop: GraphModule, code: str, inputs: Sequence[Tensor]) -> Callable
     path = cache_folder() / "compiled" / f"{hashlib.sha256(repr(setting).encode()).hexdigest()[:32]}.pt2"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(path) + ".lock"):
-        if not path.exists():
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        if not _whole(path):
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's, about torch's own future
                 program = torch.export.export(loop, tuple(inputs), strict=False)
                 package = str(Path(folder) / "loop.pt2")
                 torch._inductor.aoti_compile_and_package(program, package_path=package)
                 os.replace(package, path)
     return torch._inductor.aoti_load_package(str(path))
+
+
+def _whole(package: Path) -> bool:
+    """Whether a library is there and undamaged: a damaged one could end the process."""
+    try:
+        with zipfile.ZipFile(package) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False

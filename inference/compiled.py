@@ -120,14 +120,16 @@ def reference(replica: Replica) -> Reference:
 
     Raises: NotStatic when they draw different numbers of random numbers.
     """
-    state, (batch, now) = State(replica.parts), _first(replica)
+    state, (batch, _) = State(replica.parts), _first(replica)
     before = state.copy()
+    # As in an eager step: not every setting of an optimizer takes its learning rate as a tensor.
+    numbers = {name: values[0] for name, values in replica.scalars(replica.done, 1).items()}
     noise, metrics, calls = [], [], 0
     devices = [batch.x.device] if batch.x.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         for _ in range(2):
             with Noise() as recording:
-                found = replica.step(batch, now)
+                found = replica.step(batch, numbers)
             metrics.append({name: value.detach().clone() for name, value in found.items()})
             noise.append(recording.recorded(batch.x))
             calls = recording.calls
@@ -148,7 +150,7 @@ class Compiled:
         references: What their steps do in Python, from `reference`.
         interpreted: Runs the traced operations one by one instead of compiling them; for tests.
 
-    Raises: NotStatic when the step cannot be traced, or when its compiled form disagrees with it.
+    Raises: NotStatic when the step cannot be traced, cannot be compiled here, or gives something else compiled.
     """
 
     def __init__(self, replicas: Sequence[Replica], references: Sequence[Reference], interpreted: bool = False):
@@ -167,9 +169,14 @@ class Compiled:
         self.body, self.carried = self._body()
         inputs = self._inputs(2, first.done, [[r.noise[0], r.noise[1]] for r in references], self._first_rows(2))
         make = {"cpu": library_loop, "cuda": graph_loop}.get(self.data.x.device.type, python_loop)
-        self.run = (python_loop if interpreted else make)(
-            self.body, len(self.carried) + len(self.trace.metrics), inputs
-        )
+        try:
+            self.run = (python_loop if interpreted else make)(
+                self.body, len(self.carried) + len(self.trace.metrics), inputs
+            )
+        except Exception as error:
+            # No compiler on this machine, no room on the disk, an operation that inductor does not know, ...
+            reason = str(error).strip().split("\n")[0]
+            raise NotStatic(f"it cannot be compiled on this machine ({type(error).__name__}: {reason})") from error
         self._check(references)
         self.seconds = time.perf_counter() - started
         """Time that tracing and compiling took."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functionalize
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
 from inference.noise import Noise
 from zoo.datasets.data import Data
@@ -94,6 +95,21 @@ class CapturableOptimizers:
             group.update(before)
 
 
+class TensorScalars(TorchFunctionMode):
+    """Lets a learning rate that is a tensor stand where optimizers want a number: add_(alpha=), addcdiv_(value=)."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Writes the product out."""
+        kwargs = kwargs or {}
+        if func is Tensor.add_ and isinstance(kwargs.get("alpha"), Tensor):
+            return args[0].add_(kwargs["alpha"] * args[1])
+        if func is Tensor.addcdiv_ and isinstance(kwargs.get("value"), Tensor):
+            return args[0].add_(kwargs["value"] * args[1] / args[2])
+        return func(*args, **kwargs)
+
+
 def trace_step(
     step: Step, state: State, batch: Data, scalars: Mapping[str, Tensor], noise: tuple[Tensor, Tensor]
 ) -> Trace:
@@ -102,7 +118,7 @@ def trace_step(
 
     # Tensors are known to the tracer by identity: what the step's closures hold is what is passed here.
     def traced(tensors: list[Tensor], rows: list[Tensor], noise: Any, now: dict[str, Tensor]) -> Any:
-        with Noise(*noise):
+        with TensorScalars(), Noise(*noise):
             metrics = step(Data(*rows), now)
         names[:] = list(metrics)
         return state.tensors(), [value.detach() for value in metrics.values()]
