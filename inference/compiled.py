@@ -225,8 +225,9 @@ class Compiled:
             else:
                 outputs = graph(*arguments)
             new, metrics = [outputs[k] for k in changed], outputs[n_state:]
-            # A loop may not hand back views.
-            return (i + 1, *(v.clone() for v in new), *(a + b for a, b in zip(sums, metrics, strict=True)))
+            # A loop may not hand back views, nor change the layout of what it carries.
+            fresh = [v.clone(memory_format=torch.contiguous_format) for v in new]
+            return (i + 1, *fresh, *(a + b for a, b in zip(sums, metrics, strict=True)))
 
         self.fixed = fixed
         return body, changed
@@ -242,7 +243,7 @@ class Compiled:
     ) -> list[Any]:
         """Arguments of the loop for n steps: (i, state and sums, stop, data, indices, noise, scalars, ...)."""
         x, many = self.data.x, len(self.replicas) > 1
-        tensors = [[tensor.detach() for tensor in state.tensors()] for state in self.states]
+        tensors = [[tensor.detach().contiguous() for tensor in state.tensors()] for state in self.states]
         if many:
             state = [torch.stack(group) for group in zip(*tensors, strict=True)]
         else:

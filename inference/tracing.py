@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functionalize
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
@@ -156,12 +156,35 @@ def trace_step(
             node.replace_all_uses_with(node.args[1])  # vmap has no rule for it, nor for the next one
         elif node.target is torch.ops.aten.fill.Scalar:
             node.target = torch.ops.aten.full_like.default
+        elif node.target is torch.ops.aten._linalg_check_errors.default:
+            _check_in_tensors(pure.graph, node)
         elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise NotStatic(f"it draws by {node.target}, which cannot be fed from given noise")
     constants += _lift_constants(pure)
     pure.graph.eliminate_dead_code()
     pure.recompile()
     return Trace(pure, constants, names, noise[0].numel(), noise[1].numel())
+
+
+def _check_in_tensors(graph: Graph, check: Node) -> None:
+    """A decomposition that fails raises in Python, which waits for the device; here its results become NaN instead."""
+    info = check.args[0]
+    assert isinstance(info, Node)
+    decomposition: Any = info.args[0]
+    for result in list(decomposition.users):
+        value = result.meta["val"]
+        if result is info or not value.is_floating_point():
+            continue
+        users = list(result.users)
+        with graph.inserting_before(max(result, info).next):
+            good = graph.call_function(torch.ops.aten.eq.Scalar, (info, 0))
+            for _ in range(value.ndim - info.meta["val"].ndim):
+                good = graph.call_function(torch.ops.aten.unsqueeze.default, (good, -1))
+            nan = graph.call_function(torch.ops.aten.full_like.default, (result, float("nan")))
+            kept = graph.call_function(torch.ops.aten.where.self, (good, result, nan))
+        for user in users:
+            user.replace_input_with(result, kept)
+    graph.erase_node(check)
 
 
 def _same(a: Any, b: Any) -> bool:
