@@ -162,7 +162,9 @@ class Compiled:
         batch, now = _first(first)
         index = first.indices(0)
         self.rows = None if index is None else index.shape[1]
-        self.trace = trace_step(first.step, self.states[0], batch, now, references[0].noise[0])
+        # What a step draws beside the noise must not move the random state of a fit that then goes on eagerly.
+        with torch.random.fork_rng([batch.x.device] if batch.x.device.type == "cuda" else []):
+            self.trace = trace_step(first.step, self.states[0], batch, now, references[0].noise[0])
         numbers = self.trace.normals + self.trace.uniforms + 2 * (self.rows or 0)
         per_step = max(1, numbers * self.data.x.element_size() * len(self.replicas))
         self.chunk = max(2, min(CHUNK_STEPS, CHUNK_BYTES // per_step))

@@ -7,10 +7,13 @@ own included, becomes an input and, where it was changed in place, an output.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor, nn
 from torch.func import functionalize
@@ -131,7 +134,7 @@ def trace_step(
     except NotStatic:
         raise
     except Exception as error:
-        raise NotStatic(str(error).split("\n")[0]) from error
+        raise NotStatic(_explain(error)) from error
     finally:
         state.restore(before)
         for parameter, gradient in gradients.items():
@@ -142,10 +145,12 @@ def trace_step(
     constants = _lift_constants(graph)
     inputs = [*before, *present(batch), *noise, *scalars.values(), *constants]
     inputs = [value.detach() for value in inputs]
-    with torch.no_grad():
-        pure = make_fx(functionalize(lambda *args: graph(*args), remove="mutations"))(
-            *[v.clone() if i < len(before) else v for i, v in enumerate(inputs)]
-        )
+    fresh = [v.clone() if i < len(before) else v for i, v in enumerate(inputs)]
+    try:
+        with torch.no_grad():
+            pure = make_fx(functionalize(lambda *args: graph(*args), remove="mutations"))(*fresh)
+    except Exception as error:
+        raise NotStatic(_explain(error)) from error
     for node in list(pure.graph.nodes):
         if node.op != "call_function":
             continue
@@ -185,6 +190,18 @@ def _check_in_tensors(graph: Graph, check: Node) -> None:
         for user in users:
             user.replace_input_with(result, kept)
     graph.erase_node(check)
+
+
+def _explain(error: Exception) -> str:
+    """Why a step could not be traced, in the user's terms where the reason is known."""
+    reason = str(error).strip().split("\n")[0]
+    if "_local_scalar_dense" not in reason:
+        return f"it cannot be traced ({type(error).__name__}: {reason})"
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = tuple(str(Path(str(module.__file__)).parent) for module in (torch, pyro))
+    own = [f for f in frames if not f.filename.startswith(inside) and f.name != "__torch_function__"]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"its Python code looks at the value of a tensor, as `if tensor:` and `.item()` do{where}"
 
 
 def _same(a: Any, b: Any) -> bool:
