@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from inference.backends import Body, graph_loop, library_loop, python_loop
+from inference.backends import graph_loop, library_loop, python_loop
 from inference.noise import Noise
 from inference.tracing import NotStatic, State, Step, present, trace_step
 from zoo.datasets.data import Data
@@ -43,6 +43,9 @@ CHUNK_STEPS = 1024
 
 CHUNK_BYTES = 32 * 2**20
 """Most memory for the noise and minibatch indices of one call."""
+
+PACKED_UP_TO = 1024
+"""Numbers in a tensor that is handed on together with others."""
 
 PAYS_FROM = 1_000_000
 """'auto' compiles a run of at least so many calls of torch functions: steps times calls in a step."""
@@ -139,6 +142,41 @@ def reference(replica: Replica) -> Reference:
     return Reference(noise, metrics, calls)
 
 
+class Packing:
+    """Small tensors side by side in one of their type: to hand a tensor on costs the loop more than to fill it.
+
+    Args:
+        like: The tensors, of which shapes and types count.
+    """
+
+    def __init__(self, like: Sequence[Tensor]):
+        self.shapes = [value.shape for value in like]
+        self.groups: dict[torch.dtype, list[int]] = {}
+        self.large: list[int] = []
+        for i, value in enumerate(like):
+            small = value.numel() <= PACKED_UP_TO
+            (self.groups.setdefault(value.dtype, []) if small else self.large).append(i)
+
+    def __len__(self) -> int:
+        return len(self.groups) + len(self.large)
+
+    def pack(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Fewer tensors: no views, and contiguous, as a loop wants what it hands on."""
+        packed = [torch.cat([tensors[i].reshape(-1) for i in group]) for group in self.groups.values()]
+        return packed + [tensors[i].clone(memory_format=torch.contiguous_format) for i in self.large]
+
+    def unpack(self, packed: Sequence[Tensor]) -> list[Tensor]:
+        """What was packed, as views."""
+        found: list[Any] = [None] * len(self.shapes)
+        for group, values in zip(self.groups.values(), packed, strict=False):
+            parts = values.split([self.shapes[i].numel() for i in group])
+            for i, part in zip(group, parts, strict=True):
+                found[i] = part.reshape(self.shapes[i])
+        for i, value in zip(self.large, packed[len(self.groups) :], strict=True):
+            found[i] = value
+        return found
+
+
 class Compiled:
     """`advance(n)`: n training steps of one fit, or of several that differ only in their numbers, without Python.
 
@@ -168,13 +206,17 @@ class Compiled:
         numbers = self.trace.normals + self.trace.uniforms + 2 * (self.rows or 0)
         per_step = max(1, numbers * self.data.x.element_size() * len(self.replicas))
         self.chunk = max(2, min(CHUNK_STEPS, CHUNK_BYTES // per_step))
-        self.body, self.carried = self._body()
+        nodes = list(self.trace.graph.graph.nodes)
+        ends, starts = list(nodes[-1].args[0]), [node for node in nodes if node.op == "placeholder"]
+        self.n_state = len(ends) - len(self.trace.metrics)
+        self.changed = [i for i in range(self.n_state) if ends[i] is not starts[i]]
+        self.fixed = [i for i in range(self.n_state) if ends[i] is starts[i]]
+        moving, still = self._moving_and_still()
+        self.moving, self.still = Packing(moving), Packing(still)
         inputs = self._inputs(2, first.done, [[r.noise[0], r.noise[1]] for r in references], self._first_rows(2))
         make = {"cpu": library_loop, "cuda": graph_loop}.get(self.data.x.device.type, python_loop)
         try:
-            self.run = (python_loop if interpreted else make)(
-                self.body, len(self.carried) + len(self.trace.metrics), inputs
-            )
+            self.run = (python_loop if interpreted else make)(self.body, len(self.moving), inputs)
         except Exception as error:
             # No compiler on this machine, no room on the disk, an operation that inductor does not know, ...
             reason = str(error).strip().split("\n")[0]
@@ -183,56 +225,47 @@ class Compiled:
         self.seconds = time.perf_counter() - started
         """Time that tracing and compiling took."""
 
-    # The graph of one turn of the loop: (i, stop, changed state, sums, data, indices, noise, scalars, fixed state,
-    # constants) -> (i + 1, changed state, sums).
+    def body(self, i: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """One turn of the loop: (i, changed state and sums, stop, data, indices, noise, scalars, the rest).
 
-    def _body(self) -> tuple[Body, list[int]]:
-        trace, many = self.trace, len(self.replicas) > 1
-        nodes = list(trace.graph.graph.nodes)
-        ends, starts = list(nodes[-1].args[0]), [node for node in nodes if node.op == "placeholder"]
-        n_state = len(ends) - len(trace.metrics)
-        changed = [i for i in range(n_state) if ends[i] is not starts[i]]
-        fixed = [i for i in range(n_state) if ends[i] is starts[i]]
-        n_data = len(present(self.data))
-        n_now = len(self.replicas[0].scalars(0, 0))
-        graph, rows = trace.graph, self.rows
-        count = len(changed)
+        Returns: (i + 1, changed state and sums).
+        """
+        values, trace, many = list(rest), self.trace, len(self.replicas) > 1
 
-        def body(i: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            values = list(rest)
+        def take(n: int) -> list[Tensor]:
+            taken, values[:] = values[:n], values[n:]
+            return taken
 
-            def take(n: int) -> list[Tensor]:
-                taken, values[:] = values[:n], values[n:]
-                return taken
+        moving = self.moving.unpack(take(len(self.moving)))
+        _stop, *data = take(1 + len(present(self.data)))
+        at = i.reshape(1)
+        if self.rows is not None:
+            chosen = take(1)[0].index_select(0, at)[0]
+            data = [v.index_select(0, chosen.flatten()).reshape(*chosen.shape, *v.shape[1:]) for v in data]
+        noise, scalars = (v.index_select(0, at)[0] for v in take(2))
+        still = self.still.unpack(values)
+        state: list[Any] = [None] * self.n_state
+        for position, value in (*zip(self.changed, moving, strict=False), *zip(self.fixed, still, strict=False)):
+            state[position] = value
+        constants = still[len(self.fixed) :]
+        now = list(scalars)
+        arguments = [*state, *data, noise[..., : trace.normals], noise[..., trace.normals :], *now, *constants]
+        if many:
+            dims = [0] * self.n_state + [None if self.rows is None else 0] * len(data) + [0, 0]
+            dims += [None] * (len(now) + len(constants))
+            outputs = vmap(lambda *a: tuple(trace.graph(*a)), tuple(dims))(*arguments)
+        else:
+            outputs = trace.graph(*arguments)
+        sums = [a + b for a, b in zip(moving[len(self.changed) :], outputs[self.n_state :], strict=True)]
+        return (i + 1, *self.moving.pack([*(outputs[k] for k in self.changed), *sums]))
 
-            moving, sums = take(count), take(len(trace.metrics))
-            _stop, *data = take(1 + n_data)
-            index = take(0 if rows is None else 1)
-            noise, now = take(2), take(n_now)
-            still, constants = take(len(fixed)), values
-            at = i.reshape(1)
-            if index:
-                chosen = index[0].index_select(0, at)[0]
-                data = [v.index_select(0, chosen.flatten()).reshape(*chosen.shape, *v.shape[1:]) for v in data]
-            noise = [v.index_select(0, at)[0] for v in noise]
-            now = [v.index_select(0, at)[0] for v in now]
-            state: list[Any] = [None] * n_state
-            for position, value in (*zip(changed, moving, strict=True), *zip(fixed, still, strict=True)):
-                state[position] = value
-            arguments = [*state, *data, *noise, *now, *constants]
-            if many:
-                dims = [0] * n_state + [None if rows is None else 0] * n_data + [0, 0] + [None] * n_now
-                dims += [None] * len(constants)
-                outputs = vmap(lambda *a: tuple(graph(*a)), tuple(dims))(*arguments)
-            else:
-                outputs = graph(*arguments)
-            new, metrics = [outputs[k] for k in changed], outputs[n_state:]
-            # A loop may not hand back views, nor change the layout of what it carries.
-            fresh = [v.clone(memory_format=torch.contiguous_format) for v in new]
-            return (i + 1, *fresh, *(a + b for a, b in zip(sums, metrics, strict=True)))
-
-        self.fixed = fixed
-        return body, changed
+    def _moving_and_still(self) -> tuple[list[Tensor], list[Tensor]]:
+        """What the loop hands on (changed state, sums of metrics), and what it does not (other state, constants)."""
+        x, many = self.data.x, len(self.replicas) > 1
+        tensors = [[tensor.detach() for tensor in state.tensors()] for state in self.states]
+        state = [torch.stack(group) for group in zip(*tensors, strict=True)] if many else tensors[0]
+        sums = [x.new_zeros((len(self.replicas),) if many else ()) for _ in self.trace.metrics]
+        return [*(state[i] for i in self.changed), *sums], [*(state[i] for i in self.fixed), *self.trace.constants]
 
     def _first_rows(self, n: int) -> Tensor | None:
         """The minibatches of the check: the first rows, for each replica (n, R, rows)."""
@@ -243,37 +276,29 @@ class Compiled:
     def _inputs(
         self, n: int, done: int, noise: Sequence[Sequence[tuple[Tensor, Tensor]]] | None, index: Tensor | None
     ) -> list[Any]:
-        """Arguments of the loop for n steps: (i, state and sums, stop, data, indices, noise, scalars, ...)."""
+        """Arguments of `body` for n steps; `noise` of each replica and step, or None to draw it."""
         x, many = self.data.x, len(self.replicas) > 1
-        tensors = [[tensor.detach().contiguous() for tensor in state.tensors()] for state in self.states]
-        if many:
-            state = [torch.stack(group) for group in zip(*tensors, strict=True)]
-        else:
-            state = tensors[0]
+        moving, still = self._moving_and_still()
         lead = (len(self.replicas),) if many else ()
-        sums = [x.new_zeros(lead) for _ in self.trace.metrics]
-        arguments: list[Any] = [torch.zeros((), dtype=torch.long, device=x.device)]
-        arguments += [state[i] for i in self.carried] + sums
+        arguments: list[Any] = [torch.zeros((), dtype=torch.long, device=x.device), *self.moving.pack(moving)]
         arguments += [torch.tensor(n, device=x.device), *present(self.data)]
         if index is not None:
             padded = index.new_zeros(self.chunk, *lead, index.shape[-1])
             padded[:n] = index if many else index[:, 0]
             arguments.append(padded.to(x.device))
-        for kind, size in enumerate((self.trace.normals, self.trace.uniforms)):
-            buffer = x.new_zeros(self.chunk, *lead, size)
-            for r, replica in enumerate(self.replicas):
-                if noise is not None:
-                    values = torch.stack([step[kind] for step in noise[r]])
-                else:
-                    values = x.new_empty(n, size)
-                    values = (values.normal_ if kind == 0 else values.uniform_)(generator=replica.generator)
-                (buffer[:n, r] if many else buffer[:n]).copy_(values)
-            arguments.append(buffer)
-        for planned in self.replicas[0].scalars(done, n).values():
-            buffer = x.new_zeros(self.chunk)
-            buffer[:n] = torch.tensor(planned, dtype=x.dtype)
-            arguments.append(buffer)
-        return [*arguments, *(state[i] for i in self.fixed), *self.trace.constants]
+        normals, uniforms = self.trace.normals, self.trace.uniforms
+        drawn = x.new_zeros(self.chunk, *lead, normals + uniforms)
+        for r, replica in enumerate(self.replicas):
+            mine = drawn[:, r] if many else drawn
+            if noise is not None:
+                mine[:n] = torch.stack([torch.cat(step) for step in noise[r]])
+            else:
+                mine[:n, :normals] = x.new_empty(n, normals).normal_(generator=replica.generator)
+                mine[:n, normals:] = x.new_empty(n, uniforms).uniform_(generator=replica.generator)
+        planned = self.replicas[0].scalars(done, n)
+        scalars = x.new_zeros(self.chunk, len(planned))
+        scalars[:n] = torch.tensor(list(planned.values()), dtype=x.dtype).T
+        return [*arguments, drawn, scalars, *self.still.pack(still)]
 
     @torch.no_grad()
     def advance(self, n: int, done: int, ended: Collection[int] = ()) -> list[dict[str, Tensor]]:
@@ -301,14 +326,14 @@ class Compiled:
     @torch.no_grad()
     def _run(self, arguments: list[Any], n: int, ended: Collection[int] = ()) -> list[dict[str, Tensor]]:
         """Runs the loop, writes the state back, returns each replica's sums of metrics."""
-        outputs = self.run(arguments, n)[1:]
         many = len(self.replicas) > 1
-        new, sums = outputs[: len(self.carried)], outputs[len(self.carried) :]
+        moving = self.moving.unpack(self.run(arguments, n)[1:])
+        new, sums = moving[: len(self.changed)], moving[len(self.changed) :]
         for r, state in enumerate(self.states):
             if r in ended:
                 continue
             tensors = state.tensors()
-            for i, value in zip(self.carried, new, strict=True):
+            for i, value in zip(self.changed, new, strict=True):
                 tensors[i].copy_(value[r] if many else value)
         return [
             {name: (value[r] if many else value) for name, value in zip(self.trace.metrics, sums, strict=True)}
