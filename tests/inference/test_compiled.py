@@ -23,6 +23,7 @@ from torch import nn
 import inference.compiled
 from inference import fit
 from inference.compiled import Compiled, CompileNotice, NotStatic, pays, reference
+from inference.fit import fit_many
 from inference.loop import CHECKPOINT, Loop
 from tests.conftest import FAILURE_RATE
 from tests.inference.steps import both, bounds, ready, small
@@ -34,7 +35,7 @@ from zoo.program import Program
 NAMES = [name for name in catalogue.names() if bounds(name)]
 BOUNDS = [(name, bound) for name in NAMES for bound in bounds(name)]
 # Quick to trace, and between them: global and local sites, contexts, enumeration, networks.
-FEW = ("coin", "eight-schools", "gaussian-mixture", "hmm", "logistic-regression", "markov-chain", "vae")
+FEW = ("eight-schools", "gaussian-mixture", "hmm", "vae")
 
 
 def agree(found: tuple[list[torch.Tensor], list[torch.Tensor]], rtol: float = 1e-8, atol: float = 1e-9) -> None:
@@ -58,9 +59,7 @@ def marked(cases, quick):
 # The traced operations, run one by one: the same numbers as the step in Python.
 
 
-@pytest.mark.parametrize(
-    ("name", "bound"), marked(BOUNDS, lambda name, bound: bound in ("auto", "exact", "score") or name in FEW)
-)
+@pytest.mark.parametrize(("name", "bound"), marked(BOUNDS, lambda name, bound: bound == "auto" or name in FEW))
 def test_every_bound_of_every_program(name, bound):
     program, data = small(name)
     agree(both(ready(program, data, **options(name, bound))))
@@ -79,7 +78,7 @@ def test_every_bound_of_every_program(name, bound):
                 *([] if name == "bayesian-gaussian-mixture" else [{"kl_anneal": 0.5, "clip_norm": 1.0}]),
             )
         ],
-        lambda name, chosen: name in ("eight-schools", "vae"),
+        lambda name, chosen: name == "eight-schools" or (name == "vae" and "guide" not in chosen),
     ),
     ids=lambda value: value if isinstance(value, str) else value.get("guide", "anneal and clip"),
 )
@@ -128,7 +127,7 @@ def test_optimizers_keep_their_state(optimizer):
             ("logistic-regression", "avb", {}),
             ("normal", "avb", {}),
         ],
-        lambda name, method, chosen: chosen.get("batch_size") is None and (name, method) != ("eight-schools", "avb"),
+        lambda name, method, chosen: name in ("gan", "ppca", "coin") and "batch_size" not in chosen,
     ),
 )
 def test_other_methods_through_the_same_loop(name, method, chosen):
@@ -302,12 +301,11 @@ import sys, torch
 from tests.inference import test_compiled as t
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
-t.fitted("always", steps=100_000, checkpoint_seconds=0.0, out=sys.argv[1])
+t.fitted("always", steps=30_000, checkpoint_seconds=0.0, out=sys.argv[1])
 """
 
 
 def test_a_killed_fit_resumes_in_its_library_and_ends_with_the_same_numbers(cache, tmp_path):
-    fitted("always", steps=20)  # makes the library
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)], env=environment)
     checkpoint, deadline, done = tmp_path / CHECKPOINT, time.monotonic() + 120, 0
@@ -319,9 +317,9 @@ def test_a_killed_fit_resumes_in_its_library_and_ends_with_the_same_numbers(cach
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = torch.load(checkpoint, weights_only=True)["done"]
-    assert 1 < done < 100_000
-    resumed = fitted("always", steps=100_000, out=tmp_path)
-    straight = fitted("always", steps=100_000)
+    assert 1 < done < 30_000
+    resumed = fitted("always", steps=30_000, out=tmp_path)
+    straight = fitted("always", steps=30_000)
     assert "compile_seconds" in resumed.info
     assert numbers(resumed) == numbers(straight)
 
@@ -344,25 +342,27 @@ def interpreted(monkeypatch):
 
 def test_the_same_loss_in_the_end_as_eagerly(interpreted):
     """Seed by seed, with the same start and minibatches and other noise."""
-    losses = torch.tensor(
-        [
-            [-fitted(way, seed, lr=0.02).program.log_prob(line_data()).mean().item() for way in ("always", "never")]
-            for seed in range(8)
+    given = {"steps": 150, "batch_size": 32, "lr": 0.02}
+    compiled = fit_many(Line(), line_data(), "svi", seeds=range(16), compile="always", **given)
+    eager = [fitted("never", seed, **given) for seed in range(16)]
+    assert len(interpreted) == 1
+    with torch.no_grad():
+        losses = [
+            torch.stack([-found.program.log_prob(line_data()).mean() for found in fits]) for fits in (compiled, eager)
         ]
-    )
-    assert len(interpreted) == 8
-    differences = losses[:, 0] - losses[:, 1]
+        start = -Line().log_prob(line_data()).mean()
+    differences = losses[0] - losses[1]
     assert bool((differences != 0).all())
     assert stats.ttest_1samp(differences, 0.0).pvalue > FAILURE_RATE
     # Training moves the loss by far more than the ways differ.
-    assert -Line().log_prob(line_data()).mean().detach() - losses.max() > 10 * differences.abs().max()
+    assert start - losses[1].max() > 10 * differences.abs().max()
 
 
 class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("kill_at", [1, 2, 7])
+@pytest.mark.parametrize("kill_at", [1, 7])
 def test_resumed_anywhere_on_the_way(interpreted, tmp_path, monkeypatch, kill_at):
     """Killed right after a checkpoint, the first of which is before the step is compiled."""
     save, saved = Loop.save, []
