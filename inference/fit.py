@@ -387,7 +387,8 @@ def fit_many(
     after the other.
 
     Args:
-        program: A program, which is left as it is, or a name of the catalogue.
+        program: A program, which is left as it is: each fit has a copy, so that its networks start alike (what
+            `initialise` draws does not). Or a name of the catalogue, built anew for each seed.
         data, method, device, progress, initialise, options: As for `fit`.
         seeds: One for each fit.
 

@@ -13,13 +13,16 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyro
 import torch
 
+import inference.loop
 from benchmarks.peers.contender import PYRO, ZOO_EAGER, Work
 from inference import compiled
 from inference.loop import Training, progress_bar
@@ -48,6 +51,8 @@ class Ways:
             "compiled, 32 steps a call": lambda: self.library(32),
             "compiled, as `fit` does it": self.library,
             "the same, C++ wrapper at -O0": lambda: self.library(options=O0),
+            "the same, every tensor handed on by itself": self.unpacked,
+            "the same, denormal numbers kept": self.denormal,
         }
 
     def training(self, compile: str) -> Training:
@@ -84,6 +89,21 @@ class Ways:
             training.loop.compiled.chunk = steps
         return lambda n: float(training.advance(n))
 
+    def unpacked(self) -> Advance:
+        """Without `compiled.Packing`."""
+        with mock.patch.object(compiled, "PACKED_UP_TO", -1):
+            return self.library()
+
+    def denormal(self) -> Advance:
+        """Without `optim.numerics`."""
+        advance = self.library()
+
+        def kept(n: int) -> float:
+            with mock.patch.object(inference.loop, "numerics", return_value=nullcontext()):
+                return advance(n)
+
+        return kept
+
 
 def make_ready(make: Callable[[], Advance]) -> tuple[float, Advance]:
     """(seconds it took with empty caches, the way); the first steps are part of it."""
@@ -109,24 +129,32 @@ def timed(advance: Advance, n: int) -> float:
 
 
 def measure(ways: Ways, rounds: int, seconds: float) -> list[tuple[str, float, list[float]]]:
-    """(way, seconds to get ready, seconds a step in each round)."""
+    """(way, seconds to get ready, seconds a step in each round); no rounds, but the error's name, where one fails."""
     ready: dict[str, tuple[float, Advance, int]] = {}
+    failed: dict[str, str] = {}
     times: dict[str, list[float]] = {name: [] for name in ways.ready}
     with progress_bar(True) as bar, pyro.validation_enabled(False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         task = bar.add_task("ablation", total=len(ways.ready) * (1 + rounds), note="")
         for name, make in ways.ready.items():
-            spent, advance = make_ready(make)
+            bar.advance(task)
+            try:
+                spent, advance = make_ready(make)
+            except Exception as error:
+                failed[name] = type(error).__name__
+                continue
             n = 1
             while (taken := timed(advance, n)) < seconds / 4:
                 n *= 4
             ready[name] = (spent, advance, max(1, round(n * seconds / taken)))
-            bar.advance(task)
         for _ in range(rounds):
             for name, (_, advance, n) in ready.items():
                 times[name].append(timed(advance, n) / n)
                 bar.advance(task)
-    return [(name, ready[name][0], times[name]) for name in ways.ready]
+    return [
+        (name, ready[name][0], times[name]) if name in ready else (f"{name}: {failed[name]}", 0.0, [])
+        for name in ways.ready
+    ]
 
 
 def main() -> None:
@@ -142,6 +170,9 @@ def main() -> None:
     reference = next(times for name, _, times in found if name == PYRO)
     print("| way | ready after, s | a step, us | quartiles | against SVI.step |\n|---|---|---|---|---|")
     for name, spent, times in found:
+        if not times:
+            print(f"| {name} | | | | |")
+            continue
         low, middle, high = (1e6 * value for value in statistics.quantiles(times, n=4))
         ratio = statistics.median(a / b for a, b in zip(reference, times, strict=True))
         print(f"| {name} | {spent:.1f} | {middle:.1f} | {low:.1f} to {high:.1f} | {ratio:.2f}x |")
