@@ -8,6 +8,7 @@ same with the suite speed (an hour), as docs/results/speed-cpu.md, and only when
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -143,7 +144,21 @@ def speed(folder: Path = Path("runs/speed")) -> None:
     results = DOCS / "results"
     shutil.rmtree(results / PLOTS, ignore_errors=True)
     shutil.copytree(folder / PLOTS, results / PLOTS)
-    (results / "speed-cpu.md").write_text(page.read_text())
+    (results / "speed-cpu.md").write_text(page.read_text() + ablation(folder))
+
+
+def ablation(folder: Path) -> str:
+    """The section on what each piece of the compiled step is worth; measured unless the folder holds it."""
+    kept = folder / "ablation.md"
+    if not kept.exists():
+        lines = ["", "## What each piece is worth", "", "One thread; `python -m benchmarks.peers.ablation`.", ""]
+        for module, title in (("eight_schools", "Eight schools"), ("mixture", "Gaussian mixture")):
+            command = [sys.executable, "-m", "benchmarks.peers.ablation", "--workload", module]
+            table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            rows = [line for line in table.splitlines() if line.startswith("|")]
+            lines += [f"### {title}", "", *rows, ""]
+        kept.write_text("\n".join(lines))
+    return kept.read_text()
 
 
 if __name__ == "__main__":

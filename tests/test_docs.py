@@ -9,6 +9,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,8 @@ def test_commands_parse(page: Path) -> None:
                 datasets.card(given["data"])
         elif program == "make":
             assert re.search(rf"^{words[0]}:", make, re.MULTILINE), f"no target {words[0]}"
+        elif program == "python" and words[0] == "-m":
+            assert find_spec(words[1]), f"no module {words[1]}"
         elif program == "python":
             assert (ROOT / words[0]).is_file(), f"no file {words[0]}"
 
