@@ -217,11 +217,13 @@ class Compiled:
         make = {"cpu": library_loop, "cuda": graph_loop}.get(self.data.x.device.type, python_loop)
         try:
             self.run = (python_loop if interpreted else make)(self.body, len(self.moving), inputs)
+            self._check(references)
+        except NotStatic:
+            raise
         except Exception as error:
             # No compiler on this machine, no room on the disk, an operation that inductor does not know, ...
             reason = str(error).strip().split("\n")[0]
             raise NotStatic(f"it cannot be compiled on this machine ({type(error).__name__}: {reason})") from error
-        self._check(references)
         self.seconds = time.perf_counter() - started
         """Time that tracing and compiling took."""
 

@@ -29,6 +29,8 @@ __all__ = ["NotStatic", "State", "Step", "Trace", "present", "trace_step"]
 Step = Callable[[Data, Mapping[str, Any]], Mapping[str, Tensor]]
 """(minibatch, scalars of this step) -> metrics, updating modules and optimizers in place."""
 
+INTEGER_POWERS = (torch.ops.aten.pow.Scalar, torch.ops.aten.pow.Tensor_Scalar)
+
 
 class NotStatic(Exception):
     """The step cannot be traced: its control flow depends on values, or it draws what cannot be fed to it."""
@@ -161,6 +163,15 @@ def trace_step(
             node.replace_all_uses_with(node.args[1])  # vmap has no rule for it, nor for the next one
         elif node.target is torch.ops.aten.fill.Scalar:
             node.target = torch.ops.aten.full_like.default
+        elif node.target in INTEGER_POWERS and not node.meta["val"].is_floating_point():
+            # A C++ library would compute in floating point, and take the bits of the result for integers.
+            like = next(value for value in node.args if isinstance(value, Node))
+            for position, value in enumerate(node.args):
+                if not isinstance(value, Node):
+                    with pure.graph.inserting_before(node):
+                        filled = pure.graph.call_function(torch.ops.aten.full_like.default, (like, value))
+                    node.update_arg(position, filled)
+            node.target = torch.ops.aten.pow.Tensor_Tensor
         elif node.target is torch.ops.aten._linalg_check_errors.default:
             _check_in_tensors(pure.graph, node)
         elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):

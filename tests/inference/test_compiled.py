@@ -188,6 +188,23 @@ def test_the_library_gives_the_numbers_of_python(cache, name, method, chosen):
     agree(both(ready(program, data, method, **chosen), interpreted=False), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("power", [lambda n: 2**n, lambda n: n**40], ids=["of a number", "of a tensor"])
+def test_integer_powers_are_handed_to_the_library_as_tensors(power):
+    """As numbers they become float there, and the bits of the result are read as integers, beyond its end."""
+    loop = ready(Line(), Data(line_data()), batch_size=32)
+    inner = loop.step
+
+    def step(batch, now):
+        metrics = inner(batch, now)
+        return {**metrics, "power": power(torch.ones(4, dtype=torch.long).cumsum(0)).sum().to(batch.x)}
+
+    loop.step = step
+    compiled = Compiled([loop], [reference(loop)], interpreted=True)
+    powers = [node for node in compiled.trace.graph.graph.nodes if "aten.pow" in str(node.target)]
+    whole = [node.target for node in powers if node.meta["val"].dtype == torch.long]
+    assert whole == [torch.ops.aten.pow.Tensor_Tensor]
+
+
 def test_the_library_in_float32(cache):
     """By plain gradient descent: Adam would turn the rounding of a gradient that is zero into a step."""
     torch.set_default_dtype(torch.float32)
