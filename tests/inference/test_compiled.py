@@ -181,7 +181,7 @@ LIBRARY = [
 
 @pytest.mark.parametrize(
     ("name", "method", "chosen"),
-    marked(LIBRARY, lambda *case: case in LIBRARY[:2]),
+    marked(LIBRARY, lambda *case: case in LIBRARY[:1]),
 )
 def test_the_library_gives_the_numbers_of_python(cache, name, method, chosen):
     program, data = small(name)
@@ -208,8 +208,8 @@ def test_integer_powers_are_handed_to_the_library_as_tensors(power):
 def test_the_library_in_float32(cache):
     """By plain gradient descent: Adam would turn the rounding of a gradient that is zero into a step."""
     torch.set_default_dtype(torch.float32)
-    program, data = small("hmm")
-    loop = ready(program, data, batch_size=5, optimizer="sgd", elbo="exact")
+    program, data = small("gaussian-mixture")
+    loop = ready(program, data, batch_size=5, optimizer="sgd")
     assert loop.data.x.dtype == torch.float32
     agree(both(loop, interpreted=False), rtol=1e-4, atol=1e-5)
 
