@@ -15,6 +15,8 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from zoo.datasets.sources import cache_folder
 
 __all__ = ["Body", "Runner", "graph_loop", "library_loop", "python_loop"]
+
+KEPT = 200
+"""Libraries in the cache folder, some 2 MB each."""
+
+TINY = 1024
+INLINED = {"realize_reads_threshold": 100, "realize_opcount_threshold": 200, "max_pointwise_cat_inputs": 64}
+"""Where no tensor in a step is larger than TINY, computing a value again is cheaper than keeping it in a tensor."""
 
 Body = Callable[..., tuple[Tensor, ...]]
 Runner = Callable[[list[Any], int], Sequence[Tensor]]
@@ -56,8 +65,23 @@ def library_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
     arguments = (graph.get_attr("more"), graph.get_attr("turn"), tuple(places[:stop]), tuple(places[stop:]))
     loop = graph.call_function(while_loop_op, arguments)
     graph.output(tuple(graph.call_function(operator.getitem, (loop, i)) for i in range(stop)))
-    library = _library(GraphModule(root, graph), more.code + turn.code, inputs)
-    return lambda arguments, n: library(*arguments)
+    made = [node.meta.get("val") for node in turn.graph.nodes if node.op == "call_function"]
+    tiny = all(value.numel() <= TINY for value in made if isinstance(value, Tensor))
+    library = _library(GraphModule(root, graph), more.code + turn.code, inputs, INLINED if tiny else {})
+    return lambda arguments, n: _thread().submit(library, *arguments).result()
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    """Where libraries run: a thread whose team of OpenMP takes denormal numbers for zero, as `optim.numerics` has it.
+
+    A team inherits that from the thread that starts it; the main thread's may have been started long before.
+    """
+    return ThreadPoolExecutor(1, "compiled-steps", initializer=torch.set_flush_denormal, initargs=(True,))
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_thread.cache_clear)
 
 
 def graph_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
@@ -92,11 +116,13 @@ def graph_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
     return run
 
 
-def _library(loop: GraphModule, code: str, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """The compiled library of a graph: from the cache of this machine, or newly made."""
+def _library(
+    loop: GraphModule, code: str, inputs: Sequence[Tensor], options: dict[str, int]
+) -> Callable[..., Sequence[Tensor]]:
+    """The compiled library of a graph, with options of inductor: from the cache of this machine, or newly made."""
     shapes = [(tuple(v.shape), tuple(v.stride()), str(v.dtype)) for v in inputs]
     machine = (platform.machine(), platform.node(), torch.backends.cpu.get_cpu_capability())
-    setting = (torch.__version__, torch.get_num_threads(), machine, shapes, code)
+    setting = (torch.__version__, torch.get_num_threads(), machine, shapes, options, code)
     path = cache_folder() / "compiled" / f"{hashlib.sha256(repr(setting).encode()).hexdigest()[:32]}.pt2"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(path) + ".lock"):
@@ -105,9 +131,18 @@ def _library(loop: GraphModule, code: str, inputs: Sequence[Tensor]) -> Callable
                 warnings.simplefilter("ignore")  # torch's, about torch's own future
                 program = torch.export.export(loop, tuple(inputs), strict=False)
                 package = str(Path(folder) / "loop.pt2")
-                torch._inductor.aoti_compile_and_package(program, package_path=package)
+                torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=options)
                 os.replace(package, path)
+            _prune(path.parent)
     return torch._inductor.aoti_load_package(str(path))
+
+
+def _prune(folder: Path) -> None:
+    """Drops the oldest libraries beyond KEPT; one in use stays loaded."""
+    packages = sorted(folder.glob("*.pt2"), key=lambda package: package.stat().st_mtime)
+    for package in packages[:-KEPT]:
+        package.unlink(missing_ok=True)
+        package.with_name(package.name + ".lock").unlink(missing_ok=True)
 
 
 def _whole(package: Path) -> bool:

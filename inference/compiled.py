@@ -42,7 +42,7 @@ CHUNK_STEPS = 1024
 """Most steps in one call."""
 
 CHUNK_BYTES = 32 * 2**20
-"""Most memory for the noise and minibatch indices of one call."""
+"""Most memory for the noise and minibatch indices of one fit in one call."""
 
 PACKED_UP_TO = 1024
 """Numbers in a tensor that is handed on together with others."""
@@ -204,7 +204,8 @@ class Compiled:
         with torch.random.fork_rng([batch.x.device] if batch.x.device.type == "cuda" else []):
             self.trace = trace_step(first.step, self.states[0], batch, now, references[0].noise[0])
         numbers = self.trace.normals + self.trace.uniforms + 2 * (self.rows or 0)
-        per_step = max(1, numbers * self.data.x.element_size() * len(self.replicas))
+        # The same for one fit and for many: noise drawn in other pieces is other noise.
+        per_step = max(1, numbers * self.data.x.element_size())
         self.chunk = max(2, min(CHUNK_STEPS, CHUNK_BYTES // per_step))
         nodes = list(self.trace.graph.graph.nodes)
         ends, starts = list(nodes[-1].args[0]), [node for node in nodes if node.op == "placeholder"]

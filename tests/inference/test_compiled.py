@@ -296,7 +296,7 @@ def test_a_damaged_library_is_made_again(cache, monkeypatch):
     expected = numbers(fitted("always", steps=20))
     whole, middle = loaded[-1].read_bytes(), loaded[-1].stat().st_size // 2
 
-    def remake(program, package_path):
+    def remake(program, package_path, inductor_configs):
         made.append(package_path)
         Path(package_path).write_bytes(whole)
 

@@ -51,6 +51,15 @@ def test_together_is_as_alone(name: str):
     assert not torch.allclose(parameters(together[0]), parameters(together[1]))
 
 
+def test_together_is_as_alone_over_several_calls(monkeypatch: pytest.MonkeyPatch):
+    """Noise drawn in other pieces is other noise: the pieces must not depend on how many fits there are."""
+    monkeypatch.setattr(compiled, "CHUNK_BYTES", 8_000)
+    options = {"steps": 700, "compile": "always", "batch_size": 40}  # reports every 7 steps, calls of 5
+    together = fit_many("vae", digits(90), seeds=[0, 1, 2], **options)
+    alone = fit("vae", digits(90), seed=1, **options)
+    torch.testing.assert_close(parameters(together[1]), parameters(alone), rtol=1e-9, atol=1e-9)
+
+
 def test_one_that_stops_early_keeps_what_it_had():
     """With patience 1 the fits end at different steps; those that go on must not move those that have ended."""
     data = datasets.Dataset(datasets.load("digits-binary").card, digits(40), digits(80).rows(slice(40, 80)), digits(1))
