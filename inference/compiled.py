@@ -47,8 +47,8 @@ CHUNK_BYTES = 32 * 2**20
 PACKED_UP_TO = 1024
 """Numbers in a tensor that is handed on together with others."""
 
-PAYS_FROM = 1_000_000
-"""'auto' compiles a run of at least so many calls of torch functions: steps times calls in a step."""
+PAYS_FROM, PAYS_STEPS = 1_000_000, 1_000
+"""'auto' compiles a run with at least so many calls of torch functions beyond those of so many steps."""
 
 
 class CompileNotice(UserWarning):
@@ -59,10 +59,10 @@ def pays(steps: int, calls: int) -> bool:
     """The rule of `compile='auto'`. It knows no clock: a seed gives the same fit however busy the machine is.
 
     Args:
-        steps: Steps that are left.
-        calls: torch functions called in one step.
+        steps: Steps of the run.
+        calls: torch functions called in one step. What compiling costs and what it saves a step both grow with them.
     """
-    return steps * calls >= PAYS_FROM
+    return (steps - PAYS_STEPS) * calls >= PAYS_FROM
 
 
 class Replica(Protocol):
@@ -160,10 +160,12 @@ class Packing:
     def __len__(self) -> int:
         return len(self.groups) + len(self.large)
 
-    def pack(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Fewer tensors: no views, and contiguous, as a loop wants what it hands on."""
+    def pack(self, tensors: Sequence[Tensor], fresh: bool = True) -> list[Tensor]:
+        """Fewer tensors, contiguous; `fresh` ones are no views, as a loop wants what it hands on."""
         packed = [torch.cat([tensors[i].reshape(-1) for i in group]) for group in self.groups.values()]
-        return packed + [tensors[i].clone(memory_format=torch.contiguous_format) for i in self.large]
+        if fresh:
+            return packed + [tensors[i].clone(memory_format=torch.contiguous_format) for i in self.large]
+        return packed + [tensors[i].contiguous() for i in self.large]
 
     def unpack(self, packed: Sequence[Tensor]) -> list[Tensor]:
         """What was packed, as views."""
@@ -212,6 +214,9 @@ class Compiled:
         self.n_state = len(ends) - len(self.trace.metrics)
         self.changed = [i for i in range(self.n_state) if ends[i] is not starts[i]]
         self.fixed = [i for i in range(self.n_state) if ends[i] is starts[i]]
+        # Kept from call to call: fresh memory costs more than what is written to it.
+        self.index: Tensor | None = None
+        self.drawn: Tensor | None = None
         moving, still = self._moving_and_still()
         self.moving, self.still = Packing(moving), Packing(still)
         inputs = self._inputs(2, first.done, [[r.noise[0], r.noise[1]] for r in references], self._first_rows(2))
@@ -283,14 +288,20 @@ class Compiled:
         x, many = self.data.x, len(self.replicas) > 1
         moving, still = self._moving_and_still()
         lead = (len(self.replicas),) if many else ()
-        arguments: list[Any] = [torch.zeros((), dtype=torch.long, device=x.device), *self.moving.pack(moving)]
+        arguments: list[Any] = [
+            torch.zeros((), dtype=torch.long, device=x.device),
+            *self.moving.pack(moving, fresh=False),
+        ]
         arguments += [torch.tensor(n, device=x.device), *present(self.data)]
         if index is not None:
-            padded = index.new_zeros(self.chunk, *lead, index.shape[-1])
-            padded[:n] = index if many else index[:, 0]
-            arguments.append(padded.to(x.device))
+            if self.index is None:
+                self.index = torch.zeros(self.chunk, *lead, index.shape[-1], dtype=torch.long, device=x.device)
+            self.index[:n] = index if many else index[:, 0]
+            arguments.append(self.index)
         normals, uniforms = self.trace.normals, self.trace.uniforms
-        drawn = x.new_zeros(self.chunk, *lead, normals + uniforms)
+        if self.drawn is None:
+            self.drawn = x.new_zeros(self.chunk, *lead, normals + uniforms)
+        drawn = self.drawn
         for r, replica in enumerate(self.replicas):
             mine = drawn[:, r] if many else drawn
             if noise is not None:
@@ -301,7 +312,7 @@ class Compiled:
         planned = self.replicas[0].scalars(done, n)
         scalars = x.new_zeros(self.chunk, len(planned))
         scalars[:n] = torch.tensor(list(planned.values()), dtype=x.dtype).T
-        return [*arguments, drawn, scalars, *self.still.pack(still)]
+        return [*arguments, drawn, scalars, *self.still.pack(still, fresh=False)]
 
     @torch.no_grad()
     def advance(self, n: int, done: int, ended: Collection[int] = ()) -> list[dict[str, Tensor]]:

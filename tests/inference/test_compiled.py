@@ -431,6 +431,7 @@ def test_auto_compiles_a_long_run_and_leaves_a_short_one(interpreted, monkeypatc
     loop = ready(Line(), Data(line_data()), batch_size=32)
     calls = reference(loop).calls
     monkeypatch.setattr(inference.compiled, "PAYS_FROM", 100 * calls)
+    monkeypatch.setattr(inference.compiled, "PAYS_STEPS", 0)
     short, eager = fitted("auto", steps=99), fitted("never", steps=99)
     assert not interpreted
     assert numbers(short) == numbers(eager)
@@ -442,8 +443,9 @@ def test_auto_compiles_a_long_run_and_leaves_a_short_one(interpreted, monkeypatc
 def test_the_rule_counts_the_calls_that_are_left():
     assert not pays(2000, 300)
     assert pays(5000, 300)
-    assert pays(1_000_000, 1)
-    assert not pays(999_999, 1)
+    assert pays(1_001_000, 1)
+    assert not pays(1_000_999, 1)
+    assert not pays(1000, 10**9)
 
 
 # What cannot be compiled goes on eagerly, and says why.
