@@ -13,7 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from unittest import mock
 import pyro
 import torch
 
-import inference.loop
 from benchmarks.peers.contender import PYRO, ZOO_EAGER, Work
-from inference import compiled
+from inference import backends, compiled
 from inference.loop import Training, progress_bar
 from inference.method import Run
 from inference.svi import SVI
@@ -95,11 +94,12 @@ class Ways:
             return self.library()
 
     def denormal(self) -> Advance:
-        """Without `optim.numerics`."""
+        """In a thread that keeps denormal numbers."""
         advance = self.library()
+        thread = ThreadPoolExecutor(1, initializer=torch.set_flush_denormal, initargs=(False,))
 
         def kept(n: int) -> float:
-            with mock.patch.object(inference.loop, "numerics", return_value=nullcontext()):
+            with mock.patch.object(backends, "_thread", return_value=thread):
                 return advance(n)
 
         return kept
