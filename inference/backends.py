@@ -131,7 +131,7 @@ def _library(
                 warnings.simplefilter("ignore")  # torch's, about torch's own future
                 program = torch.export.export(loop, tuple(inputs), strict=False)
                 package = str(Path(folder) / "loop.pt2")
-                torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=options)
+                torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs={**options})
                 os.replace(package, path)
             _prune(path.parent)
     return torch._inductor.aoti_load_package(str(path))
