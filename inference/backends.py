@@ -15,12 +15,11 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor.test_operators
 from filelock import FileLock
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop_op
@@ -67,21 +66,28 @@ def library_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
     graph.output(tuple(graph.call_function(operator.getitem, (loop, i)) for i in range(stop)))
     made = [node.meta.get("val") for node in turn.graph.nodes if node.op == "call_function"]
     tiny = all(value.numel() <= TINY for value in made if isinstance(value, Tensor))
+    if not tiny:
+        _scalars_once(turn)
     library = _library(GraphModule(root, graph), more.code + turn.code, inputs, INLINED if tiny else {})
-    return lambda arguments, n: _thread().submit(library, *arguments).result()
+    return lambda arguments, n: library(*arguments)
 
 
-@cache
-def _thread() -> ThreadPoolExecutor:
-    """Where libraries run: a thread whose team of OpenMP takes denormal numbers for zero, as `optim.numerics` has it.
+def _scalars_once(graph: GraphModule) -> None:
+    """Has a computed number that a tensor meets, as Adam's powers of beta, kept in memory.
 
-    A team inherits that from the thread that starts it; the main thread's may have been started long before.
+    inductor would write it into the loop over that tensor, and compute two powers for every sixteen weights.
     """
-    return ThreadPoolExecutor(1, "compiled-steps", initializer=torch.set_flush_denormal, initargs=(True,))
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_thread.cache_clear)
+    for node in list(graph.graph.nodes):
+        value = node.meta.get("val")
+        if node.op != "call_function" or not isinstance(value, Tensor) or value.ndim or not node.all_input_nodes:
+            continue
+        met = [user.meta.get("val") for user in node.users]
+        if any(isinstance(other, Tensor) and other.ndim for other in met):
+            with graph.graph.inserting_after(node):
+                kept = graph.graph.call_function(torch.ops._inductor_test.realize.default, (node,))
+            kept.meta = dict(node.meta)
+            node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
+    graph.recompile()
 
 
 def graph_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:

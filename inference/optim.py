@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +55,9 @@ def make_optimizer(name: str | Callable[..., torch.optim.Optimizer], params: Any
     return factory(params, lr=lr)
 
 
+OMP_PAUSE_HARD = 2
+
+
 @contextmanager
 def numerics(precision: str, device: torch.device) -> Iterator[None]:
     """Arithmetic of training steps: matrix products as `Schedule.precision` says, and no denormal numbers.
@@ -62,13 +67,23 @@ def numerics(precision: str, device: torch.device) -> Iterator[None]:
     """
     before, flushed = torch.get_float32_matmul_precision(), flushes_denormals()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
-    torch.set_flush_denormal(True)
+    _flush_denormals(True, flushed)
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
             yield
     finally:
         torch.set_float32_matmul_precision(before)
-        torch.set_flush_denormal(flushed)
+        _flush_denormals(flushed, True)
+
+
+def _flush_denormals(flush: bool, before: bool) -> None:
+    """Sets it for this thread and its team of OpenMP, whose members take it over when they are started only."""
+    if flush == before:
+        return
+    torch.set_flush_denormal(flush)
+    end_team = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None) if os.name == "posix" else None
+    if end_team is not None:  # OpenMP 5; the next parallel loop starts a new one
+        end_team(OMP_PAUSE_HARD)
 
 
 def flushes_denormals() -> bool:
