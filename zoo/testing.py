@@ -180,7 +180,11 @@ def check_gradients(program: Program) -> None:
 
 @torch.no_grad()
 def check_exactness(program: Program) -> None:
-    """Declared exact answers agree: log p(x, z) - log q(z | x) under `posterior` is the log evidence, at every draw."""
+    """Declared exact answers agree: log p(x, z) - log q(z | x) under `posterior` is the log evidence, at every draw.
+
+    In evaluation mode: while training, a site may give an unbiased estimate (one order of many, say).
+    """
+    program = copy.deepcopy(program).eval()
     x, context = draw_data(program)
     if isinstance(program, ImplicitProgram):
         require(not isinstance(program, ExactDensity | ExactEvidence), "an implicit program cannot have a density")

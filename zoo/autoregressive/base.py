@@ -1,0 +1,103 @@
+"""What the autoregressive programs share: sites in an order, one distribution each, and sampling from any prefix.
+
+    p(x) = prod_i p(x_o(i) | x_o(1), ..., x_o(i-1))          o the order of the sites
+"""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from zoo.autoregressive.emissions import Emission
+from zoo.density import DensityProgram
+from zoo.errors import ShapeError
+
+__all__ = ["Autoregressive", "pixel_order"]
+
+
+def pixel_order(event_shape: torch.Size) -> Tensor:
+    """Sites in the order of PixelRNN: row by row, pixel by pixel, and the channels of a pixel one after the other.
+
+    Args:
+        event_shape: Any shape of up to two dimensions, or (channels, height, width).
+
+    Returns: (D,) positions in the flattened event.
+    """
+    positions = torch.arange(event_shape.numel()).reshape(event_shape)
+    return (positions.permute(1, 2, 0) if len(event_shape) == 3 else positions).flatten()
+
+
+class Autoregressive(DensityProgram):
+    """Base of the programs with exact conditionals.
+
+    A subclass sets `event_shape`, `emission` and `support`, and gives `outputs`. Sampling by the base costs a pass
+    through the network for every site; a subclass that can do better overrides `continue_from` alone.
+    """
+
+    family = "autoregressive"
+    emission: Emission
+
+    @property
+    def order(self) -> Tensor:
+        """(D,) positions in the flattened event, in the order in which sites are drawn."""
+        return pixel_order(self.event_shape)
+
+    def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the emission wants of every site given the sites before it, (B, *event_shape) -> (B, *event_shape, size)."""
+        raise NotImplementedError(f"{type(self).__name__} must define outputs(x, context)")
+
+    def conditionals(self, x: Tensor, context: Tensor | None = None) -> TorchDistribution:
+        """p(x_i | the sites before i) of every site, of batch shape (B, *event_shape)."""
+        return self.emission.distribution(self.outputs(x, context))
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The sum over all sites; one pass."""
+        return self.conditionals(x, context).log_prob(x).reshape(len(x), -1).sum(-1)
+
+    def draw(self, n: int, context: Tensor | None = None) -> Tensor:
+        """n draws (n, *event_shape)."""
+        return self.complete(self._blank(n), 0, context)
+
+    def complete(self, x: Tensor, known: int, context: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """Keeps the first `known` sites of the order and draws the others given them: exact, as the model says.
+
+        Args:
+            x: (n, *event_shape); what its other sites hold does not matter.
+            known: 0 draws all.
+            context: (n, ...) or None.
+            noise: Uniform numbers (n, D, emission.noise), the i-th for the i-th site of the order; None draws them.
+
+        Raises: ShapeError.
+        """
+        sites = self.event_shape.numel()
+        if not 0 <= known <= sites:
+            raise ShapeError(f"known must be between 0 and the number of sites, {sites}; got {known}.")
+        if noise is None:
+            noise = torch.rand(len(x), sites, self.emission.noise, dtype=x.dtype, device=x.device)
+        hidden = torch.ones(sites, dtype=torch.bool, device=x.device)
+        hidden[self.order[:known].to(x.device)] = False
+        start = x.reshape(len(x), sites).masked_fill(hidden, 0.0)
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self.continue_from(start.reshape(x.shape), known, context, noise)
+        finally:
+            self.train(was_training)
+
+    def continue_from(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
+        """Draws the sites after the first `known`, which x holds (zeros elsewhere); see `complete`."""
+        return self.continue_naively(x, known, context, noise)
+
+    def continue_naively(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
+        """The same by a whole pass through the network for each site: what faster ways are tested against."""
+        flat = x.reshape(len(x), -1).clone()
+        for i, site in enumerate(self.order.tolist()[known:], start=known):
+            outputs = self.outputs(flat.reshape(x.shape), context).reshape(*flat.shape, -1)
+            flat[:, site] = self.emission.draw(outputs[:, site], noise[:, i])
+        return flat.reshape(x.shape)
+
+    def _blank(self, n: int) -> Tensor:
+        """Zeros (n, *event_shape) in the dtype and on the device of the parameters."""
+        return next(self.parameters()).new_zeros(n, *self.event_shape)
