@@ -42,6 +42,8 @@ BUILTIN: dict[str, str] = {
     "banana": "zoo.bayes.banana:Banana",
     "two-modes": "zoo.bayes.two_modes:TwoModes",
     "gan": "zoo.implicit.gan:GAN",
+    "made": "zoo.autoregressive.made:MADE",
+    "eonade": "zoo.autoregressive.eonade:EoNADE",
 }
 """Name -> module:class."""
 
