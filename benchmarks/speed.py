@@ -11,8 +11,6 @@ import json
 import logging
 import os
 import platform
-import resource
-import sys
 import tempfile
 import traceback
 import warnings
@@ -29,6 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks.peers.contender import Contender, Unavailable
+from benchmarks.peers.resources import extra_memory, forget_peak, peak, resident
 from benchmarks.run import cores, hardware
 from benchmarks.suites.speed import DUELS, SWEEPS, WORKLOADS, Duel, Workload, chosen
 from benchmarks.timing import Report, Setting, empty_caches, measure, prepared, time_to_target, utilisation
@@ -77,14 +76,14 @@ def run_memory(workload: Workload, setting: Setting, name: str, report: Report) 
     contender = next(c for c in module.contenders(job) if c.name == name)
     for library in contender.imports:
         import_module(library)
-    before = _resident()
-    _forget_peak()
+    before = resident()
+    forget_peak()
     advance = contender.prepare()
     advance(2)
-    found = {"memory_mib": max(0.0, _peak() - before)}
-    _forget_peak()
+    found = {"memory_mib": max(0.0, peak() - before)}
+    forget_peak()
     advance(4)
-    found["running_memory_mib"] = max(0.0, _peak() - before)
+    found["running_memory_mib"] = max(0.0, peak() - before)
     if torch.device(setting.device).type == "cuda":
         found["gpu_memory_mib"] = torch.cuda.max_memory_allocated(setting.device) / 2**20
     return found
@@ -107,36 +106,10 @@ def run_duel(duel: Duel, setting: Setting, report: Report) -> dict[str, Any]:
             "difference": found.difference,
         }
         if setting.memory:
-            sizes = {side: module.extra_memory(problem, side, setting.threads) for side in module.SIDES}
-            row["memory_mib"] = {side: size / 2**20 for side, size in sizes.items()}
+            threads = setting.threads
+            row["memory_mib"] = {side: extra_memory(duel.module, problem, side, threads) for side in module.SIDES}
         rows.append(row)
     return {"rows": rows}
-
-
-def _status(field: str) -> float | None:
-    """MiB of a line of /proc/self/status, where there is such a file."""
-    path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":")), None)
-
-
-def _peak() -> float:
-    found = _status("VmHWM")
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit if found is None else found
-
-
-def _resident() -> float:
-    found = _status("VmRSS")
-    return _peak() if found is None else found
-
-
-def _forget_peak() -> None:
-    """Lets the kernel count the peak from here on (Linux); elsewhere it is that of the whole process."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def _child(connection: Connection, task: str, cache: str, setting: Setting, arguments: tuple[Any, ...]) -> None:
@@ -282,7 +255,8 @@ def _one(workload: Workload, setting: Setting, cache: str, report: Report) -> di
 
 def _duel(duel: Duel, setting: Setting, cache: str, report: Report) -> dict[str, Any]:
     kind, found = _fresh("duel", cache, setting, (duel, setting), report)
-    return {"kind": "duel", "title": duel.title, **(found if kind == "result" else {"skipped": found})}
+    said = {"title": duel.title, "peer": duel.peer, "agreement": duel.agreement}
+    return {"kind": "duel", **said, **(found if kind == "result" else {"skipped": found})}
 
 
 def _sweep(name: str, setting: Setting, cache: str, report: Report) -> dict[str, Any]:

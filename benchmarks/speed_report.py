@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.peers.contender import NUMPYRO, NUMPYRO_CALLS, PYRO, ZOO_COMPILED, ZOO_EAGER
 from benchmarks.speed import FOLDER
-from benchmarks.suites.speed import DUELS, QUESTION, SWEEPS, TITLE, WORKLOADS
+from benchmarks.suites.speed import DUELS, QUESTION, SWEEPS, TITLE, WORKLOADS, Duel
 from zoo.errors import CheckpointError
 
 __all__ = ["has_records", "print_speed", "read_records", "write_speed_report"]
@@ -182,7 +182,8 @@ def _duel(record: Record) -> list[str]:
     if "skipped" in record:
         return [*lines, f"Was {_why_not(record)}.", ""]
     sides, memory = list(record["rows"][0]["seconds"]), "memory_mib" in record["rows"][0]
-    head = ["", *(f"{side}, s" for side in sides), "x faster than theirs", "log-likelihood differs by"]
+    peer, agreement = record.get("peer", Duel.peer), record.get("agreement", Duel.agreement)
+    head = ["", *(f"{side}, s" for side in sides), f"x faster than {peer}", agreement]
     head += [f"{side}, MiB" for side in sides] if memory else []
     lines += [f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for row in record["rows"]:
@@ -190,8 +191,7 @@ def _duel(record: Record) -> list[str]:
         cells += [f"{row['difference']:.0e}", *(f"{row['memory_mib'][side]:.0f}" for side in sides if memory)]
         lines.append(f"| {' | '.join(cells)} |")
     sizes = ", ".join(f"{name} {value}" for name, value in record["rows"][0]["problem"].items())
-    command = f"`python -m benchmarks.peers.{record['workload']} --help`"
-    return [*lines, "", f"First row: {sizes}. Medians and ranges of three runs in turn; {command} has more sizes.", ""]
+    return [*lines, "", f"First row: {sizes}. Medians and ranges of three runs in turn.", ""]
 
 
 def _why_not(record: Record) -> str:

@@ -1,6 +1,6 @@
 """EM for Gaussian mixtures, ours against scikit-learn's: the same data, start, iterations and threads.
 
-    python -m benchmarks.peers.em --n 1000000 --dim 16 --components 32 --iterations 3 --repeats 3
+    zoo bench speed --only em --out runs/speed
 
 Both do one E-step more than iterations: ours at the start, theirs at the end. Times are those of whole fits, checks of
 the data included. Memory is the most that a fit adds to a process of its own that already holds the data. Where other
@@ -10,35 +10,23 @@ ours, whose parallel parts are short, suffers more of it (at a load of 5 on two 
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
 import time
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
-from rich.console import Console
-from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
+from benchmarks.peers.resources import limited
 from inference.fit import fit
 from zoo.errors import OptionError
 from zoo.mixtures.gaussian import GaussianMixture
 
-__all__ = ["SIDES", "Comparison", "Problem", "Timing", "compare", "extra_memory", "growth", "ours", "peak", "sklearns"]
+__all__ = ["SIDES", "Comparison", "Problem", "Timing", "compare", "ours", "sklearns", "warm_up"]
 
 
 @dataclass(frozen=True)
@@ -153,18 +141,6 @@ def sklearns(problem: Problem, x: Tensor, score: bool = True) -> Timing:
 SIDES = {"ours": ours, "sklearn": sklearns}
 
 
-@contextmanager
-def limited(threads: int) -> Iterator[None]:
-    """Both sides on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def warm_up(problem: Problem, sides: tuple[str, ...] = tuple(SIDES)) -> None:
     """A fit of few rows, for imports and buffers that a first call makes."""
     small = replace(problem, n=max(problem.components, 1000), iterations=1, floor=1e-6)
@@ -205,89 +181,3 @@ def compare(problem: Problem, repeats: int = 3, threads: int = 2) -> Comparison:
         ratios[-1],
         first[0].log_likelihood - first[1].log_likelihood,
     )
-
-
-def growth(problem: Problem) -> list[Problem]:
-    """The problem with a quarter, a half and twice of N, D and K in turn."""
-    found = [problem]
-    for name in ("n", "dim", "components"):
-        value = getattr(problem, name)
-        found += [replace(problem, **{name: size}) for size in (value // 4, value // 2, value * 2) if size]
-    return found
-
-
-def peak() -> int:
-    """The most memory that this process has held so far, in bytes.
-
-    Linux hands `ru_maxrss` down to a child, which then starts with its parent's; its own is in /proc.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def extra_memory(problem: Problem, side: str, threads: int = 2) -> int:
-    """Bytes that a fit adds at its peak to a fresh process with everything imported and the data made.
-
-    Args:
-        problem: What is fitted.
-        side: 'ours' or 'sklearn'.
-        threads: How many threads it may use; each has buffers.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_extra_memory, problem, side, threads).result()
-
-
-def _extra_memory(problem: Problem, side: str, threads: int) -> int:
-    with limited(threads):
-        warm_up(problem, (side,))
-        x = problem.data()
-        before = peak()
-        SIDES[side](problem, x, score=False)
-    return peak() - before
-
-
-def main(
-    n: Annotated[int, typer.Option(help="Rows.")] = 1_000_000,
-    dim: Annotated[int, typer.Option(help="Dimensions.")] = 16,
-    components: Annotated[int, typer.Option(help="Components.")] = 32,
-    covariance: Annotated[list[str] | None, typer.Option(help="Kinds; all three if none is given.")] = None,
-    iterations: Annotated[int, typer.Option(help="EM iterations of a fit.")] = 3,
-    repeats: Annotated[int, typer.Option(help="Fits of each side, in turn.")] = 3,
-    threads: Annotated[int, typer.Option(help="Of both sides.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of data and start.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
-    noise: Annotated[float, typer.Option(help="Small makes the covariances ill-conditioned.")] = 0.3,
-    grow: Annotated[bool, typer.Option(help="Also a quarter, a half and twice of each size.")] = False,
-    memory: Annotated[bool, typer.Option(help="Also peak memory, each in a process of its own.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")] = False,
-) -> None:
-    """EM for Gaussian mixtures, ours against scikit-learn's."""
-    table = Table(
-        "n", "dim", "components", "covariance", "ours s/iter", "sklearn s/iter", "ratio", "log-lik difference"
-    )
-    for side in ("ours", "sklearn") if memory else ():
-        table.add_column(f"{side} MiB")
-    for kind in covariance or ["spherical", "diagonal", "full"]:
-        problem = Problem(n, dim, components, kind, iterations, seed, dtype, noise=noise)
-        for each in growth(problem) if grow else [problem]:
-            found = compare(each, repeats, threads)
-            extra = {side: extra_memory(each, side, threads) / 2**20 for side in SIDES} if memory else {}
-            if as_json:
-                print(json.dumps({**asdict(found), "extra_mib": extra}), flush=True)
-            table.add_row(
-                *(str(v) for v in (each.n, each.dim, each.components, each.covariance)),
-                f"{found.ours:.4f}",
-                f"{found.sklearn:.4f}",
-                f"{found.ratio:.1f} ({found.least_ratio:.1f} to {found.largest_ratio:.1f})",
-                f"{found.difference:.1e}",
-                *(f"{size:.0f}" for size in extra.values()),
-            )
-    if not as_json:
-        Console(width=140).print(table)
-
-
-if __name__ == "__main__":
-    typer.run(main)

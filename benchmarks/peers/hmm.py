@@ -1,6 +1,6 @@
 """Forward-backward and Baum-Welch, ours against hmmlearn's C++: the same sequences, parameters, iterations.
 
-    python -m benchmarks.peers.hmm --sequences 1000 --steps 100 --states 32 --iterations 3 --repeats 5
+    zoo bench speed --only hmm --out runs/speed
 
 hmmlearn is timed with both its implementations, 'scaling' and 'log'; the ratio is to the faster. It takes sequences one
 by one on one thread. Memory is the most that the work adds to a process of its own that already holds the data.
@@ -8,40 +8,23 @@ by one on one thread. Memory is the most that the work adds to a process of its 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from benchmarks.peers.em import limited, peak
+from benchmarks.peers.resources import limited
 from zoo.chains.hmm import HMM
 from zoo.errors import OptionError
 
-__all__ = [
-    "SIDES",
-    "TASKS",
-    "Comparison",
-    "Problem",
-    "Result",
-    "compare",
-    "extra_memory",
-    "growth",
-    "hmmlearns",
-    "ours",
-]
+__all__ = ["SIDES", "TASKS", "Comparison", "Problem", "Result", "compare", "hmmlearns", "ours", "warm_up"]
 
 TASKS = ("posteriors", "baum-welch")
 
@@ -233,76 +216,3 @@ def compare(problem: Problem, repeats: int = 3, threads: int = 2) -> Comparison:
     times = {side: median(each[side] for each in seconds) for side in SIDES}
     return Comparison(problem, **times, ratio=median(ratios), least_ratio=ratios[0], largest_ratio=ratios[-1],
                       log_likelihood=value, difference=difference, answer_difference=apart)  # fmt: skip
-
-
-def growth(problem: Problem) -> list[Problem]:
-    """The problem with a quarter, a half and twice as many sequences, steps and states in turn."""
-    found = [problem]
-    for name in ("sequences", "steps", "states"):
-        value = getattr(problem, name)
-        found += [replace(problem, **{name: size}) for size in (value // 4, value // 2, value * 2) if size]
-    return found
-
-
-def extra_memory(problem: Problem, side: str, threads: int = 2) -> int:
-    """Bytes that the work adds at its peak to a fresh process with everything imported and the data made.
-
-    Args:
-        problem: What is done.
-        side: 'ours', 'scaling' or 'log'.
-        threads: How many threads it may use; each has buffers.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_extra_memory, problem, side, threads).result()
-
-
-def _extra_memory(problem: Problem, side: str, threads: int) -> int:
-    with limited(threads):
-        warm_up(problem, (side,))
-        x = problem.data()
-        before = peak()
-        SIDES[side](problem, x, score=False)
-    return peak() - before
-
-
-def main(
-    sequences: Annotated[int, typer.Option(help="Number of sequences.")] = 1000,
-    steps: Annotated[int, typer.Option(help="Length of each.")] = 100,
-    states: Annotated[int, typer.Option(help="Hidden states.")] = 32,
-    emission: Annotated[list[str] | None, typer.Option(help="Kinds; both if none is given.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="posteriors, baum-welch; both if none is given.")] = None,
-    iterations: Annotated[int, typer.Option(help="Baum-Welch iterations.")] = 3,
-    repeats: Annotated[int, typer.Option(help="Runs of each side, in turn.")] = 3,
-    threads: Annotated[int, typer.Option(help="Ours; hmmlearn uses one.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of data and start.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Ours: float64 or float32.")] = "float64",
-    grow: Annotated[bool, typer.Option(help="Also a quarter, a half and twice of each size.")] = False,
-    memory: Annotated[bool, typer.Option(help="Also peak memory, each in a process of its own.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")] = False,
-) -> None:
-    """Forward-backward and Baum-Welch, ours against hmmlearn's."""
-    table = Table("task", "emission", "B", "T", "K", "ours s", "scaling s", "log s", "ratio", "log-lik", "answer")
-    for side in SIDES if memory else ():
-        table.add_column(f"{side} MiB")
-    for kind in emission or ["categorical", "normal"]:
-        for work in task or TASKS:
-            problem = Problem(work, sequences, steps, states, kind, iterations=iterations, seed=seed, dtype=dtype)
-            for each in growth(problem) if grow else [problem]:
-                found = compare(each, repeats, threads)
-                extra = {side: extra_memory(each, side, threads) / 2**20 for side in SIDES} if memory else {}
-                if as_json:
-                    print(json.dumps({**asdict(found), "extra_mib": extra}), flush=True)
-                table.add_row(
-                    *(str(v) for v in (each.task, each.emission, each.sequences, each.steps, each.states)),
-                    *(f"{v:.4f}" for v in (found.ours, found.scaling, found.log)),
-                    f"{found.ratio:.1f} ({found.least_ratio:.1f} to {found.largest_ratio:.1f})",
-                    f"{found.difference:.0e}",
-                    f"{found.answer_difference:.0e}",
-                    *(f"{size:.1f}" for size in extra.values()),
-                )
-    if not as_json:
-        Console(width=150).print(table)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -58,14 +58,16 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Duel:
-    """Work in closed form, ours beside another library's on the CPU.
+    """Work without gradient steps, ours beside another library's, or beside the plain way, on the CPU.
 
     Args:
         name: On the command line and in file names.
         title: In tables.
-        module: In `benchmarks.peers`; has `Problem`, `SIDES`, `compare` and `extra_memory`.
+        module: In `benchmarks.peers`; has `Problem`, `SIDES`, `compare` and `warm_up`.
         problems: Options of `Problem` by label.
         quick: Options that win over those for a look.
+        peer: What ours is compared with, in the head of the table.
+        agreement: What the column of differences holds.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Duel:
     module: str
     problems: Mapping[str, Mapping[str, Any]]
     quick: Mapping[str, Any] = field(default_factory=dict)
+    peer: str = "theirs"
+    agreement: str = "log-likelihood differs by"
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -102,6 +106,16 @@ SWEEPS: dict[str, Sweep] = {
 """Name -> sizes."""
 
 
+SAMPLING: dict[str, dict[str, Any]] = {
+    "NADE, 784 bits": {"program": "nade", "options": {"event_shape": [28, 28], "hidden": 500}},
+    "RNADE, 64 numbers": {"program": "rnade", "options": {"event_shape": [64], "hidden": 128}},
+    "MADE, 784 bits": {"program": "made", "options": {"event_shape": [28, 28], "hidden": [500]}},
+    "PixelCNN, 16 x 16": {"program": "pixelcnn", "options": {"event_shape": [16, 16]}},
+    "gated PixelCNN, 16 x 16": {"program": "gated-pixelcnn", "options": {"event_shape": [16, 16]}},
+    "Row LSTM, 16 x 16": {"program": "pixelrnn", "options": {"event_shape": [16, 16], "cell": "row"}},
+    "WaveNet, 1,024 samples": {"program": "wavenet", "options": {"event_shape": [1024]}},
+}
+
 DUELS: dict[str, Duel] = {
     d.name: d
     for d in (
@@ -122,6 +136,15 @@ DUELS: dict[str, Duel] = {
                 for emission in ("categorical", "normal")
             },
             {"sequences": 100},
+        ),
+        Duel(
+            "sampling",
+            "Sampling autoregressive networks: seconds for a batch of 16",
+            "sampling",
+            SAMPLING,
+            {"n": 2},
+            "a pass a site",
+            "draws differ by at most",
         ),
     )
 }

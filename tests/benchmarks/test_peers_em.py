@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from benchmarks.peers import em
+from benchmarks.peers.resources import extra_memory
 from zoo.errors import OptionError
 
 SMALL = em.Problem(n=600, dim=3, components=4, iterations=5)
@@ -36,27 +33,14 @@ def test_data_follow_from_the_seed() -> None:
             em.replace(SMALL, **options)
 
 
-def test_growth_changes_one_size_at_a_time() -> None:
-    sizes = [(p.n, p.dim, p.components) for p in em.growth(em.Problem(n=400, dim=16, components=8))]
-    assert len(set(sizes)) == len(sizes) == 10
-    assert (100, 16, 8) in sizes
-    assert (400, 32, 8) in sizes
-
-
 def test_memory_of_scikit_learns_responsibilities_is_seen() -> None:
     problem = em.Problem(n=100_000, dim=2, components=32, iterations=1)
-    ours, theirs = (em.extra_memory(problem, side) for side in em.SIDES)
-    assert theirs > 8 * problem.n * problem.components  # it holds them for all rows at once
+    ours, theirs = (extra_memory("em", problem, side) for side in em.SIDES)
+    assert theirs > 8 * problem.n * problem.components / 2**20  # it holds them for all rows at once
     assert ours < theirs
 
 
-def test_table_and_lines() -> None:
-    app = typer.Typer()
-    app.command()(em.main)
-    sizes = ["--n", "600", "--dim", "3", "--components", "4", "--repeats", "2", "--no-memory"]
-    shown = CliRunner().invoke(app, [*sizes, "--covariance", "full"])
-    assert shown.exit_code == 0, shown.output
-    assert "ratio" in shown.output
-    lines = CliRunner().invoke(app, [*sizes, "--json"]).output.splitlines()
-    assert [json.loads(line)["problem"]["covariance"] for line in lines] == ["spherical", "diagonal", "full"]
-    assert all(abs(json.loads(line)["difference"]) < 1e-9 for line in lines)
+def test_comparison_of_medians() -> None:
+    found = em.compare(em.replace(SMALL, iterations=1), repeats=2, threads=1)
+    assert found.least_ratio <= found.ratio <= found.largest_ratio
+    assert abs(found.difference) < 1e-9

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from benchmarks.peers import hmm
+from benchmarks.peers.resources import extra_memory
 from zoo.errors import OptionError
 
 SMALL = hmm.Problem(sequences=20, steps=15, states=4, values=5, dim=2, iterations=4)
@@ -47,17 +45,10 @@ def test_data_follow_from_the_seed_and_leave_the_random_state_alone() -> None:
             replace(SMALL, **options)
 
 
-def test_growth_changes_one_size_at_a_time() -> None:
-    sizes = [(p.sequences, p.steps, p.states) for p in hmm.growth(hmm.Problem(sequences=80, steps=16, states=8))]
-    assert len(set(sizes)) == len(sizes) == 10
-    assert (20, 16, 8) in sizes
-    assert (80, 16, 16) in sizes
-
-
 def test_memory_of_hmmlearns_posteriors_is_seen() -> None:
     problem = hmm.Problem("posteriors", sequences=800, steps=100, states=32)
-    ours, theirs = (hmm.extra_memory(problem, side) for side in ("ours", "scaling"))
-    answer = 8 * 800 * 100 * 32
+    ours, theirs = (extra_memory("hmm", problem, side) for side in ("ours", "scaling"))
+    answer = 8 * 800 * 100 * 32 / 2**20
     # A piece for each sequence, then all of them once more; less what the process had free.
     assert theirs > 1.6 * answer
     assert 0.6 * answer < ours < theirs
@@ -69,14 +60,8 @@ def test_without_hmmlearn_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         hmm.hmmlearns(SMALL, SMALL.data())
 
 
-def test_table_and_lines() -> None:
-    app = typer.Typer()
-    app.command()(hmm.main)
-    sizes = ["--sequences", "12", "--steps", "8", "--states", "4", "--repeats", "2", "--no-memory"]
-    shown = CliRunner().invoke(app, [*sizes, "--emission", "normal"])
-    assert shown.exit_code == 0, shown.output
-    assert "ratio" in shown.output
-    lines = CliRunner().invoke(app, [*sizes, "--json", "--grow", "--task", "posteriors"]).output.splitlines()
-    found = [json.loads(line) for line in lines]
-    assert len(found) == 20  # ten sizes of two kinds
-    assert all(row["ratio"] > 0 and row["difference"] < 1e-6 for row in found)
+@pytest.mark.parametrize("task", hmm.TASKS)
+def test_comparison_of_medians(task: str) -> None:
+    found = hmm.compare(hmm.Problem(task, sequences=12, steps=8, states=4), repeats=2, threads=1)
+    assert 0 < found.least_ratio <= found.ratio <= found.largest_ratio
+    assert found.difference < 1e-6

@@ -280,7 +280,7 @@ def test_logistic_mode_is_that_of_scikit_learn():
 def test_options_and_data_are_checked():
     with pytest.raises(OptionError, match="bias_scale must be positive"):
         LogisticRegression(2, bias_scale=0.0)
-    with pytest.raises(ShapeError, match="needs features"):
+    with pytest.raises(ShapeError, match="needs a design matrix"):
         LogisticRegression.for_data(torch.zeros(3))
     with pytest.raises(OptionError, match="noise_scale must be positive"):
         BayesianLinearRegression(2, noise_scale=0.0)

@@ -10,8 +10,6 @@ parameter estimation via variational methods", 2000.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -19,13 +17,13 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.errors import OptionError, ShapeError
-from zoo.program import Program
+from zoo.bayes.covariates import Regression
+from zoo.errors import OptionError
 
 __all__ = ["LogisticRegression"]
 
 
-class LogisticRegression(Program):
+class LogisticRegression(Regression):
     """Logistic regression of labels (x) on features (the context), with intercept; the guide is a mean-field Gaussian.
 
     Args:
@@ -34,11 +32,9 @@ class LogisticRegression(Program):
         bias_scale: Standard deviation of the intercept beforehand.
     """
 
-    family = "bayes"
     paper = "Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3"
     dataset = "breast-cancer"
     support = constraints.boolean
-    prior_scale: Tensor
     bias_scale: Tensor
 
     def __init__(self, features: int = 30, prior_scale: float = 1.0, bias_scale: float = 5.0):
@@ -52,19 +48,6 @@ class LogisticRegression(Program):
         self.w_scale = PyroParam(torch.full((features,), float(prior_scale)), constraint=constraints.positive)
         self.b_loc = nn.Parameter(torch.tensor(0.0))
         self.b_scale = PyroParam(torch.tensor(float(bias_scale)), constraint=constraints.positive)
-
-    @classmethod
-    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> LogisticRegression:
-        """As many weights as the context has columns."""
-        if context is None or context.ndim != 2:
-            shape = None if context is None else tuple(context.shape)
-            raise ShapeError(f"Logistic regression needs features (N, D) as context, got {shape}; pass (x, context).")
-        options.setdefault("features", context.shape[1])
-        return cls(**options)
-
-    def example_context(self, n: int) -> Tensor:
-        """Standard normal features (n, D)."""
-        return torch.randn(n, len(self.prior_scale)).to(self.prior_scale)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """One vector of weights and one intercept for all rows."""

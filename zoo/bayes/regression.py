@@ -9,8 +9,6 @@ Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.3.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -18,13 +16,13 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.errors import OptionError, ShapeError
-from zoo.program import Program
+from zoo.bayes.covariates import Regression
+from zoo.errors import OptionError
 
 __all__ = ["BayesianLinearRegression"]
 
 
-class BayesianLinearRegression(Program):
+class BayesianLinearRegression(Regression):
     """Linear regression on the rows of a design matrix (the context); the guide is a mean-field Gaussian.
 
     Args:
@@ -33,10 +31,8 @@ class BayesianLinearRegression(Program):
         noise_scale: Standard deviation of the noise, known.
     """
 
-    family = "bayes"
     paper = "Bishop, Pattern Recognition and Machine Learning, 2006, section 3.3"
     dataset = "diabetes"
-    prior_scale: Tensor
     noise_scale: Tensor
 
     def __init__(self, features: int = 11, prior_scale: float = 1.0, noise_scale: float = 0.7):
@@ -48,19 +44,6 @@ class BayesianLinearRegression(Program):
         self.register_buffer("noise_scale", torch.tensor(float(noise_scale)))
         self.loc = nn.Parameter(torch.zeros(features))
         self.scale = PyroParam(torch.full((features,), float(prior_scale)), constraint=constraints.positive)
-
-    @classmethod
-    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> BayesianLinearRegression:
-        """As many weights as the context has columns."""
-        if context is None or context.ndim != 2:
-            shape = None if context is None else tuple(context.shape)
-            raise ShapeError(f"Regression needs a design matrix (N, D) as context, got {shape}; pass (x, context).")
-        options.setdefault("features", context.shape[1])
-        return cls(**options)
-
-    def example_context(self, n: int) -> Tensor:
-        """Standard normal covariates (n, D)."""
-        return torch.randn(n, len(self.prior_scale)).to(self.prior_scale)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """One vector of weights for all rows."""
