@@ -10,6 +10,7 @@ Options of the evaluation: `examples` (all) of the split; `particles` (5000) of 
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,8 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
             measured.append(Measurement("bits_per_dim", estimate.bits_per_dim(numbers), bits, how))
         if "grid_log_likelihood" in cell.metrics:
             measured.append(grid(program, data))
+    if "sampling_seconds" in cell.metrics:
+        measured.append(sampling(program, data, cell.seed))
     if "parzen" in cell.metrics:
         measured.append(parzen_score(program, dataset.to(found.device), data, cell.seed))
     save_samples(artifacts / f"{file_name(cell.key)}.npz", program, data, cell.seed)
@@ -92,6 +95,17 @@ def grid(program: Program, data: Data) -> Measurement:
     values = torch.cat([exact_log_evidence(program, *batch) for batch in data.batches(50)]).detach()
     estimate = Estimate(values, "grid", False)
     return Measurement("grid_log_likelihood", estimate.mean, estimate.standard_error, f"grid, {data.size} examples")
+
+
+def sampling(program: Program, data: Data, seed: int) -> Measurement:
+    """Wall time of a batch of draws; the first batch, which may build things, is not counted."""
+    context = None if data.context is None else data.context[:SAMPLES]
+    with seeded(seed, data.x.device):
+        program.generate(2, None if context is None else context[:2])
+        started = time.perf_counter()
+        drawn = program.generate(SAMPLES, context)
+        float(drawn.sum())  # waits for the device
+        return Measurement("sampling_seconds", time.perf_counter() - started, how=f"wall time of {len(drawn)} draws")
 
 
 def parzen_score(program: Program, dataset: Dataset, data: Data, seed: int) -> Measurement:

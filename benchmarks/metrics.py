@@ -48,6 +48,7 @@ METRICS: dict[str, Metric] = {
     "parameters": Metric("parameters", "free numbers of the program, guide included", "", 0),
     # Cost.
     "seconds": Metric("sec", "wall time of the fit", "lower", 1),
+    "sampling_seconds": Metric("sampling", "wall time of 64 draws, seconds", "lower", 3),
     "gradient_evaluations": Metric("gradients", "gradient evaluations of the fit", "lower", 0),
 }
 """Name -> card."""
