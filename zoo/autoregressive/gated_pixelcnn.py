@@ -1,0 +1,192 @@
+r"""Gated PixelCNN: two stacks of convolutions that leave no blind spot, gated, and conditional on a class.
+
+van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves & Kavukcuoglu, "Conditional image generation with PixelCNN
+decoders", NIPS 2016.
+
+    y = tanh(W_f * x + V_f h) . sigmoid(W_g * x + V_g h)          h the label, one-hot
+
+    vertical:    rows above --> k x k --> gate --> next layer          (no residual: the paper found no use for it)
+    horizontal:  own row --> 1 x k masked + 1x1 of the vertical --> gate --> 1x1 + residual --> next layer
+                                                                         \-> 1x1, summed over layers --> head
+
+    sites: x (*event_shape); context: labels (classes,) one-hot; no latents
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot, relu
+
+from zoo.autoregressive.masked_conv import CausalConv2d, MaskedConv2d
+from zoo.autoregressive.pixelwise import PixelNetwork, Whole, at_least_one
+from zoo.errors import OptionError
+from zoo.program import Preset, Program
+
+__all__ = ["GatedPixelCNN"]
+
+
+def _gate(h: Tensor) -> Tensor:
+    """tanh of one half of the feature maps times the sigmoid of the other."""
+    value, gate = h.chunk(2, 1)
+    return value.tanh() * gate.sigmoid()
+
+
+class _Layer(nn.Module):
+    """A layer of both stacks.
+
+    Args:
+        features: Feature maps p of each stack.
+        kernel_size: k, odd.
+        groups: Channels of the image.
+        classes: Size of the one-hot label; 0 for none.
+        first: Whether the layer reads the image, and so must not see its own pixel.
+        last: Whether the head alone uses what it says.
+    """
+
+    def __init__(self, features: int, kernel_size: int, groups: int, classes: int, first: bool, last: bool):
+        super().__init__()
+        self.reads_image, before, half = first, groups if first else features, kernel_size // 2
+        # Vertical features at a row know the rows above it alone. From the image, the kernel therefore ends a row
+        # higher; from features it includes their own row.
+        rows, bottom = (half, -1) if first else (half + 1, 0)
+        if rows == 0:
+            raise OptionError(f"The first kernel must be odd and at least 3, got {kernel_size}.")
+        self.vertical = CausalConv2d(before, 2 * features, (rows, kernel_size), (half, half, half, bottom))
+        self.down = CausalConv2d(2 * features, 2 * features, (1, 1), (0, 0, 0, 0))
+        self.horizontal = MaskedConv2d(before, 2 * features, (1, kernel_size), "A" if first else "B", groups, copies=2)
+        self.skip = MaskedConv2d(features, features, 1, "B", groups)
+        # The last layer's own horizontal output would go nowhere; only what it skips to the head is used.
+        self.across = None if last else MaskedConv2d(features, features, 1, "B", groups)
+        self.label_vertical = nn.Linear(classes, 2 * features, bias=False) if classes and not last else None
+        self.label_horizontal = nn.Linear(classes, 2 * features, bias=False) if classes else None
+
+    def above(self, run: Whole, v: Tensor | None, context: Tensor | None) -> Tensor:
+        """The vertical stack: features of the layer below to this layer's; keeps what the horizontal stack adds."""
+        v = run.first(self.vertical) if v is None else run(self.vertical, v)
+        down = run(self.down, v)
+        if self.label_horizontal is not None:
+            down = down + self.label_horizontal(context)[:, :, None, None]
+        run.keep(self, down)
+        if self.label_vertical is not None:
+            v = v + self.label_vertical(context)[:, :, None, None]
+        return _gate(v)
+
+    def beside(self, run: Whole, h: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """The horizontal stack: (features of this layer, what it adds before the head)."""
+        before = h
+        h = run.first(self.horizontal) if h is None else run(self.horizontal, h)
+        h = _gate(h + run.recall(self))
+        skip = run(self.skip, h)
+        if self.across is None:
+            return None, skip
+        h = run(self.across, h)
+        return (h if before is None else before + h), skip
+
+
+class GatedPixelCNN(PixelNetwork):
+    """The gated PixelCNN, on its own or conditional on a class.
+
+    Args:
+        event_shape: (height, width) or (channels, height, width).
+        features: Feature maps p of each stack.
+        layers: Number of layers, the first included.
+        head_hidden: Feature maps of the layer before the last.
+        first_kernel: Size of the first kernel, odd, at least 3.
+        kernel: Size of the others, odd.
+        classes: Number of classes that the context says, one-hot; 0 for an unconditional program.
+        likelihood: An emission: 'bernoulli' (x in {0, 1}), 'levels' (the paper's softmax; x on a grid of `values`
+            levels in [0, 1]), 'logistic-mixture' (the same grid) or 'gaussian-mixture' (x real).
+        values: Number of levels.
+        components: Of the mixtures.
+
+    Raises: ShapeError, OptionError, UnknownNameError.
+    """
+
+    paper = "van den Oord et al., Conditional image generation with PixelCNN decoders, 2016"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"features": 32, "layers": 4, "head_hidden": 64, "first_kernel": 5},
+            "svi",
+            {"epochs": 30, "batch_size": 32, "lr": 3e-3},
+        ),
+        "mnist": Preset(
+            {"event_shape": [28, 28], "features": 24, "layers": 6},
+            "svi",
+            {"epochs": 10, "batch_size": 32, "lr": 3e-3},
+        ),
+        "paper": Preset(
+            {
+                "event_shape": [3, 32, 32],
+                "features": 384,
+                "layers": 20,
+                "head_hidden": 1024,
+                "kernel": 5,
+                "likelihood": "levels",
+            },
+            "svi",
+            {"epochs": 100, "batch_size": 128, "optimizer": "rmsprop", "lr": 1e-4},
+        ),
+    }
+
+    def __init__(
+        self,
+        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        features: int = 16,
+        layers: int = 2,
+        head_hidden: int = 32,
+        first_kernel: int = 7,
+        kernel: int = 3,
+        classes: int = 0,
+        likelihood: str = "bernoulli",
+        values: int = 256,
+        components: int = 10,
+    ):
+        super().__init__(event_shape, likelihood, values, components)
+        at_least_one(features=features, layers=layers, head_hidden=head_hidden)
+        if classes < 0:
+            raise OptionError(f"classes must be 0 (no context) or the number of classes, got {classes}.")
+        self.classes = classes
+        channels = self.image[0]
+        self.layers = nn.ModuleList(
+            _Layer(features, kernel if i else first_kernel, channels, classes, i == 0, i == layers - 1)
+            for i in range(layers)
+        )
+        self.mix = MaskedConv2d(features, head_hidden, 1, "B", channels)
+        self.head = MaskedConv2d(head_hidden, channels * self.emission.size, 1, "B", channels)
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
+        """Sets `event_shape`, and `classes` where there is a context: one-hot labels (N, classes)."""
+        if context is not None:
+            options.setdefault("classes", context.shape[-1])
+        return super().for_data(x, context, **options)
+
+    def example_context(self, n: int) -> Tensor | None:
+        """One-hot labels, one class after the other."""
+        if not self.classes:
+            return None
+        weight = self.head.weight
+        return one_hot(torch.arange(n, device=weight.device) % self.classes, self.classes).to(weight.dtype)
+
+    def above(self, run: Whole, context: Tensor | None) -> None:
+        """The vertical stack."""
+        v: Tensor | None = None
+        layers: Any = self.layers
+        for layer in layers:
+            v = layer.above(run, v, context)
+
+    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
+        """The horizontal stack and the head."""
+        h: Tensor | None = None
+        total: Tensor | None = None
+        layers: Any = self.layers
+        for layer in layers:
+            h, skip = layer.beside(run, h)
+            total = skip if total is None else total + skip
+        assert total is not None
+        h = run(self.mix, relu(total))
+        return run(self.head, relu(h))
