@@ -1,0 +1,76 @@
+r"""Neural spline flow: couplings, or autoregressive layers, of monotone rational-quadratic splines.
+
+Durkan, Bekasov, Murray & Papamakarios, "Neural spline flows", NeurIPS 2019.
+
+    z_b = g(x_b; net(x_a)),   g a monotone spline with K bins on [-B, B], the identity outside
+
+    sites: x (*event_shape); no latents
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import nn
+
+from zoo.errors import OptionError, UnknownNameError
+from zoo.flows.coupling import Univariate, coupling_mlp
+from zoo.flows.flow import Permutation, VectorFlow, check_sizes
+from zoo.flows.maf import Masked
+from zoo.program import Preset
+
+__all__ = ["SPLINE_LAYERS", "NeuralSpline"]
+
+SPLINE_LAYERS = ("coupling", "autoregressive")
+
+
+class NeuralSpline(VectorFlow):
+    """A stack of spline layers with permutations between.
+
+    Args:
+        event_shape: Shape of one example; at least two numbers for couplings.
+        layers: How many.
+        bins: K of each spline, at least 2.
+        bound: B; data are standardised first.
+        hidden: Widths of the hidden layers of each network.
+        activation: A key of `zoo.nets.ACTIVATIONS`.
+        kind: 'coupling' (drawing is as quick as the density) or 'autoregressive' (drawing takes D passes a layer).
+        permutation: Of the numbers from one layer to the next, 'reverse' or 'random' (the paper's).
+
+    Raises: OptionError, ShapeError, UnknownNameError.
+    """
+
+    paper = "Durkan, Bekasov, Murray & Papamakarios, Neural spline flows, 2019"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset({"hidden": [64, 64]}, "svi", {"steps": 4000, "batch_size": 128, "lr": 2e-3}),
+        "paper": Preset(
+            {"layers": 10, "hidden": [256, 256], "permutation": "random"},
+            "svi",
+            {"steps": 400_000, "batch_size": 512, "lr": 5e-4},
+        ),
+    }
+
+    def __init__(
+        self,
+        event_shape: list[int] = [2],  # noqa: B006 (JSON-like, never changed)
+        layers: int = 4,
+        bins: int = 8,
+        bound: float = 5.0,
+        hidden: list[int] = [32, 32],  # noqa: B006
+        activation: str = "relu",
+        kind: str = "coupling",
+        permutation: str = "reverse",
+    ):
+        super().__init__(event_shape)
+        if kind not in SPLINE_LAYERS:
+            raise UnknownNameError("kind of spline layer", kind, SPLINE_LAYERS)
+        check_sizes(event_shape, hidden, least=2 if kind == "coupling" else 1, layers=layers)
+        if bins < 2 or bound <= 0:
+            raise OptionError(f"A spline needs bins >= 2 and bound > 0, got bins={bins} and bound={bound}.")
+        d, univariate = self.event_shape.numel(), Univariate("spline", bins, bound)
+        self.layers = nn.ModuleList()
+        for _ in range(layers):
+            layer: nn.Module = (coupling_mlp if kind == "coupling" else Masked)(univariate, d, hidden, activation)
+            self.layers.append(layer)
+            self.layers.append(Permutation(d, permutation))
