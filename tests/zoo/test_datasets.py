@@ -20,6 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from zoo import datasets
 from zoo.datasets import Card, Data, Dataset, File, files, originals, reference, remote, sources
@@ -921,3 +922,49 @@ def test_a_binarised_file_carries_a_name_that_loads_it_again(tmp_path):
         again = datasets.load(first.name)
         assert again.name == first.name
         assert torch.equal(first.train.x, again.train.x)
+
+
+def test_frames_are_the_steps_of_the_chorales(zoo_data):
+    chorales, frames = datasets.load("jsb"), datasets.load("jsb-frames")
+    for split in SPLITS:
+        x, lengths = chorales.split(split)
+        inside = torch.arange(x.shape[1]) < lengths[:, None]
+        assert torch.equal(frames.split(split).x, x[inside])
+    # The published 'note 1-gram': a step's bits independent, at their frequencies.
+    probs = (frames.train.x.sum(0) + 0.5) / (frames.train.size + 1)
+    score = torch.distributions.Bernoulli(probs).log_prob(frames.test.x).sum(-1).mean()
+    assert -score.item() == pytest.approx(11.06, abs=0.005)
+
+
+def test_patches_are_the_photographs_cut_up():
+    dataset = datasets.load("photo-patches")
+    widths = {"train": (60, 0), "valid": (9, 61), "test": (9, 71)}  # patches in a row of each split, and the first
+    for split, (width, first) in widths.items():
+        x = (dataset.split(split).x * 255).round().reshape(2, 53, width, 3, 8, 8)
+        for part, name in zip(x, ("china.jpg", "flower.jpg"), strict=True):
+            again = part.permute(0, 3, 1, 4, 2).reshape(53 * 8, width * 8, 3).numpy()
+            image = load_sample_image(name)
+            np.testing.assert_array_equal(again, image[: 53 * 8, 8 * first : 8 * (first + width)])
+    assert len((dataset.train.x * 255).unique()) == 256
+
+
+def test_a_file_under_zoo_data_is_found_by_its_path_there(tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    (folder / "debd").mkdir(parents=True)
+    bits = np.eye(6, dtype=np.uint8)
+    np.savez(folder / "debd" / "mine.npz", train=bits, valid=bits[:2], test=bits[:3])
+    monkeypatch.setenv("ZOO_DATA", str(folder))
+    for name in ("debd/mine", "debd/mine.npz"):
+        found = datasets.load(name)
+        assert found.card.splits == {"train": 6, "valid": 2, "test": 3}
+        assert (found.card.shape, found.card.support) == ((6,), "binary")
+        assert torch.equal(datasets.load(found.name).train.x, found.train.x)
+    # A file where the command is run comes first, and a name of the registry before both.
+    (tmp_path / "here" / "debd").mkdir(parents=True)
+    np.savez(tmp_path / "here" / "debd" / "mine.npz", train=bits[:1], valid=bits[:1], test=bits[:1])
+    monkeypatch.chdir(tmp_path / "here")
+    assert datasets.load("debd/mine.npz").train.size == 1
+    np.savez(folder / "coin.npz", train=bits, valid=bits, test=bits)
+    assert datasets.load("coin").train.size == 12
+    with pytest.raises(DatasetError, match="debd/yours"):
+        datasets.load("debd/yours")

@@ -11,7 +11,8 @@ from sklearn import datasets as sklearn_datasets
 from zoo.datasets.splits import SPLITS, Splits, split_rows, stratified_rows
 
 __all__ = [
-    "blobs", "breast_cancer", "circles", "coin", "diabetes", "digits", "eight_schools", "iris", "moons", "ring", "same",
+    "blobs", "breast_cancer", "circles", "coin", "diabetes", "digits", "eight_schools", "iris", "moons",
+    "photo_patches", "ring", "same",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -51,6 +52,16 @@ def breast_cancer() -> Splits:
     return Splits(_take(benign, rows), _take(_standardise(covariates, rows["train"]), rows))
 
 
+def photo_patches() -> Splits:
+    """Colour patches (3, 8, 8) of two photographs of 427x640; the splits are columns 0-59, 61-69 and 71-79 of each."""
+    columns = {"train": slice(0, 60), "valid": slice(61, 70), "test": slice(71, 80)}
+    grids = [_patches(sklearn_datasets.load_sample_image(name), size=8) for name in ("china.jpg", "flower.jpg")]
+    return Splits(
+        {split: np.concatenate([grid[:, at].reshape(-1, 3, 8, 8) for grid in grids]) for split, at in columns.items()},
+        scale=255,
+    )
+
+
 def eight_schools() -> Splits:
     """Effects of coaching (y) and their standard errors (sigma)."""
     y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
@@ -86,6 +97,13 @@ def ring() -> Splits:
     angle = labels * (np.pi / 4)
     x = 2 * np.column_stack([np.cos(angle), np.sin(angle)]) + 0.1 * random.standard_normal((3000, 2))
     return _synthetic(x, labels)
+
+
+def _patches(image: Array, size: int) -> Array:
+    """(H, W, C) -> the patches of a grid from the top left corner, (rows, columns, C, size, size)."""
+    rows, columns, channels = image.shape[0] // size, image.shape[1] // size, image.shape[2]
+    cut = image[: rows * size, : columns * size].reshape(rows, size, columns, size, channels)
+    return cut.transpose(0, 2, 4, 1, 3)
 
 
 def _take(array: Array, rows: Mapping[str, Array]) -> dict[str, Array]:

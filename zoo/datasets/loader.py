@@ -11,6 +11,7 @@ import torch
 from zoo.datasets import binary, files
 from zoo.datasets.data import Card, Data, Dataset
 from zoo.datasets.registry import REGISTRY
+from zoo.datasets.sources import placed
 from zoo.errors import OptionError, SupportError, UnknownNameError
 
 __all__ = ["card", "load", "names"]
@@ -21,7 +22,8 @@ def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -
 
     Args:
         name_or_file: One of `names()`; or a path: `.npz` (arrays train, valid, test and optionally train_context, ...;
-            or one array, split 80/10/10), `.npy`, `.csv` (numbers, optionally a header row) or a folder of images.
+            or one array, split 80/10/10), `.npy`, `.csv` (numbers, optionally a header row) or a folder of images. A
+            path is also looked for under `ZOO_DATA`, there without '.npz' too: 'debd/mine' is `debd/mine.npz`.
         binarise: 'threshold' or 'stochastic' (drawn once, with a fixed seed) for data in [0, 1]; binary data stay as
             they are. None leaves all data as they are. 'NAME-binary' and 'NAME-stochastic' are short for it, also after
             the path of a file.
@@ -41,6 +43,8 @@ def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -
     if base in REGISTRY:
         entry = REGISTRY[base]
         return _binarised(entry.read().dataset(entry.card), how or binarise)
+    if not Path(base).exists() and (own := placed(base)) is not None:
+        return _binarised(files.load(own), how or binarise)
     if files.is_path(base):
         return _binarised(files.load(Path(base)), how or binarise)
     raise UnknownNameError("data set", name_or_file, names())

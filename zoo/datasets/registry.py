@@ -123,6 +123,34 @@ REGISTRY: dict[str, Entry] = _by_name(
         ),
         Entry(
             Card(
+                "jsb-frames",
+                "Single time steps of the Bach chorales of 'jsb', 88 keys, one row a step, so that every step has the "
+                "same weight, as in the published numbers per time step.",
+                (88,),
+                "binary",
+                _sizes(13807, 4602, 4725),
+                "github.com/czhuang/JSB-Chorales-dataset, jsb-chorales-quarter.json",
+                "none stated",
+                remote.JSB,
+            ),
+            remote.jsb_frames,
+        ),
+        Entry(
+            Card(
+                "photo-patches",
+                "Colour patches 8x8 of two photographs, side by side without overlap; bytes divided by 255. The splits "
+                "are separate parts of each photograph, left to right, with a column of patches left out between "
+                "them, so that no patch has a neighbour in another split.",
+                (3, 8, 8),
+                "unit",
+                _sizes(6360, 954, 954),
+                f"{SKLEARN} (load_sample_images): china.jpg by danielbuechele, flower.jpg by vultilion (Flickr)",
+                "CC BY 2.0",
+            ),
+            embedded.photo_patches,
+        ),
+        Entry(
+            Card(
                 "eight_schools",
                 "Effect of coaching in eight schools (x) and its standard error (context); every split is all rows.",
                 (),

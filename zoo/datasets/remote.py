@@ -16,7 +16,10 @@ from zoo.datasets.reference import observed
 from zoo.datasets.sources import fetch, local
 from zoo.datasets.splits import SPLITS, Splits
 
-__all__ = ["DEBD", "FREYFACES", "JSB", "MNIST", "MNIST10K", "debd", "freyfaces", "jsb", "kidiq", "mnist", "mnist10k"]
+__all__ = [
+    "DEBD", "FREYFACES", "JSB", "MNIST", "MNIST10K",
+    "debd", "freyfaces", "jsb", "jsb_frames", "kidiq", "mnist", "mnist10k",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 
@@ -63,10 +66,15 @@ def debd(name: str) -> Splits:
     return Splits(_converted(compact, lambda: originals.debd(fetch(texts, compact))))
 
 
+def _chorales() -> dict[str, Array]:
+    """All steps of a split after one another, 'train_roll' (steps, 88), and 'train_lengths'."""
+    compact, *text = JSB
+    return _converted(compact, lambda: originals.jsb_json(*fetch(text, compact)))
+
+
 def jsb() -> Splits:
     """Piano rolls padded to the longest chorale of all splits; context is the lengths."""
-    compact, *text = JSB
-    found = _converted(compact, lambda: originals.jsb_json(*fetch(text, compact)))
+    found = _chorales()
     lengths = {split: found[f"{split}_lengths"] for split in SPLITS}
     longest = max(int(each.max()) for each in lengths.values())
     x = {}
@@ -76,6 +84,12 @@ def jsb() -> Splits:
         for row, chorale in zip(x[split], chorales, strict=True):
             row[: len(chorale)] = chorale
     return Splits(x, context=lengths)
+
+
+def jsb_frames() -> Splits:
+    """The steps alone, as if there were no time: what the published numbers per time step weigh alike."""
+    found = _chorales()
+    return Splits({split: found[f"{split}_roll"] for split in SPLITS})
 
 
 def kidiq() -> Splits:

@@ -12,7 +12,7 @@ import requests
 from zoo.datasets.data import File
 from zoo.errors import DatasetError
 
-__all__ = ["cache_folder", "fetch", "local"]
+__all__ = ["cache_folder", "data_folder", "fetch", "local", "placed"]
 
 
 def cache_folder() -> Path:
@@ -32,6 +32,18 @@ def data_folder() -> Path | None:
     if not folder.is_dir():
         raise DatasetError(f"ZOO_DATA is {name!r}, which is not a folder; name the folder with the data, or unset it.")
     return folder
+
+
+def placed(name: str) -> Path | None:
+    """A file of the user's own under `ZOO_DATA`, by its path there with or without '.npz' ('debd/mine'); or None.
+
+    Raises: DatasetError when `ZOO_DATA` is not a folder.
+    """
+    folder = data_folder()
+    if folder is None or not name:
+        return None
+    found = (path for path in (folder / name, folder / f"{name}.npz") if path.is_file())
+    return next(found, None)
 
 
 def local(file: File) -> Path | None:
