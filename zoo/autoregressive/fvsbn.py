@@ -1,0 +1,118 @@
+r"""The fully visible sigmoid belief network: a logistic regression of every bit on all the bits before it.
+
+Neal, "Connectionist learning of belief networks", Artificial Intelligence 1992; Frey, "Graphical models for machine
+learning and digital communication", 1998.
+
+    p(x_i = 1 | x_<i) = sigmoid(b_i + sum_{j < i} w_ij x_j)          < in a fixed order of the sites
+
+    x_1, ..., x_i-1 --> x_i      sites: x (*event_shape); no latents
+
+In the order of pixels it is `ar-chain` with k = D - 1, whose windows of k predecessors would take B D k numbers here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.autoregressive.base import Autoregressive, pixel_order
+from zoo.autoregressive.emissions import Bernoulli
+from zoo.errors import UnknownNameError
+from zoo.program import Preset
+
+__all__ = ["FVSBN", "ORDERS", "FixedOrder", "fixed_order"]
+
+ORDERS = ("raster", "random")
+
+
+def fixed_order(event_shape: torch.Size, order: str, seed: int) -> Tensor:
+    """(D,) positions in the flattened event: 'raster' is the order of pixels, 'random' one drawn from the seed.
+
+    Raises: UnknownNameError.
+    """
+    if order not in ORDERS:
+        raise UnknownNameError("order", order, ORDERS)
+    if order == "raster":
+        return pixel_order(event_shape)
+    return torch.randperm(event_shape.numel(), generator=torch.Generator().manual_seed(seed))
+
+
+class FixedOrder(Autoregressive):
+    """Base of the programs that are built for one order, any, and keep it.
+
+    Args:
+        event_shape: Shape of one example.
+        order: One of ORDERS.
+        seed: Of the random order.
+
+    Raises: UnknownNameError.
+    """
+
+    permutation: Tensor
+
+    def __init__(self, event_shape: list[int], order: str, seed: int):
+        super().__init__()
+        self.event_shape = torch.Size(event_shape)
+        self.register_buffer("permutation", fixed_order(self.event_shape, order, seed))
+
+    @property
+    def order(self) -> Tensor:
+        """(D,) positions in the flattened event, in the order in which sites are drawn."""
+        return self.permutation
+
+
+class FVSBN(FixedOrder):
+    """Logistic regressions with a triangular matrix of weights; its likelihood is concave in the parameters.
+
+    Args:
+        event_shape: Shape of one example, D sites.
+        order: 'raster' (the order of pixels) or 'random'.
+        seed: Of the random order.
+
+    Raises: UnknownNameError.
+    """
+
+    paper = "Neal, Connectionist learning of belief networks, 1992; Frey 1998"
+    dataset = "digits-binary"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset({}, "svi", {"epochs": 100, "batch_size": 100, "lr": 1e-2, "patience": 4}),
+    }
+
+    def __init__(self, event_shape: list[int] = [8, 8], order: str = "raster", seed: int = 0):  # noqa: B006
+        super().__init__(event_shape, order, seed)
+        self.emission = Bernoulli()
+        self.support = self.emission.support
+        sites = self.event_shape.numel()
+        self.bias = nn.Parameter(torch.zeros(sites))
+        self.weight = nn.Parameter(torch.zeros(sites, sites))
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Starts from independent sites at the data's frequencies."""
+        self.bias.copy_(self.emission.initial(x).flatten())
+
+    def masked(self) -> Tensor:
+        """The weights (D, D), those of a site's predecessors in its row and zeros elsewhere."""
+        rank = self.permutation.argsort()
+        return self.weight * (rank.unsqueeze(-1) > rank)
+
+    def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """All logits by one product of matrices."""
+        return F.linear(x.reshape(len(x), -1), self.masked(), self.bias).reshape(*x.shape, 1)
+
+    def continue_from(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
+        """Site i costs a product with its i weights."""
+        order = self.permutation
+        flat, weight, bias = x.reshape(len(x), -1)[:, order], self.weight[order][:, order], self.bias[order]
+        for i in range(known, len(order)):
+            logit = flat[:, :i] @ weight[i, :i] + bias[i]
+            flat[:, i] = self.emission.draw(logit.unsqueeze(-1), noise[:, i])
+        return flat[:, order.argsort()].reshape(x.shape)
+
+    def parameter_count(self) -> int:
+        """D biases and D (D - 1) / 2 weights: those of the other triangle are never used."""
+        sites = len(self.bias)
+        return sites + sites * (sites - 1) // 2
