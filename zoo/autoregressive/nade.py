@@ -116,14 +116,15 @@ class NADE(FixedOrder):
     def continue_from(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
         """Site by site; a site that has been drawn is added to the running sum."""
         seen, weight, (last_weight, last_bias) = self._inputs(x), self._first(), self._last()
-        flat = x.reshape(len(x), -1)[:, self.permutation]
+        sites = list(x.reshape(len(x), -1)[:, self.permutation].unbind(1))
         linear = torch.addmm(self.first.bias, seen[:, :known], weight[:known])
-        for i in range(known, len(weight)):
-            units = self._units(linear, slice(i, i + 1))
-            drawn = self.emission.draw(torch.addmm(last_bias[i], units.reshape(linear.shape), last_weight[i]), noise[:, i])
-            flat[:, i] = drawn
-            linear = torch.addr(linear, self.emission.embed(drawn), weight[i])
-        return flat[:, self.permutation.argsort()].reshape(x.shape)
+        steps = zip(weight.unbind(), last_weight.unbind(), last_bias.unbind(), noise.unbind(1), strict=True)
+        for i, (row, out, bias, uniform) in enumerate(steps):
+            if i >= known:
+                units = self._units(linear, slice(i, i + 1)).reshape(linear.shape)
+                sites[i] = self.emission.draw(torch.addmm(bias, units, out), uniform)
+                linear = torch.addr(linear, self.emission.embed(sites[i]), row)
+        return torch.stack(sites, 1)[:, self.permutation.argsort()].reshape(x.shape)
 
     # Everything below is in the order of the sites.
 
