@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from zoo.datasets import embedded, remote
+from zoo.datasets import embedded, remote, speech
 from zoo.datasets.data import Card
 from zoo.datasets.reference import POSTERIORS
 from zoo.datasets.splits import SPLITS, Splits
@@ -134,6 +134,22 @@ REGISTRY: dict[str, Entry] = _by_name(
                 remote.JSB,
             ),
             remote.jsb_frames,
+        ),
+        Entry(
+            Card(
+                "spoken_digits",
+                "Recordings of digits 0 to 9 by six speakers, 8 kHz, as mu-law levels k/255: windows of 1,024 samples "
+                "(an eighth of a second) side by side within each recording, whose last samples that fill no window "
+                "are left out, so nothing is padded. The context is the digit, one-hot. Split by take, the same "
+                "speakers in each: takes 0 to 4 are the data set's own test split, 5 to 9 serve as valid.",
+                (speech.WINDOW,),
+                "unit",
+                _sizes(7017, 887, 860),
+                "github.com/Jakobovski/free-spoken-digit-dataset, recordings/*.wav (v1.0.10)",
+                "CC BY-SA 4.0",
+                speech.SPOKEN_DIGITS,
+            ),
+            speech.spoken_digits,
         ),
         Entry(
             Card(

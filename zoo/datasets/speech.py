@@ -1,0 +1,95 @@
+"""Spoken digits as windows of mu-law levels: the data that WaveNet is tried on.
+
+Jackson et al., the Free Spoken Digit Dataset: six speakers, ten digits, fifty takes of each, 8 kHz.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.autoregressive.audio import read_wav, to_levels
+from zoo.datasets.data import File
+from zoo.datasets.remote import _converted
+from zoo.datasets.sources import fetch
+from zoo.datasets.splits import SPLITS, Splits
+
+__all__ = ["RATE", "SPOKEN_DIGITS", "WINDOW", "recordings", "spoken_digits"]
+
+Array = np.ndarray[Any, Any]
+
+RATE = 8000
+"""Samples a second."""
+WINDOW = 1024
+"""Samples of one example, an eighth of a second."""
+
+# The archive of a tag, as it is served: equal to `git archive` of the tag piped through `gzip -n`.
+SPOKEN_DIGITS = (
+    File("spoken_digits.npz", "a26f18ce97c39c11d13ed2308295eb15200487dcba9646cf97bfb198e0610bf9"),
+    File(
+        "spoken_digits/free-spoken-digit-dataset-1.0.10.tar.gz",
+        "feb479fad3a37883c3d21ed7f982281c2dd1c18d5aefd7e8a5d50f58023392aa",
+        ("https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.10.tar.gz",),
+    ),
+)
+
+
+def spoken_digits() -> Splits:
+    """Windows of levels, given the digit one-hot."""
+    compact, *archive = SPOKEN_DIGITS
+    found = _converted(compact, lambda: recordings(*fetch(archive, compact)))
+    whole = found["lengths"] // WINDOW
+    starts = np.cumsum(found["lengths"]) - found["lengths"]
+    # Each window by its first sample; the windows of a recording follow each other.
+    first = np.concatenate([start + WINDOW * np.arange(n) for start, n in zip(starts, whole, strict=True)])
+    split, label = (np.repeat(found[name], whole) for name in ("split", "labels"))
+    levels = _levels(found["audio"])
+    windows = np.lib.stride_tricks.sliding_window_view(levels, WINDOW)
+    digit = np.eye(10, dtype=np.uint8)
+    rows = {name: np.flatnonzero(split == i) for i, name in enumerate(SPLITS)}
+    return Splits(
+        {name: windows[first[index]] for name, index in rows.items()},
+        context={name: digit[label[index]] for name, index in rows.items()},
+        scale=255,
+    )
+
+
+def recordings(path: Path) -> dict[str, Array]:
+    """The archive's recordings/DIGIT_SPEAKER_TAKE.wav, in the order of names -> what the compact file holds.
+
+    Takes 0 to 4 are the data set's own test split (2); takes 5 to 9 serve as validation (1).
+    """
+    found = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = PurePosixPath(member.name)
+            if name.suffix == ".wav" and name.parent.name == "recordings":
+                file = archive.extractfile(member)
+                assert file is not None  # a regular file
+                found[name.stem] = _sixteen_bits(read_wav(file)[0])
+    names = sorted(found, key=lambda stem: f"{stem}.wav")
+    labels, speakers, takes = zip(*(name.split("_") for name in names), strict=True)
+    take = np.array(takes, np.uint8)
+    return {
+        "audio": np.concatenate([found[name] for name in names]),
+        "lengths": np.array([len(found[name]) for name in names], np.int32),
+        "labels": np.array(labels, np.uint8),
+        "speakers": np.searchsorted(sorted(set(speakers)), speakers).astype(np.uint8),
+        "takes": take,
+        "split": np.where(take < 5, 2, np.where(take < 10, 1, 0)).astype(np.uint8),
+    }
+
+
+def _sixteen_bits(waveform: torch.Tensor) -> Array:
+    return (waveform.numpy() * 32768).astype(np.int16)
+
+
+def _levels(audio: Array) -> Array:
+    """16 bits to bytes 0 to 255, by a table of all amplitudes there are."""
+    every = torch.arange(-32768, 32768, dtype=torch.float64) / 32768
+    table = (to_levels(every) * 255).round().to(torch.uint8).numpy()
+    return table[audio.astype(np.int32) + 32768]
