@@ -53,6 +53,7 @@ BUILTIN: dict[str, str] = {
     "pixelcnn": "zoo.autoregressive.pixelcnn:PixelCNN",
     "gated-pixelcnn": "zoo.autoregressive.gated_pixelcnn:GatedPixelCNN",
     "pixelcnn++": "zoo.autoregressive.pixelcnn_plus:PixelCNNPlusPlus",
+    "pixelrnn": "zoo.autoregressive.pixelrnn:PixelRNN",
     "gan": "zoo.implicit.gan:GAN",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",
