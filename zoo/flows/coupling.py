@@ -23,7 +23,16 @@ from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, Monoton
 
 from zoo.nets import mlp
 
-__all__ = ["Coupling", "ResidualNet", "Univariate", "checkerboard", "coupling_mlp", "squeeze", "unsqueeze"]
+__all__ = [
+    "Coupling",
+    "ResidualNet",
+    "Univariate",
+    "checkerboard",
+    "coupling_mlp",
+    "squeeze",
+    "start_at_zero",
+    "unsqueeze",
+]
 
 
 class Univariate:
@@ -108,7 +117,7 @@ def coupling_mlp(
     """
     half = features // 2
     net = mlp(half + context, hidden, (features - half) * univariate.size, activation)
-    _start_at_zero(net[-1])
+    start_at_zero(net[-1])
     return Coupling(univariate, net)
 
 
@@ -138,7 +147,7 @@ class ResidualNet(nn.Module):
         )
         self.skips = nn.ModuleList(weight_norm(nn.Conv2d(width, width, 1)) for _ in range(blocks + 1))
         self.last = nn.Conv2d(width, channels_out, 1)
-        _start_at_zero(self.last)
+        start_at_zero(self.last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Adds up what the blocks say."""
@@ -166,7 +175,7 @@ def unsqueeze(x: Tensor) -> Tensor:
     return pixel_shuffle(x.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2), 2)
 
 
-def _start_at_zero(layer: nn.Module) -> None:
+def start_at_zero(layer: nn.Module) -> None:
     """Then the coupling starts as the identity, and a deep flow as a standard normal."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

@@ -6,7 +6,7 @@ Theis, van den Oord & Bethge, "A note on the evaluation of generative models", I
     u ~ flow on R^D,   x_i = the level k whose cell holds sigmoid(u_i)
     cells of [0, 1]: edges alpha + (1 - 2 alpha) k / values; the outermost ones reach to 0 and 1
 
-    q(u | x): sigmoid(u_i) = lower + width v_i with v uniform, or v = sigmoid(a flow of logistic noise, given x)
+    q(u | x): sigmoid(u_i) = lower + width v_i with v uniform, or a flow of uniform noise on (0, 1)^D, given x
 
 so that the ELBO is the dequantisation bound on log P(x), a log mass, and importance sampling sharpens it.
 
@@ -28,7 +28,7 @@ from torch.nn.functional import logsigmoid
 
 from zoo.density import NetworkDensity
 from zoo.errors import OptionError, UnknownNameError
-from zoo.flows.coupling import Univariate, coupling_mlp
+from zoo.flows.coupling import Univariate, coupling_mlp, start_at_zero
 from zoo.flows.flow import Flow, Permutation
 from zoo.flows.maf import MAF
 from zoo.flows.nice import NICE
@@ -88,14 +88,14 @@ class Rounded(TorchDistribution):
 
 
 class CellGuide(TorchDistribution):
-    """u = logit(lower + width v) with v in (0, 1): uniform, or a flow of logistic noise through a sigmoid.
+    """u = logit(lower + width v) with v in (0, 1): uniform, or a flow of uniform noise.
 
     Args:
         x: Levels (*batch, *event).
         values: Number of levels.
         alpha: The margin.
         event_dim: Number of dimensions of the event.
-        flow: None for uniform; (rows of noise (n, D), rows of x (n, D)) -> (rows (n, D), log |det| (n,)).
+        flow: Of 2 v - 1, given x; None for uniform.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -119,11 +119,11 @@ class CellGuide(TorchDistribution):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         """Reparameterised draws."""
         x = self.x.expand(torch.Size(sample_shape) + self.x.shape)
-        v = clamp_probs(torch.rand(x.shape, dtype=x.dtype, device=x.device))
+        v = torch.rand(x.shape, dtype=x.dtype, device=x.device)
         if self.flow is not None:
             d = self.event_shape.numel()
-            noise, _ = self.flow(torch.logit(v).reshape(-1, d), x.reshape(-1, d))
-            v = clamp_probs(noise.sigmoid()).reshape(x.shape)
+            w, _ = self.flow((2 * v - 1).reshape(-1, d), x.reshape(-1, d))
+            v = (0.5 * (w + 1)).reshape(x.shape)
         lower, upper = cells(x, self.values, self.alpha)
         return torch.logit(clamp_probs(lower + (upper - lower) * v))
 
@@ -134,13 +134,11 @@ class CellGuide(TorchDistribution):
         log_slope = logsigmoid(value) + logsigmoid(-value) - (upper - lower).log()
         if self.flow is None:
             return log_slope.flatten(cut).sum(-1)
-        v = clamp_probs((value.sigmoid() - lower) / (upper - lower))
-        d = self.event_shape.numel()
-        w = torch.logit(v).reshape(-1, d)
-        noise = self.flow.inverse(w, self.x.expand(value.shape).reshape(-1, d))
-        _, log_det = self.flow(noise, self.x.expand(value.shape).reshape(-1, d))
-        base = (logsigmoid(noise) + logsigmoid(-noise) - logsigmoid(w) - logsigmoid(-w)).sum(-1) - log_det
-        return log_slope.flatten(cut).sum(-1) + base.reshape(value.shape[:cut])
+        d, x = self.event_shape.numel(), self.x.expand(value.shape)
+        v = (value.sigmoid() - lower) / (upper - lower)
+        rows = x.reshape(-1, d)
+        _, log_det = self.flow(self.flow.inverse((2 * v - 1).reshape(-1, d), rows), rows)
+        return log_slope.flatten(cut).sum(-1) - log_det.reshape(value.shape[:cut])
 
 
 def cells(x: Tensor, values: int, alpha: float) -> tuple[Tensor, Tensor]:
@@ -152,7 +150,10 @@ def cells(x: Tensor, values: int, alpha: float) -> tuple[Tensor, Tensor]:
 
 
 class _Within(nn.Module):
-    """The flow of variational dequantisation: a scale and shift from x, then couplings given x; at first the identity.
+    """The flow of variational dequantisation on [-1, 1]^D: splines given x, at first the identity.
+
+    A spline for each number from x alone, then couplings of halves; both map the interval onto itself, so that every
+    draw lies in its cell and all of the cell is covered.
 
     Args:
         features: D.
@@ -162,19 +163,18 @@ class _Within(nn.Module):
 
     def __init__(self, features: int, hidden: list[int], couplings: int):
         super().__init__()
-        self.univariate = Univariate("affine")
-        self.net = mlp(features, hidden, 2 * features)
-        for parameter in self.net[-1].parameters():
-            nn.init.zeros_(parameter)
-        count = couplings if features > 1 else 0
+        self.univariate = Univariate("spline", bins=4, bound=1.0)
+        self.net = mlp(features, hidden, features * self.univariate.size)
+        start_at_zero(self.net[-1])
         self.couplings = nn.ModuleList(
-            coupling_mlp(self.univariate, features, hidden, context=features) for _ in range(count)
+            coupling_mlp(self.univariate, features, hidden, context=features)
+            for _ in range(couplings if features > 1 else 0)
         )
         self.permutation = Permutation(features)
 
-    def forward(self, noise: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """(n, D) and rows of x (n, D) -> (n, D) and log |det| (n,)."""
-        w, log_slope = self._own(x).call_and_ladj(noise)
+        w, log_slope = self._own(x).call_and_ladj(t)
         total = log_slope.sum(-1)
         for coupling in self.couplings:
             w, log_det = coupling(self.permutation(w)[0], 2 * x - 1)
@@ -182,13 +182,13 @@ class _Within(nn.Module):
         return w, total
 
     def inverse(self, w: Tensor, x: Tensor) -> Tensor:
-        """Back to the noise."""
+        """Back to what was uniform."""
         for coupling in reversed(self.couplings):
             w = self.permutation.inverse(coupling.inverse(w, 2 * x - 1))
         return self._own(x).inv(w)
 
     def _own(self, x: Tensor) -> Any:
-        return self.univariate(self.net(2 * x - 1).unflatten(1, (-1, 2)))
+        return self.univariate(self.net(2 * x - 1).unflatten(1, (-1, self.univariate.size)))
 
 
 class DequantisedFlow(Program):
