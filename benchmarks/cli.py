@@ -214,7 +214,7 @@ def score(
 @app.command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(help="'main' (three minutes), 'posterior', 'density', 'aevb' or 'speed' (an hour).")
+        str, typer.Argument(help="'main' (three minutes), 'posterior', 'density', 'aevb', 'published', or 'speed'.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results and report; a killed run continues.")],
     select: Annotated[

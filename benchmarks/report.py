@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import plots
+from benchmarks import plots, published
 from benchmarks.metrics import METRICS
 from benchmarks.results import Record, read_results
 from benchmarks.run import ARTIFACTS
@@ -52,7 +52,8 @@ def write_report(folder: str | Path) -> Path:
 
 def print_tables(folder: str | Path, console: Console) -> None:
     """The tables on a terminal of 80 columns: the telling metrics alone, medians over seeds."""
-    for title, group in _groups(summarise(read_results(folder))):
+    records = read_results(folder)
+    for title, group in _groups(summarise(records)):
         metrics = [m for m in TERMINAL if m in _columns(group)]
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("program", no_wrap=True, max_width=26)
@@ -66,6 +67,13 @@ def print_tables(folder: str | Path, console: Console) -> None:
             table.add_row(row.program if row.program != last else "", row.method + failed, *shown)
             last = row.program
         console.print(table)
+        if found := published.compare(records, group):
+            beside = Table(title="Beside published numbers", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+            for heading in published.HEAD[:5]:
+                beside.add_column(heading.replace(" ", "\n", 1))
+            for line in published.table(found):
+                beside.add_row(*line[:5])
+            console.print(beside)
     console.print("Medians over seeds; their spread, all metrics and how each was had are in the page.", style="dim")
 
 
@@ -227,6 +235,10 @@ def _markdown(records: Sequence[Record], rows: Sequence[Row], pictures: dict[str
         lines += [f"## {title}", "", f"| {' | '.join(head)} |", "|---" * 2 + "|---:" * (len(head) - 2) + "|"]
         lines += ["| " + " | ".join(text.replace("|", "\\|") for text, _ in row) + " |" for row in body]
         lines += ["", *(f"- {METRICS[m].title}: {METRICS[m].meaning}" for m in _columns(group)), ""]
+        if found := published.compare(records, group):
+            lines += [f"| {' | '.join(published.HEAD)} |", "|---|---:|---:|---:|---|---|---|"]
+            lines += [f"| {' | '.join(line)} |" for line in published.table(found)]
+            lines += ["", *(f"- {remark}" for remark in published.remarks(found)), ""]
         lines += [f"- {row.program}/{row.method}, {failure}" for row in group for failure in row.failures]
         lines += [f"![{caption}](plots/{path.name})\n" for caption, path in pictures.get(title, [])]
         lines += ["Budgets:", "", *(f"- {row.program}/{row.method}: {_budget(row)}" for row in group), ""]
@@ -277,6 +289,16 @@ def _page(
             for program in dict.fromkeys(row.program for row in group):
                 parts.append(f"<h3>{e(program)}</h3>")
                 parts.append(_html_table([row for row in group if row.program == program], with_program=False))
+        if found := published.compare(records, group):
+            heads = "".join(f"<th>{e(heading)}</th>" for heading in published.HEAD)
+            body = "".join(
+                "<tr>" + "".join(_html_cell(text, "") for text in line) + "</tr>" for line in published.table(found)
+            )
+            remarks = "".join(f"<li>{e(remark)}</li>" for remark in published.remarks(found))
+            parts.append(
+                f"<h3>Beside published numbers</h3><div class='wide'><table><tr>{heads}</tr>{body}</table></div>"
+            )
+            parts.append(f"<ul class='note'>{remarks}</ul>")
         meanings = "".join(f"<li>{e(METRICS[m].title)}: {e(METRICS[m].meaning)}</li>" for m in _columns(group))
         parts.append(f"<details open><summary>What the columns mean</summary><ul>{meanings}</ul></details>")
         for caption, path in pictures.get(title, []):

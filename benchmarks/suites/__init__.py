@@ -14,6 +14,7 @@ SUITES: dict[str, str] = {
     "posterior": "benchmarks.suites.posterior",
     "density": "benchmarks.suites.density",
     "aevb": "benchmarks.suites.aevb",
+    "published": "benchmarks.suites.published",
 }
 """Name -> module that declares SUITE."""
 
