@@ -70,6 +70,8 @@ class Coupling(nn.Module):
         mask: What passes, of the shape of an image (H, W), True or False; None is the first half of dimension 1.
     """
 
+    mask: Tensor | None
+
     def __init__(self, univariate: Univariate, net: nn.Module, mask: Tensor | None = None):
         super().__init__()
         self.univariate, self.net = univariate, net

@@ -183,6 +183,7 @@ class _Within(nn.Module):
 
     def inverse(self, w: Tensor, x: Tensor) -> Tensor:
         """Back to what was uniform."""
+        coupling: Any
         for coupling in reversed(self.couplings):
             w = self.permutation.inverse(coupling.inverse(w, 2 * x - 1))
         return self._own(x).inv(w)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from torch.nn.functional import logsigmoid
 from zoo.density import DensityProgram
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 
-__all__ = ["PERMUTATIONS", "Flow", "Permutation", "VectorFlow", "check_sizes"]
+__all__ = ["PERMUTATIONS", "Flow", "Permutation", "VectorFlow", "back", "check_sizes", "through"]
 
 PERMUTATIONS = ("reverse", "random")
 
@@ -111,6 +112,9 @@ class Permutation(nn.Module):
     Raises: UnknownNameError.
     """
 
+    order: Tensor
+    undo: Tensor
+
     def __init__(self, features: int, kind: str = "reverse"):
         super().__init__()
         if kind not in PERMUTATIONS:
@@ -128,8 +132,8 @@ class Permutation(nn.Module):
         return z.index_select(1, self.undo)
 
 
-def through(layers: nn.ModuleList, x: Tensor) -> tuple[Tensor, Tensor]:
-    """x through all layers, and the sum of their log determinants."""
+def through(layers: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x through all layers of an nn.ModuleList, and the sum of their log determinants."""
     total = x.new_zeros(len(x))
     for layer in layers:
         x, log_det = layer(x)
@@ -137,7 +141,7 @@ def through(layers: nn.ModuleList, x: Tensor) -> tuple[Tensor, Tensor]:
     return x, total
 
 
-def back(layers: nn.ModuleList, z: Tensor) -> Tensor:
+def back(layers: Any, z: Tensor) -> Tensor:
     """The inverse of `through`."""
     for layer in reversed(layers):
         z = layer.inverse(z)
