@@ -57,6 +57,8 @@ BUILTIN: dict[str, str] = {
     "gan": "zoo.implicit.gan:GAN",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",
+    "wavenet": "zoo.autoregressive.wavenet:WaveNet",
+    "ar-audio": "zoo.autoregressive.linear_prediction:LinearPrediction",
 }
 """Name -> module:class."""
 
