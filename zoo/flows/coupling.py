@@ -3,7 +3,7 @@ r"""Couplings: one part of x passes, the other is transformed number by number a
 Dinh, Krueger & Bengio, "NICE", 2014 (additive); Dinh, Sohl-Dickstein & Bengio, "Density estimation using Real NVP",
 ICLR 2017 (affine); Durkan et al., "Neural spline flows", NeurIPS 2019 (rational-quadratic splines).
 
-    z_a = x_a,   z_b = g(x_b; net(x_a)),   log |det| = sum log g'(x_b)
+    z_a = x_a or g(x_a; own parameters),   z_b = g(x_b; net(x_a)),   log |det| = sum log g'
 
 The functions g of one number are zuko's: pure functions of their parameters, without a cache or a branch on data, so
 that a training step can be traced.
@@ -68,24 +68,33 @@ class Coupling(nn.Module):
         net: Maps the first part to parameters, `univariate.size` for each number of the second, that many groups of
             features or channels one after the other.
         mask: What passes, of the shape of an image (H, W), True or False; None is the first half of dimension 1.
+        free: Number of features D, whose first half then does not pass as it is but goes through functions with
+            parameters of their own (as in the code of the spline paper); 0 lets it pass.
     """
 
     mask: Tensor | None
 
-    def __init__(self, univariate: Univariate, net: nn.Module, mask: Tensor | None = None):
+    def __init__(self, univariate: Univariate, net: nn.Module, mask: Tensor | None = None, free: int = 0):
         super().__init__()
         self.univariate, self.net = univariate, net
         self.register_buffer("mask", mask)
+        self.free = nn.Parameter(torch.zeros(free // 2, univariate.size)) if free else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x -> z of the same shape, and log |det dz/dx| (B,)."""
         a, b = self._split(x)
         z, log_slope = self._transform(a, context).call_and_ladj(b)
-        return self._join(a, x, z), self._counted(log_slope).flatten(1).sum(-1)
+        log_det = self._counted(log_slope).flatten(1).sum(-1)
+        if self.free is not None:
+            a, log_slope = self.univariate(self.free).call_and_ladj(a)
+            log_det = log_det + log_slope.sum(-1)
+        return self._join(a, x, z), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """z -> x."""
         a, b = self._split(z)
+        if self.free is not None:
+            a = self.univariate(self.free).inv(a)
         return self._join(a, z, self._transform(a, context).inv(b))
 
     def _transform(self, a: Tensor, context: Tensor | None) -> Any:
@@ -106,7 +115,13 @@ class Coupling(nn.Module):
 
 
 def coupling_mlp(
-    univariate: Univariate, features: int, hidden: list[int], activation: str = "relu", context: int = 0
+    univariate: Univariate,
+    features: int,
+    hidden: list[int],
+    activation: str = "relu",
+    *,
+    context: int = 0,
+    free: bool = False,
 ) -> Coupling:
     """A coupling of the halves of a vector by a multilayer perceptron; at first the identity.
 
@@ -116,11 +131,12 @@ def coupling_mlp(
         hidden: Widths of the hidden layers.
         activation: A key of `zoo.nets.ACTIVATIONS`.
         context: Width of what the network is also given.
+        free: Whether the first half goes through functions of its own.
     """
     half = features // 2
     net = mlp(half + context, hidden, (features - half) * univariate.size, activation)
     start_at_zero(net[-1])
-    return Coupling(univariate, net)
+    return Coupling(univariate, net, free=features if free else 0)
 
 
 class ResidualNet(nn.Module):

@@ -2,7 +2,8 @@ r"""Neural spline flow: couplings, or autoregressive layers, of monotone rationa
 
 Durkan, Bekasov, Murray & Papamakarios, "Neural spline flows", NeurIPS 2019.
 
-    z_b = g(x_b; net(x_a)),   g a monotone spline with K bins on [-B, B], the identity outside
+    z_a = g(x_a; free parameters),   z_b = g(x_b; net(x_a)),   g a monotone spline with K bins on [-B, B], the
+    identity outside
 
     sites: x (*event_shape); no latents
 """
@@ -71,6 +72,10 @@ class NeuralSpline(VectorFlow):
         d, univariate = self.event_shape.numel(), Univariate("spline", bins, bound)
         self.layers = nn.ModuleList()
         for _ in range(layers):
-            layer: nn.Module = (coupling_mlp if kind == "coupling" else Masked)(univariate, d, hidden, activation)
+            layer: nn.Module
+            if kind == "coupling":
+                layer = coupling_mlp(univariate, d, hidden, activation, free=True)
+            else:
+                layer = Masked(univariate, d, hidden, activation)
             self.layers.append(layer)
             self.layers.append(Permutation(d, permutation))
