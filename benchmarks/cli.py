@@ -214,7 +214,10 @@ def score(
 @app.command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(help="'main' (three minutes), 'posterior', 'density', 'aevb', 'published', or 'speed'.")
+        str,
+        typer.Argument(
+            help="'main' (three minutes), 'posterior', 'density', 'aevb', 'published', 'anomalies' or 'speed'."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results and report; a killed run continues.")],
     select: Annotated[

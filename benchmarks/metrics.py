@@ -32,6 +32,8 @@ METRICS: dict[str, Metric] = {
     "log_evidence": Metric("log evidence", "exact log p(x), nats per unit", "", 3),
     "elbo": Metric("ELBO", "evidence lower bound of the guide, nats per unit", "higher", 3),
     "kl_reverse": Metric("KL(q‖p)", "reverse KL to the exact posterior, nats per unit", "lower", 3),
+    "approximation": Metric("approx.", "log p(x) less the ELBO of the family's best member, nats per unit", "lower", 3),
+    "gap_closed": Metric("closed", "share of the full-rank Gaussian's approximation gap that is gone", "higher", 2),
     "kl_forward": Metric("KL(p‖q)", "forward KL from the exact posterior, nats per unit", "lower", 3),
     "mean_error": Metric("mean err", "root mean square error of posterior means, in true sds", "lower", 2),
     "sd_error": Metric("sd err", "root mean square error of posterior sds, in true sds", "lower", 2),
@@ -46,6 +48,10 @@ METRICS: dict[str, Metric] = {
     "ais": Metric("AIS", "annealed importance sampling, Gaussian noise on the samples, nats; an estimate", "higher", 2),
     "diversity": Metric("diversity", "distance of samples over that of data; below 0.5 a GAN has collapsed", "", 2),
     "parameters": Metric("parameters", "free numbers of the program, guide included", "", 0),
+    # Anomalies: a program fitted to normal examples.
+    "auroc": Metric("AUROC", "how often an anomaly has less density than a normal example", "higher", 3),
+    "bits_normal": Metric("bits/dim, normal", "minus log2 p(x) per dimension of normal test examples", "", 3),
+    "bits_anomalous": Metric("bits/dim, other", "the same of anomalies", "", 3),
     # Cost.
     "seconds": Metric("sec", "wall time of the fit", "lower", 1),
     "sampling_seconds": Metric("sampling", "wall time of 64 draws, seconds", "lower", 3),

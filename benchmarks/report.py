@@ -28,7 +28,7 @@ __all__ = ["print_tables", "rows_as_json", "write_report"]
 
 TERMINAL = (
     "kl_reverse", "mean_error", "sd_error", "marginal_error", "c2st", "k_hat",
-    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "seconds",
+    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc", "seconds",
 )  # fmt: skip
 """Metrics that terminal tables show."""
 
@@ -89,6 +89,8 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
         title = "Posterior: methods beside the exact answer"
         if row.kind == "density":
             title = f"Density: {row.dataset}, {row.split} split"
+        elif row.kind == "anomaly":
+            title = f"Anomalies: {row.dataset}"
         found.setdefault(title, []).append(row)
     for group in found.values():
         if group[0].kind == "density":

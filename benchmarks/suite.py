@@ -21,6 +21,7 @@ __all__ = ["KINDS", "Cell", "Grid", "MethodSpec", "ProgramSpec", "Suite", "file_
 KINDS: dict[str, str] = {
     "posterior": "benchmarks.posterior:measure",
     "density": "benchmarks.density:measure",
+    "anomaly": "benchmarks.anomaly:measure",
 }
 """Kind of cell -> the function (cell, folder) -> list of Measurement that runs one."""
 
@@ -29,7 +30,7 @@ KINDS: dict[str, str] = {
 class ProgramSpec:
     """A program of the comparison: its name in tables, where it comes from and its constructor options.
 
-    `name` is a name of the catalogue (kind 'density') or of `benchmarks.targets` (kind 'posterior').
+    `name` is a name of the catalogue (kinds 'density' and 'anomaly') or of `benchmarks.targets` (kind 'posterior').
     """
 
     name: str

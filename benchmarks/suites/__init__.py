@@ -15,6 +15,7 @@ SUITES: dict[str, str] = {
     "density": "benchmarks.suites.density",
     "aevb": "benchmarks.suites.aevb",
     "published": "benchmarks.suites.published",
+    "anomalies": "benchmarks.suites.anomalies",
 }
 """Name -> module that declares SUITE."""
 

@@ -1,7 +1,8 @@
-"""The density suite: how well each family models held-out digits.
+"""The density suite: how well each family models held-out digits and faces.
 
-Binary digits (probabilities of pixels in {0, 1}) and grey ones (densities of pixels in [0, 1]) are two data sets and
-two tables: their log-likelihoods cannot be compared. To add a row, add a `ProgramSpec` with the method that fits it.
+Each data set is a table of its own, for log-likelihoods of different data cannot be compared: binary digits, 8x8 and
+28x28 (probabilities of pixels in {0, 1}); grey digits (densities of pixels in [0, 1]); faces (probabilities of 256
+levels). To add a row, add a `ProgramSpec` with the method that fits it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from benchmarks.suite import Grid, MethodSpec, ProgramSpec, Suite
 
 __all__ = ["BINARY", "GREY", "SUITE", "row"]
 
-COMMON = ("log_likelihood", "bits_per_dim", "parameters", "seconds", "gradient_evaluations")
+COMMON = ("log_likelihood", "bits_per_dim", "parameters", "seconds", "sampling_seconds", "gradient_evaluations")
 BINARY = ("log_likelihood", "grid_log_likelihood", *COMMON[1:])
 GREY = ("log_likelihood", "parzen", "ais", "diversity", *COMMON[1:])
 
@@ -28,7 +29,7 @@ def row(
     **fit: Any,
 ) -> Grid:
     """One program by the method that fits it."""
-    metrics = BINARY if data.endswith("-binary") else GREY
+    metrics = BINARY if data.endswith("-binary") else COMMON if data in DISCRETE else GREY
     spec = MethodSpec(method, method.lower(), fit)
     return Grid(
         "density", (ProgramSpec(name, options, label),), (spec,), metrics, (data,), "test", seeds, evaluation or {}
@@ -39,6 +40,16 @@ PLANE: dict[str, Any] = {"latent_dim": 2, "hidden": [128], "activation": "tanh"}
 DEEP: dict[str, Any] = {"latent_dim": 8, "hidden": [128]}
 SPHERICAL: dict[str, Any] = {"components": 20, "covariance": "spherical"}  # pixels that are always 0 have no variance
 LONG: dict[str, Any] = {"epochs": 300, "batch_size": 64, "lr": 3e-3}
+STOP: dict[str, Any] = {"epochs": 200, "batch_size": 100, "lr": 3e-3, "patience": 4}
+MNIST: dict[str, Any] = {"epochs": 60, "batch_size": 100, "lr": 2e-3, "patience": 3}
+CONV: dict[str, Any] = {"epochs": 40, "batch_size": 32, "lr": 3e-3, "patience": 4}
+CONV_MNIST: dict[str, Any] = {"epochs": 10, "batch_size": 32, "lr": 3e-3}
+FACES: dict[str, Any] = {"epochs": 100, "batch_size": 50, "lr": 1e-3, "patience": 4}
+BIG: dict[str, Any] = {"latent_dim": 20, "hidden": [400], "activation": "tanh"}
+GATED: dict[str, Any] = {"features": 24, "layers": 6}
+MIXED: dict[str, Any] = {"likelihood": "logistic-mixture", "values": 256, "components": 5}
+DISCRETE = ("freyfaces",)
+"""Grey data whose programs here give probabilities of levels, not densities."""
 
 SUITE = Suite(
     "density",
@@ -53,6 +64,31 @@ SUITE = Suite(
         row("digits-binary", "bernoulli-mixture", "mixture of 40 Bernoullis", "EM", {"components": 40}),
         row("digits-binary", "vae", "VAE, 2 latents", "SVI", PLANE, **LONG),
         row("digits-binary", "vae", "VAE, 8 latents", "SVI", DEEP, **LONG),
+        row("digits-binary", "chow-liu", "Chow-Liu tree", "EM", {}),
+        row("digits-binary", "fvsbn", "FVSBN", "SVI", {}, **STOP),
+        row("digits-binary", "nade", "NADE", "SVI", {"hidden": 100}, **STOP),
+        row("digits-binary", "eonade", "EoNADE, 8 orders", "SVI", {"hidden": [200], "orders": 8}, **STOP),
+        row("digits-binary", "made", "MADE", "SVI", {"hidden": [200]}, **STOP),
+        row("digits-binary", "made", "MADE, 16 masks", "SVI", {"hidden": [500], "masks": 16, "direct": True}, **STOP),
+        row("digits-binary", "pixelrnn", "Row LSTM", "SVI", {"cell": "row"}, **CONV),
+        row("digits-binary", "pixelrnn", "Diagonal BiLSTM", "SVI", {"cell": "diagonal"}, **CONV),
+        row("digits-binary", "pixelcnn", "PixelCNN", "SVI", {"hidden": 32, "blocks": 4, "first_kernel": 5}, **CONV),
+        row("digits-binary", "gated-pixelcnn", "gated PixelCNN", "SVI", {"features": 32, "layers": 4}, **CONV),
+        row("digits-binary", "pixelcnn++", "PixelCNN++", "SVI", {"dropout": 0.2}, **CONV),
+        row("mnist10k-binary", "independent", "independent pixels", "EM", {}),
+        row("mnist10k-binary", "markov-chain", "Markov chain", "EM", {}),
+        row("mnist10k-binary", "chow-liu", "Chow-Liu tree", "EM", {}),
+        row("mnist10k-binary", "bernoulli-mixture", "mixture of 100 Bernoullis", "EM", {"components": 100}),
+        row("mnist10k-binary", "nade", "NADE", "SVI", {"hidden": 200}, **MNIST),
+        row("mnist10k-binary", "made", "MADE", "SVI", {"hidden": [500]}, **MNIST),
+        row("mnist10k-binary", "vae", "VAE, 20 latents", "SVI", BIG, evaluation={"particles": 1000}, **MNIST),
+        row("mnist10k-binary", "pixelcnn", "PixelCNN", "SVI", {"hidden": 16, "blocks": 7}, **CONV_MNIST),
+        row("mnist10k-binary", "gated-pixelcnn", "gated PixelCNN", "SVI", GATED, **CONV_MNIST),
+        row("freyfaces", "vae", "VAE, 20 latents, logistic", "SVI", {**BIG, "likelihood": "logistic"}, **FACES),
+        row("freyfaces", "rnade", "RNADE, 5 logistics", "SVI", {**MIXED, "hidden": 100}, **FACES),
+        row("freyfaces", "made", "MADE, 5 logistics", "SVI", {**MIXED, "hidden": [300]}, **FACES),
+        row("freyfaces", "gated-pixelcnn", "gated PixelCNN, 5 logistics", "SVI", {**MIXED, **GATED}, **CONV_MNIST),
+        row("freyfaces", "dequantised-flow", "RealNVP, dequantised", "SVI", {"values": 256}, **FACES),
         row("digits", "gaussian-mixture", "mixture of 20 Gaussians", "EM", SPHERICAL),
         row("digits", "ppca", "PPCA, 16 components", "SVI", {"latent_dim": 16}, steps=4000),
         row("digits", "vae", "VAE, 8 latents, Gaussian", "SVI", {**DEEP, "likelihood": "normal"}, **LONG),

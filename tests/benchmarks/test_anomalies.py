@@ -1,0 +1,59 @@
+"""Cells of anomalies: problems hold what they say, and scores follow from the densities."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from benchmarks import anomaly
+from benchmarks.suite import Cell, MethodSpec, ProgramSpec
+from benchmarks.suites.anomalies import METRICS, SUITE
+from zoo import catalogue, datasets
+from zoo.errors import DatasetError
+
+
+def test_no_nine_is_normal() -> None:
+    problem, whole = anomaly.held_out_digit(), datasets.load("digits-binary")
+    normal = problem.normal
+    assert normal.test.size + len(problem.anomalous) == whole.test.size
+    assert all(not bool((labels == anomaly.HELD_OUT).any()) for labels in normal.labels.values())
+    nines = whole.test.x[whole.labels["test"] == anomaly.HELD_OUT]
+    assert torch.equal(problem.anomalous, nines)
+
+
+@pytest.mark.parametrize("name", ["faces among digits", "digits among faces"])
+def test_patches_have_one_shape(name: str) -> None:
+    try:
+        problem = anomaly.PROBLEMS[name]()
+    except DatasetError as error:
+        pytest.skip(f"needs mnist10k and freyfaces: {error}")
+    shapes = {x.shape[1:] for x in (problem.normal.train.x, problem.normal.valid.x, problem.anomalous)}
+    assert shapes == {(20, 20)}
+
+
+def test_a_cell_ranks_by_density(tmp_path) -> None:
+    cell = Cell(
+        "t", "anomaly", ProgramSpec("independent"), MethodSpec("EM", "em"), "nines among digits", "test", METRICS, 0
+    )  # fmt: skip
+    found = {m.metric: m.value for m in anomaly.measure(cell, tmp_path, "cpu")}
+    assert set(found) == set(METRICS)
+    problem = anomaly.held_out_digit()
+    # By hand: frequencies (smoothed by an observation more, which moves the AUROC by less than 2e-3), then every pair.
+    frequency = (problem.normal.train.x.sum(0) + 0.5) / (problem.normal.train.size + 1)
+    scores = []
+    for x in (problem.normal.test.x, problem.anomalous):
+        scores.append(-(x * frequency.log() + (1 - x) * (1 - frequency).log()).sum((1, 2)))
+    pairs = scores[1][:, None] - scores[0]
+    by_hand = ((pairs > 0).double() + 0.5 * (pairs == 0)).mean()
+    assert found["auroc"] == pytest.approx(float(by_hand), abs=2e-3)
+    assert found["bits_normal"] == pytest.approx(
+        float(scores[0].mean()) / 64 / torch.tensor(2.0).log().item(), rel=0.01
+    )
+
+
+def test_every_cell_names_a_problem_and_a_program() -> None:
+    for cell in SUITE.cells():
+        assert cell.dataset in anomaly.PROBLEMS
+        catalogue.get(cell.program.name)
