@@ -39,13 +39,14 @@ FAMILIES: dict[str, tuple[str, str]] = {
 
 Options = Mapping[str, Any]
 NETWORK: dict[str, Any] = {"epochs": 200, "batch_size": 100, "lr": 2e-3, "patience": 10}
-CLIMB: dict[str, Any] = {"iterations": 300, "restarts": 5}
+CLIMB: dict[str, Any] = {"iterations": 300}
+SEVERAL: dict[str, Any] = {**CLIMB, "restarts": 5}
 
 TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
     # data: row: (options of the program, options of the method)
     "dna": {
         "independent": ({}, {}),
-        "mixture of Bernoullis": ({"components": 12, "smoothing": 0.1}, CLIMB),
+        "mixture of Bernoullis": ({"components": 14, "smoothing": 1.0}, SEVERAL),
         "Chow-Liu": ({"smoothing": 0.1}, {}),
         "FVSBN": ({}, NETWORK),
         "NADE": ({"hidden": 100}, NETWORK),
@@ -55,7 +56,7 @@ TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
     },
     "mushrooms": {
         "independent": ({}, {}),
-        "mixture of Bernoullis": ({"components": 80, "smoothing": 0.01}, CLIMB),
+        "mixture of Bernoullis": ({"components": 80, "smoothing": 0.003}, SEVERAL),
         "Chow-Liu": ({"smoothing": 0.1}, {}),
         "FVSBN": ({}, NETWORK),
         "NADE": ({"hidden": 100}, NETWORK),
@@ -76,7 +77,7 @@ TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
         "independent": ({}, {}),
         "Markov chain": ({}, {}),
         "Chow-Liu": ({"smoothing": 0.1}, {}),
-        "mixture of Bernoullis": ({"components": 200, "smoothing": 0.5}, CLIMB),
+        "mixture of Bernoullis": ({"components": 200, "smoothing": 0.1}, CLIMB),
         "NADE": ({"hidden": 100}, NETWORK),
         "MADE": ({"hidden": [200]}, NETWORK),
         "VAE": ({"latent_dim": 8, "hidden": [100]}, NETWORK),
@@ -86,7 +87,7 @@ TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
         "NADE": ({"hidden": 100}, NETWORK),
     },
     "jsb": {
-        "HMM": ({"states": 32, "lengths": True}, {"iterations": 200}),
+        "HMM": ({"states": 96, "smoothing": 0.3, "lengths": True}, {"iterations": 60}),
     },
 }  # fmt: skip
 """The options of every cell of the suite."""
