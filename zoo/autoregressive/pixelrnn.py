@@ -68,18 +68,17 @@ class PixelRNN(PixelNetwork):
             {"epochs": 30, "batch_size": 32, "lr": 3e-3},
         ),
         "rgb": Preset(  # for the data set photo-patches
-            {"event_shape": [3, 8, 8], "hidden": 24, "layers": 2, "head_hidden": 48, "likelihood": "levels"},
+            {"hidden": 24, "layers": 2, "head_hidden": 48, "likelihood": "levels"},
             "svi",
-            {"epochs": 10, "batch_size": 32, "lr": 3e-3},
+            {"epochs": 4, "batch_size": 32, "lr": 3e-3},
         ),
         "mnist": Preset(
-            {"event_shape": [28, 28], "hidden": 16, "layers": 7},
+            {"hidden": 16, "layers": 7},
             "svi",
             {"epochs": 100, "batch_size": 16, "optimizer": "rmsprop", "lr": 1e-3},
         ),
         "paper": Preset(
             {
-                "event_shape": [3, 32, 32],
                 "hidden": 128,
                 "layers": 12,
                 "head_hidden": 1024,
