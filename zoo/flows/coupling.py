@@ -122,8 +122,9 @@ def coupling_mlp(
     *,
     context: int = 0,
     free: bool = False,
+    identity: bool = False,
 ) -> Coupling:
-    """A coupling of the halves of a vector by a multilayer perceptron; at first the identity.
+    """A coupling of the halves of a vector by a multilayer perceptron.
 
     Args:
         univariate: Of each number of the second half.
@@ -132,10 +133,12 @@ def coupling_mlp(
         activation: A key of `zoo.nets.ACTIVATIONS`.
         context: Width of what the network is also given.
         free: Whether the first half goes through functions of its own.
+        identity: Whether it starts as the identity. Flows of few numbers are the slower to learn for it.
     """
     half = features // 2
     net = mlp(half + context, hidden, (features - half) * univariate.size, activation)
-    start_at_zero(net[-1])
+    if identity:
+        start_at_zero(net[-1])
     return Coupling(univariate, net, free=features if free else 0)
 
 
@@ -194,6 +197,6 @@ def unsqueeze(x: Tensor) -> Tensor:
 
 
 def start_at_zero(layer: nn.Module) -> None:
-    """Then the coupling starts as the identity, and a deep flow as a standard normal."""
+    """Then what the layer gives parameters to starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

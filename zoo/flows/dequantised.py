@@ -167,7 +167,7 @@ class _Within(nn.Module):
         self.net = mlp(features, hidden, features * self.univariate.size)
         start_at_zero(self.net[-1])
         self.couplings = nn.ModuleList(
-            coupling_mlp(self.univariate, features, hidden, context=features)
+            coupling_mlp(self.univariate, features, hidden, context=features, identity=True)
             for _ in range(couplings if features > 1 else 0)
         )
         self.permutation = Permutation(features)
