@@ -126,7 +126,7 @@ class LinearPrediction(Autoregressive):
     paper = "Atal & Hanauer, Speech analysis and synthesis by linear prediction of the speech wave, 1971"
     dataset = "spoken_digits"
     presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset({"order": 16}, "svi", {"steps": 1000, "batch_size": 32, "lr": 1e-2}),
+        "small": Preset({"order": 16, "components": 6}, "svi", {"steps": 2000, "batch_size": 32, "lr": 3e-2}),
     }
 
     def __init__(
