@@ -9,6 +9,7 @@ import scipy.stats as stats
 import torch
 
 from inference import fit
+from inference.fit import make_method
 from tests.conftest import FAILURE_RATE
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.nade import BLOCK, NADE, RNADE
@@ -244,6 +245,13 @@ def test_rnade_learns_a_dependence():
         nats = -float(result.program.log_prob(x).mean())
     independent = 2 * (0.5 * math.log(2 * math.pi) + 0.5)
     assert nats < independent - 1.5  # the two share log 10 = 2.3 nats
+
+
+@pytest.mark.parametrize("cls", [FVSBN, NADE, RNADE])
+def test_presets_build_and_their_fits_have_known_options(cls):
+    for preset in cls.presets.values():
+        assert cls([3], **preset.program).event_shape == (3,)
+        make_method(preset.method, **preset.fit)
 
 
 def test_wrong_options_are_refused():

@@ -55,17 +55,29 @@ class NADE(FixedOrder):
     dataset = "digits-binary"
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({"hidden": 100}, "svi", {"epochs": 100, "batch_size": 100, "lr": 5e-3, "patience": 4}),
+        # Rates are those of a mean over 100 rows. Adam moves rare weights as fast as others, and overfits these two.
+        "dna": Preset(
+            {"hidden": 100},
+            "svi",
+            {"epochs": 60, "batch_size": 100, "optimizer": "sgd", "lr": 0.6, "validate_every": 16, "patience": 10},
+        ),
+        "mushrooms": Preset(
+            {"hidden": 100},
+            "svi",
+            {
+                "epochs": 100,
+                "batch_size": 100,
+                "optimizer": "sgd",
+                "lr": 2.0,
+                "clip_norm": 3.0,
+                "validate_every": 40,
+                "patience": 10,
+            },
+        ),
         "paper": Preset(
             {"hidden": 500, "order": "random"},
             "svi",
-            {
-                "epochs": 500,
-                "batch_size": 100,
-                "optimizer": "sgd",
-                "lr": 5e-3,
-                "decay": "constant",
-                "patience": 10,
-            },
+            {"epochs": 500, "batch_size": 100, "optimizer": "sgd", "lr": 0.1, "decay": "constant", "patience": 10},
         ),
     }
 
