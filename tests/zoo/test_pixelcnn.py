@@ -262,6 +262,15 @@ def test_starts_at_independent_pixels(name):
         torch.testing.assert_close(found[..., column], found[..., 0])
 
 
+def test_parameters_are_counted_without_the_masked_ones():
+    """By hand: each group has twice one feature map between blocks, one inside; four pixels lie in a 3x3 mask."""
+    program = PixelCNN([3, 4, 4], hidden=3, blocks=1, head_hidden=3, first_kernel=3)
+    start = 6 * 3 * 4 + 2 * (0 + 1 + 2) + 6
+    narrow, look, widen = 2 * (1 + 2 + 3) + 3, 3 * 3 * 4 + (1 + 2 + 3) + 3, 2 * (1 + 2 + 3) + 6
+    mix, head = 2 * (1 + 2 + 3) + 3, (1 + 2 + 3) + 3
+    assert program.parameter_count() == start + narrow + look + widen + mix + head
+
+
 def test_dropout_is_for_training_alone():
     program = build("plus", dropout=0.5)
     x = program.generate(4)

@@ -111,16 +111,15 @@ class GatedPixelCNN(PixelNetwork):
         "small": Preset(
             {"features": 32, "layers": 4, "head_hidden": 64, "first_kernel": 5},
             "svi",
-            {"epochs": 30, "batch_size": 32, "lr": 3e-3},
+            {"epochs": 22, "batch_size": 32, "lr": 3e-3},
         ),
         "mnist": Preset(
-            {"event_shape": [28, 28], "features": 24, "layers": 6},
+            {"features": 24, "layers": 6},
             "svi",
             {"epochs": 10, "batch_size": 32, "lr": 3e-3},
         ),
         "paper": Preset(
             {
-                "event_shape": [3, 32, 32],
                 "features": 384,
                 "layers": 20,
                 "head_hidden": 1024,

@@ -65,16 +65,15 @@ class PixelCNN(PixelNetwork):
         "small": Preset(
             {"hidden": 32, "blocks": 4, "head_hidden": 64, "first_kernel": 5},
             "svi",
-            {"epochs": 40, "batch_size": 32, "lr": 3e-3},
+            {"epochs": 30, "batch_size": 32, "lr": 3e-3},
         ),
         "mnist": Preset(
-            {"event_shape": [28, 28], "hidden": 16, "blocks": 7},
+            {"hidden": 16, "blocks": 7},
             "svi",
-            {"epochs": 12, "batch_size": 32, "lr": 3e-3},
+            {"epochs": 24, "batch_size": 32, "lr": 3e-3},
         ),
         "paper": Preset(
             {
-                "event_shape": [3, 32, 32],
                 "hidden": 128,
                 "blocks": 15,
                 "head_hidden": 1024,

@@ -147,16 +147,15 @@ class PixelCNNPlusPlus(PixelNetwork):
         "small": Preset(
             {"features": 16, "blocks": 1, "scales": 2, "dropout": 0.2},
             "svi",
-            {"epochs": 30, "batch_size": 32, "lr": 3e-3},
+            {"epochs": 20, "batch_size": 32, "lr": 3e-3},
         ),
         "mnist": Preset(
-            {"event_shape": [28, 28], "features": 12, "blocks": 1, "scales": 3, "dropout": 0.1},
+            {"features": 12, "blocks": 1, "scales": 3, "dropout": 0.1},
             "svi",
-            {"epochs": 6, "batch_size": 32, "lr": 3e-3},
+            {"epochs": 10, "batch_size": 32, "lr": 3e-3},
         ),
         "paper": Preset(
             {
-                "event_shape": [3, 32, 32],
                 "features": 192,
                 "blocks": 5,
                 "scales": 3,

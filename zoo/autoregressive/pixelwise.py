@@ -230,6 +230,11 @@ class PixelNetwork(Autoregressive):
         """The head's biases for outputs (channels, size) that are the same everywhere."""
         return outputs.flatten()
 
+    def parameter_count(self) -> int:
+        """Free numbers: weights that a mask makes zero are none."""
+        masks = [layer.mask for layer in self.modules() if isinstance(layer, CausalConv2d) and layer.mask is not None]
+        return super().parameter_count() - sum(int((~mask).sum()) for mask in masks)
+
     def continue_from(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
         """Pixel by pixel; a pixel costs its own position in every layer, not a pass over the image."""
         channels, height, width = self.image
