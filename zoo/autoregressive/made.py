@@ -73,11 +73,15 @@ class MADE(OrderEnsemble):
     paper = "Germain, Gregor, Murray & Larochelle, MADE: masked autoencoder for distribution estimation, 2015"
     dataset = "digits-binary"
     presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset({"hidden": [200]}, "svi", {"epochs": 100, "batch_size": 100, "lr": 2e-3, "patience": 4}),
-        "sampled": Preset(
-            {"hidden": [500], "masks": 16, "direct": True},
+        "small": Preset(  # plain SGD: Adam moves all weights alike, and overfits the many direct ones
+            {"hidden": [500], "direct": True, "activation": "tanh"},
             "svi",
-            {"epochs": 200, "batch_size": 100, "lr": 2e-3, "patience": 4},
+            {"optimizer": "sgd", "lr": 0.1, "decay": "constant", "epochs": 150, "batch_size": 100, "patience": 4},
+        ),
+        "sampled": Preset(
+            {"hidden": [500], "direct": True, "masks": 100, "shuffle": True},
+            "svi",
+            {"optimizer": "sgd", "lr": 0.6, "decay": "constant", "epochs": 200, "batch_size": 100, "patience": 4},
         ),
         "paper": Preset(
             {"hidden": [8000, 8000], "masks": 32, "shuffle": True, "aware": True, "direct": True},
