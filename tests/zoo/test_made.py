@@ -27,7 +27,7 @@ BINARY = {
     "masks": lambda: MADE([3, 4], [20, 15], masks=3, aware=True),
     "masks-and-orders": lambda: MADE([12], **DEEP),
     "eonade": lambda: EoNADE([12], [20], orders=3),
-    "eonade-with-mask": lambda: EoNADE([3, 4], [20], orders=2, input_mask=True),
+    "eonade-no-mask": lambda: EoNADE([3, 4], [20], orders=2, input_mask=False),
     "deep-nade": lambda: EoNADE([3, 4], [15, 10, 10], orders=2, activation="tanh"),
     "deep-nade-one-order": lambda: EoNADE([12], [15, 10], orders=1),
 }
@@ -129,7 +129,7 @@ def test_no_conditional_sees_its_own_or_later_sites(program):
         assert influence(program, k).triu().count_nonzero() == 0
 
 
-@pytest.mark.parametrize("name", ["masks-and-orders", "one-mask-deep", "eonade", "eonade-with-mask", "deep-nade"])
+@pytest.mark.parametrize("name", ["masks-and-orders", "one-mask-deep", "eonade", "eonade-no-mask", "deep-nade"])
 def test_every_earlier_site_is_seen(name):
     """With smooth units or a direct connection; a unit that is rectified away passes no gradient."""
     torch.manual_seed(2)
@@ -340,10 +340,11 @@ def test_wrong_options_are_refused():
             cls(likelihood="bernouli")
 
 
-def test_networks_see_the_mask_where_they_are_deep():
-    assert EoNADE([6], [20]).mask_weight is None
-    assert EoNADE([6], [20, 10]).mask_weight is not None
-    assert EoNADE([6], [20], input_mask=True).mask_weight is not None
+def test_only_with_the_mask_is_a_zero_not_the_unknown():
+    x, nothing, one = torch.zeros(1, 6), torch.zeros(1, 6), torch.eye(6)[:1]
+    for input_mask in (True, False):
+        program = perturbed(EoNADE([6], [20], input_mask=input_mask, activation="tanh"))
+        assert torch.equal(program.given(x, nothing), program.given(x, one)) is not input_mask
 
 
 def test_one_site():
