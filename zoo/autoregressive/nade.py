@@ -36,7 +36,7 @@ class NADE(FixedOrder):
     """NADE in a fixed order.
 
     The density is computed in blocks of sites. Without gradients it takes the memory of one block, 3 x 16 x B x H
-    numbers; with them, about 2 x B x D x H. A draw keeps the running sum a_i and costs about as much as one density.
+    numbers; with them, 2 to 3 x B x D x H. A draw keeps the running sum a_i and costs about as much as one density.
 
     Args:
         event_shape: Shape of one example, D sites.
@@ -164,6 +164,8 @@ class NADE(FixedOrder):
 class RNADE(NADE):
     """RNADE in a fixed order: real numbers, each a mixture of normals; grey levels with 'logistic-mixture'.
 
+    Data on a grid (images) have no density for normals to find: their scales shrink without end. Use the preset 'grey'.
+
     Args:
         event_shape: Shape of one example, D sites.
         hidden: Number H of hidden units.
@@ -178,7 +180,7 @@ class RNADE(NADE):
     """
 
     paper = "Uria, Murray & Larochelle, RNADE: the real-valued neural autoregressive density-estimator, 2013"
-    dataset = "digits"
+    dataset = "moons"
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({}, "svi", {"epochs": 100, "batch_size": 100, "lr": 2e-3, "patience": 4}),
         "grey": Preset(  # the 17 levels of the digits
