@@ -10,7 +10,10 @@ from typing import Any
 from benchmarks.metrics import METRICS
 from benchmarks.results import Record, latest
 
-__all__ = ["Row", "Value", "cell_text", "summarise"]
+__all__ = ["GAUSSIAN", "Row", "Value", "cell_text", "summarise"]
+
+GAUSSIAN = "SVI, full rank"
+"""The method beside whose approximation gap the others' are set."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,23 @@ def summarise(records: Iterable[Record]) -> list[Row]:
         else:
             numbers.setdefault(at, {}).setdefault(record["metric"], []).append(record)
     for at, metrics in numbers.items():
+        gaussian = numbers.get((*at[:3], GAUSSIAN), {}).get("approximation", [])
+        if at[3] != GAUSSIAN and (closed := _gap_closed(metrics.get("approximation", []), gaussian)):
+            metrics["gap_closed"] = closed
+    for at, metrics in numbers.items():
         for metric, found in metrics.items():
             rows[at].values[metric] = _over_seeds(found)
     return list(rows.values())
+
+
+def _gap_closed(gaps: list[Record], gaussian: list[Record]) -> list[Record]:
+    """1 - gap / the Gaussian's gap, seed by seed; negative for a guide that is worse."""
+    beside = {r["seed"]: r["value"] for r in gaussian if r["value"]}
+    return [
+        {**r, "value": 1 - r["value"] / beside[r["seed"]], "standard_error": None, "how": f"beside {GAUSSIAN}"}
+        for r in gaps
+        if r["value"] is not None and r["seed"] in beside
+    ]
 
 
 def _over_seeds(records: list[Record]) -> Value:

@@ -7,8 +7,10 @@ guide it had without pickling code.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer import autoguide
@@ -19,17 +21,60 @@ from inference.implicit_guide import ImplicitGuide
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, UnknownNameError
 from zoo.program import ExactPosterior, Implicit, Program
+from zoo.transforms import BatchedAffine, flow_layers
 
-__all__ = ["AUTOGUIDES", "build_guide", "guide_parameters", "guide_spec", "guided_sites", "needs_full_batch"]
+__all__ = [
+    "AUTOGUIDES",
+    "AutoFlow",
+    "build_guide",
+    "guide_parameters",
+    "guide_spec",
+    "guided_sites",
+    "needs_full_batch",
+]
 
-AUTOGUIDES: dict[str, type[autoguide.AutoGuide]] = {
+
+class AutoFlow(autoguide.AutoMultivariateNormal):
+    """A full-rank Gaussian in unconstrained space whose standard normal goes through flows first.
+
+    So the family holds every Gaussian, training starts from one, and the box of a spline lies where the mass is. The
+    first flow sees the coordinates in the order of the model: with a scale before what it scales, that is a funnel.
+
+    Args:
+        model: The model, without its discrete sites.
+        kind: A key of `zoo.transforms.FLOWS`.
+        steps: Number of flows.
+    """
+
+    def __init__(self, model: Callable[..., Any], kind: str, steps: int = 2):
+        super().__init__(model)
+        self.kind, self.steps = kind, steps
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        super()._setup_prototype(*args, **kwargs)
+        hidden = max(32, 2 * self.latent_dim)
+        # Bounded units, so that a flow does not grow without limit where few draws have been.
+        self.flows = flow_layers(self.kind, self.latent_dim, self.steps, hidden, nonlinearity=nn.Tanh()).to(self.loc)
+
+    def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
+        """The distribution of all latents side by side, unconstrained."""
+        # The cache keeps what was drawn, so that its density needs no inversion.
+        affine = BatchedAffine(self.loc, self.scale[..., None] * self.scale_tril, cache_size=1)
+        return dist.TransformedDistribution(self.get_base_dist(), [*self.flows, affine])
+
+    def _loc_scale(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("A flow has no closed form for its quantiles; take them from draws.")
+
+
+AUTOGUIDES: dict[str, Callable[..., autoguide.AutoGuide]] = {
     "delta": autoguide.AutoDelta,
     "normal": autoguide.AutoNormal,
     "multivariate_normal": autoguide.AutoMultivariateNormal,
     "low_rank": autoguide.AutoLowRankMultivariateNormal,
-    "iaf": autoguide.AutoIAFNormal,
+    "iaf": partial(AutoFlow, kind="iaf"),
+    "spline": partial(AutoFlow, kind="spline"),
 }
-"""Names of the autoguides: point, mean-field, full-rank, low-rank Gaussian, inverse autoregressive flow."""
+"""Names of the autoguides: point; mean-field, full-rank, low-rank Gaussian; inverse autoregressive and spline flow."""
 
 
 def guide_spec(guide: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@ r"""The variational autoencoder.
 
 Kingma & Welling, "Auto-encoding variational Bayes", ICLR 2014; Rezende, Mohamed & Wierstra, "Stochastic
 backpropagation and approximate inference in deep generative models", ICML 2014. The flow guide: Kingma et al.,
-"Improving variational inference with inverse autoregressive flow", NIPS 2016.
+"Improving variational inference with inverse autoregressive flow", NIPS 2016; of splines: Durkan et al., "Neural spline
+flows", NeurIPS 2019.
 
     z ~ N(0, I_k),   x | z ~ prod_i p(x_i | f(z)_i),   q(z | x) = N(m(x), S(x)) or a flow from it
 
@@ -17,31 +18,23 @@ from typing import Any, ClassVar
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions.transforms import ConditionalAffineAutoregressive
-from pyro.nn import ConditionalAutoRegressiveNN, PyroParam
+from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.distributions.utils import vec_to_tril_matrix
 
 from zoo.errors import OptionError, UnknownNameError
 from zoo.latent.likelihoods import DiscretizedLogistic, Grid
 from zoo.nets import activation as make_activation
 from zoo.nets import conv_decoder, conv_encoder, image_shape, mlp
 from zoo.program import Preset, Program
+from zoo.transforms import FLOWS, BatchedAffine, flow_layers
 
 __all__ = ["GUIDE_FAMILIES", "LIKELIHOODS", "NETWORKS", "VAE"]
 
 LIKELIHOODS = ("bernoulli", "categorical", "normal", "logistic")
 NETWORKS = ("mlp", "conv")
 SMALL = {"elbo": "mean_field", "epochs": 150, "batch_size": 64, "lr": 3e-3}
-GUIDE_FAMILIES = ("diagonal", "full", "iaf")
-
-
-class _AutoregressiveNet(ConditionalAutoRegressiveNN):
-    """Pyro's, in the dtype of its context: inverting the flow starts from zeros of torch's default dtype."""
-
-    def forward(self, x: Tensor, context: Tensor) -> Any:
-        return super().forward(x.to(context), context)
+GUIDE_FAMILIES = ("diagonal", "full", *FLOWS)
 
 
 class VAE(Program):
@@ -58,8 +51,9 @@ class VAE(Program):
         scale: Of the normal and the logistic: 'global' (one number) or 'pixel' (one for each); learned.
         network: 'mlp' or 'conv'.
         activation: A key of `zoo.nets.ACTIVATIONS`.
-        guide_family: 'diagonal' or 'full' Gaussian, or 'iaf': a diagonal Gaussian through inverse autoregressive flows.
-        flow_steps: Number of flows of 'iaf'.
+        guide_family: 'diagonal' or 'full' Gaussian; 'iaf', a diagonal Gaussian through inverse autoregressive flows;
+            'spline', a full Gaussian whose standard normal goes through spline flows first, as they act on a box.
+        flow_steps: Number of flows of 'iaf' and 'spline'.
         flow_hidden: Hidden units of each flow, which sees as many features of x; at least `latent_dim`.
 
     Raises: UnknownNameError, OptionError, ShapeError (convolutions over what is no image).
@@ -116,9 +110,9 @@ class VAE(Program):
             raise OptionError(f"latent_dim and hidden must be at least 1, got {latent_dim} and {hidden}.")
         if values < 2:
             raise OptionError(f"values (the number of levels) must be at least 2, got {values}.")
-        if guide_family == "iaf" and not (latent_dim >= 2 and flow_hidden >= latent_dim and flow_steps >= 1):
+        if guide_family in FLOWS and not (latent_dim >= 2 and flow_hidden >= latent_dim and flow_steps >= 1):
             raise OptionError(
-                "The autoregressive flow needs latent_dim >= 2 (in one dimension it is the diagonal guide), "
+                "An autoregressive flow needs latent_dim >= 2 (there must be a coordinate to look at), "
                 f"flow_hidden >= latent_dim and flow_steps >= 1; got {latent_dim}, {flow_hidden} and {flow_steps}."
             )
         self.event_shape = torch.Size(event_shape)
@@ -130,11 +124,8 @@ class VAE(Program):
             "logistic": Grid(values),
         }[likelihood]
         self.parts = values if likelihood == "categorical" else 1  # numbers that the decoder puts out for each pixel
-        encoded = {
-            "diagonal": 2 * latent_dim,
-            "full": 2 * latent_dim + latent_dim * (latent_dim - 1) // 2,
-            "iaf": 2 * latent_dim + flow_hidden,
-        }[guide_family]
+        self.below = latent_dim * (latent_dim - 1) // 2 if guide_family in ("full", "spline") else 0  # the diagonal
+        encoded = 2 * latent_dim + self.below + (flow_hidden if guide_family in FLOWS else 0)
         self.encoder: nn.Module
         self.decoder: nn.Module
         if network == "mlp":
@@ -152,20 +143,9 @@ class VAE(Program):
         if likelihood in ("normal", "logistic"):
             shape = self.event_shape if scale == "pixel" else torch.Size()
             self.scale = PyroParam(torch.ones(shape), constraint=constraints.positive)
-        if guide_family == "iaf":
-            self.flows = nn.ModuleList(
-                ConditionalAffineAutoregressive(
-                    _AutoregressiveNet(
-                        latent_dim,
-                        flow_hidden,
-                        [flow_hidden],
-                        # Reversed from one flow to the next, and gated ("stable"), as in the paper.
-                        permutation=torch.arange(latent_dim).flip(0) if step % 2 else torch.arange(latent_dim),
-                        nonlinearity=make_activation(activation),
-                    ),
-                    stable=True,
-                )
-                for step in range(flow_steps)
+        if guide_family in FLOWS:
+            self.flows = flow_layers(
+                guide_family, latent_dim, flow_steps, flow_hidden, flow_hidden, make_activation(activation)
             )
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -219,12 +199,20 @@ class VAE(Program):
         if self.likelihood == "categorical":
             pixels = pixels / (self.values - 1)
         out = self.encoder(pixels)
-        loc, log_scale, rest = out[..., :k], out[..., k : 2 * k], out[..., 2 * k :]
-        if self.guide_family == "full":
-            scale_tril = torch.diag_embed(log_scale.exp()) + vec_to_tril_matrix(rest, -1)
-            return dist.MultivariateNormal(loc, scale_tril=scale_tril)
+        loc, log_scale, below, features = out.split([k, k, self.below, out.shape[-1] - 2 * k - self.below], -1)
         normal = dist.Normal(loc, log_scale.exp()).to_event(1)
+        if self.guide_family == "diagonal":
+            return normal
+        flows: Any = self.flows if self.guide_family in FLOWS else ()
+        conditioned = [flow.condition(features) for flow in flows]
         if self.guide_family == "iaf":
-            flows: Any = self.flows
-            return dist.TransformedDistribution(normal, [flow.condition(rest) for flow in flows])
-        return normal
+            return dist.TransformedDistribution(normal, conditioned)
+        scale_tril = torch.diag_embed(log_scale.exp())
+        row, column = torch.tril_indices(k, k, -1)
+        scale_tril[..., row, column] = below
+        if self.guide_family == "full":
+            return dist.MultivariateNormal(loc, scale_tril=scale_tril)
+        standard = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)
+        # The cache keeps what was drawn, so that its density needs no inversion.
+        affine = BatchedAffine(loc, scale_tril, cache_size=1)
+        return dist.TransformedDistribution(standard, [*conditioned, affine])

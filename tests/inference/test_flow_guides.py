@@ -1,0 +1,211 @@
+"""Flow guides: densities, supports, compiled steps, and the gap that they close beside a Gaussian."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+from inference import Fit, fit
+from inference.evaluate import density, elbo, posterior_gap
+from inference.exact import GridGuide
+from inference.guides import build_guide
+from inference.particles import draw
+from tests.inference.steps import both, ready, small
+from tests.inference.toys import Mean, Pair
+from zoo import catalogue, datasets
+from zoo.bayes.banana import Banana
+from zoo.bayes.eight_schools import EightSchools
+from zoo.datasets import Data
+from zoo.errors import UnknownNameError
+from zoo.program import Program
+from zoo.transforms import FLOWS, flow_layers
+
+every_flow = pytest.mark.parametrize("kind", FLOWS)
+
+
+class Funnel(Program):
+    """v ~ N(0, 1.5^2), z ~ N(0, exp(v)^2), x_i ~ N(z, 1): a bent posterior over two global latents."""
+
+    event_shape = torch.Size([])
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        v = pyro.sample("v", dist.Normal(torch.tensor(0.0), 1.5))
+        z = pyro.sample("z", dist.Normal(torch.zeros_like(v), v.exp()))
+        with self.plate(x, context, size):
+            return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def guide_of(kind: str, program: Program, x: Tensor, spread: float = 0.0):
+    """A flow guide; its parameters moved at random, so that nothing stands at its start."""
+    guide = build_guide({"kind": "auto", "name": kind}, program, Data(x))
+    with torch.no_grad():
+        for p in guide.parameters():
+            p.add_(spread * torch.randn_like(p))
+    return guide
+
+
+@every_flow
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("context", [0, 4])
+def test_log_determinants_are_those_of_autograd_and_inverses_undo(kind, size, context):
+    layers = flow_layers(kind, size, 3, 8, context)
+    with torch.no_grad():
+        for p in layers.parameters():
+            p.add_(0.5 * torch.randn_like(p))
+    given = torch.randn(context)
+    steps = [layer.condition(given) if context else layer for layer in layers]
+    for e in (torch.randn(size), 6 * torch.randn(size)):  # inside the box of the splines, and partly outside
+        for step in steps:
+            z = step(e).detach()
+            jacobian = torch.autograd.functional.jacobian(step, e)
+            step(torch.zeros(size))  # forgets what it has cached
+            torch.testing.assert_close(
+                step.log_abs_det_jacobian(e, step(e)), torch.linalg.slogdet(jacobian.reshape(size, size)).logabsdet
+            )
+            step(torch.zeros(size))
+            torch.testing.assert_close(step.inv(z.clone()), e, atol=1e-6, rtol=1e-6)
+            e = z
+
+
+def test_a_spline_starts_near_the_identity_and_is_it_outside_the_box():
+    (layer,) = flow_layers("spline", 2, 1, 16)
+    with torch.no_grad():
+        inside = torch.randn(50, 2).clamp(-3, 3)
+        assert float((layer(inside) - inside).abs().max()) < 0.5
+        for p in layer.parameters():
+            p.add_(torch.randn_like(p))
+        outside = torch.tensor([[5.0, -7.0]])
+        assert torch.equal(layer(outside), outside)
+        assert not torch.equal(layer(inside), inside)
+
+
+@every_flow
+def test_the_density_of_the_guide_integrates_to_one(kind):
+    """On a grid over both sites, in the coordinates of the model: scale > 0 has its Jacobian."""
+    x = torch.tensor([0.5])
+    guide = guide_of(kind, Pair(), x, 0.1)
+    with torch.no_grad():
+        guide.scale = torch.tensor([0.5, 0.7])
+        u, v = torch.linspace(-4, 6, 500), torch.linspace(-5, 5, 500)
+        log_scale, z = (t.reshape(-1, 1) for t in torch.meshgrid(u, v, indexing="ij"))
+        found = density(guide, {"scale": log_scale.exp(), "z": z}, x).total + log_scale[:, 0]
+    mass = found.logsumexp(0).exp() * (u[1] - u[0]) * (v[1] - v[0])
+    assert float(mass) == pytest.approx(1.0, abs=5e-3)  # the grid's own error: a spline has kinks in its slope
+
+
+@every_flow
+@pytest.mark.parametrize("make", [Mean, Pair, Funnel])
+def test_draws_and_density_agree_and_stay_in_the_support(kind, make):
+    program = make()
+    x = program.generate(3)
+    guide = guide_of(kind, program, x, 0.3)
+    with torch.no_grad():
+        draws = draw(guide, 50, x)
+        again = density(guide, {name: value.clone() for name, value in draws.values.items()}, x)
+    torch.testing.assert_close(again.total, draws.log_prob.total, atol=1e-5, rtol=1e-6)
+    for name, site in program.sites().items():
+        assert bool(site.support.check(draws.values[name]).all())
+
+
+def test_the_flow_holds_the_gaussian():
+    """With flows that do nothing, the guide is the full-rank Gaussian of the same parameters."""
+    program, x = Pair(), Pair().generate(3)
+    guide, gaussian = guide_of("spline", program, x), guide_of("multivariate_normal", program, x, 0.2)
+    with torch.no_grad():
+        guide.loc.copy_(gaussian.loc)
+        guide.scale, guide.scale_tril = gaussian.scale, gaussian.scale_tril
+        for layer in guide.flows:
+            layer.arn.layers[-1].weight.zero_()
+        values = draw(gaussian, 20, x, density=False).values
+        found, expected = density(guide, values, x).total, density(gaussian, values, x).total
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)  # Pyro's slope at the rim of the box is 0.999
+
+
+@every_flow
+@pytest.mark.parametrize("name", ["eight-schools", pytest.param("vae", marks=pytest.mark.slow)])
+def test_a_compiled_step_is_the_step(kind, name):
+    program, data = small(name, **({"guide_family": kind} if name == "vae" else {"centered": True}))
+    options = {"batch_size": 5} if name == "vae" else {"guide": kind, "batch_size": 50, "particles": 2}
+    for ours, theirs in zip(*both(ready(program, data, **options), n=2), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.slow
+@every_flow
+def test_a_compiled_fit_is_the_fit(kind):
+    x = Funnel().generate(5)
+    found = [
+        fit(Funnel(), x, "svi", seed=1, guide=kind, steps=60, lr=0.01, compile=c).history.series("loss")[1]
+        for c in ("always", "never")
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+@every_flow
+def test_flows_survive_a_checkpoint(kind, tmp_path):
+    x = Funnel().generate(5)
+    program = EightSchools(centered=True)
+    data = (x, program.example_context(5))
+    found = fit(program, data, "svi", guide=kind, steps=5, out=tmp_path)
+    again = Fit.load(tmp_path)
+    assert torch.equal(found.draw(3, *data)["theta"], again.draw(3, *data)["theta"])
+
+
+@every_flow
+def test_a_flow_bends_where_a_gaussian_cannot(kind):
+    """On a banana, after few steps: one example, so that the autoguide's two numbers are all there is."""
+    x = torch.tensor([[0.0, 1.0]])
+    truth = float(GridGuide(Banana()).grid(x).log_evidence.sum())
+    gaps = {}
+    for guide in ("multivariate_normal", kind):
+        found = fit(Banana(), x, "svi", guide=guide, steps=400, lr=0.03, particles=8, compile="never")
+        gaps[guide] = truth - elbo(found.program, found.guide, Data(x), 4000).mean
+    assert gaps[kind] < 0.85 * gaps["multivariate_normal"]
+
+
+def test_an_unknown_flow_is_named():
+    with pytest.raises(UnknownNameError, match="spline"):
+        flow_layers("splines", 2, 1, 8)
+
+
+# The criterion: at least half of the approximation gap of a Gaussian, the full-rank one included, is closed.
+
+
+@pytest.mark.slow
+def test_flows_close_half_of_the_gap_on_eight_schools_centred():
+    data = datasets.load("eight_schools").train
+    program = EightSchools(centered=True)
+    truth = float(program.log_evidence(*data))
+    gaps = {}
+    for guide in ("multivariate_normal", "iaf", "spline"):
+        found = fit(
+            EightSchools(centered=True), data, "svi", device="cpu", guide=guide, train_program=False,
+            initialise=False, steps=15_000, lr=0.02, particles=8,
+        )  # fmt: skip
+        gaps[guide] = truth - elbo(found.program, found.guide, data, 10_000).mean
+    assert gaps["iaf"] < gaps["multivariate_normal"] / 2
+    assert gaps["spline"] < gaps["multivariate_normal"] / 2
+
+
+@pytest.mark.slow
+def test_a_spline_closes_half_of_the_gap_on_the_vae():
+    """Of the best full Gaussian of each digit; the spline's network is fitted to these digits alone."""
+    digits = datasets.load("digits-binary")
+    preset = catalogue.get("vae").presets["plane"]
+    program = fit(catalogue.create("vae", **preset.program), digits, preset.method, device="cpu", **preset.fit).program
+    data = digits.test.rows(slice(0, 20))
+    data = Data(data.x.to(torch.get_default_dtype()))
+    truth = GridGuide(program).grid(*data).log_evidence
+    full = posterior_gap(program, None, data, truth, family="full").approximation.mean()
+    options = {**dict(program._hub_mixin_config or {}), "guide_family": "spline"}
+    flow = catalogue.create("vae", **options)
+    flow.decoder.load_state_dict(program.decoder.state_dict())
+    flow.bias.data.copy_(program.bias)
+    fit(
+        flow, data, "svi", device="cpu", train_program=False, initialise=False, steps=4000, lr=3e-3, particles=8,
+        batch_size=20,
+    )  # fmt: skip
+    assert float((truth - elbo(flow, None, data, 5000).values).mean()) < float(full) / 2
