@@ -145,6 +145,10 @@ class WaveNet(Autoregressive):
         # A convolution of a one-hot vector picks a row for each tap; both taps lie side by side.
         taps = 2 * residual
         self.embedding = nn.Embedding(values, taps) if inputs == "one-hot" else nn.Linear(1, taps, bias=False)
+        if inputs == "one-hot":
+            # As a convolution of 2 * values inputs starts, not at torch's N(0, 1) for embeddings: what is learned of a
+            # level soon outweighs the noise that it starts with.
+            nn.init.uniform_(self.embedding.weight, -((2 * values) ** -0.5), (2 * values) ** -0.5)
         dilations = [2**i for i in range(layers)] * stacks
         self.layers = nn.ModuleList(
             _Layer(residual, skip, dilation, classes, i == len(dilations) - 1) for i, dilation in enumerate(dilations)
