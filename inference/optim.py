@@ -40,8 +40,27 @@ def set_rate(optimizer: torch.optim.Optimizer, value: Any) -> None:
         group["lr"] = value
 
 
-def make_optimizer(name: str | Callable[..., torch.optim.Optimizer], params: Any, lr: float) -> torch.optim.Optimizer:
-    """An optimizer by its torch.optim name in any case ('adam', 'adamw', 'sgd'), or from a factory (params, lr=...)."""
+def make_optimizer(
+    name: str | Callable[..., torch.optim.Optimizer], params: Any, lr: float, weight_decay: float | None = None
+) -> torch.optim.Optimizer:
+    """An optimizer by its torch.optim name in any case ('adam', 'adamw', 'sgd'), or from a factory (params, lr=...).
+
+    Args:
+        name: What to make.
+        params: Tensors to optimise.
+        lr: Learning rate.
+        weight_decay: Of matrices and larger tensors; biases and scales have none. None leaves all as the optimizer
+            has it by itself.
+
+    Raises: OptionError.
+    """
+    if weight_decay is not None:
+        if weight_decay < 0:
+            raise OptionError(f"weight_decay must not be negative, got {weight_decay}.")
+        params = list(params)
+        weights, others = [p for p in params if p.ndim > 1], [p for p in params if p.ndim < 2]
+        groups = ((weights, weight_decay), (others, 0.0))
+        params = [{"params": group, "weight_decay": decay} for group, decay in groups if group]
     if callable(name):
         return name(params, lr=lr)
     classes = {

@@ -40,6 +40,7 @@ class SVI(Method):
         alpha: Order of the Renyi bound.
         lr: Learning rate at the start.
         optimizer: Name in torch.optim, or a factory (params, lr=...).
+        weight_decay: Of weights, not of biases; None is the optimizer's own.
         decay: 'cosine' to zero over the run, or 'constant'.
         clip_norm: Clips the gradient's norm; None does not.
         kl_anneal: Fraction of the run over which the weight of the KL grows from 0 to 1.
@@ -56,6 +57,7 @@ class SVI(Method):
     alpha: float = 0.0
     lr: float = 1e-2
     optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
+    weight_decay: float | None = None
     decay: str = "cosine"
     clip_norm: float | None = None
     kl_anneal: float = 0.0
@@ -102,7 +104,7 @@ class SVI(Method):
         parameters = self._parameters(program, guide, run.train)
         schedule, size = Schedule.of(self), run.train.size
         total = schedule.total_steps(size)
-        optimizer = make_optimizer(self.optimizer, parameters, self.lr) if parameters else None
+        optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay) if parameters else None
         parts: dict[str, Any] = {"program": program}
         if isinstance(guide, nn.Module):
             parts["guide"] = guide

@@ -15,6 +15,7 @@ import torch
 from inference import METHODS, SVI, Fit, fit, make_method
 from inference.fit import seeded
 from inference.loop import Schedule
+from inference.optim import make_optimizer
 from zoo import errors
 from zoo.latent.ppca import PPCA
 
@@ -241,3 +242,15 @@ def test_history_plots_itself(tmp_path):
     found = fit(ppca(), data(20), "svi", steps=20)
     found.history.plot(tmp_path / "history.png")
     assert (tmp_path / "history.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weight_decay_is_of_weights_alone(optimizer):
+    matrix, vector = torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(3))
+    made = make_optimizer(optimizer, [matrix, vector], 0.1, weight_decay=0.5)
+    (0 * matrix.sum() + 0 * vector.sum()).backward()
+    made.step()
+    torch.testing.assert_close(matrix.detach(), torch.full((2, 3), 1 - 0.1 * 0.5))
+    torch.testing.assert_close(vector.detach(), torch.ones(3))
+    with pytest.raises(errors.OptionError, match="weight_decay"):
+        make_optimizer(optimizer, [matrix], 0.1, weight_decay=-1.0)
