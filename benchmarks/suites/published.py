@@ -39,15 +39,6 @@ FAMILIES: dict[str, tuple[str, str]] = {
 
 Options = Mapping[str, Any]
 NETWORK: dict[str, Any] = {"epochs": 200, "batch_size": 100, "lr": 2e-3, "patience": 10}
-
-
-def sgd(epochs: int, lr: float, patience: int = 10) -> Options:
-    """Plain gradient steps. On 2,000 rows Adam fits their noise as fast as what is common to them, these do not."""
-    return {"epochs": epochs, "batch_size": 100, "lr": lr, "optimizer": "sgd", "patience": patience}
-
-
-DIRECT: dict[str, Any] = {"hidden": [500], "direct": True}
-SAMPLED: dict[str, Any] = {**DIRECT, "masks": 32, "shuffle": True}
 DESCENT: dict[str, Any] = {"optimizer": "sgd", "epochs": 100, "batch_size": 100, "patience": 10}
 """Plain: with few rows Adam moves the weights of rare values as fast as the others, and overfits."""
 MASKS: dict[str, Any] = {"optimizer": "sgd", "decay": "constant", "batch_size": 100}
