@@ -11,6 +11,7 @@ that a training step can be traced.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -42,13 +43,14 @@ class Univariate:
         kind: 'additive', 'affine' or 'spline'.
         bins: Of the spline, on [-bound, bound]; it is the identity outside.
         bound: See bins.
+        limit: Of the affine function, on |log slope|, approached softly.
     """
 
-    def __init__(self, kind: str, bins: int = 8, bound: float = 5.0):
+    def __init__(self, kind: str, bins: int = 8, bound: float = 5.0, limit: float = 2.0):
         self.make: Callable[..., Any]
         self.make, self.shapes = {
             "additive": (AdditiveTransform, ((),)),
-            "affine": (MonotonicAffineTransform, ((), ())),
+            "affine": (partial(MonotonicAffineTransform, slope=math.exp(-limit)), ((), ())),
             "spline": (partial(MonotonicRQSTransform, bound=bound), ((bins,), (bins,), (bins - 1,))),
         }[kind]
         self.sizes = [torch.Size(shape).numel() for shape in self.shapes]

@@ -24,6 +24,9 @@ from zoo.program import Preset
 
 __all__ = ["MAF", "Masked"]
 
+LIMIT = 7.0
+"""Of |a_i|: the paper has none, exp overflows."""
+
 
 class Masked(nn.Module):
     """One autoregressive layer, zuko's; its inverse takes D passes.
@@ -90,5 +93,5 @@ class MAF(VectorFlow):
         d = self.event_shape.numel()
         self.layers = nn.ModuleList()
         for _ in range(layers):
-            self.layers.append(Masked(Univariate("affine"), d, hidden, activation))
+            self.layers.append(Masked(Univariate("affine", limit=LIMIT), d, hidden, activation))
             self.layers.append(Permutation(d, permutation))

@@ -32,7 +32,8 @@ NETWORKS = ("mlp", "conv")
 class RealNVP(Flow):
     """Affine couplings over vectors or, with several scales, over images.
 
-    The soft bound of zuko on the log scales, |s| < log 1000, takes the place of the paper's tanh with a learned gain.
+    A soft bound on the log scales, |s| < 2, takes the place of the paper's tanh with a learned gain. It matters: with
+    a wide one, examples unlike those of training get densities that are lower by orders of magnitude.
     Batch normalisation is left out: with it an example's density depends on the others of its batch.
 
     Args:
