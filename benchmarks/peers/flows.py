@@ -95,7 +95,7 @@ def train(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if (step + 1) % every == 0:
+        if (step + 1) % every == 0 or step == steps - 1:
             with torch.no_grad():
                 score = float(density(valid).mean())
             if score > best:
