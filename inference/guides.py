@@ -53,8 +53,9 @@ class AutoFlow(autoguide.AutoMultivariateNormal):
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         hidden = max(32, 2 * self.latent_dim)
-        # Bounded units, so that a flow does not grow without limit where few draws have been.
-        self.flows = flow_layers(self.kind, self.latent_dim, self.steps, hidden, nonlinearity=nn.Tanh()).to(self.loc)
+        # Bounded units, so that an affine flow does not grow without limit where few draws are; a spline has its box.
+        units = nn.Tanh() if self.kind == "iaf" else nn.ReLU()
+        self.flows = flow_layers(self.kind, self.latent_dim, self.steps, hidden, nonlinearity=units).to(self.loc)
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
         """The distribution of all latents side by side, unconstrained."""

@@ -50,7 +50,7 @@ def row(
 EXACT = MethodSpec("exact", "exact")
 LONG: dict[str, Any] = {"steps": 5000, "lr": 0.02, "particles": 8}
 FLOW: dict[str, Any] = {"steps": 5000, "lr": 0.005, "particles": 8}
-FUNNEL: dict[str, Any] = {"steps": 15_000, "lr": 0.02, "particles": 8}  # a funnel's neck is found late
+FUNNEL: dict[str, Any] = {"steps": 10_000, "lr": 0.02, "particles": 8}  # a funnel's neck is found late
 SCORE: dict[str, Any] = {"elbo": "score", "particles": 16, "steps": 3000, "lr": 0.02}
 WITHOUT_C2ST = tuple(metric for metric in METRICS if metric != "c2st")  # for paths too long for the classifier
 WITH_GAP = (*METRICS, "approximation")  # for rows that set flows beside Gaussians

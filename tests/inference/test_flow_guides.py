@@ -183,7 +183,7 @@ def test_flows_close_half_of_the_gap_on_eight_schools_centred():
     for guide in ("multivariate_normal", "iaf", "spline"):
         found = fit(
             EightSchools(centered=True), data, "svi", device="cpu", guide=guide, train_program=False,
-            initialise=False, steps=15_000, lr=0.02, particles=8,
+            initialise=False, steps=10_000, lr=0.02, particles=8,
         )  # fmt: skip
         gaps[guide] = truth - elbo(found.program, found.guide, data, 10_000).mean
     assert gaps["iaf"] < gaps["multivariate_normal"] / 2
