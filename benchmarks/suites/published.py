@@ -82,8 +82,8 @@ TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
             {**MASKS, "decay": "cosine", "epochs": 150, "lr": 0.5, "validate_every": 100, "patience": 4},
         ),
         "MADE, mask sampling": (
-            {"hidden": [500], "masks": 4, "direct": True},
-            {**MASKS, "decay": "cosine", "epochs": 200, "lr": 0.5, "validate_every": 200, "patience": 4},
+            {"hidden": [500], "masks": 2, "direct": True, "activation": "tanh"},
+            {**MASKS, "decay": "cosine", "epochs": 300, "lr": 0.5, "validate_every": 200, "patience": 4},
         ),
     },
     "nltcs": {

@@ -1,6 +1,6 @@
 """What the autoregressive programs share: sites in an order, one distribution each, and sampling from any prefix.
 
-    p(x) = prod_i p(x_o(i) | x_o(1), ..., x_o(i-1))          o the order of the sites
+p(x) = prod_i p(x_o(i) | x_o(1), ..., x_o(i-1))          o the order of the sites
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Autoregressive(DensityProgram):
         return pixel_order(self.event_shape)
 
     def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the emission wants of every site given the sites before it, (B, *event_shape) -> (B, *event_shape, size)."""
+        """What the emission wants of every site given those before it, (B, *event_shape) -> (B, *event_shape, size)."""
         raise NotImplementedError(f"{type(self).__name__} must define outputs(x, context)")
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> TorchDistribution:

@@ -178,7 +178,7 @@ class GaussianMixture(Emission):
 
 
 class LogisticMixture(Emission):
-    """Levels 0, 1/(values-1), ..., 1: a mixture of discretised logistics (PixelCNN++), which knows that levels are near.
+    """Levels 0, 1/(values-1), ..., 1: a mixture of discretised logistics (PixelCNN++): near levels are alike.
 
     Args:
         components: K; 3 K numbers a site.
@@ -194,7 +194,7 @@ class LogisticMixture(Emission):
         self.support = Grid(values)
 
     def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-weights, means in [0, 1] and scales, (..., K) each; outputs are on the scale of [-1, 1], as in the paper."""
+        """Log-weights, means in [0, 1] and scales, (..., K) each; outputs are on the paper's scale, [-1, 1]."""
         logits, loc, log_scale = outputs.chunk(3, -1)
         return log_softmax(logits, -1), 0.5 * (loc + 1), 0.5 * log_scale.clamp(min=-7.0).exp()
 
