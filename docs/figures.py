@@ -1,8 +1,9 @@
-"""Makes every picture of the docs again: `python docs/figures.py [posterior | main | speed]`; minutes on two cores.
+"""Makes every picture of the docs again: `python docs/figures.py [posterior | main | speed | SUITE]`.
 
 `posterior` draws docs/img/posterior.png and gaps.png, a VAE's true posterior beside each guide. `main` records the main
-job, as docs/results/main-cpu.md and its pictures; it runs the job first, unless runs/main holds it. `speed` does the
-same with the suite speed (an hour), as docs/results/speed-cpu.md, and only when it is asked for.
+job, as docs/results/main-cpu.md and its pictures; it runs the job first, unless runs/main holds it. These two take
+minutes and are what is made by default. Any other suite is recorded in the same way when it is asked for: speed,
+published, anomalies and density take an hour or more.
 """
 
 from __future__ import annotations
@@ -120,18 +121,19 @@ def draw_gaps(gaps: dict[str, Gap]) -> None:
     plt.close(figure)
 
 
-def main_job(folder: Path = Path("runs/main")) -> None:
-    """Runs what is missing of the main job, then copies its table and pictures into the docs."""
+def record(name: str) -> None:
+    """Runs what is missing of a suite in runs/NAME, then copies its table and pictures into the docs."""
     from benchmarks.report import write_report
     from benchmarks.run import run_suite
     from benchmarks.suites import get_suite
 
-    run_suite(get_suite("main"), folder, progress=sys.stderr.isatty())
+    folder, results, plots = Path("runs") / name, DOCS / "results", f"{name}-plots"
+    run_suite(get_suite(name), folder, progress=sys.stderr.isatty())
     write_report(folder)
-    results = DOCS / "results"
-    shutil.rmtree(results / "plots", ignore_errors=True)
-    shutil.copytree(folder / "plots", results / "plots")
-    (results / "main-cpu.md").write_text((folder / "report.md").read_text())
+    shutil.rmtree(results / plots, ignore_errors=True)
+    if (folder / "plots").exists():
+        shutil.copytree(folder / "plots", results / plots)
+    (results / f"{name}-cpu.md").write_text((folder / "report.md").read_text().replace("](plots/", f"]({plots}/"))
 
 
 def speed(folder: Path = Path("runs/speed")) -> None:
@@ -165,4 +167,5 @@ if __name__ == "__main__":
     chosen = sys.argv[1:] or ["posterior", "main"]
     torch.set_num_threads(1)
     for name in chosen:
-        {"posterior": posterior, "main": main_job, "speed": speed}[name]()
+        own = {"posterior": posterior, "speed": speed}
+        own[name]() if name in own else record(name)
