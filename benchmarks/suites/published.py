@@ -75,7 +75,7 @@ TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
         "NADE": ({"hidden": 100}, {**DESCENT, "lr": 2.0, "clip_norm": 3.0, "validate_every": 40}),
         "EoNADE": (
             {"hidden": [500], "orders": 16},
-            {**ADAMW, "epochs": 600, "lr": 4e-3, "weight_decay": 0.0, "validate_every": 6000, "patience": 2},
+            {**ADAMW, "epochs": 1200, "lr": 5e-3, "weight_decay": 0.0, "validate_every": 12_000, "patience": 2},
         ),
         "MADE": (
             {"hidden": [500], "direct": True, "activation": "tanh"},
