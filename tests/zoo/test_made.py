@@ -11,6 +11,7 @@ import torch
 from inference import fit
 from tests.conftest import FAILURE_RATE
 from tests.inference.steps import both, ready
+from tests.zoo.densities import agrees, perturbed, states
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.made import MADE
 from zoo.datasets import Data
@@ -41,21 +42,6 @@ OTHERS = {
 ALL = {**BINARY, **OTHERS}
 
 
-def perturbed(program, scale=0.5):
-    """The program with every parameter moved away from its start."""
-    with torch.no_grad():
-        for p in program.parameters():
-            p.add_(scale * torch.randn_like(p))
-    return program.eval()
-
-
-def states(program, values=2):
-    """All events on a grid of levels in [0, 1]."""
-    sites = program.event_shape.numel()
-    grid = torch.linspace(0, 1, values)
-    return torch.cartesian_prod(*[grid] * sites).reshape(-1, *program.event_shape)
-
-
 @pytest.fixture(params=BINARY, name="binary")
 def _binary(request):
     return perturbed(BINARY[request.param]())
@@ -71,7 +57,7 @@ def _program(request):
 
 
 def test_probabilities_of_all_states_sum_to_one(binary):
-    every = states(binary)
+    every = states(binary.event_shape)
     torch.testing.assert_close(binary.log_prob(every).exp().sum(), torch.tensor(1.0), atol=1e-10, rtol=0)
     for k in range(binary.members):
         with binary.member(k):
@@ -82,7 +68,7 @@ def test_probabilities_of_all_states_sum_to_one(binary):
 @pytest.mark.parametrize("values", [2, 4])
 def test_levels_sum_to_one(cls, values):
     program = perturbed(cls([5], [20, 10], likelihood="levels", values=values))
-    torch.testing.assert_close(program.log_prob(states(program, values)).exp().sum(), torch.tensor(1.0))
+    torch.testing.assert_close(program.log_prob(states(program.event_shape, values)).exp().sum(), torch.tensor(1.0))
 
 
 @pytest.mark.parametrize(
@@ -192,16 +178,6 @@ def test_fast_completion_is_the_naive_one(program):
             torch.testing.assert_close(fast.reshape(8, -1)[:, kept], x.reshape(8, -1)[:, kept], atol=0, rtol=0)
 
 
-def agrees(counts, probabilities):
-    """Whether a chi-square test does not reject; rare states are put together."""
-    expected = probabilities / probabilities.sum() * counts.sum()
-    rare = expected < 5
-    observed = torch.cat([counts[~rare], counts[rare].sum().reshape(1)])
-    wanted = torch.cat([expected[~rare], expected[rare].sum().reshape(1)])
-    keep = wanted > 0
-    return stats.chisquare(observed[keep].numpy(), wanted[keep].numpy()).pvalue > FAILURE_RATE
-
-
 def count(x):
     """How often each state of bits (n, ...) occurs, in the order of `states`."""
     flat = x.reshape(len(x), -1)
@@ -222,10 +198,10 @@ SMALL = {
 def test_draws_follow_the_density(name):
     program = perturbed(SMALL[name](), 1.0)
     counts = count(program.generate(20_000)).double()
-    assert agrees(counts, program.log_prob(states(program)).exp().detach())
+    assert agrees(counts, program.log_prob(states(program.event_shape)).exp().detach())
     # The test would notice another program of the same kind.
     other = perturbed(SMALL[name](), 1.0)
-    assert not agrees(counts, other.log_prob(states(other)).exp().detach())
+    assert not agrees(counts, other.log_prob(states(other.event_shape)).exp().detach())
 
 
 @pytest.mark.parametrize("program", [MADE([5], [20]), MADE([5], [20], masks=4, aware=True)], ids=["one", "mixture"])
@@ -234,7 +210,7 @@ def test_completion_is_the_conditional_of_the_density(program):
     program = perturbed(program.to(torch.float64), 2.0)
     known = torch.tensor([1.0, 0.0, 1.0, torch.nan, torch.nan])  # what unknown sites hold does not matter
     counts = count(program.complete(known.expand(20_000, 5), 3)[:, 3:]).double()
-    every = states(program)
+    every = states(program.event_shape)
     fits = (every[:, :3] == known[:3]).all(1)
     assert agrees(counts, program.log_prob(every[fits]).exp().detach())
 

@@ -11,6 +11,7 @@ import torch
 from inference import fit
 from inference.fit import make_method
 from tests.conftest import FAILURE_RATE
+from tests.zoo.densities import agrees, perturbed, states
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.nade import BLOCK, NADE, RNADE
 from zoo.chains.ar import Autoregression
@@ -34,21 +35,6 @@ OTHERS = {
 ALL = {**BINARY, **OTHERS}
 
 
-def perturbed(program, scale=0.5):
-    """The program with every parameter moved away from its start."""
-    with torch.no_grad():
-        for p in program.parameters():
-            p.add_(scale * torch.randn_like(p))
-    return program.eval()
-
-
-def states(program, values=2):
-    """All events on a grid of levels in [0, 1]."""
-    grid = torch.linspace(0, 1, values)
-    every = torch.cartesian_prod(*[grid] * program.event_shape.numel())
-    return every.reshape(-1, *program.event_shape)
-
-
 @pytest.fixture(params=BINARY, name="binary")
 def _binary(request):
     return perturbed(BINARY[request.param]())
@@ -64,13 +50,13 @@ def _program(request):
 
 
 def test_probabilities_of_all_states_sum_to_one(binary):
-    total = binary.log_prob(states(binary)).exp().sum()
+    total = binary.log_prob(states(binary.event_shape)).exp().sum()
     torch.testing.assert_close(total, torch.tensor(1.0), atol=1e-10, rtol=0)
 
 
 def test_levels_sum_to_one():
     for program, values in ((OTHERS["nade-levels"](), 3), (OTHERS["rnade-grey"](), 8)):
-        total = perturbed(program).log_prob(states(program, values)).exp().sum()
+        total = perturbed(program).log_prob(states(program.event_shape, values)).exp().sum()
         torch.testing.assert_close(total, torch.tensor(1.0), atol=1e-10, rtol=0)
 
 
@@ -179,16 +165,6 @@ def test_fast_completion_is_the_naive_one(program, known):
         program.complete(x, sites + 1)
 
 
-def agrees(counts, probabilities):
-    """Whether a chi-square test does not reject; rare states are put together."""
-    expected = probabilities / probabilities.sum() * counts.sum()
-    rare = expected < 5
-    observed = torch.cat([counts[~rare], counts[rare].sum().reshape(1)])
-    wanted = torch.cat([expected[~rare], expected[rare].sum().reshape(1)])
-    keep = wanted > 0
-    return stats.chisquare(observed[keep].numpy(), wanted[keep].numpy()).pvalue > FAILURE_RATE
-
-
 @pytest.mark.parametrize(
     "build",
     [lambda: FVSBN([5]), lambda: NADE([5], 10), lambda: NADE([5], 10, order="random", seed=1)],
@@ -198,10 +174,10 @@ def test_draws_follow_the_density(build):
     program = perturbed(build(), 1.0)
     powers = 2 ** torch.arange(4, -1, -1).double()
     counts = torch.bincount((program.generate(20_000) @ powers).long(), minlength=32).double()
-    assert agrees(counts, program.log_prob(states(program)).exp().detach())
+    assert agrees(counts, program.log_prob(states(program.event_shape)).exp().detach())
     # The test would notice another program of the same kind.
     other = perturbed(build(), 1.0)
-    assert not agrees(counts, other.log_prob(states(other)).exp().detach())
+    assert not agrees(counts, other.log_prob(states(other.event_shape)).exp().detach())
 
 
 def test_draws_of_rnade_follow_the_density():

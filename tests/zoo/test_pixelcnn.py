@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from tests.conftest import FAILURE_RATE
+from tests.zoo.densities import perturbed, states
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.masked_conv import MaskedConv2d, channel_mask
 from zoo.autoregressive.pixelcnn import PixelCNN
@@ -39,17 +40,14 @@ CASES = {
 }
 
 
+SCALE = 0.1
+"""Units that rectify are off, or probabilities all but certain, further from the start."""
+
+
 def build(name, **options):
     """A program of CASES, away from its start so that nothing is zero by chance."""
     cls, given = CASES[name]
-    return moved(cls(**{**given, **options}))
-
-
-def moved(program, size=0.1):
-    with torch.no_grad():
-        for parameter in program.parameters():
-            parameter.add_(size * torch.randn_like(parameter))
-    return program.eval()
+    return perturbed(cls(**{**given, **options}), SCALE)
 
 
 def before(program):
@@ -123,12 +121,6 @@ def test_masked_convolution_is_the_convolution_with_a_masked_kernel(kernel):
     )
 
 
-def states(shape, values=2):
-    size = torch.Size(shape).numel()
-    levels = torch.arange(values) / (values - 1.0)
-    return torch.cartesian_prod(*[levels] * size).reshape(-1, *shape)
-
-
 SUMS = [
     ("pixelcnn", {"event_shape": [3, 4]}),
     ("pixelcnn", {"event_shape": [3, 2, 2]}),
@@ -163,7 +155,7 @@ def test_probabilities_sum_to_one(name, options):
 
 
 def test_reals_integrate_to_one():
-    program = moved(PixelCNN([1, 2], likelihood="gaussian-mixture", components=2))
+    program = perturbed(PixelCNN([1, 2], likelihood="gaussian-mixture", components=2), SCALE)
     line = torch.linspace(-12, 12, 241)
     x = torch.cartesian_prod(line, line).reshape(-1, 1, 2)
     mass = program.log_prob(x).exp().sum() * (line[1] - line[0]) ** 2

@@ -12,7 +12,8 @@ from torch.nn.functional import conv1d, softplus
 from inference import fit
 from tests.conftest import FAILURE_RATE
 from tests.inference.steps import both, ready, small
-from tests.zoo.test_pixelcnn import before, influence, moved, states
+from tests.zoo.densities import perturbed, states
+from tests.zoo.test_pixelcnn import SCALE, before, influence
 from zoo.autoregressive.image_lstm import DiagonalBiLSTM, RowLSTM, skew, unskew
 from zoo.autoregressive.pixelrnn import CELLS, PixelRNN
 from zoo.autoregressive.pixelwise import Whole
@@ -35,7 +36,7 @@ BOTH = [(cell, name) for cell in CELLS for name in CASES]
 
 def build(cell, name, **options):
     """A program of CASES, away from its start so that nothing is zero by chance."""
-    return moved(PixelRNN(**{**CASES[name], "cell": cell, **options}))
+    return perturbed(PixelRNN(**{**CASES[name], "cell": cell, **options}), SCALE)
 
 
 # Who sees whom.
@@ -125,7 +126,7 @@ def test_reals_integrate_to_one():
     line = torch.linspace(-12, 12, 241)
     x = torch.cartesian_prod(line, line).reshape(-1, 1, 2)
     for cell in CELLS:
-        program = moved(PixelRNN([1, 2], cell, likelihood="gaussian-mixture", components=2), 0.1)
+        program = perturbed(PixelRNN([1, 2], cell, likelihood="gaussian-mixture", components=2), SCALE)
         mass = program.log_prob(x).exp().sum() * (line[1] - line[0]) ** 2
         assert float(mass.detach()) == pytest.approx(1.0, abs=1e-6)
 
@@ -140,7 +141,7 @@ def lstm(gates, cell):
 
 
 def test_row_lstm_is_a_convolution_along_the_row_above():
-    layer, x = moved(RowLSTM(6, 4)), torch.randn(2, 6, 4, 5)
+    layer, x = perturbed(RowLSTM(6, 4), SCALE), torch.randn(2, 6, 4, 5)
     weight = layer.state.weight.unflatten(1, (3, 4)).mT  # (4 h, h, 3)
     hidden = cell = torch.zeros(2, 4, 5)
     rows = []
@@ -152,7 +153,7 @@ def test_row_lstm_is_a_convolution_along_the_row_above():
 
 def test_diagonal_lstm_goes_from_pixel_to_pixel():
     """Two plain LSTMs over a grid, one from each side; what the second says of the row above is added."""
-    layer, x = moved(DiagonalBiLSTM(6, 4)), torch.randn(2, 6, 4, 5)
+    layer, x = perturbed(DiagonalBiLSTM(6, 4), SCALE), torch.randn(2, 6, 4, 5)
     nothing = torch.zeros(2, 4)
     total = torch.zeros(2, 4, 4, 5)
     halves = layer.look(x).chunk(2, 1)

@@ -13,8 +13,8 @@ import scipy.stats as stats
 import torch
 
 from inference import fit
-from tests.conftest import FAILURE_RATE
 from tests.inference.steps import both, ready
+from tests.zoo.densities import agrees, perturbed, states
 from zoo import datasets
 from zoo.autoregressive import audio
 from zoo.autoregressive.linear_prediction import CompandedLogistic, LinearPrediction
@@ -37,19 +37,7 @@ LINEAR = {
     "linear-longer-than-sound": lambda shape, values: LinearPrediction(shape, order=40, values=values),
 }
 ALL = {**NETS, **LINEAR}
-
-
-def perturbed(program, scale=0.7):
-    """The program with every parameter moved away from its start."""
-    with torch.no_grad():
-        for p in program.parameters():
-            p.add_(scale * torch.randn_like(p))
-    return program.eval()
-
-
-def states(sites, values):
-    """All sounds of so few samples."""
-    return torch.cartesian_prod(*[torch.linspace(0, 1, values)] * sites).reshape(-1, sites)
+SCALE = 0.7
 
 
 def given(program, n, label=1):
@@ -167,7 +155,7 @@ def test_the_archive_is_read_into_what_the_compact_file_holds(tmp_path):
 
 @pytest.mark.parametrize(("sites", "values"), [(12, 2), (6, 4)])
 def test_probabilities_of_all_states_sum_to_one(make, sites, values):
-    program, every = perturbed(make([sites], values)), states(sites, values)
+    program, every = perturbed(make([sites], values), SCALE), states([sites], values)
     for label in range(max(program.classes, 1)):
         total = program.log_prob(every, given(program, len(every), label)).exp().sum()
         torch.testing.assert_close(total, torch.tensor(1.0), atol=1e-10, rtol=0)
@@ -175,8 +163,8 @@ def test_probabilities_of_all_states_sum_to_one(make, sites, values):
 
 def test_classes_differ():
     for make in (NETS["classes"], LINEAR["linear-classes"]):
-        program = perturbed(make([6], 4))
-        every = states(6, 4)
+        program = perturbed(make([6], 4), SCALE)
+        every = states([6], 4)
         first, second = (program.log_prob(every, given(program, len(every), label)).detach() for label in (0, 1))
         assert float((first - second).abs().mean()) > 1e-3
 
@@ -209,7 +197,7 @@ def test_gradients_are_finite_at_every_level():
 @pytest.mark.parametrize("name", ALL)
 def test_a_sample_sees_all_and_only_those_of_its_receptive_field(name):
     sites, values = 15, 16
-    program = perturbed(ALL[name]([sites], values))
+    program = perturbed(ALL[name]([sites], values), SCALE)
     reach = program.receptive_field if isinstance(program, WaveNet) else program.taps
     # Of several sounds: where all units of the head are off, one does not show what it sees.
     x = torch.randint(values, (20, sites)) / (values - 1)
@@ -234,7 +222,7 @@ def test_receptive_field_of_the_paper():
 
 def test_causality_by_gradient():
     for name in ("scalar", "linear"):
-        program = perturbed(ALL[name]([12], 8))
+        program = perturbed(ALL[name]([12], 8), SCALE)
         x = (torch.randint(8, (10, 12)) / 7).requires_grad_()
         fixed = torch.randint(8, (10, 12)) / 7
         for i, log_prob in enumerate(program.conditionals(x).log_prob(fixed).sum(0)):
@@ -244,7 +232,7 @@ def test_causality_by_gradient():
 
 
 def test_one_hot_input_is_a_convolution_of_one_hot_vectors():
-    program = perturbed(NETS["one-hot"]([10], 5))
+    program = perturbed(NETS["one-hot"]([10], 5), SCALE)
     x = torch.randint(5, (3, 10)) / 4
     one, two = program.embedding.weight.chunk(2, 1)
     kernel = torch.stack([two.T, one.T], -1)  # (R, values, 2)
@@ -256,7 +244,7 @@ def test_one_hot_input_is_a_convolution_of_one_hot_vectors():
 
 
 def test_layers_are_dilated_convolutions():
-    program = perturbed(NETS["one-hot"]([20], 5))
+    program = perturbed(NETS["one-hot"]([20], 5), SCALE)
     inputs = []
     program._skips(torch.randint(5, (3, 20)) / 4, program._labels(None), inputs)
     assert len(inputs) == 4
@@ -273,7 +261,7 @@ def test_layers_are_dilated_convolutions():
 
 def test_fast_completion_is_the_naive_one(make):
     sites = 12
-    program = perturbed(make([sites], 8))
+    program = perturbed(make([sites], 8), SCALE)
     noise = torch.rand(5, sites, program.emission.noise)
     x, context = torch.randint(8, (5, sites)) / 7, given(program, 5)
     for known in (0, 1, 2, 7, sites):
@@ -287,7 +275,7 @@ def test_fast_completion_is_the_naive_one(make):
 
 @pytest.mark.parametrize("name", ["one-hot", "classes"])
 def test_sound_of_any_length_goes_on_as_a_longer_program_would(name):
-    program = perturbed(NETS[name]([6], 8))
+    program = perturbed(NETS[name]([6], 8), SCALE)
     longer = NETS[name]([40], 8).eval()
     longer.load_state_dict(program.state_dict())
     context = given(program, 2)
@@ -312,19 +300,9 @@ def test_generated_sound_is_written(tmp_path):
         assert found.std() > 0
 
 
-def agrees(counts, probabilities):
-    """Whether a chi-square test does not reject; rare states are put together."""
-    expected = probabilities * counts.sum()
-    rare = expected < 5
-    observed = torch.cat([counts[~rare], counts[rare].sum().reshape(1)])
-    wanted = torch.cat([expected[~rare], expected[rare].sum().reshape(1)])
-    keep = wanted > 0
-    return stats.chisquare(observed[keep].numpy(), wanted[keep].numpy()).pvalue > FAILURE_RATE
-
-
 @pytest.mark.parametrize("name", ["one-hot", "classes", "linear", "linear-classes"])
 def test_draws_follow_the_density(name):
-    program, every = perturbed(ALL[name]([3], 4)), states(3, 4)
+    program, every = perturbed(ALL[name]([3], 4), SCALE), states([3], 4)
     x = program.generate(20_000, given(program, 20_000))
     level = (x * 3).round() @ torch.tensor([16.0, 4.0, 1.0])
     counts = torch.bincount(level.long(), minlength=64).double()
@@ -335,7 +313,7 @@ def test_draws_follow_the_density(name):
 
     assert agrees(counts, probabilities(program))
     # The test would notice another program of the same kind.
-    assert not agrees(counts, probabilities(perturbed(ALL[name]([3], 4))))
+    assert not agrees(counts, probabilities(perturbed(ALL[name]([3], 4), SCALE)))
 
 
 def test_draws_of_the_residual_follow_its_density():

@@ -5,15 +5,19 @@ p(x) = prod_i p(x_o(i) | x_o(1), ..., x_o(i-1))          o the order of the site
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from zoo.autoregressive.emissions import Emission
 from zoo.density import DensityProgram
 from zoo.errors import ShapeError
+from zoo.program import Program
 
-__all__ = ["Autoregressive", "pixel_order"]
+__all__ = ["Autoregressive", "ClassConditional", "pixel_order"]
 
 
 def pixel_order(event_shape: torch.Size) -> Tensor:
@@ -101,3 +105,23 @@ class Autoregressive(DensityProgram):
     def _blank(self, n: int) -> Tensor:
         """Zeros (n, *event_shape) in the dtype and on the device of the parameters."""
         return next(self.parameters()).new_zeros(n, *self.event_shape)
+
+
+class ClassConditional(Autoregressive):
+    """Base of the programs that can be given a class: `classes` is how many there are, 0 for no context."""
+
+    classes: int
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
+        """Sets `event_shape`, and `classes` where there is a context: classes one-hot (N, classes)."""
+        if context is not None:
+            options.setdefault("classes", context.shape[-1])
+        return super().for_data(x, context, **options)
+
+    def example_context(self, n: int) -> Tensor | None:
+        """Classes one-hot (n, classes), one after the other."""
+        if not self.classes:
+            return None
+        like = next(self.parameters())
+        return one_hot(torch.arange(n, device=like.device) % self.classes, self.classes).to(like.dtype)

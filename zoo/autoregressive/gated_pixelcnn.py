@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, relu
+from torch.nn.functional import relu
 
+from zoo.autoregressive.base import ClassConditional
 from zoo.autoregressive.masked_conv import CausalConv2d, MaskedConv2d
 from zoo.autoregressive.pixelwise import PixelNetwork, Whole, at_least_one
 from zoo.errors import OptionError
-from zoo.program import Preset, Program
+from zoo.program import Preset
 
 __all__ = ["GatedPixelCNN"]
 
@@ -87,7 +87,7 @@ class _Layer(nn.Module):
         return (h if before is None else before + h), skip
 
 
-class GatedPixelCNN(PixelNetwork):
+class GatedPixelCNN(ClassConditional, PixelNetwork):
     """The gated PixelCNN, on its own or conditional on a class.
 
     Args:
@@ -156,20 +156,6 @@ class GatedPixelCNN(PixelNetwork):
         )
         self.mix = MaskedConv2d(features, head_hidden, 1, "B", channels)
         self.head = MaskedConv2d(head_hidden, channels * self.emission.size, 1, "B", channels)
-
-    @classmethod
-    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
-        """Sets `event_shape`, and `classes` where there is a context: one-hot labels (N, classes)."""
-        if context is not None:
-            options.setdefault("classes", context.shape[-1])
-        return super().for_data(x, context, **options)
-
-    def example_context(self, n: int) -> Tensor | None:
-        """One-hot labels, one class after the other."""
-        if not self.classes:
-            return None
-        weight = self.head.weight
-        return one_hot(torch.arange(n, device=weight.device) % self.classes, self.classes).to(weight.dtype)
 
     def above(self, run: Whole, context: Tensor | None) -> None:
         """The vertical stack."""

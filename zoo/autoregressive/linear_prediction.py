@@ -24,12 +24,12 @@ from torch.distributions.utils import broadcast_all, clamp_probs
 from torch.nn.functional import log_softmax, logsigmoid, pad
 
 from zoo.autoregressive import audio
-from zoo.autoregressive.base import Autoregressive
+from zoo.autoregressive.base import ClassConditional
 from zoo.autoregressive.emissions import Emission
-from zoo.autoregressive.wavenet import one_hot_classes, sound_shape
+from zoo.autoregressive.wavenet import sound_shape
 from zoo.errors import OptionError
 from zoo.latent.likelihoods import Grid
-from zoo.program import Preset, Program
+from zoo.program import Preset
 
 __all__ = ["CompandedLogistic", "CompandedLogisticMixture", "LinearPrediction"]
 
@@ -110,7 +110,7 @@ class CompandedLogisticMixture(Emission):
         return audio.to_levels(loc.squeeze(-1) + scale * torch.logit(clamp_probs(noise[..., 1])), self.values)
 
 
-class LinearPrediction(Autoregressive):
+class LinearPrediction(ClassConditional):
     """Linear prediction of order k over mu-law levels, with weights of its own for each class where there are classes.
 
     Args:
@@ -150,17 +150,6 @@ class LinearPrediction(Autoregressive):
         self.logits = nn.Parameter(torch.zeros(max(classes, 1), components))
         spread = torch.linspace(-1.0, 1.0, components) if components > 1 else torch.zeros(1)
         self.log_scale = nn.Parameter((2 * spread - 4).repeat(max(classes, 1), 1))
-
-    @classmethod
-    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
-        """Sets `event_shape`, and `classes` where there is a context: classes one-hot (N, classes)."""
-        if context is not None:
-            options.setdefault("classes", context.shape[-1])
-        return super().for_data(x, context, **options)
-
-    def example_context(self, n: int) -> Tensor | None:
-        """Classes one-hot, one after the other."""
-        return one_hot_classes(n, self.classes, self.weight)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Weights by least squares over all classes; scales spread about that of the residual."""

@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.autoregressive import audio
-from zoo.autoregressive.base import Autoregressive
+from zoo.autoregressive.base import ClassConditional
 from zoo.autoregressive.emissions import Levels
 from zoo.errors import OptionError, ShapeError, UnknownNameError
-from zoo.program import Preset, Program
+from zoo.program import Preset
 
-__all__ = ["INPUTS", "WaveNet", "one_hot_classes", "sound_shape"]
+__all__ = ["INPUTS", "WaveNet", "sound_shape"]
 
 INPUTS = ("one-hot", "scalar")
 """What the first convolution may see of a sample."""
@@ -41,13 +41,6 @@ def sound_shape(name: str, event_shape: list[int]) -> torch.Size:
     if len(event_shape) != 1 or event_shape[0] < 1:
         raise ShapeError(f"{name} is over sound, of shape (samples,) with a sample or more; got {list(event_shape)}.")
     return torch.Size(event_shape)
-
-
-def one_hot_classes(n: int, classes: int, like: Tensor) -> Tensor | None:
-    """Classes one-hot (n, classes), one after the other, in the dtype and on the device of `like`; None for none."""
-    if not classes:
-        return None
-    return F.one_hot(torch.arange(n, device=like.device) % classes, classes).to(like.dtype)
 
 
 class _Layer(nn.Module):
@@ -81,7 +74,7 @@ class _Layer(nn.Module):
         return now if self.is_last else now + out[..., self.skip :], out[..., : self.skip]
 
 
-class WaveNet(Autoregressive):
+class WaveNet(ClassConditional):
     """WaveNet, on its own or conditional on a class (the paper's global conditioning).
 
     A sample sees the `receptive_field` samples before it, and silence of no level at all (zeros in place of the one-hot
@@ -154,17 +147,6 @@ class WaveNet(Autoregressive):
             _Layer(residual, skip, dilation, classes, i == len(dilations) - 1) for i, dilation in enumerate(dilations)
         )
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(skip, skip), nn.ReLU(), nn.Linear(skip, values))
-
-    @classmethod
-    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
-        """Sets `event_shape`, and `classes` where there is a context: classes one-hot (N, classes)."""
-        if context is not None:
-            options.setdefault("classes", context.shape[-1])
-        return super().for_data(x, context, **options)
-
-    def example_context(self, n: int) -> Tensor | None:
-        """Classes one-hot, one after the other."""
-        return one_hot_classes(n, self.classes, next(self.parameters()))
 
     @property
     def receptive_field(self) -> int:
