@@ -14,7 +14,8 @@ __all__ = ["SUITE"]
 
 METRICS = ("auroc", "bits_normal", "bits_anomalous", "seconds")
 STOP: dict[str, Any] = {"epochs": 100, "batch_size": 100, "lr": 3e-3, "patience": 4}
-GREY: dict[str, Any] = {"likelihood": "logistic-mixture", "values": 256, "components": 5}
+GREY: dict[str, Any] = {"likelihood": "logistic-mixture", "values": 256, "components": 3}
+SHORT: dict[str, Any] = {**STOP, "epochs": 20}
 
 
 def row(problem: str, name: str, label: str, method: str, options: dict[str, Any], **fit: Any) -> Grid:
@@ -40,8 +41,8 @@ SUITE = Suite(
             each
             for problem in (FACES, DIGITS)
             for each in (
-                row(problem, "made", "MADE, 5 logistics", "SVI", {**GREY, "hidden": [300]}, **STOP),
-                row(problem, "vae", "VAE, 20 latents", "SVI", {"latent_dim": 20, "likelihood": "logistic"}, **STOP),
+                row(problem, "made", "MADE, 3 logistics", "SVI", {**GREY, "hidden": [100]}, **SHORT),
+                row(problem, "vae", "VAE, 20 latents", "SVI", {"latent_dim": 20, "likelihood": "logistic"}, **SHORT),
             )
         ),
     ),
