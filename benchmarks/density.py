@@ -99,11 +99,11 @@ def grid(program: Program, data: Data) -> Measurement:
 
 def sampling(program: Program, data: Data, seed: int) -> Measurement:
     """Wall time of a batch of draws; the first batch, which may build things, is not counted."""
-    context = None if data.context is None else data.context[:SAMPLES]
+    few = data.rows(slice(0, 2))
     with seeded(seed, data.x.device):
-        program.generate(2, None if context is None else context[:2])
+        program.generate(2, few.context)
         started = time.perf_counter()
-        drawn = program.generate(SAMPLES, context)
+        drawn = program.generate(SAMPLES, data.rows(slice(0, SAMPLES)).context)
         float(drawn.sum())  # waits for the device
         return Measurement("sampling_seconds", time.perf_counter() - started, how=f"wall time of {len(drawn)} draws")
 
@@ -168,9 +168,10 @@ def generated(program: Program, site: str, z: Tensor) -> Tensor:
 
 
 def save_samples(path: Path, program: Program, data: Data, seed: int) -> None:
-    """Samples and real examples, where they are images."""
+    """Samples and real examples, where they are images; samples given the contexts of these examples."""
     if len(program.event_shape) not in (2, 3):
         return
+    shown = data.rows(slice(0, SAMPLES))
     with seeded(seed, data.x.device):
-        samples = program.generate(SAMPLES)
-    np.savez_compressed(path, samples=samples.cpu().numpy(), data=data.x[:SAMPLES].cpu().numpy())
+        samples = program.generate(SAMPLES, shown.context)
+    np.savez_compressed(path, samples=samples.cpu().numpy(), data=shown.x.cpu().numpy())

@@ -4,7 +4,9 @@
 
 Same layers, hidden widths, bins, optimizer, steps and batches; all see standardised data and keep the parameters of
 their best validation score. Grey faces are dequantised afresh for each batch and scored in logit space by the same
-draws for everyone, turned into bits per pixel of the grey levels.
+draws for everyone, turned into bits per pixel of the grey levels. Each library keeps its own start, permutations and
+bound on log scales (ours is tighter than zuko's), so sizes are equal by layers and widths, not to the parameter: every
+line says how many there are.
 """
 
 from __future__ import annotations

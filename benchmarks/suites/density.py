@@ -84,11 +84,23 @@ SUITE = Suite(
         row("mnist10k-binary", "vae", "VAE, 20 latents", "SVI", BIG, evaluation={"particles": 1000}, **MNIST),
         row("mnist10k-binary", "pixelcnn", "PixelCNN", "SVI", {"hidden": 16, "blocks": 7}, **CONV_MNIST),
         row("mnist10k-binary", "gated-pixelcnn", "gated PixelCNN", "SVI", GATED, **CONV_MNIST),
+        row("mnist10k-binary", "fvsbn", "FVSBN", "SVI", {}, **MNIST),
+        row("mnist10k-binary", "made", "MADE, 16 masks", "SVI", {"hidden": [500], "masks": 16}, **MNIST),
+        row("mnist10k-binary", "eonade", "EoNADE, 4 orders", "SVI", {"hidden": [500], "orders": 4}, **MNIST),
+        row("mnist10k-binary", "pixelrnn", "Row LSTM", "SVI", {"cell": "row"}, **CONV_MNIST),
+        row("mnist10k-binary", "pixelrnn", "Diagonal BiLSTM", "SVI", {"cell": "diagonal"}, **CONV_MNIST),
+        row("mnist10k-binary", "pixelcnn++", "PixelCNN++", "SVI", {"dropout": 0.1}, **CONV_MNIST),
         row("freyfaces", "vae", "VAE, 20 latents, logistic", "SVI", {**BIG, "likelihood": "logistic"}, **FACES),
         row("freyfaces", "rnade", "RNADE, 5 logistics", "SVI", {**MIXED, "hidden": 100}, **FACES),
         row("freyfaces", "made", "MADE, 5 logistics", "SVI", {**MIXED, "hidden": [300]}, **FACES),
         row("freyfaces", "gated-pixelcnn", "gated PixelCNN, 5 logistics", "SVI", {**MIXED, **GATED}, **CONV_MNIST),
-        row("freyfaces", "dequantised-flow", "RealNVP, dequantised", "SVI", {"values": 256}, **FACES),
+        row("freyfaces", "pixelcnn++", "PixelCNN++, 5 logistics", "SVI", MIXED, **CONV_MNIST),
+        *(
+            row("freyfaces", "dequantised-flow", f"{label}, dequantised", "SVI", {"flow": flow, "values": 256}, **FACES)
+            for flow, label in (
+                ("nice", "NICE"), ("realnvp", "RealNVP"), ("maf", "MAF"), ("neural-spline", "neural spline")
+            )
+        ),
         row("digits", "gaussian-mixture", "mixture of 20 Gaussians", "EM", SPHERICAL),
         row("digits", "ppca", "PPCA, 16 components", "SVI", {"latent_dim": 16}, steps=4000),
         row("digits", "vae", "VAE, 8 latents, Gaussian", "SVI", {**DEEP, "likelihood": "normal"}, **LONG),

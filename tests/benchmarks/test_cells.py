@@ -20,7 +20,7 @@ from benchmarks.suites import SUITES, get_suite
 from benchmarks.suites.posterior import METRICS, avb, nuts, svi
 from inference.fit import make_method
 from zoo import catalogue, datasets
-from zoo.errors import CapabilityError
+from zoo.errors import CapabilityError, DatasetError
 from zoo.implicit.gan import GAN
 
 
@@ -192,3 +192,19 @@ def test_declared_cells_name_what_exists(suite: str) -> None:
             shape = anomalous.get(cell.dataset) or list(datasets.card(cell.dataset).shape)
             built = catalogue.create(cell.program.name, **{"event_shape": shape, **cell.program.options})
             assert make_method(cell.method.method, **options).why_not(built) is None
+
+
+def test_samples_are_given_the_contexts_of_what_they_stand_beside(tmp_path: Path) -> None:
+    try:
+        lengths = datasets.load("jsb").test.context[:64]
+    except DatasetError as error:
+        pytest.skip(f"needs the chorales: {error}")
+    run(
+        "density", "hmm", MethodSpec("EM", "em", {"iterations": 1}), tmp_path, data="jsb", metrics=("seconds",),
+        options={"states": 2, "lengths": True},
+    )  # fmt: skip
+    with np.load(next(tmp_path.glob("*.npz"))) as left:
+        after = torch.arange(160) >= lengths.reshape(-1, 1)
+        samples = torch.from_numpy(left["samples"])
+    assert samples.sum() > 0
+    assert float(samples[after].abs().sum()) == 0

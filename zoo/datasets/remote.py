@@ -18,13 +18,14 @@ from zoo.datasets.splits import SPLITS, Splits
 
 __all__ = [
     "DEBD", "FREYFACES", "JSB", "MNIST", "MNIST10K",
-    "debd", "freyfaces", "jsb", "jsb_frames", "kidiq", "mnist", "mnist10k",
+    "converted", "debd", "freyfaces", "jsb", "jsb_frames", "kidiq", "mnist", "mnist10k",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 
 
-def _converted(file: File, convert: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+def converted(file: File, convert: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """The arrays of our compact file where it lies on this machine, else what `convert` makes of the originals."""
     path = local(file)
     if path is None:
         return convert()
@@ -45,7 +46,7 @@ def mnist() -> Splits:
 def mnist10k() -> Splits:
     """Ten thousand of them, with their own split."""
     compact, *digits = MNIST10K
-    found = _converted(compact, lambda: originals.digits_json(fetch(digits, compact)))
+    found = converted(compact, lambda: originals.digits_json(fetch(digits, compact)))
     return Splits(
         {split: found["images"][found[split]] for split in SPLITS},
         labels={split: found["labels"][found[split]] for split in SPLITS},
@@ -56,20 +57,20 @@ def mnist10k() -> Splits:
 def freyfaces() -> Splits:
     """Video frames 28x20, in consecutive blocks."""
     compact, *pickled = FREYFACES
-    images = _converted(compact, lambda: originals.frey_pickle(*fetch(pickled, compact)))["images"]
+    images = converted(compact, lambda: originals.frey_pickle(*fetch(pickled, compact)))["images"]
     return Splits({"train": images[:1565], "valid": images[1565:1765], "test": images[1765:]}, scale=255)
 
 
 def debd(name: str) -> Splits:
     """One of the binary sets with published tables."""
     compact, *texts = DEBD[name]
-    return Splits(_converted(compact, lambda: originals.debd(fetch(texts, compact))))
+    return Splits(converted(compact, lambda: originals.debd(fetch(texts, compact))))
 
 
 def _chorales() -> dict[str, Array]:
     """All steps of a split after one another, 'train_roll' (steps, 88), and 'train_lengths'."""
     compact, *text = JSB
-    return _converted(compact, lambda: originals.jsb_json(*fetch(text, compact)))
+    return converted(compact, lambda: originals.jsb_json(*fetch(text, compact)))
 
 
 def jsb() -> Splits:

@@ -14,7 +14,7 @@ import torch
 
 from zoo.autoregressive.audio import read_wav, to_levels
 from zoo.datasets.data import File
-from zoo.datasets.remote import _converted
+from zoo.datasets.remote import converted
 from zoo.datasets.sources import fetch
 from zoo.datasets.splits import SPLITS, Splits
 
@@ -27,7 +27,8 @@ RATE = 8000
 WINDOW = 1024
 """Samples of one example, an eighth of a second."""
 
-# The archive of a tag, as it is served: equal to `git archive` of the tag piped through `gzip -n`.
+# The hash of the archive is that of `git archive` of the tag through `gzip -n`, which is how GitHub makes its own; this
+# archive itself could not be downloaded to see that it is so.
 SPOKEN_DIGITS = (
     File("spoken_digits.npz", "a26f18ce97c39c11d13ed2308295eb15200487dcba9646cf97bfb198e0610bf9"),
     File(
@@ -41,7 +42,7 @@ SPOKEN_DIGITS = (
 def spoken_digits() -> Splits:
     """Windows of levels, given the digit one-hot."""
     compact, *archive = SPOKEN_DIGITS
-    found = _converted(compact, lambda: recordings(*fetch(archive, compact)))
+    found = converted(compact, lambda: recordings(*fetch(archive, compact)))
     whole = found["lengths"] // WINDOW
     starts = np.cumsum(found["lengths"]) - found["lengths"]
     # Each window by its first sample; the windows of a recording follow each other.
