@@ -15,7 +15,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from inference.games import GAMES, Game, GANGame, Minimax, NonSaturating
+from inference.games import GAMES, Game, Minimax, NonSaturating
+from inference.gan import GANGame
 from inference.guides import build_guide
 from inference.implicit_guide import ImplicitGuide, Piece, RatioCritic, estimated_log_prob, unsuitable
 from inference.loop import Loop, Schedule

@@ -15,10 +15,11 @@ from torch.distributions import constraints
 from inference import Fit, fit
 from inference.adversarial import AVB, GAMES, GANGame, annealed_loss, compared, contrast_loss, estimated_log_prob
 from inference.distances import c2st
-from inference.games import Minimax, diversity
+from inference.games import Minimax
 from inference.implicit_guide import ImplicitGuide, RatioCritic, unsuitable
 from inference.loop import Loop
 from inference.particles import draw, guide_log_prob, log_joint
+from inference.players import CollapseNotice, diversity
 from zoo.bayes.banana import Banana
 from zoo.bayes.two_modes import TwoModes
 from zoo.datasets.data import Data
@@ -203,7 +204,9 @@ class Narrow(ImplicitProgram):
 
 
 def test_collapse_and_saturation_are_reported() -> None:
-    found = fit(Narrow(), gaussian_data() + 20, "gan", steps=200, critic_lr=1e-2)
+    with pytest.warns(CollapseNotice) as said:
+        found = fit(Narrow(), gaussian_data() + 20, "gan", steps=200, critic_lr=1e-2)
+    assert [str(notice.message)[:20] for notice in said] == ["The game of Narrow c", "The critic of Narrow"]
     assert found.info["collapsed"]
     assert found.info["saturated"]
     assert found.info["diversity"] == 0

@@ -136,7 +136,7 @@ def test_a_compiled_step_is_the_step(kind, name):
 @pytest.mark.slow
 @every_flow
 def test_a_fit_is_compiled(kind):
-    """Before a library is used its first two steps must be Python's; else there is a notice, an error in these tests."""
+    """Steps of its library must equal Python's before it is used; else a notice says so, an error in these tests."""
     found = fit(Funnel(), Funnel().generate(5), "svi", seed=1, guide=kind, steps=60, lr=0.01, compile="always")
     assert found.info["compile_seconds"] > 0
 
