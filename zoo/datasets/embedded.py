@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from sklearn import datasets as sklearn_datasets
 
-from zoo.datasets.splits import SPLITS, Splits, split_rows, stratified_rows
+from zoo.datasets.splits import SPLITS, Splits, consecutive, split_rows, stratified_rows
 
 __all__ = [
     "blobs", "breast_cancer", "circles", "coin", "diabetes", "digits", "eight_schools", "iris", "moons",
-    "photo_patches", "ring", "same",
+    "photo_patches", "same",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -90,15 +90,6 @@ def blobs() -> Splits:
     return _synthetic(*sklearn_datasets.make_blobs(3000, centers=centers, cluster_std=[0.5, 0.8, 1.1], random_state=0))
 
 
-def ring() -> Splits:
-    """Eight narrow Gaussians on a circle."""
-    random = np.random.RandomState(0)
-    labels = random.randint(8, size=3000)
-    angle = labels * (np.pi / 4)
-    x = 2 * np.column_stack([np.cos(angle), np.sin(angle)]) + 0.1 * random.standard_normal((3000, 2))
-    return _synthetic(x, labels)
-
-
 def _patches(image: Array, size: int) -> Array:
     """(H, W, C) -> the patches of a grid from the top left corner, (rows, columns, C, size, size)."""
     rows, columns, channels = image.shape[0] // size, image.shape[1] // size, image.shape[2]
@@ -116,6 +107,4 @@ def _standardise(array: Array, train: Array) -> Array:
 
 
 def _synthetic(x: Array, labels: Array) -> Splits:
-    # The generators draw rows independently or shuffle them, so consecutive blocks are random splits.
-    rows = {"train": np.arange(2000), "valid": np.arange(2000, 2500), "test": np.arange(2500, 3000)}
-    return Splits(_take(x, rows), labels=_take(labels, rows))
+    return consecutive(x, labels, {"train": 2000, "valid": 500, "test": 500})

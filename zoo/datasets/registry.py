@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from zoo.datasets import embedded, remote, speech
+from zoo.datasets import embedded, modes, remote, speech
 from zoo.datasets.data import Card
 from zoo.datasets.reference import POSTERIORS
 from zoo.datasets.splits import SPLITS, Splits
@@ -24,6 +25,8 @@ class Entry:
 
 SKLEARN = "inside scikit-learn"
 UCI = "UCI Machine Learning Repository (CC BY 4.0); scikit-learn's copy is under its BSD 3-Clause licence"
+DIGITS = f"{SKLEARN} (load_digits): UCI optical recognition of handwritten digits, test part"
+CAZALA = "github.com/cazala/mnist, src/digits/0.json to 9.json"
 GENERATED = "none needed (generated)"
 PUBLIC = "public domain (facts)"
 
@@ -44,6 +47,21 @@ def _plane(name: str, what: str, source: str, read: Callable[[], Splits]) -> Ent
     return Entry(Card(name, what, (2,), "real", _sizes(2000, 500, 500), source, GENERATED), read)
 
 
+def _gaussians(name: str, what: str, sizes: dict[str, int]) -> Entry:
+    card = Card(name, what, (2,), "real", sizes, "generated here, seed 0", GENERATED)
+    return Entry(card, partial(modes.gaussians, name, sizes))
+
+
+def _stacked(of: str, read: Callable[[], Splits], shape: tuple[int, ...], train: int, *origin: Any) -> Entry:
+    """`origin` is source, licence and files of the single digits."""
+    name, sizes = f"stacked-{of}", _sizes(train, 2000, 2000)
+    description = (
+        f"Three images of {of} as the channels of one, drawn independently with seed 0, each split from its own "
+        "images; a thousand modes (Metz et al. 2017). The label is the three digits, read as a number."
+    )
+    return Entry(Card(name, description, shape, "unit", sizes, *origin), partial(modes.stacked, read, sizes))
+
+
 def _by_name(entries: Iterable[Entry]) -> dict[str, Entry]:
     return {entry.card.name: entry for entry in entries}
 
@@ -57,7 +75,7 @@ REGISTRY: dict[str, Entry] = _by_name(
                 (8, 8),
                 "unit",
                 _sizes(1297, 250, 250),
-                f"{SKLEARN} (load_digits): UCI optical recognition of handwritten digits, test part",
+                DIGITS,
                 UCI,
             ),
             embedded.digits,
@@ -83,7 +101,7 @@ REGISTRY: dict[str, Entry] = _by_name(
                 (28, 28),
                 "unit",
                 _sizes(8000, 1000, 1000),
-                "github.com/cazala/mnist, src/digits/0.json to 9.json",
+                CAZALA,
                 "MIT",
                 remote.MNIST10K,
             ),
@@ -255,11 +273,20 @@ REGISTRY: dict[str, Entry] = _by_name(
             "scikit-learn's make_blobs, seed 0",
             embedded.blobs,
         ),
-        _plane(
-            "ring",
-            "Eight Gaussians of standard deviation 0.1 on a circle of radius 2.",
-            "generated here, seed 0",
-            embedded.ring,
+        _gaussians(
+            "ring", "Eight Gaussians of standard deviation 0.1 on a circle of radius 2.", _sizes(2000, 500, 500)
         ),
+        _gaussians(
+            "narrow-ring",
+            "Eight Gaussians of standard deviation 0.02 on a circle of radius 2, as in Metz et al. (2017).",
+            _sizes(10_000, 1000, 2000),
+        ),
+        _gaussians(
+            "grid25",
+            "Twenty-five Gaussians of standard deviation 0.05 on a grid of step 2, as in Lin et al. (2018).",
+            _sizes(10_000, 1000, 2000),
+        ),
+        _stacked("digits", embedded.digits, (3, 8, 8), 20_000, DIGITS, UCI),
+        _stacked("mnist10k", remote.mnist10k, (3, 28, 28), 10_000, CAZALA, "MIT", remote.MNIST10K),
     ]
 )

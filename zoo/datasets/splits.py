@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo.datasets.data import Card, Data, Dataset
 from zoo.errors import EmptyDataError
 
-__all__ = ["SPLITS", "Splits", "split_rows", "stratified_rows"]
+__all__ = ["SPLITS", "Splits", "consecutive", "split_rows", "stratified_rows"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -42,6 +42,14 @@ class Splits:
 
         labels = {name: torch.tensor(array, dtype=torch.int64) for name, array in self.labels.items()}
         return Dataset(card, split("train"), split("valid"), split("test"), labels)
+
+
+def consecutive(x: Array, labels: Array, sizes: Mapping[str, int]) -> Splits:
+    """Blocks of rows as the splits, for rows that are drawn independently or shuffled already."""
+    cuts = np.cumsum([sizes[split] for split in SPLITS])[:-1]
+    return Splits(
+        dict(zip(SPLITS, np.split(x, cuts), strict=True)), labels=dict(zip(SPLITS, np.split(labels, cuts), strict=True))
+    )
 
 
 def split_rows(n: int, seed: int = 0) -> dict[str, Array]:
