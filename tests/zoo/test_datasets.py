@@ -291,6 +291,20 @@ def test_suffix_and_option_are_one_mechanism():
     assert torch.equal(suffix.labels["train"], grey.labels["train"])
 
 
+def test_labels_as_context():
+    plain, labelled = datasets.load("digits-binary"), datasets.load("digits-binary-labelled")
+    assert labelled.card == datasets.card("digits-binary-labelled")
+    assert labelled.card.name == "digits-binary-labelled"
+    for split in SPLITS:
+        x, context = labelled.split(split)
+        assert torch.equal(x, plain.split(split).x)
+        assert context.dtype == x.dtype
+        assert torch.equal(context.argmax(1), plain.labels[split].long())
+        assert torch.equal(context.sum(1), torch.ones(len(x)))
+    with pytest.raises(SupportError, match="no class labels"):
+        datasets.load("freyfaces-labelled")
+
+
 def test_binary_data_stay_as_they_are():
     assert datasets.load("coin", binarise="threshold").card == datasets.card("coin")
 

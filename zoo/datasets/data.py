@@ -67,6 +67,8 @@ class Card:
     licence: str
     files: tuple[File, ...] = ()
     """Every file it can be read from: the compact conversion first, then the public originals."""
+    classes: int = 0
+    """How many classes its labels name; 0 without labels, or where the context already says them."""
 
     @property
     def url(self) -> str | None:
@@ -83,7 +85,8 @@ class Card:
 class Dataset:
     """The splits of a data set.
 
-    `labels` holds class labels (N,) by split where they exist; no program sees them.
+    `labels` holds class labels (N,) by split where they exist; no program sees them, except as context in the form
+    'NAME-labelled'.
     """
 
     card: Card

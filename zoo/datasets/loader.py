@@ -1,4 +1,4 @@
-"""The one loader: a data set by its name, or a file of your own, optionally binarised."""
+"""The one loader: a data set by its name, or a file of your own; binarised, or with labels as context, on request."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.nn.functional import one_hot
 
 from zoo.datasets import binary, files
 from zoo.datasets.data import Card, Data, Dataset
@@ -28,6 +29,9 @@ def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -
             they are. None leaves all data as they are. 'NAME-binary' and 'NAME-stochastic' are short for it, also after
             the path of a file.
 
+    'NAME-labelled' (or 'NAME-binary-labelled') has the class labels as context, one-hot (N, classes), for programs that
+    are conditional on them.
+
     Shapes: x is (N, *card.shape) in every split, of torch's default dtype.
 
     Raises: UnknownNameError (with the nearest names), DatasetError for a missing, damaged or unreadable file,
@@ -37,6 +41,8 @@ def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -
         raise OptionError(f"binarise is {binarise!r}; expected {' or '.join(map(repr, binary.HOWS))}, or None.")
     if isinstance(name_or_file, os.PathLike):  # a Path is never a name
         return _binarised(files.load(Path(name_or_file)), binarise)
+    if _is_labelled(name_or_file):
+        return _labelled(load(name_or_file.removesuffix(LABELLED), binarise=binarise))
     base, how = _parse(name_or_file)
     if how and binarise and how != binarise:
         raise OptionError(f"{name_or_file!r} is binarised by {how}, but binarise is {binarise!r}; give one of them.")
@@ -51,10 +57,11 @@ def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -
 
 
 def names() -> list[str]:
-    """The names that `load` knows; those in [0, 1] also in their binarised forms."""
+    """The names that `load` knows; those in [0, 1] also binarised, those with labels also with these as context."""
     return [
-        name + suffix
+        name + suffix + labelled
         for name, entry in REGISTRY.items()
+        for labelled in (("", LABELLED) if entry.card.classes else ("",))
         for suffix in (("", *SUFFIXES) if entry.card.support == "unit" else ("",))
     ]
 
@@ -64,6 +71,8 @@ def card(name: str) -> Card:
 
     Raises: UnknownNameError; SupportError for a binarised form that does not exist.
     """
+    if _is_labelled(name):
+        return _labelled_card(card(name.removesuffix(LABELLED)))
     base, how = _parse(name)
     if base not in REGISTRY:
         raise UnknownNameError("data set", name, names())
@@ -72,6 +81,28 @@ def card(name: str) -> Card:
 
 
 SUFFIXES = {"-binary": "threshold", "-stochastic": "stochastic"}
+LABELLED = "-labelled"
+
+
+def _is_labelled(name: str) -> bool:
+    return name.endswith(LABELLED) and not Path(name).exists()
+
+
+def _labelled_card(card: Card) -> Card:
+    if not card.classes:
+        raise SupportError(f"There is no {card.name + LABELLED!r}: {card.name!r} has no class labels.")
+    description = f"{card.description} The context is the class, one-hot, of {card.classes}."
+    return replace(card, name=card.name + LABELLED, description=description)
+
+
+def _labelled(dataset: Dataset) -> Dataset:
+    card = _labelled_card(dataset.card)
+
+    def split(name: str) -> Data:
+        x = dataset.split(name).x
+        return Data(x, one_hot(dataset.labels[name].long(), card.classes).to(x))
+
+    return Dataset(card, split("train"), split("valid"), split("test"), dataset.labels)
 
 
 def _parse(name: str) -> tuple[str, str | None]:
