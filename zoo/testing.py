@@ -24,7 +24,7 @@ from torch import Tensor
 
 from zoo import catalogue
 from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, ZooError
-from zoo.program import ExactDensity, ExactEvidence, ExactPosterior, ImplicitProgram, Program
+from zoo.program import ExactDensity, ExactEvidence, ExactPosterior, Implicit, ImplicitProgram, Program
 
 __all__ = ["ContractError", "check_program", "checks"]
 
@@ -151,7 +151,10 @@ def check_minibatch(program: Program) -> None:
 
 
 def check_gradients(program: Program) -> None:
-    """The evidence bound (or the generated x of an implicit program) reaches every parameter with a finite gradient."""
+    """The evidence bound reaches every parameter with a finite gradient.
+
+    Of an implicit program: the generated x, and the density of the guide's own draws, or these where it has none.
+    """
     program = copy.deepcopy(program)
     parameters = dict(program.named_parameters())
     if not parameters:
@@ -160,7 +163,13 @@ def check_gradients(program: Program) -> None:
     for p in parameters.values():
         p.grad = None
     if isinstance(program, ImplicitProgram):
-        program.model(None, context, BATCH).square().sum().backward()
+        loss = program.model(None, context, BATCH).square().sum()
+        for site in _sites(program.guide, x, context, None).values():
+            if isinstance(site["fn"], Implicit):
+                loss = loss + site["value"].square().sum()
+            else:
+                loss = loss - site["fn"].log_prob(site["value"].detach()).sum()
+        loss.backward()
     else:
         guided = set(_sites(program.guide, x, context, None))
         if set(program.sites()) - guided and isinstance(program, ExactDensity):
