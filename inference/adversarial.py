@@ -15,6 +15,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from inference.aae import AAEGame
 from inference.games import GAMES, Game, Minimax, NonSaturating
 from inference.gan import GANGame
 from inference.guides import build_guide
@@ -30,6 +31,7 @@ from zoo.program import Program
 __all__ = [
     "AVB",
     "GAMES",
+    "AAEGame",
     "GANGame",
     "Game",
     "ImplicitGuide",

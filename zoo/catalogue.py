@@ -34,6 +34,7 @@ BUILTIN: dict[str, str] = {
     "bayesian-gaussian-mixture": "zoo.mixtures.bayesian_gaussian:BayesianGaussianMixture",
     "ppca": "zoo.latent.ppca:PPCA",
     "vae": "zoo.latent.vae:VAE",
+    "aae": "zoo.latent.aae:AAE",
     "coin": "zoo.bayes.coin:BetaBernoulli",
     "dirichlet-categorical": "zoo.bayes.dirichlet_categorical:DirichletCategorical",
     "normal": "zoo.bayes.normal:NormalUnknown",
