@@ -39,6 +39,7 @@ METHODS: dict[str, str] = {
     "nuts": "inference.mcmc:NUTS",
     "gan": "inference.adversarial:GANGame",
     "avb": "inference.adversarial:AVB",
+    "aae": "inference.adversarial:AAEGame",
 }
 """Name -> where the method lives. `fit(..., method=NAME, **options)` builds it."""
 
