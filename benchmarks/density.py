@@ -14,22 +14,19 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyro
 import torch
-from pyro import poutine
-from torch import Tensor
 
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, file_name
 from inference import Fit, fit
-from inference.ais import anneal
+from inference.decoder_likelihood import decoder_likelihood
 from inference.distances import parzen
-from inference.estimates import log_mean_exp
 from inference.evaluate import Estimate, log_likelihood
 from inference.exact import exact_log_evidence
 from inference.fit import seeded
 from zoo import catalogue, datasets
 from zoo.datasets import Data, Dataset
+from zoo.errors import CapabilityError
 from zoo.program import ImplicitProgram, Program
 
 __all__ = ["measure"]
@@ -118,53 +115,16 @@ def parzen_score(program: Program, dataset: Dataset, data: Data, seed: int) -> M
 
 
 def gan_ais(program: Program, dataset: Dataset, data: Data, cell: Cell) -> Measurement:
-    """log p(x) of x ~ N(generator(z), sigma^2 I) by annealed importance sampling (Wu et al. 2017).
-
-    sigma is the candidate that scores best on a part of the validation split.
-    """
+    """log p(x) of the generator's output with Gaussian noise (`inference.decoder_likelihood`)."""
     options = cell.evaluation
     chains, steps = int(options.get("ais_chains", 16)), int(options.get("ais_steps", 500))
-    few = dataset.valid.rows(slice(0, 32))
-    with seeded(cell.seed, data.x.device):
-        scores = {s: float(_ais(program, few.x, s, 8, 100)[0].mean()) for s in (0.1, 0.15, 0.2, 0.3)}
-        sigma = max(scores, key=lambda s: scores[s])
-        rows = data.x[: int(options.get("ais_examples", len(data.x)))]
-        values = torch.cat([_ais(program, batch, sigma, chains, steps)[0] for batch in rows.split(100)])
-    estimate = Estimate(values, f"AIS-{steps}x{chains}", True)
-    how = f"{estimate.how}, {len(rows)} examples, noise {sigma} from validation; the density of samples plus noise"
-    return Measurement("ais", estimate.mean, estimate.standard_error, how)
-
-
-def _ais(program: Program, x: Tensor, sigma: float, chains: int, steps: int) -> tuple[Tensor, Tensor | None]:
-    """Log mean weight of each example and its Monte Carlo error, (B,)."""
-    (site,) = program.sites().values()
-    d = x[0].numel()
-    parameters = [p for p in program.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)  # gradients are wanted in z alone
-
-    def log_densities(z: Tensor) -> tuple[Tensor, Tensor]:
-        start = -z.square().sum(-1) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi)
-        mean = generated(program, site.name, z)
-        off = (x - mean).square().flatten(2).sum(-1)
-        return start, -off / (2 * sigma**2) - d / 2 * math.log(2 * math.pi * sigma**2)
-
-    def draw_start(n: int) -> Tensor:
-        return torch.randn(n, len(x), site.event_shape.numel(), dtype=x.dtype, device=x.device)
-
+    rows = data.rows(slice(0, options.get("ais_examples")))
     try:
-        run = anneal(log_densities, draw_start, chains=chains, steps=steps)
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
-    return log_mean_exp(run.log_weights)
-
-
-def generated(program: Program, site: str, z: Tensor) -> Tensor:
-    """What the program generates from latents z (S, B, k): (S, B, *event_shape)."""
-    with pyro.plate("particles", z.shape[0], dim=-2):
-        value: Tensor = poutine.condition(program.model, data={site: z})(None, None, z.shape[1])
-    return value
+        estimate, sigma = decoder_likelihood(program, rows, dataset.valid, seed=cell.seed, chains=chains, steps=steps)
+    except CapabilityError as error:
+        return Measurement("ais", None, how=f"n/a: {error}")
+    how = f"{estimate.how}, {rows.size} examples, noise {sigma} from validation; the density of samples plus noise"
+    return Measurement("ais", estimate.mean, estimate.standard_error, how)
 
 
 def save_samples(path: Path, program: Program, data: Data, seed: int) -> None:

@@ -21,7 +21,6 @@ from benchmarks.suites.posterior import METRICS, avb, nuts, svi
 from inference.fit import make_method
 from zoo import catalogue, datasets
 from zoo.errors import CapabilityError, DatasetError
-from zoo.implicit.gan import GAN
 
 
 def run(
@@ -144,23 +143,6 @@ def test_density_rows_score_by_the_density(tmp_path: Path) -> None:
     assert vae["log_likelihood"].value < vae["grid_log_likelihood"].value + 0.05
     assert vae["log_likelihood"].value > vae["grid_log_likelihood"].value - 1.0
     assert vae["log_likelihood"].how == "IWAE-200, a lower bound, 50 examples"
-
-
-def test_ais_of_a_linear_generator_is_the_gaussian_density() -> None:
-    generator = GAN([4], latent_dim=2, hidden=[], support="real")
-    with torch.no_grad():
-        generator.last.weight.copy_(torch.randn(4, 2))
-        generator.last.bias.copy_(torch.randn(4))
-    weight, bias, sigma = generator.last.weight.detach(), generator.last.bias.detach(), 0.3
-    exact = torch.distributions.MultivariateNormal(bias, weight @ weight.T + sigma**2 * torch.eye(4))
-    x = exact.sample((20,))
-    values, error = density._ais(generator, x, sigma, chains=64, steps=300)
-    assert error is not None
-    # The mean over independent examples; the log of a mean is low by half its variance (Jensen).
-    off, noise = (values - exact.log_prob(x)).mean(), error.square().sum().sqrt() / len(x)
-    assert noise < 0.05
-    assert -4 * noise - error.square().mean() < off < 4 * noise
-    assert all(p.requires_grad for p in generator.parameters())
 
 
 def test_a_gan_gets_its_two_estimates_and_no_likelihood(tmp_path: Path) -> None:
