@@ -40,6 +40,7 @@ METHODS: dict[str, str] = {
     "gan": "inference.adversarial:GANGame",
     "avb": "inference.adversarial:AVB",
     "aae": "inference.adversarial:AAEGame",
+    "ali": "inference.ali:ALIGame",
 }
 """Name -> where the method lives. `fit(..., method=NAME, **options)` builds it."""
 

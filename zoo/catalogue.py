@@ -56,6 +56,7 @@ BUILTIN: dict[str, str] = {
     "pixelcnn++": "zoo.autoregressive.pixelcnn_plus:PixelCNNPlusPlus",
     "pixelrnn": "zoo.autoregressive.pixelrnn:PixelRNN",
     "gan": "zoo.implicit.gan:GAN",
+    "ali": "zoo.implicit.ali:ALI",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",
     "wavenet": "zoo.autoregressive.wavenet:WaveNet",

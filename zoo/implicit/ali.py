@@ -1,0 +1,274 @@
+r"""A generator with an encoder as its guide: adversarially learned inference, and the bidirectional GAN.
+
+Dumoulin et al., "Adversarially learned inference", ICLR 2017 (the stacks of convolutions, the Gaussian encoder);
+Donahue, Krahenbuhl & Darrell, "Adversarial feature learning", ICLR 2017 (the multilayer perceptrons, the deterministic
+encoder). One critic compares pairs: (x, z ~ q(z | x)) of data and guide with (x = g(z), z ~ p(z)) of the program. Where
+it cannot tell them apart the two joint distributions are the same, so that q(z | x) is the posterior of a program
+that has no likelihood.
+
+    z ~ N(0, I_k),   x = g(z);      guide: z = m(x) + s(x) e,  e ~ N(0, I_k)
+
+    z --> x      sites: z (k,) local; x (*event_shape), implicit
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from zoo.errors import OptionError, ShapeError
+from zoo.implicit.gan import SUPPORTS
+from zoo.nets import OverBatch, image_shape
+from zoo.program import Implicit, ImplicitProgram, Preset
+
+__all__ = ["ALI", "JointCritic"]
+
+LEAK = 0.2
+LEAST_LOG_SCALE = -5.0
+"""Bounds of the encoder's log scale: no narrower, nor wider than e, than any posterior under N(0, I) need be."""
+
+Layers = list[Any]
+"""Widths of dense layers, or [channels, kernel, stride] of convolutions; `list[int | list[int]]`."""
+
+
+class ALI(ImplicitProgram):
+    """A generator, the mirrored encoder as its guide, and a critic of pairs; all layers batch-normalised but the last.
+
+    Layers are given from the image to the latents: numbers are widths of dense layers (BiGAN's networks on MNIST),
+    triples [channels, kernel, stride] convolutions without padding (ALI's), transposed in the generator. Dense and
+    convolutional layers do not mix.
+
+    Args:
+        event_shape: Shape of one example; (height, width) or (channels, height, width) for convolutions.
+        latent_dim: Number k of latent dimensions.
+        layers: Of the encoder, reversed in the generator.
+        encoder: 'normal', with mean and scale from x, reparameterised (ALI); 'deterministic', one point for each x
+            (BiGAN), which has no density.
+        support: 'unit' ends the generator in a sigmoid, for data in [0, 1]; 'real' in nothing.
+        critic_layers: Of the critic's branch for x; None is `layers`.
+        critic_latent: Widths of its branch for z.
+        critic_joint: Widths of what sees both.
+        dropout: In the critic, before every hidden layer; 0.4 of it on the image.
+
+    Raises: OptionError for an unknown support or encoder or mixed layers, ShapeError for layers that do not fit.
+    """
+
+    paper = "Dumoulin et al., Adversarially learned inference, 2017"
+    dataset = "mnist10k"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"latent_dim": 32, "layers": [256, 256], "critic_latent": [64], "critic_joint": [256]}, "ali",
+            {"steps": 6000, "batch_size": 100, "lr": 1e-3},
+        ),
+        "paper": Preset(  # ALI's table for images of 32 x 32, with a last kernel that fits those of 28 x 28
+            {
+                "latent_dim": 64,
+                "layers": [[32, 5, 1], [64, 4, 2], [128, 4, 1], [256, 4, 2], [512, 3, 1], [512, 1, 1]],
+                "critic_layers": [[32, 5, 1], [64, 4, 2], [128, 4, 1], [256, 4, 2], [512, 3, 1]],
+                "critic_latent": [512, 512],
+                "critic_joint": [1024, 1024],
+            },
+            "ali",
+            {"epochs": 100, "batch_size": 100, "lr": 1e-4},
+        ),
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        latent_dim: int = 16,
+        layers: Layers = [64, 64],  # noqa: B006
+        encoder: str = "normal",
+        support: str = "unit",
+        critic_layers: Layers | None = None,
+        critic_latent: list[int] = [64],  # noqa: B006
+        critic_joint: list[int] = [128],  # noqa: B006
+        dropout: float = 0.2,
+    ):
+        super().__init__()
+        if support not in SUPPORTS:
+            raise OptionError(f"support must be 'unit' (data in [0, 1]) or 'real', got {support!r}.")
+        if encoder not in ("normal", "deterministic"):
+            raise OptionError(f"encoder must be 'normal' (ALI) or 'deterministic' (BiGAN), got {encoder!r}.")
+        self.event_shape = torch.Size(event_shape)
+        self.support = SUPPORTS[support]
+        self.latent_dim, self.deterministic = latent_dim, encoder == "deterministic"
+        self.critic_layers = list(layers if critic_layers is None else critic_layers)
+        self.critic_latent, self.critic_joint, self.dropout = list(critic_latent), list(critic_joint), dropout
+        codes = latent_dim if self.deterministic else 2 * latent_dim
+        body, width = _downward(self.event_shape, layers)
+        _downward(self.event_shape, self.critic_layers)  # so that layers that do not fit fail here
+        self.encoder = OverBatch(nn.Sequential(body, nn.Linear(width, codes)), len(self.event_shape))
+        self.decoder = OverBatch(_upward(latent_dim, self.event_shape, layers), 1)
+        # The generator's last bias, one for each pixel also when convolutional: data can set it.
+        self.bias = nn.Parameter(torch.zeros(self.event_shape))
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Sets the last bias so that without input from below the generator draws the data's mean."""
+        mean = x.mean(0)
+        self.bias.copy_(torch.logit(mean, eps=1e-2) if self.support is constraints.unit_interval else mean)
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """A standard normal latent through the generator; differentiable in its parameters."""
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Normal(self.bias.new_zeros(self.latent_dim), 1.0).to_event(1))
+            return pyro.sample("x", Implicit(self.decode(z), len(self.event_shape)), obs=x)
+
+    def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """q(z | x) from the encoder."""
+        assert x is not None
+        with self.plate(x, context, size):
+            pyro.sample("z", self.encode(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """g(z): (*batch, k) -> (*batch, *event_shape)."""
+        out = self.decoder(z) + self.bias
+        return out.sigmoid() if self.support is constraints.unit_interval else out
+
+    def encode(self, x: Tensor) -> Any:
+        """q(z | x), a distribution: x (*batch, *event_shape) -> batch shape (*batch), event shape (k,)."""
+        codes = self.encoder(x)
+        if self.deterministic:
+            return Implicit(codes, 1)
+        loc, log_scale = codes.chunk(2, -1)
+        return dist.Normal(loc, log_scale.clamp(LEAST_LOG_SCALE, 1.0).exp()).to_event(1)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """g at the guide's mean, (B, *event_shape) -> the same; in evaluation mode, for examples not trained on."""
+        q = self.encode(x)
+        return self.decode(q.value if self.deterministic else q.mean)
+
+    def joint_critic(self) -> nn.Module:
+        """A fresh critic of pairs, (B, *event_shape), (B, k) -> (B,) logits."""
+        return JointCritic(
+            self.event_shape, self.latent_dim, self.critic_layers, self.critic_latent, self.critic_joint, self.dropout
+        )
+
+
+class JointCritic(nn.Module):
+    """A branch for x, a branch for z, and dense layers on both; leaky rectifiers and dropout, as ALI's.
+
+    Without batch normalisation: each pair is judged alone.
+
+    Args:
+        event_shape: Shape of one example.
+        latent_dim: Numbers of z.
+        layers: Of the branch for x: widths, or [channels, kernel, stride].
+        latent: Widths of the branch for z.
+        joint: Widths of the layers on both.
+        dropout: Before every hidden layer; 0.4 of it on the image.
+
+    Shapes: x (B, *event_shape), z (B, latent_dim) -> logits (B,) of "data and guide".
+    """
+
+    def __init__(
+        self,
+        event_shape: torch.Size,
+        latent_dim: int,
+        layers: Layers,
+        latent: Sequence[int],
+        joint: Sequence[int],
+        dropout: float = 0.2,
+    ):
+        super().__init__()
+        self.of_x, width = _downward(event_shape, layers, dropout)
+        self.of_z, other = _dense([latent_dim, *latent], dropout), [latent_dim, *latent][-1]
+        head = _dense([width + other, *joint], dropout, first=dropout)
+        self.head = nn.Sequential(head, nn.Dropout(dropout), nn.Linear([width + other, *joint][-1], 1))
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Logits."""
+        return self.head(torch.cat([self.of_x(x), self.of_z(z)], -1)).squeeze(-1)
+
+
+def _dense(sizes: Sequence[int], dropout: float, first: float = 0.0) -> nn.Sequential:
+    found: list[nn.Module] = []
+    for depth, (i, o) in enumerate(itertools.pairwise(sizes)):
+        found += [nn.Dropout(dropout if depth else first), nn.Linear(i, o), nn.LeakyReLU(LEAK)]
+    return nn.Sequential(*found)
+
+
+def _geometry(event_shape: torch.Size, layers: Layers) -> list[tuple[int, int, int]]:
+    """(channels, height, width) before and after each convolution."""
+    shapes = [image_shape(event_shape)]
+    for channels, kernel, stride in layers:
+        _, *size = shapes[-1]
+        if min(size) < kernel:
+            raise ShapeError(
+                f"The layer {[channels, kernel, stride]} does not fit what is left of an image {tuple(event_shape)}, "
+                f"{tuple(size)}; take a smaller kernel or fewer layers."
+            )
+        height, width = ((n - kernel) // stride + 1 for n in size)
+        shapes.append((channels, height, width))
+    return shapes
+
+
+def _convolutional(layers: Layers) -> bool:
+    kinds = {isinstance(layer, int) for layer in layers}
+    if len(kinds) != 1:
+        raise OptionError(f"layers must be all widths or all [channels, kernel, stride], and not empty; got {layers}.")
+    return not kinds.pop()
+
+
+def _downward(event_shape: torch.Size, layers: Layers, dropout: float | None = None) -> tuple[nn.Module, int]:
+    """(B, *event_shape) -> (B, width), and the width; with dropout for a critic, else with batch normalisation."""
+    found: list[nn.Module] = []
+    conv = _convolutional(layers)
+    if conv:
+        shapes = _geometry(event_shape, layers)
+        sizes, width = [shape[0] for shape in shapes], torch.Size(shapes[-1]).numel()
+        found = [_Shaped(shapes[0])]
+    else:
+        found = [nn.Flatten()]
+        sizes, width = [event_shape.numel(), *layers], layers[-1]
+    for depth, (i, o) in enumerate(itertools.pairwise(sizes)):
+        if dropout is not None:
+            found.append(nn.Dropout(dropout if depth else 0.4 * dropout))
+        plain = dropout is not None
+        found.append(nn.Conv2d(i, o, *layers[depth][1:], bias=plain) if conv else nn.Linear(i, o, bias=plain))
+        if not plain:
+            found.append(nn.BatchNorm2d(o) if conv else nn.BatchNorm1d(o))
+        found.append(nn.LeakyReLU(LEAK))
+    return nn.Sequential(*found, nn.Flatten()), width
+
+
+def _upward(features: int, event_shape: torch.Size, layers: Layers) -> nn.Module:
+    """(B, features) -> (B, *event_shape): the layers in reverse; the last one without bias, which the program adds."""
+    if not _convolutional(layers):
+        found: list[nn.Module] = []
+        for i, o in itertools.pairwise([features, *layers[::-1]]):
+            found += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU()]
+        last = nn.Linear(layers[0], event_shape.numel(), bias=False)
+        return nn.Sequential(*found, last, _Shaped(event_shape))
+    shapes = _geometry(event_shape, layers)
+    found = [nn.Linear(features, torch.Size(shapes[-1]).numel(), bias=False), nn.Unflatten(1, shapes[-1])]
+    for (after, *large), (before, *_), (_, kernel, stride) in zip(
+        shapes[-2::-1], shapes[:0:-1], layers[::-1], strict=True
+    ):
+        # The rows and columns that the stride left over on the way down.
+        more = [(n - kernel) % stride for n in large]
+        found += [
+            nn.BatchNorm2d(before),
+            nn.ReLU(),
+            nn.ConvTranspose2d(before, after, kernel, stride, output_padding=tuple(more), bias=False),
+        ]
+    return nn.Sequential(*found, _Shaped(event_shape))
+
+
+class _Shaped(nn.Module):
+    """Every example in another shape."""
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x), *self.shape)
