@@ -1,4 +1,4 @@
-"""The command line: `zoo list | show | fit | sample | score | bench | report`. It parses and prints, no more.
+"""The command line: `zoo list | show | fit | sample | score | features | bench | report`. It parses and prints.
 
 Results go to standard output (as JSON with --json), progress to standard error. A mistake in the input gives one line
 on standard error and exit code 2; ZOO_DEBUG=1 shows where it was raised.
@@ -208,6 +208,29 @@ def score(
     print(
         f"{found['log_likelihood']:.3f}{error} nats per example ({found['bits_per_dim']:.4f} bits/dim), "
         f"{found['examples']} examples of {found['data']} ({found['split']}), {kind}estimated by: {found['how']}"
+    )
+
+
+@app.command()
+def features(
+    data: Annotated[str, typer.Argument(help="Images with class labels, such as digits or mnist10k.")],
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="Of 128 images each; default: as the scores use it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train the classifier whose features judge samples, and keep it for the scores that ask for it.
+
+    Example: `zoo features mnist10k`
+    """
+    from benchmarks.commands import train_features
+
+    found = train_features(data, seed, steps, progress=sys.stderr.isatty())
+    if as_json:
+        return _print_json(found)
+    print(
+        f"classifier of {found['data']}, seed {found['seed']}: {100 * found['test_accuracy']:.1f}% of "
+        f"{found['test_size']:,} test images right, trained on {found['train_size']:,} in {found['seconds']:.1f} s, "
+        f"hash {found['hash']}"
     )
 
 

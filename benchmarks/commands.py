@@ -1,10 +1,11 @@
-"""What the commands `zoo fit`, `zoo sample` and `zoo score` do, as functions that return plain dictionaries."""
+"""What the commands `zoo fit`, `sample`, `score` and `features` do, as functions that return plain dictionaries."""
 
 from __future__ import annotations
 
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from torch import Tensor
 
 from benchmarks import plots
 from inference.evaluate import log_likelihood
+from inference.features import train_classifier
 from inference.fit import METHODS, Fit, fit, make_method, seeded
 from zoo import catalogue, datasets
 from zoo.datasets import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.program import Preset
 
-__all__ = ["check_bench_options", "fit_program", "parse_options", "sample_program", "score_program"]
+__all__ = ["check_bench_options", "fit_program", "parse_options", "sample_program", "score_program", "train_features"]
 
 
 def parse_options(given: Sequence[str]) -> dict[str, Any]:
@@ -214,6 +216,18 @@ def score_program(
         "how": estimate.how,
         "bound": estimate.bound,
     }
+
+
+def train_features(data: str, seed: int = 0, steps: int | None = None, progress: bool = False) -> dict[str, Any]:
+    """Trains the classifier of a data set, or finds it in the cache, and says how good it is.
+
+    Args:
+        data: A name or file with images and labels.
+        seed, steps, progress: See `inference.features.train_classifier`.
+    """
+    found = train_classifier(data, seed=seed, steps=steps, progress=progress)
+    assert found.training_of is not None
+    return {**asdict(found.training_of), "hash": found.hash}
 
 
 def _data(found: Fit, data: str | None, split: str, binarise: str | None = None) -> Data:

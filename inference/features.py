@@ -43,6 +43,7 @@ from zoo.nets import image_shape
 
 __all__ = ["Classifier", "Training", "train_classifier"]
 
+STEPS, LEARNING_RATE = 2000, 3e-3
 FORM = 1
 """Of the network and its training; a change here retrains what lies in the cache."""
 
@@ -150,7 +151,7 @@ class Classifier(nn.Module):
 
 
 def train_classifier(
-    data: str | Dataset, *, seed: int = 0, steps: int = 2000, cache: bool = True, progress: bool = False
+    data: str | Dataset, *, seed: int = 0, steps: int | None = None, cache: bool = True, progress: bool = False
 ) -> Classifier:
     """A classifier trained on the training split, in eval mode on the CPU; the same one each time.
 
@@ -161,12 +162,13 @@ def train_classifier(
         data: A name of `zoo.datasets`, or a data set; it must have images and labels. For scores of binary images train
             on binary images ('digits-binary').
         seed: Of the weights, the order of the examples, their shifts and the dropout.
-        steps: Of 128 images each.
+        steps: Of 128 images each; None is 2,000.
         cache: Looks for it, and leaves it, in the cache folder, under the sha256 of data and settings.
         progress: Shows a bar.
 
     Raises: OptionError for data without labels, ShapeError for what are no images.
     """
+    steps = STEPS if steps is None else steps
     dataset = datasets.load(data) if isinstance(data, str) else data
     if not {"train", "test"} <= dataset.labels.keys():
         raise OptionError(f"The data set {dataset.name!r} has no class labels, so no classifier can be trained on it.")
@@ -247,9 +249,6 @@ def _moved(x: Tensor) -> Tensor:
     images = x.reshape(n, *image_shape(x.shape[1:]))
     grid = affine_grid(maps, list(images.shape), align_corners=False)
     return grid_sample(images, grid, align_corners=False).reshape(x.shape)
-
-
-LEARNING_RATE = 3e-3
 
 
 def _sha256(*tensors: Tensor) -> str:

@@ -23,7 +23,7 @@ from zoo import catalogue, datasets
 from zoo.errors import OptionError, ZooError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("list", "show", "fit", "sample", "score", "bench", "report")
+COMMANDS = ("list", "show", "fit", "sample", "score", "features", "bench", "report")
 
 SIDE = '''
 """Independent Bernoullis, each with its own probability: a program outside the package."""
@@ -84,6 +84,15 @@ def test_help_of_every_command_has_an_example(zoo: Any) -> None:
         code, out, _ = zoo(command, "--help")
         assert code == 0
         assert f"zoo {command}" in out.split("Usage", 1)[1].split("\n", 1)[1], command
+
+
+def test_features_trains_a_classifier_and_says_how_good_it_is(zoo, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("inference.features.cache_folder", lambda: tmp_path)
+    code, out, _ = zoo("features", "digits", "--steps", 20, "--json")
+    found = json.loads(out)
+    assert (code, found["data"], found["steps"], found["test_size"]) == (0, "digits", 20, 250)
+    assert zoo("features", "digits", "--steps", 20)[1].strip().endswith(f"hash {found['hash']}")  # from the cache
+    assert zoo("features", "photo-patches")[0] == 2
 
 
 def test_help_does_not_wait_for_torch() -> None:
