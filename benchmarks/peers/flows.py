@@ -2,11 +2,12 @@
 
     python -m benchmarks.peers.flows moons circles ring blobs freyfaces
 
-Same layers, hidden widths, bins, optimizer, steps and batches; all see standardised data and keep the parameters of
-their best validation score. Grey faces are dequantised afresh for each batch and scored in logit space by the same
-draws for everyone, turned into bits per pixel of the grey levels. Each library keeps its own start, permutations and
-bound on log scales (ours is tighter than zuko's), so sizes are equal by layers and widths, not to the parameter: every
-line says how many there are.
+Same layers, hidden widths, bins, optimizer, weight decay, steps and batches; all see standardised data, stop when the
+validation score has not risen for `--patience` looks and keep the parameters of the best one, the start included.
+Every line has that validation score, to choose settings by. Grey faces are dequantised afresh for each batch and scored
+in logit space by the same draws for everyone, turned into bits per pixel of the grey levels. Each library keeps its own
+start, permutations and bound on log scales (ours is tighter than zuko's), so sizes are equal by layers and widths, not
+to the parameter: every line says how many there are.
 """
 
 from __future__ import annotations
@@ -86,11 +87,30 @@ def train(
     steps: int,
     lr: float,
     every: int = 100,
-) -> None:
-    """Adam with a cosine decay on -log p; leaves the parameters of the best validation score."""
-    optimizer = torch.optim.Adam(module.parameters(), lr=lr)
+    patience: int | None = None,
+    weight_decay: float = 0.0,
+) -> tuple[float, int]:
+    """AdamW with a cosine decay on -log p; leaves the parameters of the best validation score, the start included.
+
+    Args:
+        module, density: What to train, and the log density of rows (B, d) that it gives.
+        batches: The minibatch of a step.
+        valid: Held-out rows, scored before the first step, each `every` steps and at the end.
+        steps: At most.
+        lr, weight_decay: Of AdamW.
+        every: See valid.
+        patience: Looks at the validation score in a row that may fail to raise it; None goes on to the end.
+
+    Returns the best validation score and the step it was seen at.
+    """
+    optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    best, kept = -math.inf, copy.deepcopy(module.state_dict())
+
+    @torch.no_grad()
+    def look() -> float:
+        return float(density(valid).mean())
+
+    best, found, kept, failed = look(), 0, copy.deepcopy(module.state_dict()), 0
     for step in range(steps):
         optimizer.zero_grad()
         loss = -density(batches(step)).mean()
@@ -98,17 +118,33 @@ def train(
         optimizer.step()
         schedule.step()
         if (step + 1) % every == 0 or step == steps - 1:
-            with torch.no_grad():
-                score = float(density(valid).mean())
+            score = look()
             if score > best:
-                best, kept = score, copy.deepcopy(module.state_dict())
+                best, found, kept, failed = score, step + 1, copy.deepcopy(module.state_dict()), 0
+            else:
+                failed += 1
+                if failed == patience:
+                    break
     module.load_state_dict(kept)
+    return best, found
 
 
 def compare(
-    name: str, kind: str, who: str, seed: int, layers: int, hidden: list[int], steps: int, batch_size: int, lr: float
+    name: str,
+    kind: str,
+    who: str,
+    seed: int,
+    layers: int,
+    hidden: list[int],
+    steps: int,
+    batch_size: int,
+    lr: float,
+    **stopping: Any,
 ) -> dict[str, Any]:
-    """One fit: test log-likelihood in nats for points of the plane, bits per pixel for grey faces."""
+    """One fit: test log-likelihood in nats for points of the plane, bits per pixel for grey faces.
+
+    `stopping` is `every`, `patience` and `weight_decay` of `train`.
+    """
     data, grey = datasets.load(name), name == "freyfaces"
     generator = torch.Generator().manual_seed(seed)
     parts = [part.x.float() for part in (data.train, data.valid, data.test)]
@@ -119,23 +155,32 @@ def compare(
 
     torch.manual_seed(1000)  # the same draws of held-out noise for everyone
     start, valid, test = (rows(x) for x in parts)
-    inside = CellGuide(parts[2].flatten(1), 256, 0.05, 1).log_prob(test) if grey else 0.0
+    inside = [
+        CellGuide(x.flatten(1), 256, 0.05, 1).log_prob(u) if grey else torch.zeros(len(x))
+        for x, u in ((parts[1], valid), (parts[2], test))
+    ]
     loc, scale = start.mean(0), start.std(0, correction=0)
     chosen = [torch.randint(len(parts[0]), (batch_size,), generator=generator) for _ in range(steps)]
     torch.manual_seed(seed)
     module, density = build(who, kind, d, layers, hidden)
     torch.manual_seed(seed)  # the same noise, whatever building drew
     begun = time.perf_counter()
-    train(
-        module, density, lambda i: (rows(parts[0][chosen[i]]) - loc) / scale, (valid - loc) / scale, steps, lr
+    best, stopped = train(
+        module, density, lambda i: (rows(parts[0][chosen[i]]) - loc) / scale, (valid - loc) / scale, steps, lr,
+        **stopping,
     )  # fmt: skip
     seconds = time.perf_counter() - begun
+
+    def in_units(log_prob: Tensor, inside: Tensor) -> Tensor:
+        found = log_prob - scale.log().sum() - inside
+        return -found / (d * math.log(2)) if grey else found
+
     with torch.no_grad():
-        log_prob = density((test - loc) / scale) - scale.log().sum()
-        score = -(log_prob - inside) / (d * math.log(2)) if grey else log_prob
+        score = in_units(density((test - loc) / scale), inside[1])
     parameters = sum(p.numel() for p in module.parameters())
     return {
         "data": name, "kind": kind, "who": who, "seed": seed, "score": float(score.mean()),
+        "valid": float(in_units(torch.tensor(best), inside[0].mean())), "step": stopped,
         "error": float(score.std() / len(score) ** 0.5), "unit": "bits/pixel" if grey else "nats",
         "parameters": parameters, "seconds": round(seconds, 1),
     }  # fmt: skip
@@ -153,14 +198,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=5e-3)
+    parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--patience", type=int, default=None)
+    parser.add_argument("--weight-decay", type=float, default=0.0)
     given = parser.parse_args()
     for name in given.data:
         for kind in given.kinds:
             for seed in range(given.seeds):
                 for who in given.who:
                     found = compare(
-                        name, kind, who, seed, given.layers, given.hidden, given.steps, given.batch_size, given.lr
-                    )
+                        name, kind, who, seed, given.layers, given.hidden, given.steps, given.batch_size, given.lr,
+                        every=given.every, patience=given.patience, weight_decay=given.weight_decay,
+                    )  # fmt: skip
                     print(json.dumps(found), flush=True)
 
 

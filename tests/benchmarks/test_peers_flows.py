@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.peers.flows import CONTENDERS, KINDS, build, train
 
@@ -34,3 +35,20 @@ def test_densities_integrate_to_one_and_training_raises_them(kind, who):
 def test_affine_couplings_have_the_same_size():
     sizes = {sum(p.numel() for p in contender(who, "realnvp", 6, 3, [16, 16])[0].parameters()) for who in CONTENDERS}
     assert len(sizes) == 1
+
+
+def test_training_stops_when_validation_falls_and_leaves_the_best():
+    """A mean that starts where the held-out rows are and is drawn elsewhere: every step is for the worse."""
+    normal, steps = nn.Linear(1, 1, bias=False), []
+    nn.init.zeros_(normal.weight)
+
+    def log_density(x: torch.Tensor) -> torch.Tensor:
+        return -((x - normal.weight) ** 2).sum(-1)
+
+    def elsewhere(step: int) -> torch.Tensor:
+        steps.append(step)
+        return torch.full((10, 1), 6.0)
+
+    best, found = train(normal, log_density, elsewhere, torch.zeros(5, 1), steps=50, lr=0.1, every=2, patience=3)
+    assert (best, found, len(steps)) == (0.0, 0, 6)
+    assert normal.weight.item() == 0.0
