@@ -22,7 +22,7 @@ from inference.games import CriticFn, Game, make_game
 from inference.loop import Loop, Schedule
 from inference.method import Method, Outcome, Run
 from inference.optim import rate, set_rate
-from inference.regularisers import Regulariser, check_pair, make_regulariser
+from inference.regularisers import Regulariser, check_pair, make_regulariser, saturates
 from zoo.datasets.data import Data
 from zoo.errors import OptionError
 from zoo.program import Program
@@ -247,7 +247,7 @@ class Adversarial(Method):
             average.copy_to(averaged)
         for player in players:
             player.eval()
-        info = self._how_it_ended(game, contest, run.train)
+        info = self._how_it_ended(game, regulariser, contest, run.train)
         for what in ("collapsed", "saturated"):
             if info[what]:
                 warnings.warn(_advice(what, type(program).__name__, info), CollapseNotice, stacklevel=2)
@@ -260,7 +260,9 @@ class Adversarial(Method):
             modules={"critic": critic},
         )
 
-    def _how_it_ended(self, game: Game, contest: Contest, data: Data) -> dict[str, Any]:
+    def _how_it_ended(
+        self, game: Game, regulariser: Regulariser | None, contest: Contest, data: Data
+    ) -> dict[str, Any]:
         rows = torch.randperm(data.size)[:1000].to(data.x.device)
         seen = data.rows(rows)
         with torch.no_grad():
@@ -269,7 +271,7 @@ class Adversarial(Method):
         return {
             **end,
             "collapsed": end["diversity"] < self.COLLAPSED,
-            "saturated": game.saturates and end["critic_accuracy"] > self.SATURATED,
+            "saturated": saturates(game, regulariser) and end["critic_accuracy"] > self.SATURATED,
         }
 
 
