@@ -183,7 +183,7 @@ class Cells(nn.Module):
 
 @pytest.mark.parametrize("weight", [1.0, 10.0])
 def test_the_bias_of_the_gradient_penalty_on_the_line(weight: float) -> None:
-    """For independent pairs slopes 1 + |F_q - F_p| / (2 weight r), the gap W1 + integral (F_q - F_p)^2/r / (2 weight)."""
+    """Slopes are 1 + |F_q - F_p| / (2 weight r), here for independent pairs."""
     p, q = dist.Normal(0.0, 1.0), dist.Normal(1.0, 1.5)
     points = torch.quasirandom.SobolEngine(3, scramble=True, seed=1).draw(2**15, dtype=torch.float64)
     real, fake, u = p.icdf(points[:, 0]), q.icdf(points[:, 1]), points[:, 2]
@@ -393,9 +393,9 @@ PLAYED = [
 ]
 
 
-def step(game: str, regulariser: str) -> Loop:
+def step(game: str, regulariser: str, device: str = "cpu") -> Loop:
     program, data = small("gan", hidden=[8], critic_hidden=[8], pieces=2)
-    return ready(program, data, "gan", game=game, regulariser=regulariser, batch_size=5)
+    return ready(program.to(device), data.to(device), "gan", game=game, regulariser=regulariser, batch_size=5)
 
 
 @pytest.mark.parametrize(
@@ -411,4 +411,12 @@ def test_a_step_traced_is_the_step_in_python(game: str, regulariser: str) -> Non
 def test_a_step_compiled_is_the_step_in_python(game: str, regulariser: str, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for ours, theirs in zip(*both(step(game, regulariser), interpreted=False), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("game", "regulariser"), PLAYED)
+def test_a_step_on_the_gpu_is_the_step_in_python(game: str, regulariser: str) -> None:
+    for ours, theirs in zip(*both(step(game, regulariser, "cuda"), interpreted=False), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
