@@ -92,8 +92,9 @@ def frechet(
         samples: (n, ...), images if a classifier is given, else features, flattened.
         data: (m, ...).
         features: Whose hidden layer to look at; None takes samples and data as they are.
-        extrapolate: Also gives the limit for n to infinity, by a straight line in 1/n through 15 subsets of the samples
-            from a tenth (or twice the dimensions) to all. The bias that comes from the number of data stays.
+        extrapolate: Also gives the limit for n to infinity, by a straight line in 1/n through subsets of the samples,
+            five of each of ten sizes from a quarter to all. The bias that comes from the number of data stays; at a few
+            hundred samples the limit itself is uncertain by about that bias, and may be negative.
         seed: Of the subsets.
     """
     a, b, name = pair(samples, data, features)
@@ -107,9 +108,8 @@ def frechet(
     limit = None
     if extrapolate:
         generator = torch.Generator().manual_seed(seed)
-        # Covariances of fewer rows than dimensions leave the line.
-        least = max(2, len(a) // 10, min(2 * d, len(a) // 2))
-        sizes = [int(n) for n in torch.linspace(least, len(a), 15)]
+        # Few rows, of a covariance with few directions, are off the line.
+        sizes = [int(n) for n in torch.linspace(max(2, len(a) // 4), len(a), 10) for _ in range(5)]
         values = [sum(distance(a[torch.randperm(len(a), generator=generator)[:n]])) for n in sizes]
         limit = float(stats.linregress([1 / n for n in sizes], values).intercept)
     return Frechet(of_means + of_covariances, of_means, of_covariances, len(a), len(b), d, name, limit)
