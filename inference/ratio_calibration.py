@@ -31,11 +31,12 @@ class RatioCalibration:
     """What `ratio_calibration` found; compare every number with its error.
 
     `confidence`, `share`, `count` (bins,): mean probability of "real", share of real draws (each side weighing half)
-    and number of draws of each bin (NaN in an empty one). `ece` is the expected calibration error, the mean over the draws of |share -
-    confidence|; `ece_if_calibrated` and `ece_error` its mean and standard deviation were T calibrated: never 0, as
-    shares are of finitely many draws. `mean_ratio` is the mean of exp(T) over fake draws, `mean_inverse` that of
-    exp(-T) over real ones, with standard errors `ratio_error` and `inverse_error`; on how many draws' worth they rest,
-    (sum w)^2 / sum w^2 of the weights w, say `ratio_size` and `inverse_size`. `divergence` is the JSD by T, in nats.
+    and number of draws of each bin (NaN in an empty one). `ece` is the expected calibration error, the mean over the
+    draws of |share - confidence|; `ece_if_calibrated` and `ece_error` its mean and standard deviation were T
+    calibrated: never 0, as shares are of finitely many draws. `mean_ratio` is the mean of exp(T) over fake draws,
+    `mean_inverse` that of exp(-T) over real ones, with standard errors `ratio_error` and `inverse_error`; on how many
+    draws' worth they rest, (sum w)^2 / sum w^2 of the weights w, say `ratio_size` and `inverse_size`. `divergence` is
+    the JSD by T, in nats.
     """
 
     confidence: Tensor
