@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from zoo.errors import OptionError, UnknownNameError
 from zoo.latent.vae import GUIDE_FAMILIES, VAE
 from zoo.nets import activation as make_activation
-from zoo.nets import conv_encoder, mlp
+from zoo.nets import conv_encoder, image_shape, mlp
 from zoo.program import Implicit, Preset
 
 __all__ = ["AAE", "PRIORS", "Sampler", "flower", "swiss_roll"]
@@ -32,7 +32,7 @@ __all__ = ["AAE", "PRIORS", "Sampler", "flower", "swiss_roll"]
 PRIORS = ("gaussian", "mixture", "swiss-roll")
 IMPLICIT_GUIDES = ("deterministic", "universal")
 """Guides that have draws and no density; the others are those of the VAE."""
-SMALL = {"epochs": 60, "batch_size": 100, "lr": 1e-3, "weight": 0.02}
+SMALL = {"steps": 6000, "batch_size": 100, "lr": 1e-3, "weight": 0.01}
 
 
 class Sampler(Implicit):
@@ -121,9 +121,12 @@ class AAE(VAE):
     """
 
     paper = "Makhzani et al., Adversarial autoencoders, 2016"
-    dataset = "digits-binary"
+    dataset = "mnist10k-binary"
     presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset({"hidden": [256, 256], "guide_family": "deterministic"}, "aae", SMALL),
+        "small": Preset({"latent_dim": 8, "hidden": [256, 256], "guide_family": "deterministic"}, "aae", SMALL),
+        "plane": Preset(  # the paper's pictures: two latents
+            {"latent_dim": 2, "hidden": [256, 256], "guide_family": "deterministic"}, "aae", SMALL
+        ),
         "paper": Preset(
             {"latent_dim": 8, "hidden": [1000, 1000], "prior": "gaussian", "prior_scale": 5.0,
              "guide_family": "deterministic"},
@@ -176,7 +179,7 @@ class AAE(VAE):
             if network == "mlp":
                 self.encoder = mlp(self.network_shape[0], hidden, width, activation)
             else:
-                self.encoder = conv_encoder(self.network_shape, hidden, width, activation)
+                self.encoder = conv_encoder(image_shape(event_shape), hidden, width, activation)
             if universal:
                 self.encoder = nn.Sequential(self.encoder, make_activation(activation))
                 self.head = mlp(width + noise_dim, [width], latent_dim, activation)
