@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.peers.flows import CONTENDERS, KINDS, build, train
+from benchmarks.peers.flows import CONTENDERS, KINDS, build, compare, train
 
 
 def contender(who, *args):
@@ -52,3 +52,11 @@ def test_training_stops_when_validation_falls_and_leaves_the_best():
     best, found = train(normal, log_density, elsewhere, torch.zeros(5, 1), steps=50, lr=0.1, every=2, patience=3)
     assert (best, found, len(steps)) == (0.0, 0, 6)
     assert normal.weight.item() == 0.0
+
+
+def test_a_line_has_the_scores_of_held_out_rows():
+    """Of points of the plane; shuffled, the test rows are others and the names of the data say so."""
+    found = [compare("moons", "realnvp", "zoo", 0, 1, [4], 2, 16, 1e-3, shuffled) for shuffled in (False, True)]
+    assert [line["data"] for line in found] == ["moons", "moons (shuffled)"]
+    assert found[0]["score"] != found[1]["score"]
+    assert all(line["unit"] == "nats" and -10 < line["valid"] < 0 for line in found)
