@@ -58,9 +58,9 @@ class AAEGame(Adversarial):
     that codes may be sharper than the posterior, or a function of x; and q needs no density, nor does p(z).
 
     The paper takes two steps in turn, each with an optimizer of its own: reconstruction, then the guide against the
-    critic. Here they are one Adam step on the sum. Adam makes the size of a step independent of the size of a loss, so
-    the paper's is a weight that keeps both gradients of the guide alike; here it is fixed, and 1 counts nats against
-    nats.
+    critic. Here they are one Adam step on the sum. Adam's steps are of one size whatever the scale of a loss, so that two
+    optimizers weigh both losses alike; on the sum, `weight` does. 1 counts nats against nats; where reconstruction is
+    hundreds of nats, as for images, latents follow the prior only at a hundredth or so.
 
     Takes programs whose latents are all local and continuous, if the guide samples all of them with gradients
     (reparameterised). Several sites are put side by side.
