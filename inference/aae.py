@@ -58,9 +58,9 @@ class AAEGame(Adversarial):
     that codes may be sharper than the posterior, or a function of x; and q needs no density, nor does p(z).
 
     The paper takes two steps in turn, each with an optimizer of its own: reconstruction, then the guide against the
-    critic. Here they are one Adam step on the sum. Adam's steps are of one size whatever the scale of a loss, so that two
-    optimizers weigh both losses alike; on the sum, `weight` does. 1 counts nats against nats; where reconstruction is
-    hundreds of nats, as for images, latents follow the prior only at a hundredth or so.
+    critic. Here they are one Adam step on the sum. Adam's steps are of one size whatever the scale of a loss: two
+    optimizers weigh both losses alike, and on the sum `weight` does it. 1 counts nats against nats; where the
+    reconstruction is hundreds of nats, as for images, latents follow the prior only at a hundredth or so.
 
     Takes programs whose latents are all local and continuous, if the guide samples all of them with gradients
     (reparameterised). Several sites are put side by side.

@@ -130,7 +130,7 @@ class AAE(VAE):
         "paper": Preset(
             {"latent_dim": 8, "hidden": [1000, 1000], "prior": "gaussian", "prior_scale": 5.0,
              "guide_family": "deterministic"},
-            "aae", {"epochs": 1000, "batch_size": 100, "lr": 1e-3, "critic_hidden": [1000, 1000]},
+            "aae", {"epochs": 1000, "batch_size": 100, "lr": 1e-3, "weight": 0.01, "critic_hidden": [1000, 1000]},
         ),
     }  # fmt: skip
     means: Tensor
