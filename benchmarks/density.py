@@ -3,8 +3,8 @@
 Programs without a density (GANs) get the two estimates of the literature, marked as such: Parzen windows, and annealed
 importance sampling under Gaussian noise around the generator's output.
 
-Options of the evaluation: `examples` (all) of the split; `particles` (5000) of IWAE; `ais_chains`, `ais_steps` and
-`ais_examples` for GANs.
+Options of the evaluation: `examples` (all) of the split; `particles` (5000) of IWAE; `ais_chains`, `ais_steps`,
+`ais_examples` and `ais_sigmas` (to choose the noise from) for GANs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, file_name
 from inference import Fit, fit
-from inference.decoder_likelihood import decoder_likelihood
+from inference.decoder_likelihood import SIGMAS, decoder_likelihood
 from inference.distances import parzen
 from inference.evaluate import Estimate, log_likelihood
 from inference.exact import exact_log_evidence
@@ -107,8 +107,9 @@ def sampling(program: Program, data: Data, seed: int) -> Measurement:
 
 def parzen_score(program: Program, dataset: Dataset, data: Data, seed: int) -> Measurement:
     """Parzen windows around samples, the bandwidth chosen on the validation split."""
+    context = None if data.context is None else data.context[torch.arange(PARZEN_SAMPLES) % data.size]
     with seeded(seed, data.x.device):
-        samples = program.generate(PARZEN_SAMPLES)
+        samples = program.generate(PARZEN_SAMPLES, context)
     estimate, sigma = parzen(samples, data.x, dataset.valid.x)
     how = f"{estimate.how}, bandwidth {sigma:.3g} from validation; an estimate that favours memorisers"
     return Measurement("parzen", estimate.mean, estimate.standard_error, how)
@@ -118,9 +119,11 @@ def gan_ais(program: Program, dataset: Dataset, data: Data, cell: Cell) -> Measu
     """log p(x) of the generator's output with Gaussian noise (`inference.decoder_likelihood`)."""
     options = cell.evaluation
     chains, steps = int(options.get("ais_chains", 16)), int(options.get("ais_steps", 500))
-    rows = data.rows(slice(0, options.get("ais_examples")))
+    rows, sigmas = data.rows(slice(0, options.get("ais_examples"))), options.get("ais_sigmas", SIGMAS)
     try:
-        estimate, sigma = decoder_likelihood(program, rows, dataset.valid, seed=cell.seed, chains=chains, steps=steps)
+        estimate, sigma = decoder_likelihood(
+            program, rows, dataset.valid, sigmas=sigmas, seed=cell.seed, chains=chains, steps=steps
+        )
     except CapabilityError as error:
         return Measurement("ais", None, how=f"n/a: {error}")
     how = f"{estimate.how}, {rows.size} examples, noise {sigma} from validation; the density of samples plus noise"

@@ -9,12 +9,16 @@ __all__ = ["METRICS", "Measurement", "Metric"]
 
 @dataclass(frozen=True)
 class Metric:
-    """The card of a metric; `digits` after the point in tables; `better` is 'higher', 'lower' or ''."""
+    """The card of a metric; `digits` after the point in tables; `better` is 'higher', 'lower' or ''.
+
+    `counts`: seeds are counted, not averaged: tables show of how many seeds it is true.
+    """
 
     title: str
     meaning: str
     better: str = ""
     digits: int = 3
+    counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,36 @@ METRICS: dict[str, Metric] = {
     "ais": Metric("AIS", "annealed importance sampling, Gaussian noise on the samples, nats; an estimate", "higher", 2),
     "diversity": Metric("diversity", "distance of samples over that of data; below 0.5 a GAN has collapsed", "", 2),
     "parameters": Metric("parameters", "free numbers of the program, guide included", "", 0),
+    # Samples: programs judged by what they draw, in the features of a classifier trained on the training split.
+    "frechet": Metric("Fréchet", "squared Fréchet distance of samples to test images, in features", "lower", 2),
+    "frechet_grey": Metric("grey", "the same of grey images, in a network of grey images", "lower", 2),
+    "precision": Metric("precision", "share of samples among the data", "higher", 2),
+    "recall": Metric("recall", "share of test data among the samples", "higher", 2),
+    "sample_density": Metric("density", "balls of data around a sample, over k; 1 for the truth", "", 2),
+    "coverage": Metric("coverage", "share of test data with a sample beside them; 0.97 for the truth", "higher", 2),
+    "mmd": Metric("MMD²", "squared kernel distance of samples to test data, in features", "lower", 4),
+    "mmd_p": Metric("MMD p", "p-value of 'samples and test data are alike', by that distance", "higher", 3),
+    "c2st_features": Metric(
+        "C2ST", "accuracy of a classifier telling samples from test data; 0.5: it cannot", "lower", 2
+    ),
+    "class_accuracy": Metric("asked", "share of samples that show the class asked for", "higher", 3),
+    "code_accuracy": Metric(
+        "code", "share of test images whose class the code names, classes matched afterwards", "higher", 3
+    ),
+    "reconstruction": Metric("rebuilt", "share of test images whose reconstruction shows their class", "higher", 3),
+    "prior_p": Metric("prior p", "p-value of 'codes of test data are draws of the prior', by MMD", "higher", 3),
+    "memorisation": Metric(
+        "nearest", "distance of samples to training data over that of test data; below 1: copies", "", 2
+    ),
+    "modes": Metric("modes", "modes covered, of those that there are", "higher", 0),
+    "good": Metric("good", "share of samples within three standard deviations of a mode", "higher", 3),
+    "mode_kl": Metric("KL of modes", "KL of the samples' modes to equal shares, nats", "lower", 3),
+    "collapsed": Metric(
+        "collapsed", "seeds whose game ended with samples all alike, marked by the fit", "lower", 0, True
+    ),
+    "saturated": Metric(
+        "saturated", "seeds whose critic ended sure of everything, so that it taught nothing", "lower", 0, True
+    ),
     # Anomalies: a program fitted to normal examples.
     "auroc": Metric("AUROC", "how often an anomaly has less density than a normal example", "higher", 3),
     "bits_normal": Metric("bits/dim, normal", "minus log2 p(x) per dimension of normal test examples", "", 3),

@@ -5,7 +5,9 @@ a posterior of its own, of everything together where a global latent ties the ex
 
 Options of the evaluation: `particles` (1000) behind ELBO and KL; `classifier` ('mlp', or 'quadratic') of the C2ST;
 `picture`, the site that is drawn (all, the first two coordinates of which are seen); `refit` (2000), the steps in which
-an amortised flow is fitted to the examples alone, for its approximation gap.
+an amortised flow is fitted to the examples alone, for its approximation gap; `simulate`, how many examples drawn from
+the program itself the amortised guides learn from instead of data, so that the posterior is what every method's
+objective is least at (those that match joint distributions compare p(x) with the data as well).
 """
 
 from __future__ import annotations
@@ -53,6 +55,10 @@ C2ST_DRAWS = 500
 UNITS_SHOWN = 3
 """Units that are drawn in pictures and given to the classifier."""
 NEIGHBOURS = 5
+TRAINERS = ("svi", "avb", "ali", "aae")
+"""Methods that would also train the program unless told not to."""
+SIMULATED = 1000
+"""Far from the seeds of fits and draws."""
 NO_DENSITY = "n/a: the method gives draws but no density"
 
 
@@ -70,7 +76,11 @@ def load_problem(cell: Cell, artifacts: Path) -> Problem:
         target, train = trained.load(cell.program.name, cell.seed, artifacts, **cell.program.options)
         return Problem(target, train)
     target = targets.load(cell.program.name)
-    return Problem(target, target.data)
+    if "simulate" not in cell.evaluation:
+        return Problem(target, target.data)
+    with seeded(cell.seed + SIMULATED):
+        simulated = target.program().generate(int(cell.evaluation["simulate"]))
+    return Problem(target, Data(simulated))
 
 
 def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
@@ -128,7 +138,7 @@ def fit_method(cell: Cell, problem: Problem, device: str) -> Fit:
     # What belongs to single examples is fitted on the target's own data; an amortised guide learns from all there are.
     amortised = cell.method.method != "nuts" and options.get("guide") not in AUTOGUIDES
     data = problem.train if amortised else problem.target.data
-    if cell.method.method in ("svi", "avb"):
+    if cell.method.method in TRAINERS:
         options["train_program"] = False
     found = fit(program, data, cell.method.method, seed=cell.seed, device=device, initialise=False, **options)
     found.program.cpu()

@@ -16,11 +16,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import plots, published
+from benchmarks import latent_pictures, plots, published
 from benchmarks.metrics import METRICS
 from benchmarks.results import Record, read_results
 from benchmarks.run import ARTIFACTS
-from benchmarks.suite import file_name
+from benchmarks.suite import base_name, file_name
 from benchmarks.suites import SUITES, get_suite
 from benchmarks.summary import Row, cell_text, summarise
 
@@ -28,7 +28,8 @@ __all__ = ["print_tables", "rows_as_json", "write_report"]
 
 TERMINAL = (
     "kl_reverse", "mean_error", "sd_error", "marginal_error", "c2st", "k_hat",
-    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc", "seconds",
+    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc",
+    "frechet", "precision", "recall", "class_accuracy", "modes", "good", "collapsed", "seconds",
 )  # fmt: skip
 """Metrics that terminal tables show."""
 
@@ -91,10 +92,14 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
             title = f"Density: {row.dataset}, {row.split} split"
         elif row.kind == "anomaly":
             title = f"Anomalies: {row.dataset}"
+        elif row.kind == "samples":  # grey and binary programs are judged by the same thresholded images
+            title = f"Samples: {base_name(row.dataset)}"
         found.setdefault(title, []).append(row)
     for group in found.values():
         if group[0].kind == "density":
             group.sort(key=_likelihood, reverse=True)
+        elif group[0].kind == "samples":
+            group.sort(key=_closeness)
         else:  # rows of one program stand together
             order = list(dict.fromkeys(row.program for row in group))
             group.sort(key=lambda row: order.index(row.program))
@@ -108,6 +113,15 @@ def _likelihood(row: Row) -> float:
         if value is not None and value.median is not None:
             return value.median
     return -math.inf
+
+
+def _closeness(row: Row) -> float:
+    """What rows of samples are ranked by: Fréchet distance, else how many modes are missing."""
+    for metric, sign in (("frechet", 1), ("modes", -1)):
+        value = row.values.get(metric)
+        if value is not None and value.median is not None:
+            return sign * value.median
+    return math.inf
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
@@ -127,7 +141,11 @@ def _pictures(folder: Path, rows: Sequence[Row]) -> dict[str, list[tuple[str, Pa
 
     for title, group in _groups(rows):
         artifacts = [(row, artifact) for row in group if (artifact := _artifact(folder, row)) is not None]
-        if group[0].kind == "posterior":
+        if group[0].kind == "samples":
+            shown = [(label(row, group), artifact) for row, artifact in artifacts]
+            for name, caption, figure in latent_pictures.pictures(shown):
+                add(title, f"{name}-{base_name(group[0].dataset)}", caption, figure)
+        elif group[0].kind == "posterior":
             inexact = [row for row in group if row.method != "exact"]
             if _has(inexact, "kl_reverse"):
                 add(
@@ -194,6 +212,7 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, str]]:
     failed = len({r["cell"] for r in records if r.get("failed")})
     return [
         ("Data", ", ".join(dict.fromkeys(f"{r['dataset']} ({r['split']})" for r in records))),
+        ("Seeds", ", ".join(map(str, sorted({r["seed"] for r in records})))),
         ("Device", ", ".join(dict.fromkeys(r["device"] for r in records))),
         ("Hardware", "; ".join(machines)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
@@ -285,7 +304,7 @@ def _page(
     )
     for title, group in _groups(rows):
         parts.append(f"<h2>{e(title)}</h2>")
-        if group[0].kind == "density":
+        if group[0].kind in ("density", "samples"):
             parts.append(_html_table(group, with_program=True))
         else:
             for program in dict.fromkeys(row.program for row in group):

@@ -16,12 +16,13 @@ from typing import Any
 from benchmarks.metrics import METRICS
 from zoo.errors import OptionError, UnknownNameError
 
-__all__ = ["KINDS", "Cell", "Grid", "MethodSpec", "ProgramSpec", "Suite", "file_name"]
+__all__ = ["KINDS", "Cell", "Grid", "MethodSpec", "ProgramSpec", "Suite", "base_name", "file_name"]
 
 KINDS: dict[str, str] = {
     "posterior": "benchmarks.posterior:measure",
     "density": "benchmarks.density:measure",
     "anomaly": "benchmarks.anomaly:measure",
+    "samples": "benchmarks.samples:measure",
 }
 """Kind of cell -> the function (cell, folder) -> list of Measurement that runs one."""
 
@@ -30,7 +31,7 @@ KINDS: dict[str, str] = {
 class ProgramSpec:
     """A program of the comparison: its name in tables, where it comes from and its constructor options.
 
-    `name` is a name of the catalogue (kinds 'density' and 'anomaly') or of `benchmarks.targets` (kind 'posterior').
+    `name` is a name of the catalogue, or of `benchmarks.targets` (kind 'posterior'), or 'real-data' (kind 'samples').
     """
 
     name: str
@@ -87,6 +88,13 @@ class Cell:
             sort_keys=True, default=repr,
         )  # fmt: skip
         return f"{self.name}/{self.seed}/{hashlib.sha256(declared.encode()).hexdigest()[:8]}"
+
+
+def base_name(dataset: str) -> str:
+    """The data behind a name: 'mnist10k-binary-labelled' -> 'mnist10k'."""
+    for suffix in ("-labelled", "-binary", "-stochastic"):
+        dataset = dataset.removesuffix(suffix)
+    return dataset
 
 
 def file_name(key: str) -> str:

@@ -18,7 +18,10 @@ GAUSSIAN = "SVI, full rank"
 
 @dataclass(frozen=True)
 class Value:
-    """A metric over seeds; `how` is how it was estimated, or why it does not apply when there is no median."""
+    """A metric over seeds; `how` is how it was estimated, or why it does not apply when there is no median.
+
+    Of a metric that counts (`Metric.counts`) the three numbers are that of the seeds in which it is true.
+    """
 
     median: float | None
     low: float | None = None
@@ -83,6 +86,8 @@ def _over_seeds(records: list[Record]) -> Value:
     how = "; ".join(dict.fromkeys(r["how"] for r in records if r["how"]))
     if not values:
         return Value(None, how=how)
+    if (card := METRICS.get(records[0]["metric"])) is not None and card.counts:
+        return Value(sum(values), sum(values), sum(values), None, len(values), how)
     error = records[0]["standard_error"] if len(values) == 1 else None
     return Value(median(values), min(values), max(values), error, len(values), how)
 

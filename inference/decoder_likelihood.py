@@ -157,7 +157,7 @@ def choose_sigma(
     sigmas: Sequence[float] = SIGMAS,
     *,
     examples: int = 32,
-    chains: int = 8,
+    chains: int = 4,
     steps: int = 50,
     leapfrog: int = 5,
     seed: int = 0,
@@ -173,6 +173,8 @@ def choose_sigma(
     """
     if not sigmas:
         raise OptionError("sigmas is empty; give at least one value to choose from.")
+    if len(sigmas) == 1:
+        return sigmas[0]
     few = valid.rows(slice(0, examples))
     run: dict[str, Any] = {"chains": chains, "steps": steps, "leapfrog": leapfrog, "seed": seed}
     scores = [decoder_likelihood(program, few, sigma=sigma, **run)[0].mean for sigma in sigmas]

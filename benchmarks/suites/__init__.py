@@ -16,6 +16,7 @@ SUITES: dict[str, str] = {
     "aevb": "benchmarks.suites.aevb",
     "published": "benchmarks.suites.published",
     "anomalies": "benchmarks.suites.anomalies",
+    "adversarial": "benchmarks.suites.adversarial",
 }
 """Name -> module that declares SUITE."""
 

@@ -1,0 +1,117 @@
+"""The adversarial suite: games beside maximum likelihood, on samples, on modes that can be counted, and on posteriors.
+
+Its last table is its heart: programs whose posterior is known exactly, and every way of approaching it, the exact one,
+variational bounds, and games against a critic. All methods of a row learn from the same examples, drawn from the
+program itself, so that each one's objective is least at the posterior itself if its family holds it.
+
+Generators have about the same time on one core; it is in the column of seconds, and their steps below the table. To add
+a generator, name it in GENERATORS with the changes to its preset 'small'; to add a method for posteriors, a
+`MethodSpec` to INFERENCE.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.samples import REAL_DATA
+from benchmarks.suite import Grid, MethodSpec, ProgramSpec, Suite
+from benchmarks.suites.posterior import EXACT, avb, svi
+from benchmarks.suites.posterior import METRICS as POSTERIOR
+from zoo import catalogue
+
+__all__ = ["COUNTED", "GENERATORS", "IMAGES", "INFERENCE", "SUITE", "generator", "real_data"]
+
+IMAGES = (
+    "frechet", "frechet_grey", "precision", "recall", "sample_density", "coverage", "mmd", "mmd_p", "c2st_features",
+    "class_accuracy", "code_accuracy", "reconstruction", "prior_p", "log_likelihood", "parzen", "ais", "memorisation",
+    "diversity", "collapsed", "saturated", "parameters", "seconds", "gradient_evaluations",
+)  # fmt: skip
+COUNTED = ("modes", "good", "mode_kl", "diversity", "collapsed", "saturated", "seconds", "gradient_evaluations")
+FEW: dict[str, Any] = {
+    "ais_examples": 50, "ais_chains": 8, "ais_steps": 100, "ais_sigmas": (0.1, 0.15, 0.2, 0.3), "particles": 500,
+}  # fmt: skip
+"""How many there were of each stands beside the estimates."""
+QUICK = tuple(metric for metric in IMAGES if metric != "ais")
+"""For convolutions, through which annealing takes longer than the fit."""
+
+
+def generator(
+    data: str,
+    name: str,
+    label: str,
+    metrics: tuple[str, ...] = IMAGES,
+    program: dict[str, Any] | None = None,
+    evaluation: dict[str, Any] | None = None,
+    preset_name: str = "small",
+    seeds: int = 3,
+    **fit: Any,
+) -> Grid:
+    """One program on one data set, by the method of one of its presets, with changes to program and fit."""
+    preset = catalogue.get(name).presets[preset_name]
+    options = {**preset.fit, **fit}
+    if "steps" in fit:  # the two are one choice
+        options.pop("epochs", None)
+    method = MethodSpec(preset.method.upper(), preset.method, options)
+    spec = ProgramSpec(name, {**preset.program, **(program or {})}, label)
+    return Grid("samples", (spec,), (method,), metrics, (data,), "test", seeds, {**FEW, **(evaluation or {})})
+
+
+def real_data(data: str, metrics: tuple[str, ...] = IMAGES) -> Grid:
+    """The yardstick: what the scores say of real data that are neither training nor test data."""
+    spec, method = ProgramSpec(REAL_DATA, {}, "real data"), MethodSpec("held out", "none")
+    return Grid("samples", (spec,), (method,), metrics, (data,), "test", 1, FEW)
+
+
+def posterior(target: str, *methods: MethodSpec, seeds: int = 3, **evaluation: Any) -> Grid:
+    """One program with an exact posterior by all methods, which learn from examples that it made itself."""
+    return Grid(
+        "posterior", (ProgramSpec(target),), methods, POSTERIOR, (target,), "test", seeds,
+        {"simulate": 10_000, **evaluation},
+    )  # fmt: skip
+
+
+GREY, BINARY = "mnist10k", "mnist10k-binary"
+
+GENERATORS: tuple[Grid, ...] = (
+    real_data(GREY),
+    generator(GREY, "gan", "GAN", steps=5000),
+    generator(GREY, "dcgan", "DCGAN", metrics=QUICK, steps=1500),
+    generator(GREY, "wgan", "WGAN, clipped", metrics=QUICK, steps=600),
+    generator(GREY, "wgan-gp", "WGAN-GP", metrics=QUICK, steps=400),
+    generator(GREY, "sngan", "SNGAN", metrics=QUICK, steps=1000),
+    generator(GREY, "ali", "ALI", steps=3000),
+    generator(BINARY, "aae", "AAE, 8 latents", program={"latent_dim": 8}, epochs=40),
+    generator(BINARY, "vae", "VAE, 8 latents", program={"hidden": [256, 256], "activation": "relu"}, epochs=40),
+    generator(BINARY, "nade", "NADE", program={"hidden": 200}, epochs=20, batch_size=100, lr=2e-3),
+)
+"""Images: every generator, at its small size, beside programs with a density."""
+
+INFERENCE: tuple[MethodSpec, ...] = (
+    EXACT,
+    svi("SVI, own guide", steps=3000, lr=0.01, particles=4),
+    avb(steps=2000),
+    MethodSpec("ALI, own guide", "ali", {"steps": 4000}),
+    MethodSpec("ALI, implicit", "ali", {"guide": "implicit", "steps": 4000}),
+    MethodSpec("AAE, own guide", "aae", {"steps": 4000}),
+    MethodSpec("AAE, implicit", "aae", {"guide": "implicit", "steps": 4000}),
+)
+"""Ways to a posterior; 'own' is the program's Gaussian guide, 'implicit' a network that turns noise into latents."""
+
+SUITE = Suite(
+    "adversarial",
+    "Games beside likelihoods and exact posteriors",
+    "What does adversarial training do to samples, to modes and to posteriors?",
+    (
+        *(posterior(target, *INFERENCE) for target in ("ppca-digits", "banana", "two-modes")),
+        *GENERATORS,
+        real_data("ring", COUNTED),
+        *(
+            generator("ring", name, label, COUNTED, preset_name="ring")
+            for name, label in (("gan", "GAN"), ("wgan-gp", "WGAN-GP"), ("sngan", "SNGAN"))
+        ),
+        real_data("stacked-digits", COUNTED),
+        generator("stacked-digits", "gan", "GAN", COUNTED, steps=3000),
+        generator("stacked-digits", "dcgan", "DCGAN", COUNTED, steps=2000),
+        generator("stacked-digits", "wgan-gp", "WGAN-GP", COUNTED, steps=600),
+    ),
+)
