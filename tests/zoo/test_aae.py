@@ -9,6 +9,7 @@ import pytest
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import constraints
 
 from inference import fit
 from inference.distances import mmd
@@ -96,7 +97,17 @@ def test_density_of_the_flower_integrates_to_one_and_is_that_of_its_draws(compon
     assert abs(share - inside) < SIGMAS * math.sqrt(inside * (1 - inside) / n) + 1e-3
 
 
-def test_petals_of_the_paper() -> None:
+def test_inference_in_unconstrained_space_takes_the_mixture() -> None:
+    program = small(latent_dim=2)
+    x = program.generate(6)
+    found = fit(program, x, "svi", guide="multivariate_normal", steps=1)
+    assert found.draw(3, x)["z"].shape == (3, 6, 2)
+    wide = program.prior_distribution().expand(torch.Size([4]))
+    assert wide.support is constraints.real_vector
+    assert wide.log_prob(wide.sample()).shape == (4,)
+
+
+def test_petals_in_the_plane() -> None:
     means, factors = flower(2, 10)
     assert torch.allclose(means.norm(dim=-1), torch.tensor(1.4))
     angles = torch.atan2(means[:, 1], means[:, 0]) % (2 * math.pi)

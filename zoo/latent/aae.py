@@ -20,6 +20,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from zoo.errors import OptionError, UnknownNameError
 from zoo.latent.vae import GUIDE_FAMILIES, VAE
@@ -27,7 +28,7 @@ from zoo.nets import activation as make_activation
 from zoo.nets import conv_encoder, image_shape, mlp
 from zoo.program import Implicit, Preset
 
-__all__ = ["AAE", "PRIORS", "Sampler", "flower", "swiss_roll"]
+__all__ = ["AAE", "PRIORS", "NormalMixture", "Sampler", "flower", "swiss_roll"]
 
 PRIORS = ("gaussian", "mixture", "swiss-roll")
 IMPLICIT_GUIDES = ("deterministic", "universal")
@@ -56,6 +57,15 @@ class Sampler(Implicit):
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Sampler:
         """The same sampler over more batch dimensions; all of them are drawn independently."""
         return Sampler(self.draw, torch.Size(batch_shape), self.event_shape)
+
+
+class NormalMixture(dist.MixtureSameFamily):
+    """A mixture of Gaussians, with the support that any vector has: torch's own has none that autoguides can map to."""
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """All vectors."""
+        return constraints.real_vector
 
 
 def flower(latent_dim: int, components: int = 10) -> tuple[Tensor, Tensor]:
@@ -197,7 +207,7 @@ class AAE(VAE):
             return dist.Normal(like.new_zeros(k), self.prior_scale).to_event(1)
         if self.prior == "mixture":
             petals = dist.MultivariateNormal(self.means, scale_tril=self.factors)
-            return dist.MixtureSameFamily(dist.Categorical(logits=like.new_zeros(len(self.means))), petals)
+            return NormalMixture(dist.Categorical(logits=like.new_zeros(len(self.means))), petals)
 
         def draw(shape: torch.Size) -> Tensor:
             roll = swiss_roll(torch.rand(shape, dtype=like.dtype, device=like.device))
