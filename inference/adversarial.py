@@ -1,14 +1,13 @@
 """Adversarial variational Bayes: variational inference with a guide that has samples but no density.
 
-Mescheder, Nowozin & Geiger, "Adversarial variational Bayes", ICML 2017. With the GAN game (`inference.games`) these are
-the adversarial methods: a critic estimates the density ratio that is missing.
+Mescheder, Nowozin & Geiger, "Adversarial variational Bayes", ICML 2017; Huszar, "Variational inference using implicit
+distributions", 2017 (the contrast of pairs). A critic estimates the density ratio that is missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import pyro
@@ -19,13 +18,13 @@ from inference.aae import AAEGame
 from inference.games import GAMES, Game, Minimax, NonSaturating
 from inference.gan import GANGame
 from inference.guides import build_guide
-from inference.implicit_guide import ImplicitGuide, Piece, RatioCritic, estimated_log_prob, unsuitable
+from inference.implicit_guide import CONTRASTS, ImplicitGuide, Piece, RatioCritic, estimated_log_prob, unsuitable
 from inference.loop import Loop, Schedule
 from inference.method import Method, Outcome, Run
 from inference.optim import rate, set_rate
-from inference.particles import log_joint
+from inference.particles import LogDensity, log_joint
 from zoo.datasets.data import Data
-from zoo.errors import OptionError
+from zoo.errors import OptionError, UnknownNameError
 from zoo.program import Program
 
 __all__ = [
@@ -46,27 +45,34 @@ __all__ = [
 class AVB(Method):
     """Maximises E_q[log p(x, z) - log q(z | x)] over an implicit guide, log q estimated by a critic.
 
-    Steps of the critic, which tells the guide's draws from those of a Gaussian with the same moments (see
-    `RatioCritic`), take turns with reparameterised steps of guide and program. The gradient is right for a perfect
-    critic, because E_q[d log q] = 0; with a real one it is biased, and the ELBO reported is an estimate, *not a
-    bound*. `Outcome.modules["critic"]` is the critic, `estimated_log_prob` its estimate of log q.
+    Steps of the critic, which tells the guide's draws from others (see `RatioCritic`), take turns with reparameterised
+    steps of guide and program. The gradient is right for a perfect critic, because E_q[d log q] = 0; with a real one it
+    is biased, and the ELBO reported is an estimate, *not a bound*. `Outcome.modules["critic"]` is the critic,
+    `estimated_log_prob` its estimate of log q. The contrasts differ in what the others are:
 
-    The target moves from the Gaussian that the guide starts from, as wide as the prior, to the posterior: without this
-    the guide falls into one mode and stays there.
+        adaptive   a Gaussian with the guide's moments; the most exact, as there is least to tell
+        prior      the prior; the critic has the whole log q(z | x) / p(z) to learn, worse the more the data say
+        joint      pairs (x, z): of data and guide, of the program. Minimises KL(p_D(x) q(z | x) || p(x, z)) with the
+                   program as it is; asks no density of x, so it serves implicit programs too. Local latents alone, and
+                   data enough, like the program's, for the critic to know p_D
+
+    The target moves from the Gaussian that the guide starts from, as wide as the prior, to the posterior ('prior': from
+    the prior): without this the guide falls into one mode and stays there. Pairs have no such path.
 
     Args:
         hidden: Units of each hidden layer of the guide's network.
         critic_hidden: Of the critic's.
         extra_noise: Noise inputs of the guide beyond one for each latent dimension.
-        adaptive_contrast: False compares with a fixed Gaussian instead.
-        moments: Noise vectors behind the moments of that Gaussian; None is 512 for global latents, and for local ones
+        contrast: 'adaptive', 'prior' or 'joint', as above.
+        moments: Noise vectors behind the guide's moments; None is 512 for global latents, and for local ones
             8,192 over the points of a step, but 32 to 512 for each.
         particles: Draws of each latent a step; None spreads 256 over the batch.
         critic_steps: Critic steps to each step of the guide.
         lr: Adam's learning rate for guide and program, with cosine decay to zero.
         critic_lr: The critic's, with cosine decay to a tenth.
         anneal: Fraction of the run over which the target moves; 0 starts at the posterior.
-        train_program: False fits the guide alone and leaves the model's parameters as they are.
+        train_program: False fits the guide alone and leaves the model's parameters as they are; the joint contrast
+            can do nothing else (method 'ali' trains both).
         steps, epochs, batch_size, compile: See `inference.loop.Schedule`; a step is one of the guide.
     """
 
@@ -75,7 +81,7 @@ class AVB(Method):
     hidden: Sequence[int] = (64, 64)
     critic_hidden: Sequence[int] = (64, 64)
     extra_noise: int = 16
-    adaptive_contrast: bool = True
+    contrast: str = "adaptive"
     moments: int | None = None
     particles: int | None = None
     critic_steps: int = 2
@@ -89,6 +95,13 @@ class AVB(Method):
     compile: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.contrast not in CONTRASTS:
+            raise UnknownNameError("contrast", self.contrast, CONTRASTS)
+        if self.contrast == "joint" and self.train_program:
+            raise OptionError(
+                "contrast='joint' fits the guide to a program that stays as it is: set train_program=False, or take "
+                "the method 'ali', which trains both."
+            )
         for name in ("lr", "critic_lr"):
             if getattr(self, name) <= 0:
                 raise OptionError(f"{name} must be positive, got {getattr(self, name)}.")
@@ -100,8 +113,8 @@ class AVB(Method):
             raise OptionError(f"anneal is a fraction of the run, in [0, 1]; got {self.anneal}.")
 
     def why_not(self, program: Program) -> str | None:
-        """Needs continuous latents and a density; discrete latents must be summable."""
-        return unsuitable(program)
+        """Needs continuous latents, and by contrast a density (discrete latents summable) or only local ones."""
+        return unsuitable(program, self.contrast)
 
     def run(self, program: Program, run: Run) -> Outcome:
         """Fits the guide, and the program with it, in place."""
@@ -118,7 +131,7 @@ class AVB(Method):
         particles = self.particles or max(1, 256 // rows)
         points = rows * particles if len(guide.blocks) == 2 else rows
         moments = {"global": self.moments or 512, "local": self.moments or min(max(8192 // points, 32), 512)}
-        critic = RatioCritic(guide, moments, self.critic_hidden, self.adaptive_contrast)
+        critic = RatioCritic(guide, moments, self.critic_hidden, self.contrast)
         optimizer = torch.optim.Adam(parameters, self.lr, (0.5, 0.999))
         critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr, (0.5, 0.999))
 
@@ -141,7 +154,7 @@ class AVB(Method):
             "lr": rate("cosine", self.lr, total),
             "critic_lr": rate("cosine", self.critic_lr, total, 0.1 * self.critic_lr),
         }
-        if self.anneal:
+        if self.anneal and self.contrast != "joint":
             scalars["beta"] = lambda done: min(1.0, (done + 1) / (self.anneal * total))
         parts: dict[str, Any] = {
             "program": program,
@@ -159,24 +172,42 @@ class AVB(Method):
         return Outcome(guide, spec, None, history, loop.done * particles, modules={"critic": critic})
 
 
+Compared = tuple[Piece, Piece | None]
+"""Draws of the guide and the others, `u` whitened; None for standard normal others, which are made when wanted."""
+
+
 @torch.no_grad()
-def compared(guide: ImplicitGuide, critic: RatioCritic, particles: int, batch: Data, rounds: int) -> list[list[Piece]]:
-    """Fresh draws of the guide for so many critic steps, `u` whitened; the guide stands still meanwhile."""
-    found: list[list[Piece]] = [[] for _ in range(rounds)]
-    for piece in guide.pieces(particles * rounds, *batch):
-        whitened = critic.contrast(guide, piece.kind, piece.h).whiten(piece.u)
-        h = piece.h if piece.h.ndim == 3 else piece.h.expand(rounds, *piece.h.shape)
-        for mine, u, features in zip(found, whitened.chunk(rounds), h.chunk(rounds), strict=True):
-            mine.append(Piece(piece.kind, features, u))
-    return found
+def compared(
+    guide: ImplicitGuide, critic: RatioCritic, particles: int, batch: Data, rounds: int
+) -> list[list[Compared]]:
+    """Fresh draws for so many critic steps; the guide stands still meanwhile."""
+    drawn = guide.pieces(particles * rounds, *batch)
+    mine = [_rounds(guide, critic, piece, rounds) for piece in drawn]
+    if critic.contrast == "adaptive":
+        return [[(piece, None) for piece in now] for now in zip(*mine, strict=True)]
+    if critic.contrast == "joint":
+        others = guide.joint_pieces(rounds, *batch)  # each x has moments of its own, which are dear: one z with each
+    else:
+        others = guide.prior_pieces(drawn, *batch)
+    theirs = [_rounds(guide, critic, piece, rounds) for piece in others]
+    pairs = [list(zip(a, b, strict=True)) for a, b in zip(mine, theirs, strict=True)]
+    return [list(now) for now in zip(*pairs, strict=True)]
 
 
-def contrast_loss(critic: RatioCritic, pieces: Sequence[Piece]) -> Tensor:
-    """The critic's loss, (): the minimax game between whitened draws of the guide and standard normal ones."""
-    losses = [
-        Minimax().critic_loss(partial(critic, piece.kind, h=piece.h), piece.u, torch.randn_like(piece.u))
-        for piece in pieces
-    ]
+def _rounds(guide: ImplicitGuide, critic: RatioCritic, piece: Piece, rounds: int) -> list[Piece]:
+    whitened = critic.gaussian(guide, piece.kind, piece.h).whiten(piece.u)
+    h = piece.h if piece.h.ndim == 3 else piece.h.expand(rounds, *piece.h.shape)
+    pairs = zip(whitened.chunk(rounds), h.chunk(rounds), strict=True)
+    return [Piece(piece.kind, features, u) for u, features in pairs]
+
+
+def contrast_loss(critic: RatioCritic, pieces: Sequence[Compared]) -> Tensor:
+    """The critic's loss, (): the minimax game between whitened draws of the guide and the others."""
+    losses = []
+    for mine, other in pieces:
+        theirs = Piece(mine.kind, mine.h, torch.randn_like(mine.u)) if other is None else other
+        game, logits = Minimax(), [critic(piece.kind, piece.u, piece.h) for piece in (mine, theirs)]
+        losses.append(-game.value(*logits))
     return torch.stack(losses).sum()
 
 
@@ -191,21 +222,42 @@ def annealed_loss(
 ) -> tuple[Tensor, Tensor]:
     """(loss (), estimated ELBO ()), both per example of the full data.
 
-    The loss is minus the ELBO with the log joint replaced by beta log p(x, z) + (1 - beta) log q_start(z).
+    The loss is minus the ELBO with the log joint replaced by beta log p(x, z) + (1 - beta) log q_start(z); in prior
+    contrast with beta log p(x | z). In joint contrast it is the estimate of KL(p_D q || p), and minus it the "ELBO".
     """
     pieces = guide.pieces(particles, *batch)
     values: dict[str, Tensor] = {}
     scale = {"global": 1.0, "local": size / batch.size}
-    log_q = log_start = log_det = torch.zeros((), dtype=batch.x.dtype, device=batch.x.device)
+    zero = torch.zeros((), dtype=batch.x.dtype, device=batch.x.device)
+    log_ratio, log_r, log_start, log_det = zero, zero, zero, zero
     for piece in pieces:
         block, weight = guide.block(piece.kind), scale[piece.kind]
         constrained, dets = block.coordinates.unpack(piece.u)
         values.update(constrained)
+        ratio, reference = critic.log_ratio(guide, piece)
+        log_ratio, log_r = log_ratio + weight * ratio.sum(-1), log_r + weight * reference.sum(-1)
         log_det = log_det + weight * block.coordinates.total(dets).sum(-1)
-        log_q = log_q + weight * critic.log_density(guide, piece).sum(-1)
         log_start = log_start + weight * block.start_log_prob(piece.u).sum(-1)
-    joint = log_joint(program, values, *batch, particles=particles)
-    log_p = scale["local"] * joint.local.sum(-1) + joint.globals + log_det
+    if critic.contrast == "joint":
+        loss = log_ratio.mean() / size
+        return loss, -loss.detach()
+
+    def total(density: LogDensity) -> Tensor:
+        return scale["local"] * density.local.sum(-1) + density.globals
+
+    log_p = total(log_joint(program, values, *batch, particles=particles))
+    if critic.contrast == "prior":
+        log_p = log_p - total(guide.log_prior(values, *batch))
+        elbo = (log_p - log_ratio).mean() / size
+        loss = -(beta * log_p - log_ratio).mean() / size
+        if guide.prior_learns:
+            # The prior cancels as a function of the latents; its own parameters still climb to where the guide draws.
+            prior = (
+                total(guide.log_prior({name: value.detach() for name, value in values.items()}, *batch)).mean() / size
+            )
+            loss = loss - (prior - prior.detach())
+        return loss, elbo.detach()
+    log_p, log_q = log_p + log_det, log_ratio + log_r
     elbo = (log_p - log_q).mean() / size
     if not isinstance(beta, Tensor) and beta == 1.0:
         return -elbo, elbo.detach()

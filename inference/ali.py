@@ -163,7 +163,7 @@ class _Pairs(Contest):
         self.critic, self.parameters, self.names, self.train_program = critic, parameters, sorted(sites), train_program
 
     def sides(self, batch: Data, *, makers: bool) -> Sides:
-        inferred = poutine.trace(self.guide).get_trace(*batch, None)  # type: ignore[arg-type]
+        inferred = poutine.trace(self.guide).get_trace(*batch, None)
         with nullcontext() if self.train_program else torch.no_grad():
             made = poutine.trace(self.program.model).get_trace(None, batch.context, batch.size)
         x = made.nodes["x"]["value"].to(batch.x)

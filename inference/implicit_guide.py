@@ -1,31 +1,36 @@
 """A guide with samples but no density: noise through a network, and the critic that estimates the density it lacks.
 
-Mescheder, Nowozin & Geiger, "Adversarial variational Bayes", ICML 2017.
+Mescheder, Nowozin & Geiger, "Adversarial variational Bayes", ICML 2017; Huszar, "Variational inference using implicit
+distributions", 2017 (the names of the contrasts).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints
 
 from inference.coordinates import Coordinates
-from inference.particles import LogDensity
+from inference.particles import LogDensity, log_joint
 from zoo.datasets.data import Data
-from zoo.errors import CapabilityError
+from zoo.errors import CapabilityError, UnknownNameError
 from zoo.nets import mlp
 from zoo.program import Implicit, ImplicitProgram, Program, Site
 
-__all__ = ["Contrast", "ImplicitGuide", "Piece", "RatioCritic", "estimated_log_prob", "unsuitable"]
+__all__ = ["CONTRASTS", "Contrast", "ImplicitGuide", "Piece", "RatioCritic", "estimated_log_prob", "unsuitable"]
 
 PRIOR_DRAWS = 512
+CONTRASTS = ("adaptive", "prior", "joint")
+"""What a critic compares the guide's draws with: a Gaussian of their moments, the prior, or pairs of the program."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class ImplicitGuide(nn.Module):
         self.register_buffer("feature_loc", raw.mean(0))
         self.register_buffer("feature_scale", torch.where(scale > 0, scale, torch.ones_like(scale)))
         sites = {name: site for name, site in program.sites().items() if not site.is_discrete}
-        prior = _prior_draws(program, data)
+        prior = _forward(program.model, PRIOR_DRAWS, *data.rows(slice(0, 16)))
         self.blocks = nn.ModuleDict()
         features = 0
         for kind in ("global", "local"):
@@ -116,8 +121,12 @@ class ImplicitGuide(nn.Module):
             packed = Coordinates(chosen, 1, tied=False).pack(draws)[:, 0]
             self.blocks[kind] = Block(chosen, packed, features, hidden, extra_noise)
             features += packed.shape[-1]
-        self._plate = program.plate
+        self._plate, self._model = program.plate, program.model
         self.to(data.x)
+        one = {name: prior[name][:1] for name in sites}
+        with torch.enable_grad():
+            self.prior_learns = self.log_prior(one, *data.rows(slice(0, 16))).total.requires_grad
+            """Whether the program's own parameters move the density of its latents."""
 
     def block(self, kind: str) -> Block:
         """The block 'global' or 'local'."""
@@ -144,6 +153,40 @@ class ImplicitGuide(nn.Module):
             noise = torch.randn(n, h.shape[-2], block.noise, dtype=h.dtype, device=h.device)
             found.append(Piece(kind, h, block(noise, h)))
         return found
+
+    def log_prior(self, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None) -> LogDensity:
+        """The program's log p(latents) at given values (S, B or 1, *event), discrete ones summed out."""
+        blind: Any = SimpleNamespace(model=poutine.block(self._model, hide=["x"]))
+        return log_joint(blind, values, x, context)
+
+    @torch.no_grad()
+    def prior_pieces(self, pieces: Sequence[Piece], x: Tensor, context: Tensor | None = None) -> list[Piece]:
+        """For each of the guide's pieces as many draws of the prior, given the same features and global latents."""
+        found: list[Piece] = []
+        above: dict[str, Tensor] = {}
+        for piece in pieces:
+            block, n = self.block(piece.kind), len(piece.u)
+            values = _forward(self._model, n, x, context, above)
+            found.append(Piece(piece.kind, piece.h, self._packed(piece.kind, values, len(x))))
+            if piece.kind == "global":
+                above = block.coordinates.unpack(piece.u)[0]
+        return found
+
+    @torch.no_grad()
+    def joint_pieces(self, n: int, x: Tensor, context: Tensor | None = None) -> list[Piece]:
+        """n B pairs of local latents and features of the x that the program makes of them, as a piece (n, B, ...)."""
+        many = None if context is None else context.repeat(n, *[1] * (context.ndim - 1))
+        with pyro.validation_enabled(False):
+            trace = poutine.trace(self._model).get_trace(None, many, n * len(x))
+        values = {name: site["value"][None] for name, site in trace.nodes.items() if site["type"] == "sample"}
+        h = self.given("local", values["x"][0].to(x), many).unflatten(0, (n, len(x)))
+        u = self._packed("local", values, n * len(x))[0].unflatten(0, (n, len(x)))
+        return [Piece("local", h, u)]
+
+    def _packed(self, kind: str, values: Mapping[str, Tensor], batch: int) -> Tensor:
+        # Coordinates take the number of units from their batch when packing.
+        sites = self.block(kind).coordinates.sites
+        return Coordinates(sites, 1 if kind == "global" else batch, tied=False).pack(values)
 
     def forward(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         """Samples the latent sites, as any guide."""
@@ -184,26 +227,38 @@ class Contrast:
 
 
 class RatioCritic(nn.Module):
-    """Estimates log q(u | h) of an implicit guide as log r(u | h) + T(h, w), a Gaussian and a learned log ratio.
+    """The log ratio T(u, h) of the guide's draws to what they are compared with, learned by telling them apart.
 
-    r has the guide's own moments given h (adaptive contrast), so that T sees whitened values w and has only the guide's
-    departure from a Gaussian to learn. Mescheder et al. match variances; here covariances are matched too, shrunk
-    towards the diagonal by D / (D + moments). Any r is valid, as long as T meets the same one every time: the moments
-    are those of the guide at a fixed set of noise vectors, because fresh ones would blur what T sees.
+    'adaptive': with a Gaussian r( . | h) of the guide's own moments, so that log q(u | h) = log r(u | h) + T, and T has
+        only the guide's departure from a Gaussian to learn. Mescheder et al. match variances; here covariances are
+        matched too, shrunk towards the diagonal by D / (D + moments). Any r is valid, as long as T meets the same one
+        every time: the moments are those of the guide at a fixed set of noise vectors, because fresh ones would blur
+        what T sees.
+    'prior': with the program's prior (the paper's plain version), log q(z | x) = log p(z) + T.
+    'joint': pairs of data and guide with pairs of the program, T = log q(z | x) p_D(x) - log p(x, z).
+
+    T sees u in the coordinates in which the Gaussian is standard normal; in those of the prior's spread, for 'prior'.
 
     Args:
         guide: The guide.
-        hidden: Units of each hidden layer of T.
-        adaptive: False takes the Gaussian that the guide starts from, for all h: with a standard normal prior this is
-            the prior, and T the log ratio log q(z | x) / p(z) of the paper's plain version.
         moments: Number of noise vectors behind the moments, by block.
+        hidden: Units of each hidden layer of T.
+        contrast: One of CONTRASTS.
+
+    Raises: UnknownNameError.
     """
 
     def __init__(
-        self, guide: ImplicitGuide, moments: Mapping[str, int], hidden: Sequence[int] = (64, 64), adaptive: bool = True
+        self,
+        guide: ImplicitGuide,
+        moments: Mapping[str, int],
+        hidden: Sequence[int] = (64, 64),
+        contrast: str = "adaptive",
     ):
         super().__init__()
-        self.adaptive = adaptive
+        if contrast not in CONTRASTS:
+            raise UnknownNameError("contrast", contrast, CONTRASTS)
+        self.contrast = contrast
         self.nets = nn.ModuleDict(
             {kind: mlp(guide.block(kind).dim + guide.block(kind).features, hidden, 1, "silu") for kind in guide.blocks}
         )
@@ -212,10 +267,10 @@ class RatioCritic(nn.Module):
         self.to(guide.feature_loc)
 
     @torch.no_grad()
-    def contrast(self, guide: ImplicitGuide, kind: str, h: Tensor) -> Contrast:
+    def gaussian(self, guide: ImplicitGuide, kind: str, h: Tensor) -> Contrast:
         """The Gaussian r( . | h); a constant, since with its gradient the guide would play to the moments' noise."""
         block = guide.block(kind)
-        if not self.adaptive:
+        if self.contrast == "prior":
             return Contrast(block.loc, torch.diag(block.scale))
         noise = self.get_buffer(f"{kind}_noise")
         n = len(noise)
@@ -228,14 +283,14 @@ class RatioCritic(nn.Module):
         return Contrast(loc, torch.linalg.cholesky((1 - weight) * covariance + weight * diagonal))
 
     def forward(self, kind: str, whitened: Tensor, h: Tensor) -> Tensor:
-        """T: estimates log q(u | h) - log r(u | h), (S, U)."""
+        """T, (S, U)."""
         return self.nets[kind](_side_by_side(whitened, h)).squeeze(-1)
 
-    def log_density(self, guide: ImplicitGuide, piece: Piece) -> Tensor:
-        """The estimate of log q(u | h), (S, U)."""
-        r = self.contrast(guide, piece.kind, piece.h)
+    def log_ratio(self, guide: ImplicitGuide, piece: Piece) -> tuple[Tensor, Tensor]:
+        """T at a piece, and log r of the Gaussian, (S, U) each: their sum is log q(u | h) in adaptive contrast."""
+        r = self.gaussian(guide, piece.kind, piece.h)
         whitened = r.whiten(piece.u)
-        return r.log_prob(whitened) + self(piece.kind, whitened, piece.h)
+        return self(piece.kind, whitened, piece.h), r.log_prob(whitened)
 
 
 @torch.no_grad()
@@ -249,32 +304,62 @@ def estimated_log_prob(
     """The critic's estimate of log q(latents | x) at given values (S, B or 1, *event): neither exact nor a bound.
 
     Worth little where the guide draws nothing. Minus the log prior it is the log ratio of the paper.
+
+    Raises: CapabilityError for a critic of pairs, whose ratio has the unknown density of the data in it.
     """
+    if critic.contrast == "joint":
+        raise CapabilityError(
+            "A critic of pairs estimates log q(z | x) p_D(x) - log p(x, z), not log q(z | x); fit with contrast="
+            "'adaptive' or 'prior'."
+        )
     above, n = None, max(v.shape[0] for v in values.values())
     parts = {"global": x.new_zeros(1, 1), "local": x.new_zeros(1, 1)}
     for kind in guide.blocks:
-        coordinates = guide.block(kind).coordinates
-        # Coordinates take the number of units from their batch when packing.
-        units = Coordinates(coordinates.sites, 1 if kind == "global" else len(x), tied=False)
-        u = units.pack({name: values[name] for name in units.sites})
-        log_det = units.total(units.unpack(u)[1])
-        piece = Piece(kind, guide.given(kind, x, context, above), u)
-        parts[kind] = critic.log_density(guide, piece) - log_det
+        u = guide._packed(kind, values, len(x))
+        ratio, reference = critic.log_ratio(guide, Piece(kind, guide.given(kind, x, context, above), u))
+        if critic.contrast == "adaptive":
+            coordinates = guide.block(kind).coordinates
+            ratio = ratio + reference - coordinates.total(coordinates.unpack(u)[1])
+        parts[kind] = ratio
         above = u if kind == "global" else above
-    return LogDensity(parts["local"].expand(n, len(x)), parts["global"].expand(n, 1)[:, 0], "global" in guide.blocks)
+    local, global_ = parts["local"].expand(n, len(x)), parts["global"].expand(n, 1)[:, 0]
+    if critic.contrast == "prior":
+        prior = guide.log_prior(values, x, context)
+        local, global_ = local + prior.local, global_ + prior.globals
+    return LogDensity(local, global_, "global" in guide.blocks)
 
 
-def unsuitable(program: Program) -> str | None:
-    """Why a program can have no implicit guide, or None."""
-    if isinstance(program, ImplicitProgram):
-        return "it is implicit: without a density there is no posterior to approach"
+def unsuitable(program: Program, contrast: str | None = None) -> str | None:
+    """Why a program can have no implicit guide, or None; with a contrast, why it cannot be fitted by that one.
+
+    Any program with continuous latents can have the guide. To fit it by the ELBO ('adaptive', 'prior') takes a density
+    of x, and discrete latents that can be summed out; by pairs ('joint') latents that belong to the examples.
+    """
     sites = program.sites()
     if all(site.is_discrete for site in sites.values()):
         return "it has no continuous latent sites" if sites else "it has no latent sites"
-    finite = (type(constraints.boolean), constraints.integer_interval)
     for name, site in sites.items():
-        if site.is_discrete and (site.is_global or len(site.event_shape) > 0 or not isinstance(site.support, finite)):
-            return f"the discrete latent site {name!r} cannot be summed out: it is not local with finitely many values"
+        try:
+            if not site.is_discrete:
+                biject_to(site.support)
+        except NotImplementedError:
+            return f"the support of its latent site {name!r}, {site.support}, maps to no unconstrained space"
+    if contrast == "joint":
+        for name, site in sites.items():
+            if site.is_global:
+                return f"its latent site {name!r} is global, and pairs are of an example and its own latents"
+    elif contrast is not None:
+        if isinstance(program, ImplicitProgram):
+            return "it is implicit: x has no density for an ELBO (contrast='joint' needs none)"
+        finite = (type(constraints.boolean), constraints.integer_interval)
+        for name, site in sites.items():
+            endless = site.is_global or len(site.event_shape) > 0 or not isinstance(site.support, finite)
+            if site.is_discrete and endless:
+                return (
+                    f"the discrete latent site {name!r} cannot be summed out: it is not local with finitely many values"
+                )
+        if _exclusive(program):
+            return "each x is possible under the latents it came from alone, so its posterior has no support of its own"
     return None
 
 
@@ -294,8 +379,25 @@ def _side_by_side(*parts: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _prior_draws(program: Program, data: Data) -> dict[str, Tensor]:
-    few = data.rows(slice(0, 16))
-    with pyro.plate("particles", PRIOR_DRAWS, dim=-2), pyro.validation_enabled(False):
-        trace = poutine.trace(program.model).get_trace(*few, None)
+def _exclusive(program: Program) -> bool:
+    """Whether latents drawn anew leave every x impossible, as where x is the latents rounded."""
+    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        context = program.example_context(4)
+        x = program.model(None, context, 4)
+        drawn = _forward(program.model, 8, x, context)
+        values = {name: drawn[name] for name, site in program.sites().items() if not site.is_discrete}
+        return bool((log_joint(program, values, x, context).total == -torch.inf).all())
+
+
+@torch.no_grad()
+def _forward(
+    model: Callable[..., Any],
+    n: int,
+    x: Tensor,
+    context: Tensor | None = None,
+    given: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Site -> n draws of the model (n, B or 1, *event) that x does not inform, given values of some."""
+    with pyro.plate("particles", n, dim=-2), pyro.validation_enabled(False):
+        trace = poutine.trace(poutine.condition(model, data=dict(given or {}))).get_trace(x, context, None)
     return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}

@@ -39,7 +39,7 @@ Layers = list[Any]
 
 
 class ALI(ImplicitProgram):
-    """A generator, the mirrored encoder as its guide, and a critic of pairs; all layers batch-normalised but the last.
+    """A generator, the mirrored encoder as its guide, and a critic of pairs.
 
     Layers are given from the image to the latents: numbers are widths of dense layers (BiGAN's networks on MNIST),
     triples [channels, kernel, stride] convolutions without padding (ALI's), transposed in the generator. Dense and
@@ -52,6 +52,7 @@ class ALI(ImplicitProgram):
         encoder: 'normal', with mean and scale from x, reparameterised (ALI); 'deterministic', one point for each x
             (BiGAN), which has no density.
         support: 'unit' ends the generator in a sigmoid, for data in [0, 1]; 'real' in nothing.
+        batch_norm: Whether generator and encoder normalise their layers but the last, as in both papers.
         critic_layers: Of the critic's branch for x; None is `layers`.
         critic_latent: Widths of its branch for z.
         critic_joint: Widths of what sees both.
@@ -87,6 +88,7 @@ class ALI(ImplicitProgram):
         layers: Layers = [64, 64],  # noqa: B006
         encoder: str = "normal",
         support: str = "unit",
+        batch_norm: bool = True,
         critic_layers: Layers | None = None,
         critic_latent: list[int] = [64],  # noqa: B006
         critic_joint: list[int] = [128],  # noqa: B006
@@ -103,10 +105,10 @@ class ALI(ImplicitProgram):
         self.critic_layers = list(layers if critic_layers is None else critic_layers)
         self.critic_latent, self.critic_joint, self.dropout = list(critic_latent), list(critic_joint), dropout
         codes = latent_dim if self.deterministic else 2 * latent_dim
-        body, width = _downward(self.event_shape, layers)
+        body, width = _downward(self.event_shape, layers, norm=batch_norm)
         _downward(self.event_shape, self.critic_layers)  # so that layers that do not fit fail here
         self.encoder = OverBatch(nn.Sequential(body, nn.Linear(width, codes)), len(self.event_shape))
-        self.decoder = OverBatch(_upward(latent_dim, self.event_shape, layers), 1)
+        self.decoder = OverBatch(_upward(latent_dim, self.event_shape, layers, batch_norm), 1)
         # The generator's last bias, one for each pixel also when convolutional: data can set it.
         self.bias = nn.Parameter(torch.zeros(self.event_shape))
 
@@ -218,8 +220,10 @@ def _convolutional(layers: Layers) -> bool:
     return not kinds.pop()
 
 
-def _downward(event_shape: torch.Size, layers: Layers, dropout: float | None = None) -> tuple[nn.Module, int]:
-    """(B, *event_shape) -> (B, width), and the width; with dropout for a critic, else with batch normalisation."""
+def _downward(
+    event_shape: torch.Size, layers: Layers, dropout: float | None = None, norm: bool = False
+) -> tuple[nn.Module, int]:
+    """(B, *event_shape) -> (B, width), and the width; with dropout before, or batch normalisation after, each layer."""
     found: list[nn.Module] = []
     conv = _convolutional(layers)
     if conv:
@@ -232,33 +236,35 @@ def _downward(event_shape: torch.Size, layers: Layers, dropout: float | None = N
     for depth, (i, o) in enumerate(itertools.pairwise(sizes)):
         if dropout is not None:
             found.append(nn.Dropout(dropout if depth else 0.4 * dropout))
-        plain = dropout is not None
-        found.append(nn.Conv2d(i, o, *layers[depth][1:], bias=plain) if conv else nn.Linear(i, o, bias=plain))
-        if not plain:
+        if conv:
+            _, kernel, stride = layers[depth]
+            found.append(nn.Conv2d(i, o, kernel, stride, bias=not norm))
+        else:
+            found.append(nn.Linear(i, o, bias=not norm))
+        if norm:
             found.append(nn.BatchNorm2d(o) if conv else nn.BatchNorm1d(o))
         found.append(nn.LeakyReLU(LEAK))
     return nn.Sequential(*found, nn.Flatten()), width
 
 
-def _upward(features: int, event_shape: torch.Size, layers: Layers) -> nn.Module:
+def _upward(features: int, event_shape: torch.Size, layers: Layers, norm: bool) -> nn.Module:
     """(B, features) -> (B, *event_shape): the layers in reverse; the last one without bias, which the program adds."""
     if not _convolutional(layers):
         found: list[nn.Module] = []
         for i, o in itertools.pairwise([features, *layers[::-1]]):
-            found += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU()]
+            found += [nn.Linear(i, o, bias=not norm), *([nn.BatchNorm1d(o)] if norm else []), nn.ReLU()]
         last = nn.Linear(layers[0], event_shape.numel(), bias=False)
         return nn.Sequential(*found, last, _Shaped(event_shape))
     shapes = _geometry(event_shape, layers)
-    found = [nn.Linear(features, torch.Size(shapes[-1]).numel(), bias=False), nn.Unflatten(1, shapes[-1])]
-    for (after, *large), (before, *_), (_, kernel, stride) in zip(
-        shapes[-2::-1], shapes[:0:-1], layers[::-1], strict=True
-    ):
+    found = [nn.Linear(features, torch.Size(shapes[-1]).numel(), bias=not norm), nn.Unflatten(1, shapes[-1])]
+    for depth, (channels, kernel, stride) in reversed(list(enumerate(layers))):
+        below, *large = shapes[depth]
         # The rows and columns that the stride left over on the way down.
-        more = [(n - kernel) % stride for n in large]
+        more = tuple((n - kernel) % stride for n in large)
         found += [
-            nn.BatchNorm2d(before),
+            *([nn.BatchNorm2d(channels)] if norm else []),
             nn.ReLU(),
-            nn.ConvTranspose2d(before, after, kernel, stride, output_padding=tuple(more), bias=False),
+            nn.ConvTranspose2d(channels, below, kernel, stride, output_padding=more, bias=not norm and depth > 0),
         ]
     return nn.Sequential(*found, _Shaped(event_shape))
 

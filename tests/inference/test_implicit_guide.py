@@ -1,0 +1,182 @@
+"""The implicit guide and its critic before any training: moments, densities, what each contrast compares."""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+
+from inference import fit
+from inference.adversarial import AVB, annealed_loss, compared, contrast_loss, estimated_log_prob
+from inference.implicit_guide import CONTRASTS, ImplicitGuide, RatioCritic, unsuitable
+from inference.particles import draw
+from tests.inference.latents import Centred, Levels, NormalMean, Rate
+from zoo import catalogue
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError
+from zoo.latent.ppca import PPCA
+from zoo.testing import draw_data
+
+
+def test_contrast_has_the_guides_moments_and_gradients_reach_every_parameter() -> None:
+    x = torch.randn(20)
+    program, data = Levels(), Data(x)
+    guide = ImplicitGuide(program, data)
+    critic = RatioCritic(guide, {"global": 4000, "local": 50})
+    pieces = {piece.kind: piece for piece in guide.pieces(3, x)}
+    assert pieces["global"].u.shape == (3, 1, 1)
+    assert pieces["local"].u.shape == (3, 20, 1)
+    r = critic.gaussian(guide, "global", pieces["global"].h)
+    # At the start the guide is N(loc, scale): r knows, to within 5 standard errors of 4,000 draws.
+    block = guide.block("global")
+    assert abs(float((r.loc - block.loc) / block.scale)) < 5 / 4000**0.5
+    assert abs(float(r.tril / block.scale) - 1) < 5 / 8000**0.5
+    u = torch.randn(7, 1, 1)
+    density = dist.MultivariateNormal(r.loc, scale_tril=r.tril).log_prob(u)
+    assert torch.allclose(r.log_prob(r.whiten(u)), density)
+    # The output layer starts at zero, which blocks what lies below; one step opens it.
+    for module in (guide, critic):
+        for parameter in module.parameters():
+            parameter.data.add_(0.01 * torch.randn_like(parameter))
+    annealed_loss(program, guide, critic, 4, data, 20)[0].backward()
+    contrast_loss(critic, compared(guide, critic, 4, data, 1)[0]).backward()
+    for module in (guide, critic):
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert float(parameter.grad.abs().sum()) > 0, name
+
+
+def test_estimated_elbo_is_the_analytic_one_before_training() -> None:
+    """At the start q is Gaussian, so log r is log q, and with T = 0 the estimate is the ELBO, whole or by minibatch."""
+    x = 1 + torch.randn(40)
+    program, data = NormalMean(), Data(x)
+    guide = ImplicitGuide(program, data)
+    critic = RatioCritic(guide, {"global": 100_000})
+    for parameter in critic.parameters():
+        parameter.data.zero_()
+    q = dist.Normal(guide.block("global").loc[0], guide.block("global").scale[0])
+    fit_term = dist.Normal(q.mean, 1.0).log_prob(x).sum() - 0.5 * 40 * q.variance
+    elbo = (fit_term - torch.distributions.kl_divergence(q, dist.Normal(0.0, program.prior))) / 40
+    halves = (Data(x[:20]), Data(x[20:]))
+    with torch.no_grad():
+        whole = annealed_loss(program, guide, critic, 100_000, data, 40)
+        half = [annealed_loss(program, guide, critic, 100_000, part, 40)[1] for part in halves]
+    # Monte Carlo error: log p(x | mu) has a standard deviation near 100 / 40 nats here; 5 errors of 100,000 draws.
+    assert abs(float(whole[1] - elbo)) < 5 * 3.0 / 100_000**0.5 * 2
+    assert float(whole[0]) == -float(whole[1])
+    assert abs(float(sum(half) / 2 - elbo)) < 5 * 3.0 / 100_000**0.5 * 2
+
+
+# The contrasts
+
+
+def test_the_prior_contrast_compares_with_the_prior_given_the_guides_globals() -> None:
+    x = torch.randn(20)
+    guide = ImplicitGuide(Levels(), Data(x))
+    with torch.no_grad():
+        mine = guide.pieces(500, x)
+    above, below = guide.prior_pieces(mine, x)
+    assert above.u.shape == (500, 1, 1)
+    assert below.u.shape == (500, 20, 1)
+    assert not torch.equal(above.u, mine[0].u)
+    assert torch.equal(below.h, mine[1].h)
+    # level ~ N(0, 1) anew, z ~ N(level, 1) at the guide's own level, which is wider: 5 standard errors.
+    assert abs(float(above.u.mean())) < 5 / 500**0.5
+    assert abs(float(above.u.std()) - 1) < 5 / 1000**0.5
+    noise = (below.u - mine[0].u).detach()
+    assert abs(float(noise.mean())) < 5 / 10_000**0.5
+    assert abs(float(noise.std()) - 1) < 5 / 20_000**0.5
+    values = {"level": mine[0].u[..., 0], "z": mine[1].u[..., 0]}
+    prior = guide.log_prior(values, x)
+    assert torch.allclose(prior.globals, dist.Normal(0.0, 1.0).log_prob(values["level"])[:, 0])
+    assert torch.allclose(prior.local, dist.Normal(values["level"], 1.0).log_prob(values["z"]))
+
+
+def test_the_joint_contrast_compares_with_pairs_of_the_program() -> None:
+    program = PPCA([5], 2)
+    x = program.generate(300)
+    guide = ImplicitGuide(program, Data(x))
+    (pairs,) = guide.joint_pieces(20, x)
+    assert pairs.u.shape == (20, 300, 2)
+    made = pairs.h * guide.feature_scale + guide.feature_loc
+    noise = made - pairs.u @ program.weight.T - program.mean
+    assert abs(float(noise.detach().std()) - 1) < 5 / (2 * 30_000) ** 0.5
+    assert abs(float(pairs.u.std()) - 1) < 5 / (2 * 12_000) ** 0.5
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0])
+def test_in_prior_contrast_the_likelihood_stays_and_the_priors_parameters_learn(beta: float) -> None:
+    """At T = 0 the loss is -beta E_q[log p(x | z)], and its gradient in m that of -E_q[log p(z; m)]."""
+    program, x = Centred(), 1 + torch.randn(8)
+    guide = ImplicitGuide(program, Data(x))
+    assert guide.prior_learns
+    assert not ImplicitGuide(PPCA([3], 1), Data(torch.randn(9, 3))).prior_learns
+    critic = RatioCritic(guide, {"local": 8}, contrast="prior")
+    for parameter in critic.parameters():
+        parameter.data.zero_()
+    torch.manual_seed(1)
+    loss, elbo = annealed_loss(program, guide, critic, 50, Data(x), 16, beta)
+    torch.manual_seed(1)
+    z = guide.pieces(50, x)[0].u[..., 0].detach()
+    likelihood = dist.Normal(z, 1.0).log_prob(x).mean()
+    assert torch.allclose(loss, -beta * likelihood)
+    assert torch.allclose(elbo, likelihood)
+    assert torch.allclose(torch.autograd.grad(loss, program.m)[0], -(z - program.m).mean())
+
+
+def test_estimated_density_of_the_prior_contrast() -> None:
+    """With T = 0 it is the prior's, in the space of the sites: for a rate too."""
+    for program, x in ((Rate(), torch.rand(5)), (Levels(), torch.randn(5)), (PPCA([3], 2), torch.randn(5, 3))):
+        guide = ImplicitGuide(program, Data(x))
+        critic = RatioCritic(guide, {"global": 8, "local": 8}, contrast="prior")
+        for parameter in critic.parameters():
+            parameter.data.zero_()
+        values = draw(guide, 4, x, density=False).values
+        assert torch.equal(estimated_log_prob(guide, critic, values, x).total, guide.log_prior(values, x).total)
+    joint = RatioCritic(guide, {"local": 8}, contrast="joint")
+    with pytest.raises(CapabilityError, match="log p"):
+        estimated_log_prob(guide, joint, values, x)
+
+
+# With any program of the zoo
+
+
+@pytest.mark.parametrize("name", sorted(catalogue.BUILTIN))
+def test_every_program_can_have_an_implicit_guide_or_says_why_not(name: str) -> None:
+    torch.manual_seed(0)
+    program = catalogue.create(name)
+    x, context = draw_data(program, 12)
+    data = x if context is None else (x, context)
+    options = {"moments": 8, "particles": 2, "hidden": [8], "critic_hidden": [8], "steps": 2}
+    for contrast in CONTRASTS:
+        method = AVB(contrast=contrast, train_program=False, **options)
+        if unsuitable(program, contrast) is not None:
+            with pytest.raises(CapabilityError, match="cannot fit"):
+                fit(program, data, method, initialise=False)
+            continue
+        found = fit(program, data, method, initialise=False)
+        assert math.isfinite(found.history.last("loss"))
+        continuous = {site.name: site for site in program.sites().values() if not site.is_discrete}
+        draws = found.draw(3, x, context)
+        assert set(draws) == set(continuous)
+        for site_name, site in continuous.items():
+            assert bool(site.support.check(draws[site_name]).all()), site_name
+            plates = (3,) if site.is_global else (3, 12)
+            assert tuple(draws[site_name].shape) == plates + tuple(site.event_shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "suits"),
+    [
+        ("ppca", {"adaptive", "prior", "joint"}),
+        ("eight-schools", {"adaptive", "prior"}),
+        ("gan", {"joint"}),
+        ("hmm", set()),
+        ("nade", set()),
+    ],
+)
+def test_which_program_can_have_which_contrast(name: str, suits: set[str]) -> None:
+    program = catalogue.create(name)
+    assert {contrast for contrast in CONTRASTS if unsuitable(program, contrast) is None} == suits
