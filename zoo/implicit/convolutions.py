@@ -2,7 +2,7 @@
 
 Generators go up by transposed convolutions, critics come down by strided ones, neither with pooling, after Radford,
 Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial networks", ICLR
-2016. Each step doubles or halves the image; where a side is odd the smaller image is rounded up, so any size can be made.
+2016. Each step doubles or halves the image, rounded up where a side is odd, so that any size can be made.
 """
 
 from __future__ import annotations

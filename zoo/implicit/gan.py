@@ -52,6 +52,15 @@ class GAN(ImplicitProgram):
             {"latent_dim": 100, "hidden": [1200, 1200], "critic_hidden": [240, 240]}, "gan",
             {"epochs": 200, "batch_size": 100, "lr": 2e-4},
         ),
+        # The generator and the settings of the other programs' presets of this name, to compare games by.
+        "ring": Preset(
+            {
+                "latent_dim": 2, "hidden": [128, 128, 128], "support": "real",
+                "critic_hidden": [128, 128, 128], "pieces": 2, "dropout": 0.0,
+            },
+            "gan",
+            {"steps": 7000, "batch_size": 128, "lr": 1e-3, "betas": [0.0, 0.9], "ema": 0.999, "compile": "never"},
+        ),
     }  # fmt: skip
 
     def __init__(

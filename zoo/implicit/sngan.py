@@ -32,10 +32,10 @@ class SNGAN(ConvolutionalGAN):
     paper = "Miyato et al., Spectral normalization for generative adversarial networks, 2018"
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 64, "channels": [64, 32, 16], "critic_channels": [8, 16]}, "gan",
+            {"latent_dim": 64, "channels": [64, 32, 8], "critic_channels": [8, 16]}, "gan",
             {
-                "game": "hinge", "regulariser": "spectral-norm", "steps": 1000, "batch_size": 64, "lr": 1e-3,
-                "betas": [0.5, 0.999], "ema": 0.99,
+                "game": "hinge", "regulariser": "spectral-norm", "steps": 1500, "batch_size": 32, "lr": 1e-3,
+                "betas": [0.5, 0.999], "ema": 0.995, "compile": "never",
             },
         ),
         "paper": Preset(
@@ -46,10 +46,10 @@ class SNGAN(ConvolutionalGAN):
             },
         ),
         "ring": Preset(
-            {"event_shape": [2], "latent_dim": 2, "hidden": [128, 128, 128], "support": "real"}, "gan",
+            {"latent_dim": 2, "hidden": [128, 128, 128], "support": "real"}, "gan",
             {
-                "game": "hinge", "regulariser": "spectral-norm", "steps": 3000, "batch_size": 256, "lr": 1e-3,
-                "betas": [0.0, 0.9], "critic_steps": 5, "ema": 0.999,
+                "game": "hinge", "regulariser": "spectral-norm", "steps": 7000, "batch_size": 128, "lr": 1e-3,
+                "critic_lr": 2e-3, "betas": [0.0, 0.9], "ema": 0.999, "compile": "never",
             },
         ),
     }  # fmt: skip

@@ -72,10 +72,11 @@ class WGANGP(ConvolutionalGAN):
             },
         ),
         "ring": Preset(
-            {"event_shape": [2], "latent_dim": 2, "hidden": [128, 128, 128], "support": "real"}, "gan",
+            {"latent_dim": 2, "hidden": [128, 128, 128], "support": "real"}, "gan",
             {
-                "game": "wasserstein", "regulariser": "gradient-penalty", "steps": 3000, "batch_size": 256,
-                "lr": 1e-3, "betas": [0.0, 0.9], "critic_steps": 5, "ema": 0.999,
+                "game": "wasserstein", "regulariser": "gradient-penalty", "steps": 7000, "batch_size": 128,
+                "lr": 1e-3, "critic_lr": 2e-3, "betas": [0.0, 0.9], "critic_steps": 2, "ema": 0.999,
+                "compile": "never",
             },
         ),
     }  # fmt: skip
