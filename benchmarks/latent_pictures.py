@@ -28,6 +28,7 @@ from zoo.errors import CapabilityError, OptionError, UnknownNameError
 from zoo.program import Implicit, Program, Site
 
 __all__ = [
+    "HOW_GAMES_WENT",
     "aggregate_codes",
     "aggregate_picture",
     "class_grid",
@@ -51,6 +52,12 @@ PANELS: dict[str, tuple[str, ...]] = {
     "diversity": ("diversity",),
 }
 """Panel of a history picture -> the metrics of the fit's history that it shows."""
+HOW_GAMES_WENT = (
+    "how each game went. What generator and critic lose, how many pairs of a real and a made example the critic orders "
+    "rightly (dotted: it cannot tell), the divergence that the game estimates, and how varied the samples are (dotted: "
+    "as the data; red: collapsed)."
+)
+"""What a history picture shows, for its caption."""
 
 
 @torch.no_grad()
@@ -247,7 +254,7 @@ def aggregate_picture(title: str, codes: Array, prior: Array, labels: Array | No
         left.scatter(codes[:, 0], codes[:, 1], s=4, color=GUIDE, alpha=0.6, linewidths=0)
     else:
         dots = left.scatter(codes[:, 0], codes[:, 1], s=5, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, linewidths=0)
-        bar = figure.colorbar(dots, ax=left, ticks=range(10), shrink=0.85)
+        bar = figure.colorbar(dots, ax=[left, right], ticks=range(10), shrink=0.85)
         bar.set_label("class", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     right.scatter(prior[:, 0], prior[:, 1], s=4, color=EXACT, alpha=0.7, linewidths=0)
@@ -255,7 +262,7 @@ def aggregate_picture(title: str, codes: Array, prior: Array, labels: Array | No
         ax.set_title(name, fontsize=9)
         ax.set_xlabel(names[0], fontsize=8)
         ax.tick_params(labelsize=7)
-        ax.set_aspect("equal", adjustable="datalim")
+        ax.set_aspect("equal")
     left.set_ylabel(names[1], fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure
@@ -361,11 +368,7 @@ def pictures(artifacts: Sequence[tuple[str, Mapping[str, Array]]]) -> list[tuple
         found.append(("samples", "Test data and samples of each program, seed 0.", samples_picture(sheets)))
     games = [(name, arrays) for name, arrays in artifacts if "critic_accuracy" in arrays]
     if games:
-        caption = (
-            "How each game went, seed 0: what generator and critic lose, how many pairs of a real and a made example "
-            "the critic orders rightly (dotted: it cannot tell), the divergence that the game estimates, and how "
-            "varied the samples are (dotted: as the data; red: collapsed)."
-        )
+        caption = f"Seed 0: {HOW_GAMES_WENT}"
         found.append(("games", caption, history_picture(games)))
     for name, arrays in artifacts:
         found += _of_latents(name, arrays)

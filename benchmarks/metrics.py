@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["METRICS", "Measurement", "Metric"]
+__all__ = ["METRICS", "Measurement", "Metric", "how_the_game_ended"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +94,15 @@ METRICS: dict[str, Metric] = {
     "gradient_evaluations": Metric("gradients", "gradient evaluations of the fit", "lower", 0),
 }
 """Name -> card."""
+
+
+def how_the_game_ended(info: Mapping[str, Any]) -> list[Measurement]:
+    """`collapsed` and `saturated`, 1 or 0, from what a fit says of itself (`inference.players.Adversarial`)."""
+    found = []
+    for metric in ("collapsed", "saturated"):
+        if metric in info:
+            how = f"diversity {info['diversity']:.2f}, critic accuracy {info['critic_accuracy']:.2f}"
+            found.append(Measurement(metric, float(info[metric]), how=how))
+        else:
+            found.append(Measurement(metric, None, how="n/a: no game"))
+    return found

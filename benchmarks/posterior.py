@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from benchmarks import targets, trained
 from benchmarks.guides import AmortisedCategorical
-from benchmarks.metrics import Measurement
+from benchmarks.latent_pictures import history_arrays
+from benchmarks.metrics import Measurement, how_the_game_ended
 from benchmarks.suite import Cell, file_name
 from benchmarks.targets import Target
 from inference import Fit, fit
@@ -104,8 +105,10 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         if cell.method.method != "exact":
             measured.append(Measurement("seconds", found.seconds, how="wall time of the fit"))
             measured.append(Measurement("gradient_evaluations", float(found.gradient_evaluations)))
+        measured += how_the_game_ended(found.info)
         drawn = {str(cell.evaluation["picture"])} if "picture" in cell.evaluation else continuous
-        save_artifact(artifacts / f"{file_name(cell.key)}.npz", program, target, draws, exact, drawn)
+        path = artifacts / f"{file_name(cell.key)}.npz"
+        save_artifact(path, program, target, draws, exact, drawn, history_arrays(found.history))
     return [m for m in measured if m.metric in cell.metrics]
 
 
@@ -329,8 +332,16 @@ def _per(target: Target) -> str:
     return "in total" if target.log_evidence.ndim == 0 else f"per example of {target.log_evidence.numel()}"
 
 
-def save_artifact(path: Path, program: Program, target: Target, draws: Draws, exact: Draws, sites: set[str]) -> None:
-    """Draws of the first one or two coordinates, and the exact density on a grid where there are no others."""
+def save_artifact(
+    path: Path,
+    program: Program,
+    target: Target,
+    draws: Draws,
+    exact: Draws,
+    sites: set[str],
+    history: Mapping[str, Array],
+) -> None:
+    """Draws of the first one or two coordinates, the exact density on a grid if there are no others; the history."""
     names = [name for name in target.mean if name in sites]
     if not names:
         return
@@ -346,6 +357,7 @@ def save_artifact(path: Path, program: Program, target: Target, draws: Draws, ex
         return side_by_side[:1000, :UNITS_SHOWN, :2].transpose(0, 1).cpu().numpy()
 
     columns: dict[str, Any] = {"names": np.array(labels[:2]), "draws": first_two(draws), "exact": first_two(exact)}
+    columns |= history
     if len(labels) == 2 and len(names) == 1 and local:
         columns |= density_grid(program, target, names[0])
     if local and target.data.x.ndim == 3:

@@ -156,6 +156,9 @@ def _pictures(folder: Path, rows: Sequence[Row]) -> dict[str, list[tuple[str, Pa
                 if panels:
                     caption = f"{program}: the exact posterior (left, and grey) and draws of each method (red), seed 0."
                     add(title, f"posterior-{program}", caption, plots.posterior_picture(program, panels))
+                if games := [(method, a) for method, a in panels if "critic_accuracy" in a]:
+                    figure = latent_pictures.history_picture(games)
+                    add(title, f"games-{program}", f"{program}: {latent_pictures.HOW_GAMES_WENT}", figure)
         else:
             dataset = group[0].dataset
             for metric in ("log_likelihood", "grid_log_likelihood"):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks import latent_pictures
 from benchmarks.density import gan_ais, likelihood, parzen_score
-from benchmarks.metrics import Measurement
+from benchmarks.metrics import Measurement, how_the_game_ended
 from benchmarks.suite import Cell, base_name, file_name
 from inference import Fit, fit
 from inference.codes import code_accuracy, guess_codes, match_codes
@@ -292,18 +292,12 @@ def of_the_fit(drawn: Drawn) -> list[Measurement]:
     found = drawn.found
     if found is None:
         return []
-    measured = [
+    return [
+        *how_the_game_ended(found.info),
         Measurement("parameters", float(found.program.parameter_count()), how="of the program, its guide included"),
         Measurement("seconds", found.seconds, how="wall time of the fit"),
         Measurement("gradient_evaluations", float(found.gradient_evaluations)),
     ]
-    for metric in ("collapsed", "saturated"):
-        if metric in found.info:
-            text = f"diversity {found.info['diversity']:.2f}, critic accuracy {found.info['critic_accuracy']:.2f}"
-            measured.append(Measurement(metric, float(found.info[metric]), how=text))
-        else:
-            measured.append(Measurement(metric, None, how="n/a: no game"))
-    return measured
 
 
 def save_artifact(path: Path, cell: Cell, dataset: Dataset, drawn: Drawn) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.samples import REAL_DATA
 from benchmarks.suite import Grid, MethodSpec, ProgramSpec, Suite
 from benchmarks.suites.posterior import EXACT, avb, svi
-from benchmarks.suites.posterior import METRICS as POSTERIOR
+from benchmarks.suites.posterior import METRICS as POSTERIOR_METRICS
 from zoo import catalogue
 
 __all__ = ["COUNTED", "GENERATORS", "IMAGES", "INFERENCE", "SUITE", "generator", "real_data"]
@@ -26,6 +26,7 @@ IMAGES = (
     "class_accuracy", "code_accuracy", "reconstruction", "prior_p", "log_likelihood", "parzen", "ais", "memorisation",
     "diversity", "collapsed", "saturated", "parameters", "seconds", "gradient_evaluations",
 )  # fmt: skip
+POSTERIOR = (*POSTERIOR_METRICS, "collapsed", "saturated")
 COUNTED = ("modes", "good", "mode_kl", "diversity", "collapsed", "saturated", "seconds", "gradient_evaluations")
 FEW: dict[str, Any] = {
     "ais_examples": 50, "ais_chains": 8, "ais_steps": 100, "ais_sigmas": (0.1, 0.15, 0.2, 0.3), "particles": 500,

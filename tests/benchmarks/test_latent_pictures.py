@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -144,6 +146,7 @@ def test_every_games_instability_is_drawn() -> None:
     line = axes[0, 1].lines[0]
     assert (list(line.get_xdata()), list(line.get_ydata())) == (steps, accuracy)
     assert axes[1, 3].texts[0].get_text() == "not measured"
+    figure.savefig(io.BytesIO(), dpi=20)
 
 
 def test_what_a_cell_left_is_drawn() -> None:
@@ -156,6 +159,7 @@ def test_what_a_cell_left_is_drawn() -> None:
     assert [name for name, _, _ in found] == names
     for name, caption, figure in found:
         assert caption
+        figure.savefig(io.BytesIO(), dpi=20)
         assert figure.axes, name
     points = {"points": rng.randn(50, 2), "data": rng.randn(50, 2)}
     game = {"critic_accuracy": np.ones(3), "critic_accuracy_step": np.arange(3)}
