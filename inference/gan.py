@@ -6,17 +6,17 @@ NeurIPS 2016.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from pyro import poutine
 from torch import Tensor, nn
 
 from inference.guides import guided_sites
 from inference.players import Adversarial, Contest, Sides
 from zoo.datasets.data import Data
-from zoo.errors import OptionError
+from zoo.errors import OptionError, UnknownNameError
 from zoo.program import ImplicitProgram, Program
 
 __all__ = ["GANGame"]
@@ -35,7 +35,8 @@ class GANGame(Adversarial):
     It is `information` in the history, in nats.
 
     Args:
-        information: Weight of that bound.
+        information: Weight of that bound; or site -> weight, 1 for a code that it does not name (the paper weighs
+            continuous codes less, whose information a generator without noise could make as large as it likes).
         critic: A module (B, *event_shape) -> (B,), called with the context too if there is one; None takes the
             program's suggestion.
         The others: see `Adversarial`.
@@ -43,11 +44,12 @@ class GANGame(Adversarial):
 
     name: ClassVar[str] = "gan"
 
-    information: float = 1.0
+    information: float | Mapping[str, float] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.information < 0:
+        weights = self.information.values() if isinstance(self.information, Mapping) else [self.information]
+        if any(weight < 0 for weight in weights):
             raise OptionError(f"information must not be negative, got {self.information}.")
 
     def why_not(self, program: Program) -> str | None:
@@ -62,31 +64,44 @@ class GANGame(Adversarial):
         """Images against images."""
         assert isinstance(program, ImplicitProgram)
         critic = self.critic if self.critic is not None else program.critic()
-        codes = guided_sites(program.guide, data) if self.information else set()
-        return _Images(program, critic, codes, self.information)
+        return _Images(program, critic, self._weights(program, data))
+
+    def _weights(self, program: Program, data: Data) -> dict[str, float]:
+        """Weight of each code; none of those without any."""
+        if self.information == 0:
+            return {}
+        codes = sorted(guided_sites(program.guide, data))
+        if not isinstance(self.information, Mapping):
+            return dict.fromkeys(codes, self.information)
+        for name in self.information:
+            if name not in codes:
+                raise UnknownNameError("code in information", name, codes)
+        found = {name: self.information.get(name, 1.0) for name in codes}
+        return {name: weight for name, weight in found.items() if weight > 0}
 
 
 class _Images(Contest):
-    def __init__(self, program: Program, critic: nn.Module, codes: set[str], weight: float):
-        self.program, self.critic, self.codes, self.weight = program, critic, codes, weight
+    def __init__(self, program: Program, critic: nn.Module, weights: dict[str, float]):
+        self.program, self.critic, self.weights = program, critic, weights
         self.parameters = [p for p in program.parameters() if p.requires_grad]
-        if codes:
+        if weights:
             self.guide, self.guide_spec = program.guide, {"kind": "own"}
 
     def sides(self, batch: Data, *, makers: bool) -> Sides:
-        if not (makers and self.codes):
+        if not (makers and self.weights):
             return Sides(batch.x, self.program.model(None, batch.context, batch.size))
         dream = poutine.trace(self.program.model).get_trace(None, batch.context, batch.size)
         fake = dream.nodes["x"]["value"]
-        bound = self._information(dream, fake, batch.context) / batch.size
-        return Sides(batch.x, fake, -self.weight * bound, {"information": bound})
+        bounds = self._information(dream, fake, batch.context)
+        weighted = sum((self.weights[name] * bound for name, bound in bounds.items()), fake.new_zeros(()))
+        return Sides(batch.x, fake, -weighted, {"information": sum(bounds.values(), fake.new_zeros(()))})
 
-    def _information(self, dream: poutine.Trace, fake: Tensor, context: Tensor | None) -> Tensor:
-        """log q(c | x) - log p(c), summed over the batch."""
-        codes = {name: dream.nodes[name]["value"] for name in self.codes}
+    def _information(self, dream: poutine.Trace, fake: Tensor, context: Tensor | None) -> dict[str, Tensor]:
+        """log q(c | x) - log p(c) of each code, averaged over the batch."""
+        codes = {name: dream.nodes[name]["value"] for name in self.weights}
         guided = poutine.trace(poutine.condition(self.program.guide, data=codes)).get_trace(fake, context, None)
-        log_ratio = torch.zeros((), dtype=fake.dtype, device=fake.device)
+        bounds = {}
         for name, code in codes.items():
             log_q, log_p = guided.nodes[name]["fn"].log_prob(code), dream.nodes[name]["fn"].log_prob(code)
-            log_ratio = log_ratio + (log_q - log_p).sum()
-        return log_ratio
+            bounds[name] = (log_q - log_p).mean()
+        return bounds

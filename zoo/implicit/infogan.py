@@ -1,0 +1,195 @@
+r"""InfoGAN: some of a generator's inputs are codes that its images must give away; classes are found without labels.
+
+Chen et al., "InfoGAN: interpretable representation learning by information maximizing generative adversarial nets",
+NeurIPS 2016; networks from its appendix C.1 (MNIST).
+
+    c ~ Categorical(1/K),   s ~ N(0, I),   z ~ N(0, I),   x = g(c, s, z);       guide: q(c | x) q(s | x)
+
+    c, s, z --> x      sites: c (K,) one-hot, s (codes,), z (latent_dim,) local; x (*event_shape), implicit
+
+The code network of the paper is the guide, and what the paper maximises besides the game is the evidence bound of the
+codes on dreams, E_p(c, s, x)[log q(c, s | x) - log p(c, s)] <= I(c, s; x): the method `gan` adds it for every program
+with a guide. The noise z is nobody's to recover, and the guide leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn.functional import affine_grid, grid_sample, softplus
+
+from zoo.errors import OptionError
+from zoo.implicit.convolutions import ConvCritic, conv_generator
+from zoo.nets import OverBatch, image_shape
+from zoo.program import Implicit, ImplicitProgram, Preset
+
+__all__ = ["InfoGAN", "InfoGANCritic"]
+
+MOST = (0.15, 0.2, 0.3, 0.2, 0.2)
+"""How far images are moved: shift in half sides, turn in radians, shear, log stretch; standard deviation of noise."""
+SLOPE = 0.1
+"""Of the leaky ReLUs, as in the paper."""
+
+
+class InfoGAN(ImplicitProgram):
+    """A generator of images from a class, continuous codes and noise; the network that reads the codes is its guide.
+
+    Where it departs from the paper:
+
+    - The paper's continuous codes are uniform on (-1, 1) and its guide Gaussian, with mass where no code is. Here s is
+      standard normal, and the generator gets 2 Phi(s) - 1, which is uniform on (-1, 1): the same program up to a
+      bijection, I(s; x) unchanged, with a guide that has the support of its prior.
+    - What an image says of a continuous code grows without bound as the generator learns to be precise. The paper's
+      code fixes the guide's scale; here it is learned but no less than `least_scale`, which keeps the bound below
+      1/2 - log(least_scale) a code, and honest.
+    - The paper's guide shares the critic's layers. The critic here is the method's, so the guide has networks of its
+      own, and these could read what no critic looks at, a few grey pixels. To forbid it the class is read from images
+      that are moved, stretched and turned at random, with noise (`moves`, only in training): by the data processing
+      inequality the bound is then one on less than I(c; x), still a lower bound, and what it asks for is a class that
+      survives being moved.
+
+    Args:
+        event_shape: (height, width) or (channels, height, width), in [0, 1].
+        categories: Number K of values of the categorical code.
+        codes: Number of continuous codes.
+        latent_dim: Number of noise inputs that are no codes.
+        hidden: Units of the dense layer that each network has on the far side of its convolutions.
+        channels: Of the strided convolutions of critic and guide, from the image on; of the generator's backwards.
+        code_hidden: Units of the guide's last hidden layer.
+        least_scale: The guide's scale of s is at least this.
+        moves: How much images are moved before the class is read, 0 for not at all; at 1 by up to 0.15 of half a side,
+            0.2 radians of turning, a shear of 0.3, a fifth of stretching.
+
+    Raises: OptionError, ShapeError for what are no images.
+    """
+
+    paper = "Chen et al., InfoGAN: interpretable representation learning by information maximizing GANs, 2016"
+    support = constraints.unit_interval
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"latent_dim": 16, "hidden": 128, "channels": [16, 32], "code_hidden": 64}, "gan",
+            {"steps": 3000, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4, "information": {"c": 1.0, "s": 0.1}},
+        ),
+        "paper": Preset(
+            {"latent_dim": 62, "hidden": 1024, "channels": [64, 128], "code_hidden": 128, "moves": 0.0}, "gan",
+            {
+                "epochs": 100, "batch_size": 128, "lr": 1e-3, "critic_lr": 2e-4, "decay": "constant",
+                "information": {"c": 1.0, "s": 0.1},
+            },
+        ),
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        categories: int = 10,
+        codes: int = 2,
+        latent_dim: int = 16,
+        hidden: int = 64,
+        channels: list[int] = [8, 16],  # noqa: B006
+        code_hidden: int = 32,
+        least_scale: float = 0.5,
+        moves: float = 1.0,
+    ):
+        super().__init__()
+        if categories < 2 or codes < 1:
+            raise OptionError(f"InfoGAN needs categories >= 2 and codes >= 1, got {categories} and {codes}.")
+        if least_scale <= 0 or moves < 0:
+            raise OptionError(f"least_scale must be positive and moves >= 0, got {least_scale} and {moves}.")
+        self.event_shape, self.shape = torch.Size(event_shape), image_shape(event_shape)
+        self.categories, self.codes, self.latent_dim = categories, codes, latent_dim
+        self.hidden, self.channels, self.least_scale, self.moves = hidden, list(channels), least_scale, moves
+        self.generator = OverBatch(
+            nn.Sequential(
+                nn.Linear(categories + codes + latent_dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+                conv_generator(hidden, channels[::-1], self.shape),
+            ), 1,
+        )  # fmt: skip
+        # One for each pixel: data can set it.
+        self.bias = nn.Parameter(torch.zeros(self.event_shape))
+        self.of_class = _reader(self.shape, channels, hidden, code_hidden, categories)
+        self.of_codes = _reader(self.shape, channels, hidden, code_hidden, 2 * codes)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Sets the output bias so that without input from below the generator draws the data's mean."""
+        self.bias.copy_(torch.logit(x.mean(0), eps=1e-2))
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Class, codes and noise through the generator; differentiable in its parameters."""
+        with self.plate(x, context, size):
+            zero = self.bias.new_zeros(())
+            c = pyro.sample("c", dist.OneHotCategorical(logits=zero.expand(self.categories)))
+            s = pyro.sample("s", dist.Normal(zero.expand(self.codes), 1.0).to_event(1))
+            z = pyro.sample("z", dist.Normal(zero.expand(self.latent_dim), 1.0).to_event(1))
+            uniform = torch.erf(s / 2**0.5)  # 2 Phi(s) - 1
+            value = self.generator(torch.cat([c, uniform, z], -1)).reshape(*z.shape[:-1], *self.event_shape)
+            return pyro.sample("x", Implicit(torch.sigmoid(value + self.bias), len(self.event_shape)), obs=x)
+
+    def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """q(c | x) and q(s | x), of an image's own; in training c is read from a moved image."""
+        assert x is not None
+        with self.plate(x, context, size):
+            image = x.reshape(len(x), *self.shape)
+            logits = self.of_class(self._moved(image, bend=True))
+            loc, scale = self.of_codes(self._moved(image, bend=False)).chunk(2, -1)
+            pyro.sample("c", dist.OneHotCategorical(logits=logits))
+            pyro.sample("s", dist.Normal(loc, self.least_scale + softplus(scale)).to_event(1))
+
+    def _moved(self, x: Tensor, *, bend: bool) -> Tensor:
+        """In training, images (B, channels, height, width) after a random map each, zero outside, and with noise.
+
+        Shifts alone, or with `bend` any affine maps.
+        """
+        if not (self.training and self.moves):
+            return x
+        shift, turn, shear, stretch, noise = (self.moves * most for most in MOST)
+        right, down, angle, lean, wide, high = (2 * torch.rand(6, len(x), dtype=x.dtype, device=x.device) - 1).unbind()
+        angle, lean = bend * turn * angle, bend * shear * lean
+        wide, high = (bend * stretch * wide).exp(), (bend * stretch * high).exp()
+        cos, sin = angle.cos(), angle.sin()
+        across = torch.stack([wide * cos, wide * (lean * cos - sin), shift * right], 1)
+        along = torch.stack([high * sin, high * (lean * sin + cos), shift * down], 1)
+        grid = affine_grid(torch.stack([across, along], 1), list(x.shape), align_corners=False)
+        return grid_sample(x, grid, align_corners=False) + noise * torch.randn(x.shape, dtype=x.dtype, device=x.device)
+
+    def critic(self) -> nn.Module:
+        """The paper's critic: strided convolutions, a dense layer, batch norm."""
+        return InfoGANCritic(self.event_shape, self.channels, self.hidden)
+
+
+class InfoGANCritic(nn.Module):
+    """Strided convolutions, then a dense layer, with batch norm and leaky ReLUs: (B, *event_shape) -> (B,) logits.
+
+    Args:
+        event_shape: Of one image.
+        channels: Of the convolutions.
+        hidden: Units of the dense layer.
+    """
+
+    def __init__(self, event_shape: Sequence[int], channels: Sequence[int], hidden: int):
+        super().__init__()
+        self.shape = image_shape(event_shape)
+        self.net = nn.Sequential(*_downward(self.shape, channels, hidden), nn.Linear(hidden, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of "real"."""
+        return self.net(x.reshape(len(x), *self.shape)).squeeze(-1)
+
+
+def _downward(shape: Sequence[int], channels: Sequence[int], hidden: int) -> list[nn.Module]:
+    """Layers from images (B, *shape) to features (B, hidden)."""
+    *down, last = ConvCritic(shape, channels, slope=SLOPE).net
+    dense = nn.Linear(last.in_features, hidden, bias=False)
+    return [*down, dense, nn.BatchNorm1d(hidden), nn.LeakyReLU(SLOPE)]
+
+
+def _reader(shape: Sequence[int], channels: Sequence[int], hidden: int, code_hidden: int, out: int) -> nn.Module:
+    """A code network: (B, *shape) -> (B, out)."""
+    dense = [nn.Linear(hidden, code_hidden, bias=False), nn.BatchNorm1d(code_hidden), nn.LeakyReLU(SLOPE)]
+    return nn.Sequential(*_downward(shape, channels, hidden), *dense, nn.Linear(code_hidden, out))
