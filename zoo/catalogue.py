@@ -56,6 +56,8 @@ BUILTIN: dict[str, str] = {
     "pixelcnn++": "zoo.autoregressive.pixelcnn_plus:PixelCNNPlusPlus",
     "pixelrnn": "zoo.autoregressive.pixelrnn:PixelRNN",
     "gan": "zoo.implicit.gan:GAN",
+    "cgan": "zoo.implicit.cgan:ConditionalGAN",
+    "infogan": "zoo.implicit.infogan:InfoGAN",
     "dcgan": "zoo.implicit.dcgan:DCGAN",
     "wgan": "zoo.implicit.wgan:WGAN",
     "wgan-gp": "zoo.implicit.wgan:WGANGP",
