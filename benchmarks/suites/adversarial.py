@@ -77,11 +77,13 @@ GENERATORS: tuple[Grid, ...] = (
     real_data(GREY),
     generator(GREY, "gan", "GAN", steps=5000),
     generator(GREY, "dcgan", "DCGAN", metrics=QUICK, steps=1500),
+    generator("mnist10k-labelled", "cgan", "conditional GAN", steps=3000),
+    generator(GREY, "infogan", "InfoGAN", metrics=QUICK, steps=1500),
     generator(GREY, "wgan", "WGAN, clipped", metrics=QUICK, steps=600),
     generator(GREY, "wgan-gp", "WGAN-GP", metrics=QUICK, steps=400),
     generator(GREY, "sngan", "SNGAN", metrics=QUICK, steps=1000),
     generator(GREY, "ali", "ALI", steps=3000),
-    generator(BINARY, "aae", "AAE, 8 latents", program={"latent_dim": 8}, epochs=40),
+    generator(BINARY, "aae", "AAE, 8 latents", epochs=40),
     generator(BINARY, "vae", "VAE, 8 latents", program={"hidden": [256, 256], "activation": "relu"}, epochs=40),
     generator(BINARY, "nade", "NADE", program={"hidden": 200}, epochs=20, batch_size=100, lr=2e-3),
 )
@@ -91,12 +93,14 @@ INFERENCE: tuple[MethodSpec, ...] = (
     EXACT,
     svi("SVI, own guide", steps=3000, lr=0.01, particles=4),
     avb(steps=2000),
-    MethodSpec("ALI, own guide", "ali", {"steps": 4000}),
-    MethodSpec("ALI, implicit", "ali", {"guide": "implicit", "steps": 4000}),
-    MethodSpec("AAE, own guide", "aae", {"steps": 4000}),
-    MethodSpec("AAE, implicit", "aae", {"guide": "implicit", "steps": 4000}),
+    MethodSpec("AVB, prior contrast", "avb", {"contrast": "prior", "steps": 2000}),
+    MethodSpec("AVB, joint contrast", "avb", {"contrast": "joint", "train_program": False, "steps": 3000}),
+    MethodSpec("ALI, own guide", "ali", {"steps": 3000}),
+    MethodSpec("ALI, implicit", "ali", {"guide": "implicit", "steps": 3000}),
+    MethodSpec("AAE, own guide", "aae", {"steps": 3000}),
+    MethodSpec("AAE, implicit", "aae", {"guide": "implicit", "steps": 3000}),
 )
-"""Ways to a posterior; 'own' is the program's Gaussian guide, 'implicit' a network that turns noise into latents."""
+"""Ways to a posterior; 'own' is the program's Gaussian guide, 'implicit' turns noise into latents, as AVB's does."""
 
 SUITE = Suite(
     "adversarial",

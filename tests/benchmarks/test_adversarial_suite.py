@@ -304,7 +304,7 @@ def test_names_of_data_have_a_base() -> None:
 def test_the_suite_asks_all_of_its_questions() -> None:
     cells = adversarial.SUITE.cells()
     images = {c.program.name for c in cells if base_name(c.dataset) == "mnist10k"}
-    assert {"gan", "dcgan", "wgan", "wgan-gp", "sngan", "ali", "aae", "vae", "nade"} <= images
+    assert {"gan", "dcgan", "cgan", "infogan", "wgan", "wgan-gp", "sngan", "ali", "aae", "vae", "nade"} <= images
     assert REAL_DATA in images
     methods = {c.method.method for c in cells if c.kind == "posterior"}
     assert {"exact", "svi", "avb", "ali", "aae"} <= methods
