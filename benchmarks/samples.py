@@ -4,7 +4,7 @@ Images are judged on equal terms whatever the program makes: samples and test im
 program's are draws, not means, and stay as they are), and looked at by one classifier, trained on the binarised
 training split of the data at hand. Grey programs have a second Fréchet distance, of grey images. Points are compared
 with the Gaussians that they come from, stacks of digits channel by channel. Program 'real-data' is the yardstick:
-validation data in place of samples.
+validation data in place of samples, or training data where modes are counted.
 
 Options of the evaluation: `samples` (as many as test data); `ais_chains`, `ais_steps`, `ais_examples` and `particles`
 (see `benchmarks.density`); `modes_samples` (10,000) where modes are counted; `classifier_steps` (2000) of the network.
@@ -46,9 +46,14 @@ __all__ = ["REAL_DATA", "measure"]
 Array = np.ndarray[Any, Any]
 
 REAL_DATA = "real-data"
-"""Name of the program that is none: validation data, as if they were samples."""
+"""Name of the program that is none: data, as if they were samples."""
 SHOWN = 64
 STACK = "stacked-"
+
+
+def has_known_modes(dataset: str) -> bool:
+    """Whether modes are counted, and not features compared."""
+    return base_name(dataset) in GAUSSIANS or dataset.startswith(STACK)
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,14 @@ def make(cell: Cell, dataset: Dataset, device: str) -> Drawn:
 
     Raises: OptionError when there are not so many real data.
     """
-    real = dataset.split(cell.split)
-    n = int(cell.evaluation.get("samples", real.size))
-    if base_name(cell.dataset) in GAUSSIANS or cell.dataset.startswith(STACK):
-        n = int(cell.evaluation.get("modes_samples", 10_000))
+    real, counted = dataset.split(cell.split), has_known_modes(cell.dataset)
+    n = int(cell.evaluation.get("modes_samples", 10_000) if counted else cell.evaluation.get("samples", real.size))
     if cell.program.name == REAL_DATA:
-        if base_name(cell.dataset) not in GAUSSIANS and not cell.dataset.startswith(STACK) and n > dataset.valid.size:
-            raise OptionError(f"{dataset.name} has {dataset.valid.size} validation data, fewer than {n} samples.")
-        return Drawn(*dataset.valid.rows(slice(0, n)), None)
+        # Where modes are counted nothing is compared with the training data, and there are more of them.
+        kept = dataset.train if counted else dataset.valid
+        if kept.size < n and not counted:
+            raise OptionError(f"{dataset.name} has {kept.size} validation data, fewer than {n} samples.")
+        return Drawn(*kept.rows(slice(0, n)), None)
     with seeded(cell.seed):
         program = catalogue.create_for(
             cell.program.name, dataset.train, **{**cell.program.options, **cell.method.program}
