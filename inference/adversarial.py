@@ -129,7 +129,9 @@ class AVB(Method):
         total = schedule.total_steps(size)
         rows = min(self.batch_size, size) if "local" in guide.blocks else 1
         particles = self.particles or max(1, 256 // rows)
-        points = rows * particles if len(guide.blocks) == 2 else rows
+        points = rows * (particles if len(guide.blocks) == 2 else 1)
+        if self.contrast == "joint":
+            points += rows * self.critic_steps  # the program's own x
         moments = {"global": self.moments or 512, "local": self.moments or min(max(8192 // points, 32), 512)}
         critic = RatioCritic(guide, moments, self.critic_hidden, self.contrast)
         optimizer = torch.optim.Adam(parameters, self.lr, (0.5, 0.999))
