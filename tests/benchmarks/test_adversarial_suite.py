@@ -165,6 +165,19 @@ def test_programs_with_a_density_have_it_and_their_codes_are_judged(tmp_path: Pa
 
 
 @pytest.mark.filterwarnings("ignore::inference.players.CollapseNotice")
+def test_a_guide_without_density_leaves_annealing(tmp_path: Path) -> None:
+    options = {"hidden": [8], "guide_family": "deterministic", "latent_dim": 2}
+    metrics = ("log_likelihood", "reconstruction", "prior_p", "collapsed")
+    found = run("aae", "digits-binary", tmp_path, "aae", metrics, options)
+    assert found["log_likelihood"].value < 0
+    assert found["log_likelihood"].how == "AIS-3x2, a lower bound, 3 binary images"
+    rolled = run("aae", "digits-binary", tmp_path, "aae", metrics, {**options, "prior": "swiss-roll"})
+    assert rolled["log_likelihood"].value is None
+    assert rolled["log_likelihood"].how.startswith("n/a")
+    assert rolled["prior_p"].value is not None
+
+
+@pytest.mark.filterwarnings("ignore::inference.players.CollapseNotice")
 def test_the_class_asked_for_is_looked_for(tmp_path: Path) -> None:
     metrics = ("class_accuracy", "diversity", "collapsed", "memorisation", "parzen")
     right = run(here(Average), "digits-labelled", tmp_path, metrics=metrics)
