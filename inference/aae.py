@@ -62,6 +62,10 @@ class AAEGame(Adversarial):
     optimizers weigh both losses alike, and on the sum `weight` does it. 1 counts nats against nats; where the
     reconstruction is hundreds of nats, as for images, latents follow the prior only at a hundredth or so.
 
+    The critic sees latents of the training data alone. Those of held-out data follow the prior as far as the guide does
+    not overfit; a two-sample test with a narrow kernel (`inference.distances.mmd`) finds out what one of the median
+    distance does not see. Too small a weight lets latents collapse to a part of the prior.
+
     Takes programs whose latents are all local and continuous, if the guide samples all of them with gradients
     (reparameterised). Several sites are put side by side.
 
