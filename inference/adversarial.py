@@ -54,7 +54,8 @@ class AVB(Method):
         prior      the prior; the critic has the whole log q(z | x) / p(z) to learn, worse the more the data say
         joint      pairs (x, z): of data and guide, of the program. Minimises KL(p_D(x) q(z | x) || p(x, z)) with the
                    program as it is; asks no density of x, so it serves implicit programs too. Local latents alone, and
-                   data enough, like the program's, for the critic to know p_D
+                   data enough, like the program's, for the critic to know p_D. The least exact: it may settle in one
+                   mode of several
 
     The target moves from the Gaussian that the guide starts from, as wide as the prior, to the posterior ('prior': from
     the prior): without this the guide falls into one mode and stays there. Pairs have no such path.

@@ -134,7 +134,9 @@ def test_reconstructions_of_held_out_digits_are_of_the_right_class(zoo_data) -> 
     data, preset = load("mnist10k"), ALI.presets["small"]
     torch.manual_seed(0)
     program = ALI.for_data(data.train.x, **preset.program)
-    fit(program, data.train.x, preset.method, seed=0, device="cpu", **preset.fit)
+    found = fit(program, data.train.x, preset.method, seed=0, device="cpu", **preset.fit)
+    assert not found.info["collapsed"]
+    assert not found.info["saturated"]
     again = program.reconstruct(data.test.x)
     right = train_classifier(data).classify(again) == data.labels["test"]
     assert float(right.double().mean()) >= 0.9
