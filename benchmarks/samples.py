@@ -278,10 +278,12 @@ def data_kind(dataset: Dataset) -> str:
 
 def of_points(cell: Cell, dataset: Dataset, drawn: Drawn) -> list[Measurement]:
     """Modes and good samples of Gaussians in the plane."""
-    modes = gaussian_modes(drawn.x, base_name(cell.dataset))
+    name = base_name(cell.dataset)
+    least = max(1, len(drawn.x) // (10 * len(GAUSSIANS[name].centres)))
+    modes = gaussian_modes(drawn.x, name, least=least)
     how = f"{modes.samples} samples, within {modes.reach:g} standard deviations of a centre"
     return [
-        Measurement("modes", float(modes.covered), how=f"of {modes.of}, {how}"),
+        Measurement("modes", float(modes.covered), how=f"of {modes.of}, by at least {least} good samples each; {how}"),
         Measurement("good", modes.good, how=f"{how}; {modes.expected_good:.3f} for the truth"),
         Measurement("mode_kl", modes.kl, how=how),
         Measurement("diversity", float(diversity(drawn.x[:1000], dataset.test.x[:1000])), how="up to 1,000 of each"),

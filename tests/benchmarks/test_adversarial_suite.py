@@ -237,6 +237,7 @@ def test_modes_in_the_plane_are_counted(tmp_path: Path) -> None:
     with pytest.warns(match="collapsed"):
         one = run(here(OneMode), "ring", tmp_path, metrics=COUNTED, evaluation={"modes_samples": 400})
     assert (one["modes"].value, one["good"].value) == (1, 1.0)
+    assert one["modes"].how.startswith("of 8, by at least 5 good samples each; 400 samples")
     assert (one["collapsed"].value, one["diversity"].value < 0.2) == (1.0, True)
     stray = run(here(OneMode), "ring", tmp_path, metrics=COUNTED, options={"stray": 0.25})
     assert stray["good"].value == pytest.approx(0.75, abs=0.02)  # 10,000 draws: four standard errors
