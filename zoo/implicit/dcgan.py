@@ -36,7 +36,9 @@ class DCGAN(ConvolutionalGAN):
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
             {"latent_dim": 64, "channels": [64, 32]}, "gan",
-            {"steps": 2000, "batch_size": 64, "lr": 1e-3, "betas": [0.5, 0.999], "ema": 0.995},
+            {
+                "steps": 2400, "batch_size": 32, "lr": 5e-4, "betas": [0.5, 0.999], "ema": 0.995, "compile": "never",
+            },
         ),
         "paper": Preset(
             {"latent_dim": 100, "channels": [1024, 512, 256, 128], "kernel": 5}, "gan",
