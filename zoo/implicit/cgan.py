@@ -23,7 +23,8 @@ from torch.nn.functional import one_hot
 from zoo.errors import OptionError
 from zoo.implicit.convolutions import conv_generator
 from zoo.implicit.gan import Maxout
-from zoo.nets import conv_encoder, image_shape
+from zoo.implicit.infogan import downward
+from zoo.nets import OverBatch, image_shape
 from zoo.program import Implicit, ImplicitProgram, Preset
 
 __all__ = ["ConditionalCritic", "ConditionalGAN"]
@@ -38,13 +39,14 @@ class ConditionalGAN(ImplicitProgram):
         event_shape: Shape of one example; (height, width) or (channels, height, width) for 'conv'.
         context_shape: Shape of one context: (classes,) for classes one-hot. Any other vectors will do for training;
             `example_context` has classes.
-        network: 'mlp', the paper's; 'conv' reads and writes the image by strided convolutions (as Radford et al. 2016)
-            where the paper has dense layers, and leaves the rest as it is.
+        network: 'mlp', the paper's; 'conv' reads and writes the image by strided convolutions with batch norm (as
+            Radford et al. 2016) where the paper has dense layers, and adds to the critic the inner product of image and
+            label (Miyato & Koyama, "cGANs with projection discriminator", 2018).
         latent_dim: Number k of noise inputs.
         hidden: Rectified linear units of the generator: for the noise, for the label, for both together.
         channels: Of the generator's transposed convolutions, for 'conv'.
         critic_hidden: Units of the critic: for the image, for the label, for both together; maxout, but for the image
-            linear on top of convolutions for 'conv'.
+            leaky rectified linear ones on top of convolutions for 'conv'.
         pieces: Linear pieces of these maxout units, three numbers.
         critic_channels: Of the critic's convolutions, for 'conv'.
         dropout: The critic drops hidden units with this probability, pixels with 0.4 of it ('mlp' only).
@@ -53,12 +55,16 @@ class ConditionalGAN(ImplicitProgram):
     """
 
     paper = "Mirza & Osindero, Conditional generative adversarial nets, 2014"
-    dataset = "digits-labelled"
+    dataset = "mnist10k-labelled"
     support = constraints.unit_interval
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 64, "hidden": [128, 64, 256], "critic_hidden": [128, 32, 128], "dropout": 0.3}, "gan",
-            {"steps": 4000, "batch_size": 100, "lr": 1e-3, "critic_lr": 5e-4},
+            {
+                "network": "conv", "latent_dim": 64, "hidden": [64, 64, 128], "critic_hidden": [128, 32, 64],
+                "dropout": 0.0,
+            },
+            "gan",
+            {"steps": 1500, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4, "ema": 0.99, "compile": "never"},
         ),
         "paper": Preset(
             {"latent_dim": 100, "hidden": [200, 1000, 1200], "critic_hidden": [240, 50, 240]}, "gan",
@@ -92,7 +98,12 @@ class ConditionalGAN(ImplicitProgram):
         for_noise, for_label, for_both = hidden
         self.noise = nn.Sequential(nn.Linear(latent_dim, for_noise), nn.ReLU())
         self.label = nn.Sequential(nn.Linear(self.context_shape.numel(), for_label), nn.ReLU())
-        self.both = nn.Sequential(nn.Linear(for_noise + for_label, for_both), nn.ReLU())
+        mix: nn.Module = nn.Linear(for_noise + for_label, for_both)
+        if network == "conv":
+            # Else what all examples share would drown their differences in the next batch norm, which is over pixels
+            # too, and all images would begin alike.
+            mix = OverBatch(nn.Sequential(mix, nn.BatchNorm1d(for_both)), 1)
+        self.both = nn.Sequential(mix, nn.ReLU())
         self.image = (
             nn.Linear(for_both, self.event_shape.numel(), bias=False)
             if network == "mlp"
@@ -109,11 +120,11 @@ class ConditionalGAN(ImplicitProgram):
         Noise in [0, 1] has a small variance about a large mean, and of the label one number is not zero: under torch's
         own start all images begin alike, and the game can end as it began.
         """
-        noise, label, both = self.noise[0], self.label[0], self.both[0]
-        noise.weight.normal_(0.0, (12 / self.latent_dim) ** 0.5)
-        noise.bias.copy_(-noise.weight.sum(1) / 2)
-        label.weight.normal_()
-        nn.init.kaiming_normal_(both.weight)
+        into, bias = self.noise.parameters()
+        nn.init.normal_(into, 0.0, (12 / self.latent_dim) ** 0.5)
+        bias.copy_(-into.sum(1) / 2)
+        nn.init.normal_(next(self.label.parameters()))
+        nn.init.kaiming_normal_(next(self.both.parameters()))
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Sets the output bias so that without input from below the generator draws the data's mean."""
@@ -151,7 +162,8 @@ class ConditionalCritic(nn.Module):
         context_shape: Shape of one context.
         hidden: Units for the image, for the label, for both.
         pieces: Linear pieces of these maxout units.
-        channels: Of convolutions that read the image in place of the maxout layer; None for the maxout layer.
+        channels: Of convolutions that read the image in place of the maxout layer, and then a projection of the image's
+            features on the label's is added; None for the maxout layer.
         dropout: Probability of dropping a hidden unit; pixels are dropped with 0.4 of it where no convolution is.
     """
 
@@ -170,13 +182,16 @@ class ConditionalCritic(nn.Module):
             maxout = Maxout(event_shape.numel(), hidden[0], pieces[0])
             self.image = nn.Sequential(nn.Flatten(), nn.Dropout(0.4 * dropout), maxout, nn.Dropout(dropout))
         else:
-            read = conv_encoder(image_shape(event_shape), channels, hidden[0], "leaky_relu")
-            self.image = nn.Sequential(read, nn.LeakyReLU(), nn.Dropout(dropout))
-        self.label = nn.Sequential(nn.Flatten(), Maxout(context_shape.numel(), hidden[1], pieces[1]))
+            self.image = nn.Sequential(*downward(self.shape, channels, hidden[0]), nn.Dropout(dropout))
+        classes = context_shape.numel()
+        self.project = None if channels is None else nn.Linear(classes, hidden[0], bias=False)
+        self.label = nn.Sequential(nn.Flatten(), Maxout(classes, hidden[1], pieces[1]))
+        nn.init.normal_(next(self.label.parameters()))  # of a one-hot label a single input is not zero
         both = Maxout(hidden[0] + hidden[1], hidden[2], pieces[2])
         self.both = nn.Sequential(both, nn.Dropout(dropout), nn.Linear(hidden[2], 1))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Logits of "real"."""
         read = self.image(x.reshape(len(x), *self.shape))
-        return self.both(torch.cat([read, self.label(context)], -1)).squeeze(-1)
+        logits = self.both(torch.cat([read, self.label(context)], -1)).squeeze(-1)
+        return logits if self.project is None else logits + (read * self.project(context.flatten(1))).sum(-1)
