@@ -29,7 +29,7 @@ from zoo.implicit.convolutions import ConvCritic, conv_generator
 from zoo.nets import OverBatch, image_shape
 from zoo.program import Implicit, ImplicitProgram, Preset
 
-__all__ = ["InfoGAN", "InfoGANCritic"]
+__all__ = ["InfoGAN", "InfoGANCritic", "downward"]
 
 MOST = (0.15, 0.2, 0.3, 0.2, 0.2)
 """How far images are moved: shift in half sides, turn in radians, shear, log stretch; standard deviation of noise."""
@@ -49,10 +49,10 @@ class InfoGAN(ImplicitProgram):
       code fixes the guide's scale; here it is learned but no less than `least_scale`, which keeps the bound below
       1/2 - log(least_scale) a code, and honest.
     - The paper's guide shares the critic's layers. The critic here is the method's, so the guide has networks of its
-      own, and these could read what no critic looks at, a few grey pixels. To forbid it the class is read from images
-      that are moved, stretched and turned at random, with noise (`moves`, only in training): by the data processing
-      inequality the bound is then one on less than I(c; x), still a lower bound, and what it asks for is a class that
-      survives being moved.
+      own, and these could read what no critic looks at, a few grey pixels. To forbid it they read, in training, images
+      with noise that are shifted at random, and for the class turned, sheared and stretched too (`moves`): by the data
+      processing inequality the bound is then one on less than I(c, s; x), still a lower bound, and it asks for a
+      class that survives all this.
 
     Args:
         event_shape: (height, width) or (channels, height, width), in [0, 1].
@@ -63,18 +63,29 @@ class InfoGAN(ImplicitProgram):
         channels: Of the strided convolutions of critic and guide, from the image on; of the generator's backwards.
         code_hidden: Units of the guide's last hidden layer.
         least_scale: The guide's scale of s is at least this.
-        moves: How much images are moved before the class is read, 0 for not at all; at 1 by up to 0.15 of half a side,
-            0.2 radians of turning, a shear of 0.3, a fifth of stretching.
+        moves: How much images are moved before the guide reads them in training, 0 for not at all; at 1 as much as
+            `MOST` says.
 
     Raises: OptionError, ShapeError for what are no images.
     """
 
     paper = "Chen et al., InfoGAN: interpretable representation learning by information maximizing GANs, 2016"
+    dataset = "mnist10k"
     support = constraints.unit_interval
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 16, "hidden": 128, "channels": [16, 32], "code_hidden": 64}, "gan",
-            {"steps": 3000, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4, "information": {"c": 1.0, "s": 0.1}},
+            {"latent_dim": 8, "hidden": 128, "channels": [16, 32], "code_hidden": 64}, "gan",
+            {
+                "steps": 2500, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4,
+                "information": {"c": 1.0, "s": 0.3}, "compile": "never",
+            },
+        ),
+        "digits": Preset(
+            {"hidden": 64, "channels": [16, 32], "moves": 1.5}, "gan",
+            {
+                "steps": 2500, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4, "compile": "never",
+                "information": {"c": 1.0, "s": 0.3},
+            },
         ),
         "paper": Preset(
             {"latent_dim": 62, "hidden": 1024, "channels": [64, 128], "code_hidden": 128, "moves": 0.0}, "gan",
@@ -175,16 +186,23 @@ class InfoGANCritic(nn.Module):
     def __init__(self, event_shape: Sequence[int], channels: Sequence[int], hidden: int):
         super().__init__()
         self.shape = image_shape(event_shape)
-        self.net = nn.Sequential(*_downward(self.shape, channels, hidden), nn.Linear(hidden, 1))
+        self.net = nn.Sequential(*downward(self.shape, channels, hidden), nn.Linear(hidden, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of "real"."""
         return self.net(x.reshape(len(x), *self.shape)).squeeze(-1)
 
 
-def _downward(shape: Sequence[int], channels: Sequence[int], hidden: int) -> list[nn.Module]:
-    """Layers from images (B, *shape) to features (B, hidden)."""
+def downward(shape: Sequence[int], channels: Sequence[int], hidden: int) -> list[nn.Module]:
+    """Layers from images (B, *shape) to features (B, hidden): strided convolutions, then a dense one, batch-normalised.
+
+    Args:
+        shape: (channels, height, width).
+        channels: Of the convolutions.
+        hidden: Units of the dense layer.
+    """
     *down, last = ConvCritic(shape, channels, slope=SLOPE).net
+    assert isinstance(last, nn.Linear)
     dense = nn.Linear(last.in_features, hidden, bias=False)
     return [*down, dense, nn.BatchNorm1d(hidden), nn.LeakyReLU(SLOPE)]
 
@@ -192,4 +210,4 @@ def _downward(shape: Sequence[int], channels: Sequence[int], hidden: int) -> lis
 def _reader(shape: Sequence[int], channels: Sequence[int], hidden: int, code_hidden: int, out: int) -> nn.Module:
     """A code network: (B, *shape) -> (B, out)."""
     dense = [nn.Linear(hidden, code_hidden, bias=False), nn.BatchNorm1d(code_hidden), nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(*_downward(shape, channels, hidden), *dense, nn.Linear(code_hidden, out))
+    return nn.Sequential(*downward(shape, channels, hidden), *dense, nn.Linear(code_hidden, out))
