@@ -28,10 +28,11 @@ __all__ = ["print_tables", "rows_as_json", "write_report"]
 
 TERMINAL = (
     "kl_reverse", "mean_error", "sd_error", "marginal_error", "c2st", "k_hat",
-    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc",
-    "frechet", "precision", "recall", "class_accuracy", "modes", "good", "collapsed", "seconds",
+    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc", "seconds",
 )  # fmt: skip
 """Metrics that terminal tables show."""
+OF_SAMPLES = ("frechet", "precision", "recall", "class_accuracy", "modes", "good", "collapsed", "seconds")
+"""The same of tables of samples."""
 
 SPREAD = "Medians over seeds, the range in brackets; ± is a standard error where there is one seed."
 
@@ -55,7 +56,8 @@ def print_tables(folder: str | Path, console: Console) -> None:
     """The tables on a terminal of 80 columns: the telling metrics alone, medians over seeds."""
     records = read_results(folder)
     for title, group in _groups(summarise(records)):
-        metrics = [m for m in TERMINAL if m in _columns(group)]
+        telling = OF_SAMPLES if group[0].kind == "samples" else TERMINAL
+        metrics = [m for m in telling if m in _columns(group)]
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("program", no_wrap=True, max_width=26)
         table.add_column("method", no_wrap=True)

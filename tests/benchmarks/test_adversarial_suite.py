@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,11 +14,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks import posterior, samples, targets
 from benchmarks.metrics import Measurement
-from benchmarks.report import rows_as_json, write_report
+from benchmarks.report import print_tables, rows_as_json, write_report
 from benchmarks.run import run_suite
 from benchmarks.samples import REAL_DATA
 from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite, base_name
@@ -299,6 +302,9 @@ def test_seeds_that_collapse_or_fail_are_counted(tmp_path: Path) -> None:
     assert rows["one mode"]["values"]["collapsed"]["median"] == 3
     assert rows["one mode"]["values"]["modes"]["median"] == 1
     assert len(rows["broken"]["failures"]) == 3
+    shown = io.StringIO()
+    print_tables(tmp_path, Console(file=shown, width=80))
+    assert re.search(r"one mode +GAN +1 +\d", shown.getvalue())  # modes come first, nothing is cut off
     page = write_report(tmp_path).read_text()
     table = (tmp_path / "report.md").read_text()
     assert "## Samples: ring" in table
