@@ -1,0 +1,84 @@
+"""What a conditional GAN must draw when asked, and what InfoGAN's codes must find without labels, with their presets.
+
+Classes of samples are those that a classifier sees which was trained on real images alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from inference import fit
+from inference.codes import code_accuracy, code_effects, guess_codes, match_codes
+from inference.features import train_classifier
+from inference.fit import Fit
+from inference.mode_coverage import class_accuracy
+from zoo import catalogue, datasets
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(autouse=True)
+def _single_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float64)
+
+
+@cache
+def trained(name: str, data: str, preset: str, seed: int) -> Fit:
+    chosen = catalogue.get(name).presets[preset]
+    torch.manual_seed(seed)
+    program = catalogue.create_for(name, datasets.load(data).train, preset)
+    return fit(program, data, chosen.method, seed=seed, device="cpu", **chosen.fit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("data", ["digits", "mnist10k"])
+def test_conditional_samples_have_the_asked_class(zoo_data: Path, data: str, seed: int) -> None:
+    network = train_classifier(data)
+    assert network.training_of is not None
+    assert network.training_of.test_accuracy >= 0.98
+    found = trained("cgan", f"{data}-labelled", "small", seed)
+    asked = torch.arange(5000) % 10
+    torch.manual_seed(1)
+    drawn = found.program.generate(context=one_hot(asked, 10).float())
+    assert not found.info["collapsed"]
+    assert class_accuracy(drawn, asked, network).accuracy >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "preset"),
+    [
+        ("digits", "digits"),
+        pytest.param(
+            "mnist10k", "small",
+            marks=pytest.mark.xfail(reason="open: 0.65 to 0.7 on these images at half the resolution", strict=False),
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_categorical_code_finds_the_classes(zoo_data: Path, data: str, preset: str, seed: int) -> None:
+    program, dataset = trained("infogan", data, preset, seed).program, datasets.load(data)
+
+    def guessed(split: str) -> tuple[Tensor, Tensor]:
+        return guess_codes(program, dataset.split(split).x), dataset.labels[split]
+
+    # Codes are matched with classes on other images than they are judged on.
+    assert code_accuracy(*guessed("test"), match_codes(*guessed("train"))) >= 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("data", "preset"), [("digits", "digits"), ("mnist10k", "small")])
+def test_a_continuous_code_is_slant_or_width(zoo_data: Path, data: str, preset: str, seed: int) -> None:
+    effects = code_effects(trained("infogan", data, preset, seed).program)
+    assert max(abs(value) for effect in effects for value in effect.values()) > 0.5
