@@ -134,6 +134,10 @@ class AAE(VAE):
     dataset = "mnist10k-binary"
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({"latent_dim": 8, "hidden": [256, 256], "guide_family": "deterministic"}, "aae", SMALL),
+        "digits": Preset(  # 8x8: fewer pixels, so that each has to count for more
+            {"latent_dim": 8, "hidden": [256, 256], "guide_family": "deterministic"}, "aae",
+            {**SMALL, "steps": 3000, "weight": 0.1},
+        ),
         "plane": Preset(  # the paper's pictures: two latents
             {"latent_dim": 2, "hidden": [256, 256], "guide_family": "deterministic"}, "aae", SMALL
         ),
