@@ -123,10 +123,12 @@ class ImplicitGuide(nn.Module):
             features += packed.shape[-1]
         self._plate, self._model = program.plate, program.model
         self.to(data.x)
-        one = {name: prior[name][:1] for name in sites}
-        with torch.enable_grad():
-            self.prior_learns = self.log_prior(one, *data.rows(slice(0, 16))).total.requires_grad
-            """Whether the program's own parameters move the density of its latents."""
+        self.prior_learns = False
+        """Whether the program's own parameters move the density of its latents."""
+        if unsuitable(program, "prior") is None:
+            one = {name: prior[name][:1] for name in sites}
+            with torch.enable_grad():
+                self.prior_learns = self.log_prior(one, *data.rows(slice(0, 16))).total.requires_grad
 
     def block(self, kind: str) -> Block:
         """The block 'global' or 'local'."""
