@@ -218,11 +218,11 @@ def approximation(cell: Cell, found: Fit, target: Target) -> list[Measurement]:
             "seed": cell.seed, "device": "cpu", "initialise": False, "train_program": False, "guide": kind,
             "lr": 3e-3, "batch_size": data.size,
         }  # fmt: skip
-        again = copy.deepcopy(found.program)
+        program = copy.deepcopy(found.program)
         if kind == "own":
             # The bound of many particles first: it looks for all of the mass, the ELBO for the nearest mode.
-            fit(again, data, "svi", elbo="iwae", particles=64, steps=steps // 3, **alone)
-        again = fit(again, data, "svi", particles=8, steps=steps, **alone)
+            fit(program, data, "svi", elbo="iwae", particles=64, steps=steps // 3, **alone)
+        again = fit(program, data, "svi", particles=8, steps=steps, **alone)
         best = elbo(again.program, again.guide, data, 10_000, cell.seed + 4)
         how = f"the flow fitted to the {data.size} examples alone, {steps} steps: an upper bound"
     share = len(best.values) / units
