@@ -97,9 +97,9 @@ PAIRS: dict[str, Any] = {
 INFERENCE: tuple[MethodSpec, ...] = (
     EXACT,
     svi("SVI, own guide", steps=3000, lr=0.01, particles=4),
-    avb(steps=2000),
-    MethodSpec("AVB, prior contrast", "avb", {"contrast": "prior", "steps": 2000}),
-    MethodSpec("AVB, joint contrast", "avb", {"contrast": "joint", "train_program": False, "steps": 3000}),
+    avb(steps=1500),
+    MethodSpec("AVB, prior contrast", "avb", {"contrast": "prior", "steps": 1500}),
+    MethodSpec("AVB, joint contrast", "avb", {"contrast": "joint", "train_program": False, "steps": 2000}),
     MethodSpec("ALI, own guide", "ali", PAIRS),
     MethodSpec("ALI, implicit", "ali", {"guide": "implicit", **PAIRS}),
     MethodSpec("AAE, own guide", "aae", {"steps": 3000}),
