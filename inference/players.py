@@ -125,7 +125,8 @@ class Adversarial(Method):
 
     Args:
         game: A key of `inference.games.GAMES` or a `Game`.
-        regulariser: A key of `inference.regularisers.REGULARISERS`, a `Regulariser` or None.
+        regulariser: A key of `inference.regularisers.REGULARISERS`; with options, {'name': 'gradient-penalty', 'weight':
+            1.0}; a `Regulariser`; or None.
         critic: The critic; None takes the one that the method or the program suggests.
         critic_steps: Critic steps to each step of the other player.
         lr: Adam's learning rate for the other player.
@@ -140,7 +141,7 @@ class Adversarial(Method):
     SATURATED: ClassVar[float] = 0.99
 
     game: str | Game = "non-saturating"
-    regulariser: str | Regulariser | None = None
+    regulariser: str | Mapping[str, Any] | Regulariser | None = None
     critic: nn.Module | None = None
     critic_steps: int = 1
     lr: float = 1e-3
@@ -178,7 +179,7 @@ class Adversarial(Method):
         critic, parameters = contest.critic.to(run.train.x), list(contest.parameters)
         if regulariser is not None:
             regulariser.prepare(critic)
-        betas = (self.betas[0], self.betas[1])
+        betas = (float(self.betas[0]), float(self.betas[1]))
         optimizer = torch.optim.Adam(parameters, self.lr, betas)
         critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr or self.lr, betas)
         averaged = [*parameters, *(b for b in program.buffers() if b.is_floating_point())]

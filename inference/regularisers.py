@@ -13,7 +13,9 @@ and is one way out:
 from __future__ import annotations
 
 from abc import ABC
-from typing import ClassVar
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -203,16 +205,22 @@ REGULARISERS: dict[str, type[Regulariser]] = {
 """Name -> class."""
 
 
-def make_regulariser(regulariser: str | Regulariser | None) -> Regulariser | None:
-    """A regulariser by its name, itself, or None.
+def make_regulariser(regulariser: str | Mapping[str, Any] | Regulariser | None) -> Regulariser | None:
+    """A regulariser by its name, by its name and options ({"name": "clip", "limit": 0.1}), itself, or None.
 
-    Raises: UnknownNameError.
+    Raises: UnknownNameError for a name or an option that there is not; OptionError for a bad value of one.
     """
     if regulariser is None or isinstance(regulariser, Regulariser):
         return regulariser
-    if regulariser not in REGULARISERS:
-        raise UnknownNameError("regulariser", regulariser, REGULARISERS)
-    return REGULARISERS[regulariser]()
+    options = {} if isinstance(regulariser, str) else dict(regulariser)
+    name = regulariser if isinstance(regulariser, str) else options.pop("name", "")
+    if name not in REGULARISERS:
+        raise UnknownNameError("regulariser", name, REGULARISERS)
+    known = set(signature(REGULARISERS[name]).parameters)
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of {name}", option, known)
+    return REGULARISERS[name](**options)
 
 
 def check_pair(game: Game, regulariser: Regulariser | None) -> None:

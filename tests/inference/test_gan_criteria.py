@@ -16,7 +16,6 @@ from inference.features import train_classifier
 from inference.fit import Fit
 from inference.mode_coverage import gaussian_modes
 from inference.players import CollapseNotice
-from inference.regularisers import GradientPenalty
 from inference.sample_quality import frechet
 from zoo import catalogue, datasets
 
@@ -43,14 +42,9 @@ def trained(name: str, data: str, preset: str, seed: int, **options: Any) -> Fit
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(
-    ("name", "options"),
-    # The weight that the authors' code has for points in the plane; 10 is for images.
-    [("wgan-gp", {"regulariser": GradientPenalty(0.1)}), ("sngan", {})],
-    ids=["wgan-gp", "sngan"],
-)
-def test_bounded_slopes_cover_the_ring(name: str, options: dict[str, Any], seed: int) -> None:
-    found = trained(name, "ring", "ring", seed, **options)
+@pytest.mark.parametrize("name", ["wgan-gp", "sngan"])
+def test_bounded_slopes_cover_the_ring(name: str, seed: int) -> None:
+    found = trained(name, "ring", "ring", seed)
     modes = gaussian_modes(found.program.generate(SAMPLES), "ring", least=LEAST)
     assert not found.info["collapsed"]
     assert modes.covered == 8

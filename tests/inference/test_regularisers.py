@@ -378,6 +378,9 @@ def test_names() -> None:
     made = Clip(0.1)
     assert make_regulariser(made) is made
     assert all(make_regulariser(name).name == name for name in REGULARISERS)
+    assert make_regulariser({"name": "clip", "limit": 0.5}).limit == 0.5
+    with pytest.raises(UnknownNameError, match="weight"):
+        make_regulariser({"name": "r1", "wieght": 1.0})
     with pytest.raises(UnknownNameError, match="spectral-norm"):
         make_regulariser("spectral norm")
 

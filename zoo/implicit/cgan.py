@@ -21,35 +21,32 @@ from torch.distributions import constraints
 from torch.nn.functional import one_hot
 
 from zoo.errors import OptionError
-from zoo.implicit.convolutions import conv_generator
+from zoo.implicit.convolutions import ConvCritic, conv_generator
 from zoo.implicit.gan import Maxout
-from zoo.implicit.infogan import downward
-from zoo.nets import OverBatch, image_shape
+from zoo.nets import image_shape
 from zoo.program import Implicit, ImplicitProgram, Preset
 
-__all__ = ["ConditionalCritic", "ConditionalGAN"]
+__all__ = ["ConditionalCritic", "ConditionalGAN", "ProjectionCritic"]
 
 
 class ConditionalGAN(ImplicitProgram):
     """A generator of images of an asked class, paired with a critic that knows what was asked.
 
-    Noise and label each have a hidden layer of their own before they meet; in the critic, image and label do.
-
     Args:
         event_shape: Shape of one example; (height, width) or (channels, height, width) for 'conv'.
         context_shape: Shape of one context: (classes,) for classes one-hot. Any other vectors will do for training;
             `example_context` has classes.
-        network: 'mlp', the paper's; 'conv' reads and writes the image by strided convolutions with batch norm (as
-            Radford et al. 2016) where the paper has dense layers, and adds to the critic the inner product of image and
-            label (Miyato & Koyama, "cGANs with projection discriminator", 2018).
+        network: 'mlp', the paper's, where noise and label, and in the critic image and label, each have a hidden layer
+            of their own before they meet; 'conv', the networks of Miyato et al. (2018, table 3), the label beside the
+            noise, and in the critic as an inner product with the image's features (Miyato & Koyama, "cGANs with
+            projection discriminator", ICLR 2018), for the hinge game with spectral normalisation.
         latent_dim: Number k of noise inputs.
-        hidden: Rectified linear units of the generator: for the noise, for the label, for both together.
-        channels: Of the generator's transposed convolutions, for 'conv'.
-        critic_hidden: Units of the critic: for the image, for the label, for both together; maxout, but for the image
-            leaky rectified linear ones on top of convolutions for 'conv'.
+        hidden: Rectified linear units of the generator: for the noise, for the label, for both together ('mlp').
+        critic_hidden: Maxout units of the critic: for the image, for the label, for both together ('mlp').
         pieces: Linear pieces of these maxout units, three numbers.
-        critic_channels: Of the critic's convolutions, for 'conv'.
-        dropout: The critic drops hidden units with this probability, pixels with 0.4 of it ('mlp' only).
+        dropout: The critic drops hidden units with this probability, pixels with 0.4 of it ('mlp').
+        channels: Of the generator's images, from the smallest on ('conv').
+        critic_channels: Of the critic's strided convolutions, from the image on ('conv').
 
     Raises: OptionError for an unknown network or other than three numbers; ShapeError for 'conv' without images.
     """
@@ -59,18 +56,20 @@ class ConditionalGAN(ImplicitProgram):
     support = constraints.unit_interval
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
+            {"network": "conv", "latent_dim": 64, "channels": [64, 32, 8], "critic_channels": [8, 16]}, "gan",
             {
-                "network": "conv", "latent_dim": 64, "hidden": [64, 64, 128], "critic_hidden": [128, 32, 64],
-                "dropout": 0.0,
+                "game": "hinge", "regulariser": "spectral-norm", "steps": 2500, "batch_size": 32, "lr": 1e-3,
+                "ema": 0.995, "compile": "never",
             },
-            "gan",
-            {"steps": 1500, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4, "ema": 0.99, "compile": "never"},
         ),
         "paper": Preset(
             {"latent_dim": 100, "hidden": [200, 1000, 1200], "critic_hidden": [240, 50, 240]}, "gan",
             {"epochs": 200, "batch_size": 100, "lr": 2e-4},
         ),
     }  # fmt: skip
+
+    LABEL: ClassVar[float] = 3.0
+    """What 'conv' multiplies the label by, so that one number of it counts beside all those of the noise."""
 
     def __init__(
         self,
@@ -79,11 +78,11 @@ class ConditionalGAN(ImplicitProgram):
         network: str = "mlp",
         latent_dim: int = 32,
         hidden: list[int] = [32, 32, 64],  # noqa: B006
-        channels: list[int] = [32, 16],  # noqa: B006
         critic_hidden: list[int] = [32, 16, 32],  # noqa: B006
         pieces: list[int] = [5, 5, 4],  # noqa: B006
-        critic_channels: list[int] = [16, 32],  # noqa: B006
         dropout: float = 0.5,
+        channels: list[int] = [32, 16, 8],  # noqa: B006
+        critic_channels: list[int] = [8, 16],  # noqa: B006
     ):
         super().__init__()
         if network not in ("mlp", "conv"):
@@ -95,22 +94,17 @@ class ConditionalGAN(ImplicitProgram):
         self.network, self.latent_dim = network, latent_dim
         self.critic_hidden, self.pieces, self.dropout = list(critic_hidden), list(pieces), dropout
         self.critic_channels = list(critic_channels)
+        # One for each pixel, in both: data can set it for the paper's.
+        self.bias = nn.Parameter(torch.zeros(self.event_shape))
+        if network == "conv":
+            features = latent_dim + self.context_shape.numel()
+            self.image = conv_generator(features, channels, image_shape(event_shape), smooth=True)
+            return
         for_noise, for_label, for_both = hidden
         self.noise = nn.Sequential(nn.Linear(latent_dim, for_noise), nn.ReLU())
         self.label = nn.Sequential(nn.Linear(self.context_shape.numel(), for_label), nn.ReLU())
-        mix: nn.Module = nn.Linear(for_noise + for_label, for_both)
-        if network == "conv":
-            # Else what all examples share would drown their differences in the next batch norm, which is over pixels
-            # too, and all images would begin alike.
-            mix = OverBatch(nn.Sequential(mix, nn.BatchNorm1d(for_both)), 1)
-        self.both = nn.Sequential(mix, nn.ReLU())
-        self.image = (
-            nn.Linear(for_both, self.event_shape.numel(), bias=False)
-            if network == "mlp"
-            else conv_generator(for_both, channels, image_shape(event_shape))
-        )
-        # One for each pixel, also when convolutional: data can set it.
-        self.bias = nn.Parameter(torch.zeros(self.event_shape))
+        self.both = nn.Sequential(nn.Linear(for_noise + for_label, for_both), nn.ReLU())
+        self.image = nn.Linear(for_both, self.event_shape.numel(), bias=False)
         self._start()
 
     @torch.no_grad()
@@ -127,8 +121,12 @@ class ConditionalGAN(ImplicitProgram):
         nn.init.kaiming_normal_(next(self.both.parameters()))
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Sets the output bias so that without input from below the generator draws the data's mean."""
-        self.bias.copy_(torch.logit(x.mean(0), eps=1e-2))
+        """Sets the output bias of 'mlp' so that without input from below it draws the data's mean.
+
+        Convolutions do better from grey: where the mean is black their sigmoid has next to no slope.
+        """
+        if self.network == "mlp":
+            self.bias.copy_(torch.logit(x.mean(0), eps=1e-2))
 
     def example_context(self, n: int) -> Tensor:
         """Classes one-hot (n, *context_shape), one after the other."""
@@ -142,29 +140,34 @@ class ConditionalGAN(ImplicitProgram):
         with self.plate(x, context, size):
             zero = self.bias.new_zeros(self.latent_dim)
             z = pyro.sample("z", dist.Uniform(zero, zero + 1).to_event(1))
-            label = self.label(context.flatten(1)).expand(*z.shape[:-1], -1)
-            both = self.both(torch.cat([self.noise(z), label], -1))
-            value = torch.sigmoid(self.image(both).reshape(*z.shape[:-1], *self.event_shape) + self.bias)
-            return pyro.sample("x", Implicit(value, len(self.event_shape)), obs=x)
+            value = self.image(self._read(z, context.flatten(1))).reshape(*z.shape[:-1], *self.event_shape)
+            return pyro.sample("x", Implicit(torch.sigmoid(value + self.bias), len(self.event_shape)), obs=x)
+
+    def _read(self, z: Tensor, label: Tensor) -> Tensor:
+        """Noise and label in one vector, (..., features)."""
+        if self.network == "mlp":
+            return self.both(torch.cat([self.noise(z), self.label(label).expand(*z.shape[:-1], -1)], -1))
+        standard = (z - 0.5) * 12**0.5
+        return torch.cat([standard, self.LABEL * label.expand(*z.shape[:-1], -1)], -1)
 
     def critic(self) -> nn.Module:
-        """Maxout layers with dropout, or convolutions and maxout layers."""
-        channels = self.critic_channels if self.network == "conv" else None
-        shapes = self.event_shape, self.context_shape
-        return ConditionalCritic(*shapes, self.critic_hidden, self.pieces, channels, self.dropout)
+        """Maxout layers with dropout, or convolutions and a projection."""
+        if self.network == "conv":
+            return ProjectionCritic(self.event_shape, self.context_shape, self.critic_channels)
+        return ConditionalCritic(self.event_shape, self.context_shape, self.critic_hidden, self.pieces, self.dropout)
 
 
 class ConditionalCritic(nn.Module):
-    """Image and label, each through a layer of its own, then both: (B, *event_shape), (B, *context_shape) -> (B,).
+    """The paper's: image and label, each through a maxout layer, then both through another.
 
     Args:
         event_shape: Shape of one example.
         context_shape: Shape of one context.
         hidden: Units for the image, for the label, for both.
-        pieces: Linear pieces of these maxout units.
-        channels: Of convolutions that read the image in place of the maxout layer, and then a projection of the image's
-            features on the label's is added; None for the maxout layer.
-        dropout: Probability of dropping a hidden unit; pixels are dropped with 0.4 of it where no convolution is.
+        pieces: Linear pieces of these units.
+        dropout: Probability of dropping a hidden unit; pixels are dropped with 0.4 of it.
+
+    Shapes: (B, *event_shape), (B, *context_shape) -> (B,) logits of "real".
     """
 
     def __init__(
@@ -173,25 +176,41 @@ class ConditionalCritic(nn.Module):
         context_shape: torch.Size,
         hidden: Sequence[int],
         pieces: Sequence[int] = (5, 5, 4),
-        channels: Sequence[int] | None = None,
         dropout: float = 0.5,
     ):
         super().__init__()
-        self.shape = event_shape if channels is None else torch.Size(image_shape(event_shape))
-        if channels is None:
-            maxout = Maxout(event_shape.numel(), hidden[0], pieces[0])
-            self.image = nn.Sequential(nn.Flatten(), nn.Dropout(0.4 * dropout), maxout, nn.Dropout(dropout))
-        else:
-            self.image = nn.Sequential(*downward(self.shape, channels, hidden[0]), nn.Dropout(dropout))
-        classes = context_shape.numel()
-        self.project = None if channels is None else nn.Linear(classes, hidden[0], bias=False)
-        self.label = nn.Sequential(nn.Flatten(), Maxout(classes, hidden[1], pieces[1]))
+        maxout = Maxout(event_shape.numel(), hidden[0], pieces[0])
+        self.image = nn.Sequential(nn.Flatten(), nn.Dropout(0.4 * dropout), maxout, nn.Dropout(dropout))
+        self.label = nn.Sequential(nn.Flatten(), Maxout(context_shape.numel(), hidden[1], pieces[1]))
         nn.init.normal_(next(self.label.parameters()))  # of a one-hot label a single input is not zero
         both = Maxout(hidden[0] + hidden[1], hidden[2], pieces[2])
         self.both = nn.Sequential(both, nn.Dropout(dropout), nn.Linear(hidden[2], 1))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Logits of "real"."""
-        read = self.image(x.reshape(len(x), *self.shape))
-        logits = self.both(torch.cat([read, self.label(context)], -1)).squeeze(-1)
-        return logits if self.project is None else logits + (read * self.project(context.flatten(1))).sum(-1)
+        """Logits."""
+        return self.both(torch.cat([self.image(x), self.label(context)], -1)).squeeze(-1)
+
+
+class ProjectionCritic(nn.Module):
+    """Convolutions of the image, read by a linear unit, plus the inner product of their features with the label's.
+
+    Args:
+        event_shape: Shape of one image.
+        context_shape: Shape of one context.
+        channels: Of the strided convolutions, from the image on.
+
+    Shapes: (B, *event_shape), (B, *context_shape) -> (B,) logits of "real".
+    """
+
+    def __init__(self, event_shape: torch.Size, context_shape: torch.Size, channels: Sequence[int]):
+        super().__init__()
+        self.shape = image_shape(event_shape)
+        *down, self.read = ConvCritic(event_shape, channels, norm="none", slope=0.1, smooth=True).net
+        assert isinstance(self.read, nn.Linear)
+        self.down = nn.Sequential(*down)
+        self.project = nn.Linear(context_shape.numel(), self.read.in_features, bias=False)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Logits."""
+        features = self.down(2 * x.reshape(len(x), *self.shape) - 1)
+        return self.read(features).squeeze(-1) + (features * self.project(context.flatten(1))).sum(-1)
