@@ -58,7 +58,7 @@ class ConditionalGAN(ImplicitProgram):
         "small": Preset(
             {"network": "conv", "latent_dim": 64, "channels": [64, 32, 8], "critic_channels": [8, 16]}, "gan",
             {
-                "game": "hinge", "regulariser": "spectral-norm", "steps": 2500, "batch_size": 32, "lr": 1e-3,
+                "game": "hinge", "regulariser": "spectral-norm", "steps": 3000, "batch_size": 32, "lr": 1e-3,
                 "ema": 0.995, "compile": "never",
             },
         ),
@@ -141,7 +141,10 @@ class ConditionalGAN(ImplicitProgram):
             zero = self.bias.new_zeros(self.latent_dim)
             z = pyro.sample("z", dist.Uniform(zero, zero + 1).to_event(1))
             value = self.image(self._read(z, context.flatten(1))).reshape(*z.shape[:-1], *self.event_shape)
-            return pyro.sample("x", Implicit(torch.sigmoid(value + self.bias), len(self.event_shape)), obs=x)
+            # The tanh of the convolutional papers, scaled to [0, 1], is a sigmoid of twice the slope.
+            slope = 2.0 if self.network == "conv" else 1.0
+            value = torch.sigmoid(slope * value + self.bias)
+            return pyro.sample("x", Implicit(value, len(self.event_shape)), obs=x)
 
     def _read(self, z: Tensor, label: Tensor) -> Tensor:
         """Noise and label in one vector, (..., features)."""
