@@ -83,8 +83,8 @@ GENERATORS: tuple[Grid, ...] = (
     generator(GREY, "wgan-gp", "WGAN-GP", metrics=QUICK, steps=400),
     generator(GREY, "sngan", "SNGAN", metrics=QUICK, steps=1000),
     generator(GREY, "ali", "ALI", steps=3000),
-    generator(BINARY, "aae", "AAE, 8 latents", epochs=40),
-    generator(BINARY, "vae", "VAE, 8 latents", program={"hidden": [256, 256], "activation": "relu"}, epochs=40),
+    generator(BINARY, "aae", "AAE, 8 latents", epochs=75),
+    generator(BINARY, "vae", "VAE, 8 latents", program={"hidden": [256, 256], "activation": "relu"}, epochs=75),
     generator(BINARY, "nade", "NADE", program={"hidden": 200}, epochs=20, batch_size=100, lr=2e-3),
 )
 """Images: every generator, at its small size, beside programs with a density."""
