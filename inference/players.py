@@ -125,8 +125,8 @@ class Adversarial(Method):
 
     Args:
         game: A key of `inference.games.GAMES` or a `Game`.
-        regulariser: A key of `inference.regularisers.REGULARISERS`; with options, {'name': 'gradient-penalty', 'weight':
-            1.0}; a `Regulariser`; or None.
+        regulariser: A key of `inference.regularisers.REGULARISERS`, with options {'name': 'clip', 'limit': 0.1}; a
+            `Regulariser`; or None.
         critic: The critic; None takes the one that the method or the program suggests.
         critic_steps: Critic steps to each step of the other player.
         lr: Adam's learning rate for the other player.
