@@ -6,14 +6,15 @@ NeurIPS 2016.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from inference.guides import guided_sites
+from inference.guides import guide_parameters, guided_sites
 from inference.players import Adversarial, Contest, Sides
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
@@ -64,7 +65,14 @@ class GANGame(Adversarial):
         """Images against images."""
         assert isinstance(program, ImplicitProgram)
         critic = self.critic if self.critic is not None else program.critic()
-        return _Images(program, critic, self._weights(program, data))
+        weights = self._weights(program, data)
+        contest = _Images(program, critic, weights, guide_parameters(program.guide, program, data) if weights else [])
+        if contest.shared and self.ema is not None:
+            raise OptionError(
+                f"The guide of {type(program).__name__} shares layers with the critic, whose weights are not averaged; "
+                "leave ema out."
+            )
+        return contest
 
     def _weights(self, program: Program, data: Data) -> dict[str, float]:
         """Weight of each code; none of those without any."""
@@ -81,24 +89,39 @@ class GANGame(Adversarial):
 
 
 class _Images(Contest):
-    def __init__(self, program: Program, critic: nn.Module, weights: dict[str, float]):
+    def __init__(self, program: Program, critic: nn.Module, weights: dict[str, float], guided: Sequence[nn.Parameter]):
         self.program, self.critic, self.weights = program, critic, weights
-        self.parameters = [p for p in program.parameters() if p.requires_grad]
+        mine, judges = [p for p in program.parameters() if p.requires_grad], {id(p) for p in critic.parameters()}
+        # A guide that shares the critic's layers is trained with them, in the critic's turn (as the paper's code does):
+        # the generator's loss must not move what judges it.
+        self.shared = any(id(p) in judges for p in guided)
+        moved = {id(p) for p in guided} if self.shared else set()
+        self.parameters = [p for p in mine if id(p) not in moved]
+        self.readers = [p for p in guided if id(p) not in judges] if self.shared else []
         if weights:
             self.guide, self.guide_spec = program.guide, {"kind": "own"}
 
+    def critic_parameters(self) -> list[nn.Parameter]:
+        return [*super().critic_parameters(), *self.readers]
+
+    def critic_loss(self, sides: Sides) -> Tensor | None:
+        return -self._weighted(self._information(sides.dream, sides.fake)) if self.shared else None
+
     def sides(self, batch: Data, *, makers: bool) -> Sides:
-        if not (makers and self.weights):
-            return Sides(batch.x, self.program.model(None, batch.context, batch.size))
         dream = poutine.trace(self.program.model).get_trace(None, batch.context, batch.size)
         fake = dream.nodes["x"]["value"]
-        bounds = self._information(dream, fake, batch.context)
-        weighted = sum((self.weights[name] * bound for name, bound in bounds.items()), fake.new_zeros(()))
-        return Sides(batch.x, fake, -weighted, {"information": sum(bounds.values(), fake.new_zeros(()))})
+        if not (makers and self.weights):
+            return Sides(batch.x, fake, dream=dream)
+        bounds = self._information(dream, fake)
+        return Sides(batch.x, fake, -self._weighted(bounds), {"information": sum(bounds.values(), fake.new_zeros(()))})
 
-    def _information(self, dream: poutine.Trace, fake: Tensor, context: Tensor | None) -> dict[str, Tensor]:
+    def _weighted(self, bounds: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([self.weights[name] * bound for name, bound in bounds.items()]).sum()
+
+    def _information(self, dream: poutine.Trace, fake: Tensor) -> dict[str, Tensor]:
         """log q(c | x) - log p(c) of each code, averaged over the batch."""
         codes = {name: dream.nodes[name]["value"] for name in self.weights}
+        context = dream.nodes["_INPUT"]["args"][1]
         guided = poutine.trace(poutine.condition(self.program.guide, data=codes)).get_trace(fake, context, None)
         bounds = {}
         for name, code in codes.items():

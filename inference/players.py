@@ -38,7 +38,8 @@ class CollapseNotice(UserWarning):
 class Sides:
     """What a critic compares: `real` and `fake` (B, ...) each, and what the makers of samples minimise besides, ().
 
-    `shown` is (data, samples) of which the diversity is watched; None is (real, fake).
+    `shown` is (data, samples) of which the diversity is watched; None is (real, fake). `dream` is where the fake side
+    comes from, for contests that need to know.
     """
 
     real: Tensor
@@ -46,6 +47,7 @@ class Sides:
     loss: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     shown: tuple[Tensor, Tensor] | None = None
+    dream: Any = None
 
 
 class Contest(ABC):
@@ -67,6 +69,14 @@ class Contest(ABC):
     @abstractmethod
     def sides(self, batch: Data, *, makers: bool) -> Sides:
         """Draws both sides for a minibatch; `makers`: with the rest of their loss, else (the critic's turn) without."""
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What the critic's optimizer moves, once a regulariser has prepared the critic."""
+        return list(self.critic.parameters())
+
+    def critic_loss(self, sides: Sides) -> Tensor | None:
+        """What that optimizer minimises besides the game, (), or None: of a guide that shares the critic's layers."""
+        return None
 
     def judge(self, batch: Data) -> CriticFn:
         """The critic as a function of one side; contexts, if any, are those of the batch."""
@@ -181,7 +191,7 @@ class Adversarial(Method):
             regulariser.prepare(critic)
         betas = (float(self.betas[0]), float(self.betas[1]))
         optimizer = torch.optim.Adam(parameters, self.lr, betas)
-        critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr or self.lr, betas)
+        critic_optimizer = torch.optim.Adam(contest.critic_parameters(), self.critic_lr or self.lr, betas)
         averaged = [*parameters, *(b for b in program.buffers() if b.is_floating_point())]
         average = Average(averaged) if self.ema is not None else None
         schedule = Schedule.of(self)
@@ -197,7 +207,8 @@ class Adversarial(Method):
                 judge = contest.judge(seen)
                 critic_loss = game.critic_loss(judge, sides.real, sides.fake)
                 penalty = None if regulariser is None else regulariser.penalty(judge, sides.real, sides.fake)
-                total = critic_loss if penalty is None else critic_loss + penalty
+                besides = (penalty, contest.critic_loss(sides))
+                total = critic_loss + sum(each for each in besides if each is not None)
                 critic_optimizer.zero_grad(set_to_none=True)
                 total.backward()
                 critic_optimizer.step()

@@ -43,8 +43,8 @@ def test_the_papers_sizes() -> None:
     assert shapes == [(1024, 74), (7 * 7 * 128, 1024), (128, 64, 4, 4), (64, 1, 4, 4)]
     critic = [tuple(p.shape) for p in program.critic().parameters() if p.ndim > 1]
     assert critic == [(64, 1, 4, 4), (128, 64, 4, 4), (1024, 7 * 7 * 128), (1, 1024)]
-    reader = [tuple(p.shape) for p in program.of_class.parameters() if p.ndim > 1]
-    assert reader == [*critic[:3], (128, 1024), (10, 128)]
+    reader = [tuple(p.shape) for p in program.reader.parameters() if p.ndim > 1]
+    assert reader == [(128, 1024), (10 + 2 * 2, 128)]
 
 
 def test_sites_and_guide() -> None:
@@ -66,8 +66,9 @@ def test_the_guide_is_read_from_images_as_they_are_but_in_training() -> None:
         nodes = poutine.trace(program.guide).get_trace(x, None, None).nodes
         return nodes["c"]["fn"].logits, nodes["s"]["fn"].mean
 
-    for a, b in zip(read(), read(), strict=True):
-        assert not torch.allclose(a, b)
+    (first, slants), (second, again) = read(), read()
+    assert not torch.allclose(first, second)
+    assert torch.equal(slants, again)  # continuous codes are of how the image stands
     program.eval()
     for a, b in zip(read(), read(), strict=True):
         assert torch.equal(a, b)
@@ -92,9 +93,26 @@ def test_samples_take_particle_dimensions() -> None:
 def test_moves_keep_where_nothing_moves_and_move_otherwise() -> None:
     program = InfoGAN(**SMALL, moves=1e-6)
     x = torch.rand(3, 1, 8, 8)
-    assert torch.allclose(program._moved(x, bend=True), x, atol=1e-4)
+    assert torch.allclose(program._moved(x), x, atol=1e-4)
     program.moves = 1.0
-    assert not torch.allclose(program._moved(x, bend=False), x, atol=1e-1)
+    assert not torch.allclose(program._moved(x), x, atol=1e-1)
+
+
+def test_the_generators_turn_does_not_move_what_judges_it() -> None:
+    """The guide's layers, the critic's among them, learn in the critic's turn; the generator's in its own."""
+    program, data = InfoGAN(**SMALL), Data(torch.rand(20, 8, 8))
+    contest = GANGame().contest(program, data)
+    moved, judges = {id(p) for p in contest.parameters}, {id(p) for p in contest.critic_parameters()}
+    assert moved == {id(p) for p in program.generator.parameters()}
+    assert judges >= {id(p) for module in (program.trunk, program.reader) for p in module.parameters()}
+    assert not moved & judges
+    sides = contest.sides(data, makers=False)
+    loss = contest.critic_loss(sides)
+    assert loss is not None
+    loss.backward()
+    assert all(p.grad is not None for module in (program.trunk, program.reader) for p in module.parameters())
+    with pytest.raises(OptionError, match="leave ema out"):
+        fit(program, data, "gan", ema=0.9)
 
 
 def test_bad_options() -> None:
@@ -116,16 +134,15 @@ def bounds(program: InfoGAN, information: object) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     sides = contest.sides(data, makers=True)
     assert sides.loss is not None
-    return sides.loss, sides.metrics["information"]
+    return sides.loss.detach(), sides.metrics["information"].detach()
 
 
 def test_the_information_bound_of_a_guide_that_knows_nothing() -> None:
     """q(c) = p(c) gives no nats; q(s) = N(0, sd^2) gives minus its divergence from the prior."""
     program = InfoGAN(**SMALL)
     with torch.no_grad():
-        for reader in (program.of_class, program.of_codes):
-            reader[-1].weight.zero_()
-            reader[-1].bias.zero_()
+        program.reader[-1].weight.zero_()
+        program.reader[-1].bias.zero_()
     sd = 0.5 + math.log(2)
     # E_p[log q - log p] of one code, minus the divergence of p from q.
     exact = -math.log(sd) - 0.5 / sd**2 + 0.5

@@ -32,7 +32,13 @@ NORMS = ("batch", "layer", "none")
 
 
 def conv_generator(
-    features: int, channels: Sequence[int], shape: tuple[int, int, int], kernel: int = 4, *, smooth: bool = False
+    features: int,
+    channels: Sequence[int],
+    shape: tuple[int, int, int],
+    kernel: int = 4,
+    *,
+    smooth: bool = False,
+    apart: bool = False,
 ) -> nn.Module:
     """Projects and reshapes, then doubles the image with each transposed convolution, batch norm and ReLU between.
 
@@ -42,6 +48,7 @@ def conv_generator(
         shape: (channels, height, width) of the output, which has no nonlinearity.
         kernel: Side of the transposed convolutions, at least 3.
         smooth: A 3x3 convolution makes the output (Miyato et al. 2018) instead of the last transposed one.
+        apart: Batch norm of each number of the projection apart (Chen et al. 2016), instead of each channel.
 
     Shapes: (..., features) -> (..., *shape).
     Raises: OptionError.
@@ -59,7 +66,10 @@ def conv_generator(
     for i, large in enumerate(sizes[1:]):
         pad, more = _padding(kernel, large)
         last = i == len(sizes) - 2 and not smooth
-        layers += [nn.BatchNorm2d(widths[i]), nn.ReLU()]
+        if i == 0 and apart:
+            layers[1:] = [nn.BatchNorm1d(widths[0] * math.prod(sizes[0])), *layers[1:], nn.ReLU()]
+        else:
+            layers += [nn.BatchNorm2d(widths[i]), nn.ReLU()]
         layers.append(nn.ConvTranspose2d(widths[i], widths[i + 1], kernel, 2, pad, more, bias=last))
     if smooth:
         layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.Conv2d(widths[-1], shape[0], 3, padding=1)]

@@ -48,10 +48,9 @@ class InfoGAN(ImplicitProgram):
     - What an image says of a continuous code grows without bound as the generator learns to be precise. The paper's
       code fixes the guide's scale; here it is learned but no less than `least_scale`, which keeps the bound below
       1/2 - log(least_scale) a code, and honest.
-    - The paper's guide shares the critic's layers. The critic here is the method's, so the guide has networks of its
-      own, and these could read what no critic looks at, a few grey pixels. To forbid it they read, in training, images
-      with noise that are shifted at random, and for the class turned, sheared and stretched too (`moves`): by the data
-      processing inequality the bound is then one on less than I(c, s; x), still a lower bound, and it asks for a
+    - The guide shares the critic's layers, as in the paper, and learns in the critic's turn. Besides, it reads the class,
+      in training, from images that are shifted, turned, sheared and stretched at random, with noise (`moves`): by the
+      data processing inequality the bound is then one on less than I(c; x), still a lower bound, and it asks for a
       class that survives all this.
 
     Args:
@@ -74,10 +73,10 @@ class InfoGAN(ImplicitProgram):
     support = constraints.unit_interval
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 8, "hidden": 128, "channels": [16, 32], "code_hidden": 64}, "gan",
+            {"latent_dim": 32, "hidden": 256, "channels": [32, 64], "code_hidden": 64, "moves": 0.7}, "gan",
             {
-                "steps": 2500, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4,
-                "information": {"c": 1.0, "s": 0.3}, "compile": "never",
+                "steps": 3000, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4,
+                "information": {"c": 1.0, "s": 0.2}, "compile": "never",
             },
         ),
         "digits": Preset(
@@ -119,50 +118,41 @@ class InfoGAN(ImplicitProgram):
         self.generator = OverBatch(
             nn.Sequential(
                 nn.Linear(categories + codes + latent_dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
-                conv_generator(hidden, channels[::-1], self.shape),
+                conv_generator(hidden, channels[::-1], self.shape, apart=True),
             ), 1,
         )  # fmt: skip
-        # One for each pixel: data can set it.
-        self.bias = nn.Parameter(torch.zeros(self.event_shape))
-        self.of_class = _reader(self.shape, channels, hidden, code_hidden, categories)
-        self.of_codes = _reader(self.shape, channels, hidden, code_hidden, 2 * codes)
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Sets the output bias so that without input from below the generator draws the data's mean."""
-        self.bias.copy_(torch.logit(x.mean(0), eps=1e-2))
+        self.trunk = nn.Sequential(*downward(self.shape, channels, hidden))
+        dense = [nn.Linear(hidden, code_hidden, bias=False), nn.BatchNorm1d(code_hidden), nn.LeakyReLU(SLOPE)]
+        self.reader = nn.Sequential(*dense, nn.Linear(code_hidden, categories + 2 * codes))
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Class, codes and noise through the generator; differentiable in its parameters."""
         with self.plate(x, context, size):
-            zero = self.bias.new_zeros(())
+            zero = next(self.trunk.parameters()).new_zeros(())
             c = pyro.sample("c", dist.OneHotCategorical(logits=zero.expand(self.categories)))
             s = pyro.sample("s", dist.Normal(zero.expand(self.codes), 1.0).to_event(1))
             z = pyro.sample("z", dist.Normal(zero.expand(self.latent_dim), 1.0).to_event(1))
             uniform = torch.erf(s / 2**0.5)  # 2 Phi(s) - 1
             value = self.generator(torch.cat([c, uniform, z], -1)).reshape(*z.shape[:-1], *self.event_shape)
-            return pyro.sample("x", Implicit(torch.sigmoid(value + self.bias), len(self.event_shape)), obs=x)
+            return pyro.sample("x", Implicit((torch.tanh(value) + 1) / 2, len(self.event_shape)), obs=x)
 
     def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
-        """q(c | x) and q(s | x), of an image's own; in training c is read from a moved image."""
+        """q(c | x) and q(s | x); in training c is read from a moved image."""
         assert x is not None
         with self.plate(x, context, size):
             image = x.reshape(len(x), *self.shape)
-            logits = self.of_class(self._moved(image, bend=True))
-            loc, scale = self.of_codes(self._moved(image, bend=False)).chunk(2, -1)
-            pyro.sample("c", dist.OneHotCategorical(logits=logits))
+            read = self.reader(self.trunk(image))
+            seen = self.reader(self.trunk(self._moved(image))) if self.training and self.moves else read
+            loc, scale = read[:, self.categories :].chunk(2, -1)
+            pyro.sample("c", dist.OneHotCategorical(logits=seen[:, : self.categories]))
             pyro.sample("s", dist.Normal(loc, self.least_scale + softplus(scale)).to_event(1))
 
-    def _moved(self, x: Tensor, *, bend: bool) -> Tensor:
-        """In training, images (B, channels, height, width) after a random map each, zero outside, and with noise.
-
-        Shifts alone, or with `bend` any affine maps.
-        """
-        if not (self.training and self.moves):
-            return x
+    def _moved(self, x: Tensor) -> Tensor:
+        """Images (B, channels, height, width), each after a random affine map, zero outside, and with noise."""
         shift, turn, shear, stretch, noise = (self.moves * most for most in MOST)
         right, down, angle, lean, wide, high = (2 * torch.rand(6, len(x), dtype=x.dtype, device=x.device) - 1).unbind()
-        angle, lean = bend * turn * angle, bend * shear * lean
-        wide, high = (bend * stretch * wide).exp(), (bend * stretch * high).exp()
+        angle, lean = turn * angle, shear * lean
+        wide, high = (stretch * wide).exp(), (stretch * high).exp()
         cos, sin = angle.cos(), angle.sin()
         across = torch.stack([wide * cos, wide * (lean * cos - sin), shift * right], 1)
         along = torch.stack([high * sin, high * (lean * sin + cos), shift * down], 1)
@@ -170,27 +160,26 @@ class InfoGAN(ImplicitProgram):
         return grid_sample(x, grid, align_corners=False) + noise * torch.randn(x.shape, dtype=x.dtype, device=x.device)
 
     def critic(self) -> nn.Module:
-        """The paper's critic: strided convolutions, a dense layer, batch norm."""
-        return InfoGANCritic(self.event_shape, self.channels, self.hidden)
+        """The paper's critic: a linear unit on the layers that it shares with the guide."""
+        return InfoGANCritic(self.trunk, self.shape, self.hidden)
 
 
 class InfoGANCritic(nn.Module):
-    """Strided convolutions, then a dense layer, with batch norm and leaky ReLUs: (B, *event_shape) -> (B,) logits.
+    """A linear unit on top of a trunk: (B, *event_shape) -> (B,) logits.
 
     Args:
-        event_shape: Of one image.
-        channels: Of the convolutions.
-        hidden: Units of the dense layer.
+        trunk: From images (B, *shape) to features (B, hidden); the guide's too.
+        shape: (channels, height, width).
+        hidden: Width of the features.
     """
 
-    def __init__(self, event_shape: Sequence[int], channels: Sequence[int], hidden: int):
+    def __init__(self, trunk: nn.Module, shape: tuple[int, int, int], hidden: int):
         super().__init__()
-        self.shape = image_shape(event_shape)
-        self.net = nn.Sequential(*downward(self.shape, channels, hidden), nn.Linear(hidden, 1))
+        self.shape, self.trunk, self.head = shape, trunk, nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of "real"."""
-        return self.net(x.reshape(len(x), *self.shape)).squeeze(-1)
+        return self.head(self.trunk(x.reshape(len(x), *self.shape))).squeeze(-1)
 
 
 def downward(shape: Sequence[int], channels: Sequence[int], hidden: int) -> list[nn.Module]:
@@ -205,9 +194,3 @@ def downward(shape: Sequence[int], channels: Sequence[int], hidden: int) -> list
     assert isinstance(last, nn.Linear)
     dense = nn.Linear(last.in_features, hidden, bias=False)
     return [*down, dense, nn.BatchNorm1d(hidden), nn.LeakyReLU(SLOPE)]
-
-
-def _reader(shape: Sequence[int], channels: Sequence[int], hidden: int, code_hidden: int, out: int) -> nn.Module:
-    """A code network: (B, *shape) -> (B, out)."""
-    dense = [nn.Linear(hidden, code_hidden, bias=False), nn.BatchNorm1d(code_hidden), nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(*downward(shape, channels, hidden), *dense, nn.Linear(code_hidden, out))
