@@ -48,9 +48,9 @@ class InfoGAN(ImplicitProgram):
     - What an image says of a continuous code grows without bound as the generator learns to be precise. The paper's
       code fixes the guide's scale; here it is learned but no less than `least_scale`, which keeps the bound below
       1/2 - log(least_scale) a code, and honest.
-    - The guide shares the critic's layers, as in the paper, and learns in the critic's turn. Besides, it reads the class,
-      in training, from images that are shifted, turned, sheared and stretched at random, with noise (`moves`): by the
-      data processing inequality the bound is then one on less than I(c; x), still a lower bound, and it asks for a
+    - The guide shares the critic's layers, as in the paper, and learns in the critic's turn. Besides, in training it
+      reads the class from images that are shifted, turned, sheared and stretched at random, with noise (`moves`): by
+      the data processing inequality the bound is then one on less than I(c; x), still a lower bound, and it asks for a
       class that survives all this.
 
     Args:
