@@ -78,7 +78,7 @@ GENERATORS: tuple[Grid, ...] = (
     generator(GREY, "gan", "GAN", steps=5000),
     generator(GREY, "dcgan", "DCGAN", metrics=QUICK, steps=1500),
     generator("mnist10k-labelled", "cgan", "conditional GAN", metrics=QUICK),
-    generator(GREY, "infogan", "InfoGAN", metrics=QUICK, steps=2500),
+    generator(GREY, "infogan", "InfoGAN", metrics=QUICK),
     generator(GREY, "wgan", "WGAN, clipped", metrics=QUICK, steps=600),
     generator(GREY, "wgan-gp", "WGAN-GP", metrics=QUICK, steps=400),
     generator(GREY, "sngan", "SNGAN", metrics=QUICK, steps=1000),

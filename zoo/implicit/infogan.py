@@ -75,7 +75,7 @@ class InfoGAN(ImplicitProgram):
         "small": Preset(
             {"latent_dim": 32, "hidden": 256, "channels": [32, 64], "code_hidden": 64, "moves": 0.7}, "gan",
             {
-                "steps": 3000, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4,
+                "steps": 2000, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4,
                 "information": {"c": 1.0, "s": 0.2}, "compile": "never",
             },
         ),
