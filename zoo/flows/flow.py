@@ -24,7 +24,7 @@ from zoo.errors import OptionError, ShapeError, UnknownNameError
 
 __all__ = ["PERMUTATIONS", "Flow", "Permutation", "VectorFlow", "back", "check_sizes", "through"]
 
-PERMUTATIONS = ("reverse", "random")
+PERMUTATIONS = ("reverse", "alternate", "random")
 
 
 class Flow(DensityProgram):
@@ -107,7 +107,8 @@ class Permutation(nn.Module):
 
     Args:
         features: D or C.
-        kind: 'reverse', or 'random': drawn once, and saved with the program.
+        kind: 'reverse'; 'alternate', those at even places, then the others, so that each half of an image has the
+            neighbours of the other; or 'random': drawn once, and saved with the program.
 
     Raises: UnknownNameError.
     """
@@ -119,7 +120,11 @@ class Permutation(nn.Module):
         super().__init__()
         if kind not in PERMUTATIONS:
             raise UnknownNameError("permutation", kind, PERMUTATIONS)
-        order = torch.randperm(features) if kind == "random" else torch.arange(features).flip(0)
+        order = torch.arange(features)
+        if kind == "random":
+            order = torch.randperm(features)
+        else:
+            order = order.flip(0) if kind == "reverse" else torch.cat([order[::2], order[1::2]])
         self.register_buffer("order", order)
         self.register_buffer("undo", order.argsort())
 

@@ -72,7 +72,7 @@ class NICE(VectorFlow):
         super().__init__(event_shape, prior)
         check_sizes(event_shape, hidden, couplings=couplings)
         d = self.event_shape.numel()
-        self.layers = nn.ModuleList()
+        self.layers = nn.ModuleList([Permutation(d, "alternate")])  # odd and even numbers take turns, as in the paper
         for _ in range(couplings):
             self.layers.append(coupling_mlp(Univariate("additive"), d, hidden, activation))
             self.layers.append(Permutation(d))

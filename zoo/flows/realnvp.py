@@ -40,7 +40,7 @@ class RealNVP(Flow):
         event_shape: Shape of one example; an image (height, width) or (channels, height, width) for convolutions.
         couplings: How many; of convolutions, at each scale of each of the two kinds.
         hidden: Widths of the hidden layers; of convolutions, their width once for each residual block.
-        network: 'mlp' (halves of the vector change places) or 'conv'.
+        network: 'mlp' (even and odd places take turns) or 'conv'.
         scales: Of convolutions: how often the image is looked at, at half the size each time.
         activation: Of 'mlp', a key of `zoo.nets.ACTIVATIONS`.
 
@@ -75,7 +75,7 @@ class RealNVP(Flow):
         self.network = network
         if network == "mlp":
             d = self.event_shape.numel()
-            layers: list[nn.Module] = []
+            layers: list[nn.Module] = [Permutation(d, "alternate")]
             for _ in range(couplings):
                 layers += [coupling_mlp(Univariate("affine"), d, hidden, activation), Permutation(d)]
             self.stages = nn.ModuleList([nn.ModuleList(layers)])

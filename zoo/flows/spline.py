@@ -70,7 +70,7 @@ class NeuralSpline(VectorFlow):
         if bins < 2 or bound <= 0:
             raise OptionError(f"A spline needs bins >= 2 and bound > 0, got bins={bins} and bound={bound}.")
         d, univariate = self.event_shape.numel(), Univariate("spline", bins, bound)
-        self.layers = nn.ModuleList()
+        self.layers = nn.ModuleList([Permutation(d, "alternate")] if kind == "coupling" else [])
         for _ in range(layers):
             layer: nn.Module
             if kind == "coupling":
