@@ -50,8 +50,9 @@ def generator(
     """One program on one data set, by the method of one of its presets, with changes to program and fit."""
     preset = catalogue.get(name).presets[preset_name]
     options = {**preset.fit, **fit}
-    if "steps" in fit:  # the two are one choice
-        options.pop("epochs", None)
+    for given, other in (("steps", "epochs"), ("epochs", "steps")):  # the two are one choice
+        if given in fit:
+            options.pop(other, None)
     method = MethodSpec(preset.method.upper(), preset.method, options)
     spec = ProgramSpec(name, {**preset.program, **(program or {})}, label)
     return Grid("samples", (spec,), (method,), metrics, (data,), "test", seeds, {**FEW, **(evaluation or {})})
@@ -83,7 +84,7 @@ GENERATORS: tuple[Grid, ...] = (
     generator(GREY, "wgan-gp", "WGAN-GP", metrics=QUICK, steps=400),
     generator(GREY, "sngan", "SNGAN", metrics=QUICK, steps=1000),
     generator(GREY, "ali", "ALI", steps=3000),
-    generator(BINARY, "aae", "AAE, 8 latents", epochs=75),
+    generator(BINARY, "aae", "AAE, 8 latents"),
     generator(BINARY, "vae", "VAE, 8 latents", program={"hidden": [256, 256], "activation": "relu"}, epochs=75),
     generator(BINARY, "nade", "NADE", program={"hidden": 200}, epochs=20, batch_size=100, lr=2e-3),
 )
