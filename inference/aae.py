@@ -14,18 +14,15 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from inference.distances import flatten_draws
-from inference.guides import build_guide, guide_parameters
-from inference.players import Adversarial, Contest, Sides
+from inference.guides import build_guide
+from inference.players import GUIDES, Adversarial, Contest, Sides, check_guide, moved_together, why_no_draws
 from inference.wake_sleep import needs_local_latents
 from zoo.datasets.data import Data
-from zoo.errors import OptionError, UnknownNameError
+from zoo.errors import OptionError
 from zoo.nets import mlp
 from zoo.program import Program
 
 __all__ = ["AAEGame", "LatentCritic"]
-
-GUIDES: dict[str, dict[str, Any]] = {"own": {"kind": "own"}, "implicit": {"kind": "implicit", "options": {}}}
-"""Name -> spec of `inference.guides`."""
 
 
 class LatentCritic(nn.Module):
@@ -90,8 +87,7 @@ class AAEGame(Adversarial):
         super().__post_init__()
         if self.weight <= 0:
             raise OptionError(f"weight must be positive, got {self.weight}.")
-        if self.guide not in GUIDES:
-            raise UnknownNameError("guide", self.guide, GUIDES)
+        check_guide(self.guide)
         if min(self.critic_hidden, default=1) < 1:
             raise OptionError(f"critic_hidden must be at least 1, got {list(self.critic_hidden)}.")
 
@@ -100,15 +96,7 @@ class AAEGame(Adversarial):
         reason = needs_local_latents(program)
         if reason is not None or self.guide != "own":
             return reason
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            context = program.example_context(2)
-            trace = poutine.trace(program.guide).get_trace(program.generate(2, context), context, None)
-        for name in program.sites():
-            if name not in trace.nodes:
-                return f"its guide does not sample {name!r}; take guide='implicit'"
-            if not trace.nodes[name]["fn"].has_rsample:
-                return f"its guide's draws of {name!r} have no gradient; take guide='implicit'"
-        return None
+        return why_no_draws(program)
 
     def contest(self, program: Program, data: Data) -> Contest:
         """Latents of the prior against those of the guide."""
@@ -119,10 +107,7 @@ class AAEGame(Adversarial):
             features = sum(site.event_shape.numel() for site in program.sites().values())
             features += 0 if data.context is None else data.context[0].numel()
             critic = LatentCritic(features, self.critic_hidden)
-        parameters = guide_parameters(guide, program, data)
-        if self.train_program:
-            parameters = [*program.parameters(), *parameters]
-        moved = [p for p in dict.fromkeys(parameters) if p.requires_grad]
+        moved = moved_together(program, guide, data, self.train_program)
         return _Latents(program, guide, spec, critic, moved, self.weight)
 
 

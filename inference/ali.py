@@ -20,8 +20,9 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from inference.games import CriticFn
-from inference.guides import build_guide, guide_parameters
-from inference.players import Adversarial, Contest, Sides
+from inference.guides import build_guide
+from inference.players import GUIDES, Adversarial, Contest, Sides, check_guide, moved_together, why_no_draws
+from inference.wake_sleep import no_local_latents
 from zoo.datasets.data import Data
 from zoo.errors import OptionError
 from zoo.nets import mlp
@@ -69,50 +70,28 @@ class ALIGame(Adversarial):
         super().__post_init__()
         if self.cycle < 0:
             raise OptionError(f"cycle must not be negative, got {self.cycle}.")
-        if self.guide not in ("own", "implicit"):
-            raise OptionError(f"guide must be 'own' or 'implicit', got {self.guide!r}.")
+        check_guide(self.guide)
 
     def why_not(self, program: Program) -> str | None:
         """Continuous local latents, all of them guided; x and latents differentiable in what made them."""
-        sites = program.sites()
-        if not sites:
-            return "it has no latent sites"
-        for name, site in sites.items():
-            if site.is_discrete:
-                return f"its latent site {name!r} is discrete, and the guide learns through its draws"
-            if site.is_global:
-                return (
-                    f"its latent site {name!r} is global, and the critic compares pairs of an example and its latents"
-                )
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
-            context = program.example_context(2)
-            model = poutine.trace(program.model).get_trace(None, context, 2)
-            x = model.nodes["x"]
-            if self.train_program and not x["fn"].has_rsample:
-                return "its x is not reparameterised; with train_program=False the guide alone can be fitted"
-            if self.guide == "own":
-                guide = poutine.trace(program.guide).get_trace(x["value"].to(_like(program)), context, 2)
-                for name in sites:
-                    if name not in guide.nodes:
-                        return f"its guide leaves out {name!r}; guide='implicit' needs none of the program's"
-                    if not guide.nodes[name]["fn"].has_rsample:
-                        return f"its guide is not reparameterised at {name!r}; guide='implicit' is"
-        return None
+        reason = no_local_latents(program)
+        if reason is None and self.train_program:
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
+                made = poutine.trace(program.model).get_trace(None, program.example_context(2), 2)
+            if not made.nodes["x"]["fn"].has_rsample:
+                reason = "its x is not reparameterised; with train_program=False the guide alone can be fitted"
+        return why_no_draws(program) if reason is None and self.guide == "own" else reason
 
     def contest(self, program: Program, data: Data) -> Contest:
         """Pairs of data and guide against pairs of the program."""
-        options: dict[str, Any] = {} if self.guide == "own" else {"options": {}}
-        spec = {"kind": self.guide, **options}
+        spec = GUIDES[self.guide]
         guide = build_guide(spec, program, data)
         sites = program.sites()
         critic = self.critic
         if critic is None:
             suggested = isinstance(program, SuggestsJointCritic)
             critic = program.joint_critic() if suggested else PairCritic(data, _width(sites))
-        parameters = guide_parameters(guide, program, data)
-        if self.train_program:
-            mine = {id(p) for p in parameters}
-            parameters += [p for p in program.parameters() if p.requires_grad and id(p) not in mine]
+        parameters = moved_together(program, guide, data, self.train_program)
         weight = self.cycle / float(data.x.var(0, correction=0).mean().clamp(min=1e-12)) if self.cycle else 0.0
         return _Pairs(program, guide, spec, critic, parameters, sites, self.train_program, weight)
 
@@ -196,7 +175,3 @@ def _rows(*parts: Tensor | None) -> Tensor:
 
 def _width(sites: Mapping[str, Site]) -> int:
     return sum(site.event_shape.numel() for site in sites.values())
-
-
-def _like(program: Program) -> torch.dtype:
-    return next((p.dtype for p in program.parameters() if p.is_floating_point()), torch.get_default_dtype())

@@ -16,18 +16,31 @@ from typing import Any, ClassVar
 
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from inference.games import CriticFn, Game, make_game
+from inference.guides import guide_parameters
 from inference.loop import Loop, Schedule
 from inference.method import Method, Outcome, Run
 from inference.optim import rate, set_rate
 from inference.regularisers import Regulariser, check_pair, make_regulariser, saturates
 from zoo.datasets.data import Data
-from zoo.errors import OptionError
+from zoo.errors import OptionError, UnknownNameError
 from zoo.program import Program
 
-__all__ = ["Adversarial", "Average", "CollapseNotice", "Contest", "Sides", "diversity"]
+__all__ = [
+    "GUIDES",
+    "Adversarial",
+    "Average",
+    "CollapseNotice",
+    "Contest",
+    "Sides",
+    "check_guide",
+    "diversity",
+    "moved_together",
+    "why_no_draws",
+]
 
 
 class CollapseNotice(UserWarning):
@@ -120,6 +133,38 @@ class Average(nn.Module):
         """Sets the tensors to their averages."""
         for value, tensor in zip(self.buffers(), tensors, strict=True):
             tensor.copy_(value)
+
+
+GUIDES: dict[str, dict[str, Any]] = {"own": {"kind": "own"}, "implicit": {"kind": "implicit", "options": {}}}
+"""The guides that games over latents can fit, as specs of `inference.guides`: the program's, or noise in a network."""
+
+
+def check_guide(guide: str) -> None:
+    """Raises UnknownNameError for a guide that is none of `GUIDES`."""
+    if guide not in GUIDES:
+        raise UnknownNameError("guide", guide, GUIDES)
+
+
+def why_no_draws(program: Program) -> str | None:
+    """Why a game cannot teach the program's own guide through its draws of all latents, or None."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        context = program.example_context(2)
+        like = next((p.dtype for p in program.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        trace = poutine.trace(program.guide).get_trace(program.generate(2, context).to(like), context, None)
+    for name in program.sites():
+        if name not in trace.nodes:
+            return f"its guide leaves out {name!r}; take guide='implicit'"
+        if not trace.nodes[name]["fn"].has_rsample:
+            return f"its guide's draws of {name!r} have no gradient; take guide='implicit'"
+    return None
+
+
+def moved_together(program: Program, guide: Callable[..., Any], data: Data, train_program: bool) -> list[nn.Parameter]:
+    """The guide's parameters and, with `train_program`, all of the program's; each once."""
+    parameters = guide_parameters(guide, program, data)
+    if train_program:
+        parameters = [*program.parameters(), *parameters]
+    return [p for p in dict.fromkeys(parameters) if p.requires_grad]
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,18 @@ from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError
 from zoo.program import ImplicitProgram, Program
 
-__all__ = ["WakeSleep", "check_options", "dreams", "needs_local_latents"]
+__all__ = ["WakeSleep", "check_options", "dreams", "needs_local_latents", "no_local_latents"]
 
 
 def needs_local_latents(program: Program) -> str | None:
     """Why a program is refused by the methods that want continuous latents of the examples and no others, or None."""
     if isinstance(program, ImplicitProgram):
         return "it is implicit: it has no density"
+    return no_local_latents(program)
+
+
+def no_local_latents(program: Program) -> str | None:
+    """Why a program's latents are not all continuous and of single examples, or None; a density is not asked for."""
     sites = program.sites()
     if not sites:
         return "it has no latents"

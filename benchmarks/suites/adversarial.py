@@ -4,9 +4,9 @@ Its last table is its heart: programs whose posterior is known exactly, and ever
 variational bounds, and games against a critic. All methods of a row learn from the same examples, drawn from the
 program itself, so that each one's objective is least at the posterior itself if its family holds it.
 
-Generators have about the same time on one core; it is in the column of seconds, and their steps below the table. To add
-a generator, name it in GENERATORS with the changes to its preset 'small'; to add a method for posteriors, a
-`MethodSpec` to INFERENCE.
+Generators see the same images; their steps differ and stand below the table, the time they took in the column of
+seconds: rank by both. To add a generator, name it in GENERATORS with the changes to its preset 'small'; to add a method
+for posteriors, a `MethodSpec` to INFERENCE.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ class Silent(PPCA):
         ("normal", "is global"),
         ("nade", "no latents"),
         (Unfeeling([3], 1), "no gradient"),
-        (Silent([3], 1), "does not sample 'z'"),
+        (Silent([3], 1), "leaves out 'z'"),
     ],
 )
 def test_refusals(program: Program | str, says: str) -> None:

@@ -131,7 +131,7 @@ def test_which_programs_can_play() -> None:
         (VAE([4]), {"train_program": False}, None),
         (GAN([4]), {}, "leaves out 'z'"),
         (GAN([4]), {"guide": "implicit"}, None),
-        (NoLatents(), {}, "no latent sites"),
+        (NoLatents(), {}, "no latents"),
         (NormalMean(), {}, "'mu' is global"),
         (GaussianMixture([2]), {}, "discrete"),
         (Line(), {}, None),
@@ -144,7 +144,7 @@ def test_which_programs_can_play() -> None:
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"guide": "normal"}, OptionError), ({"cycle": -1.0}, OptionError), ({"game": "ali"}, UnknownNameError)],
+    [({"guide": "normal"}, UnknownNameError), ({"cycle": -1.0}, OptionError), ({"game": "ali"}, UnknownNameError)],
 )
 def test_options_are_checked(options: dict, error: type[Exception]) -> None:
     with pytest.raises(error):
