@@ -37,7 +37,8 @@ class DCGAN(ConvolutionalGAN):
         "small": Preset(
             {"latent_dim": 64, "channels": [64, 32]}, "gan",
             {
-                "steps": 2400, "batch_size": 32, "lr": 5e-4, "betas": [0.5, 0.999], "ema": 0.995, "compile": "never",
+                "steps": 3000, "batch_size": 32, "lr": 4e-3, "critic_lr": 2e-3, "betas": [0.5, 0.999], "ema": 0.995,
+                "compile": "never",
             },
         ),
         "paper": Preset(

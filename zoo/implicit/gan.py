@@ -46,7 +46,7 @@ class GAN(ImplicitProgram):
     paper = "Goodfellow et al., Generative adversarial nets, 2014"
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"hidden": [128, 128], "dropout": 0.3}, "gan", {"steps": 6000, "batch_size": 100, "lr": 1e-3}
+            {}, "gan", {"steps": 8000, "batch_size": 100, "lr": 1e-3, "critic_lr": 2e-4, "ema": 0.995}
         ),
         "paper": Preset(
             {"latent_dim": 100, "hidden": [1200, 1200], "critic_hidden": [240, 240]}, "gan",

@@ -73,9 +73,9 @@ class InfoGAN(ImplicitProgram):
     support = constraints.unit_interval
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 32, "hidden": 256, "channels": [32, 64], "code_hidden": 64, "moves": 0.7}, "gan",
+            {"latent_dim": 32, "hidden": 128, "channels": [16, 32], "code_hidden": 64, "moves": 0.7}, "gan",
             {
-                "steps": 2000, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4,
+                "steps": 3000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3,
                 "information": {"c": 1.0, "s": 0.2}, "compile": "never",
             },
         ),

@@ -34,8 +34,8 @@ class SNGAN(ConvolutionalGAN):
         "small": Preset(
             {"latent_dim": 64, "channels": [64, 32, 8], "critic_channels": [8, 16]}, "gan",
             {
-                "game": "hinge", "regulariser": "spectral-norm", "steps": 1500, "batch_size": 32, "lr": 1e-3,
-                "betas": [0.5, 0.999], "ema": 0.995, "compile": "never",
+                "game": "hinge", "regulariser": "spectral-norm", "steps": 2200, "batch_size": 32, "lr": 4e-3,
+                "critic_lr": 2e-3, "betas": [0.5, 0.999], "ema": 0.995, "compile": "never",
             },
         ),
         "paper": Preset(

@@ -33,8 +33,8 @@ class WGAN(ConvolutionalGAN):
         "small": Preset(
             {"latent_dim": 64, "channels": [64, 16]}, "gan",
             {
-                "game": "wasserstein", "regulariser": "clip", "steps": 1500, "batch_size": 32, "lr": 5e-4,
-                "critic_lr": 5e-4, "betas": [0.0, 0.99], "critic_steps": 5, "ema": 0.99, "compile": "never",
+                "game": "wasserstein", "regulariser": "clip", "steps": 1800, "batch_size": 32, "lr": 5e-3,
+                "critic_lr": 1e-3, "betas": [0.0, 0.99], "critic_steps": 5, "ema": 0.99, "compile": "never",
             },
         ),
         "paper": Preset(
@@ -60,8 +60,8 @@ class WGANGP(ConvolutionalGAN):
         "small": Preset(
             {"latent_dim": 64, "channels": [64, 16]}, "gan",
             {
-                "game": "wasserstein", "regulariser": "gradient-penalty", "steps": 900, "batch_size": 32, "lr": 1e-3,
-                "betas": [0.0, 0.9], "critic_steps": 5, "ema": 0.99, "compile": "never",
+                "game": "wasserstein", "regulariser": "gradient-penalty", "steps": 1000, "batch_size": 32, "lr": 3e-3,
+                "critic_lr": 2e-3, "betas": [0.0, 0.9], "critic_steps": 5, "ema": 0.99, "compile": "never",
             },
         ),
         "paper": Preset(

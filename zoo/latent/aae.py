@@ -33,7 +33,7 @@ __all__ = ["AAE", "PRIORS", "NormalMixture", "Sampler", "flower", "swiss_roll"]
 PRIORS = ("gaussian", "mixture", "swiss-roll")
 IMPLICIT_GUIDES = ("deterministic", "universal")
 """Guides that have draws and no density; the others are those of the VAE."""
-SMALL = {"steps": 6000, "batch_size": 100, "lr": 1e-3, "weight": 0.01}
+SMALL = {"steps": 16_000, "batch_size": 100, "lr": 1e-3, "weight": 0.01}
 
 
 class Sampler(Implicit):
@@ -224,11 +224,7 @@ class AAE(VAE):
         """q(z | x), a distribution: x (*batch, *event_shape) -> batch shape (*batch), event shape (k,)."""
         if self.guide_family not in IMPLICIT_GUIDES:
             return super().encode(x)
-        batch = x.shape[: x.ndim - len(self.event_shape)]
-        pixels = x.to(self.bias.dtype).reshape(*batch, *self.network_shape)
-        if self.likelihood == "categorical":
-            pixels = pixels / (self.values - 1)
-        features = self.encoder(pixels)
+        features = self.encoded(x)
         if self.guide_family == "deterministic":
             return Implicit(features, 1)
 
@@ -236,4 +232,4 @@ class AAE(VAE):
             noise = torch.randn(*shape, self.noise_dim, dtype=features.dtype, device=features.device)
             return self.head(torch.cat([features.expand(*shape, features.shape[-1]), noise], -1))
 
-        return Sampler(draw, batch, torch.Size([self.latent_dim]))
+        return Sampler(draw, features.shape[:-1], torch.Size([self.latent_dim]))

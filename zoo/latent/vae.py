@@ -192,13 +192,14 @@ class VAE(Program):
             return dist.Normal(out, self.scale).to_event(n)
         return DiscretizedLogistic(out, self.scale, self.values).to_event(n)
 
+    def encoded(self, x: Tensor) -> Tensor:
+        """What the encoder puts out: x (*batch, *event_shape) -> (*batch, features)."""
+        pixels = x.to(self.bias.dtype).reshape(*x.shape[: x.ndim - len(self.event_shape)], *self.network_shape)
+        return self.encoder(pixels / (self.values - 1) if self.likelihood == "categorical" else pixels)
+
     def encode(self, x: Tensor) -> Any:
         """q(z | x), a distribution: x (*batch, *event_shape) -> batch shape (*batch), event shape (k,)."""
-        k, cut = self.latent_dim, x.ndim - len(self.event_shape)
-        pixels = x.to(self.bias.dtype).reshape(*x.shape[:cut], *self.network_shape)
-        if self.likelihood == "categorical":
-            pixels = pixels / (self.values - 1)
-        out = self.encoder(pixels)
+        k, out = self.latent_dim, self.encoded(x)
         loc, log_scale, below, features = out.split([k, k, self.below, out.shape[-1] - 2 * k - self.below], -1)
         normal = dist.Normal(loc, log_scale.exp()).to_event(1)
         if self.guide_family == "diagonal":
