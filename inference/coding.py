@@ -24,6 +24,7 @@ from inference.estimates import evaluating
 from zoo.autoregressive.base import Autoregressive
 from zoo.errors import CapabilityError, DatasetError, OptionError
 from zoo.latent.likelihoods import Grid
+from zoo.program import same_support
 
 __all__ = ["OVERHEAD", "decode", "encode"]
 
@@ -91,7 +92,7 @@ def _levels(program: Autoregressive) -> Tensor:
             "inference.queries.code_length says how long an ideal code would be."
         )
     like = next(program.parameters())
-    if program.support is constraints.boolean:
+    if same_support(program.support, constraints.boolean):
         return torch.arange(2).to(like)
     if isinstance(program.support, Grid):
         return torch.arange(program.support.values).to(like) / (program.support.values - 1)

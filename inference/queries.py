@@ -22,7 +22,7 @@ from zoo.autoregressive.base import Autoregressive
 from zoo.autoregressive.ensemble import OrderEnsemble
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, NonFiniteError, OptionError, ShapeError
-from zoo.program import ExactDensity, Program
+from zoo.program import ExactDensity, Program, same_support
 
 __all__ = ["Completions", "anomaly_scores", "auroc", "code_length", "completion_probabilities", "inpaint"]
 
@@ -214,7 +214,7 @@ def _no_prefix(program: Program, hidden: Tensor) -> str | None:
 def _no_enumeration(program: Program, hidden: Tensor) -> str | None:
     if not isinstance(program, ExactDensity):
         return "it has no exact density"
-    if program.support is not constraints.boolean:
+    if not same_support(program.support, constraints.boolean):
         return f"its values are {program.support}, not bits"
     count = int(hidden.sum())
     return None if count <= MOST_BITS else f"{count} hidden bits are too many to enumerate (at most {MOST_BITS})"

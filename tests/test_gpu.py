@@ -30,6 +30,10 @@ pytestmark = [
         ("eight-schools", "eight_schools", "nuts", {"warmup": 20, "draws": 20}),
         ("gan", "digits", "gan", {"steps": 5}),
         ("banana", "moons", "exact", {}),
+        ("ppca", "digits", "avb", {"steps": 5, "contrast": "prior"}),
+        ("ppca", "digits", "avb", {"steps": 5, "contrast": "joint", "train_program": False}),
+        ("ppca", "digits", "ali", {"steps": 5, "guide": "implicit", "regulariser": "r1"}),
+        ("ppca", "digits", "aae", {"steps": 5}),
     ],
 )
 def test_every_method_runs_on_the_gpu(name, data, method, options):
@@ -38,6 +42,21 @@ def test_every_method_runs_on_the_gpu(name, data, method, options):
     assert found.device == "cuda"
     assert all(p.device.type == "cuda" for p in found.program.parameters())
     assert all(bool(torch.isfinite(p).all()) for p in found.program.parameters())
+
+
+GAMES = ("gan", "dcgan", "cgan", "infogan", "wgan", "wgan-gp", "sngan", "ali", "aae")
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+@pytest.mark.parametrize("name", GAMES)
+def test_games_run_on_the_gpu_as_their_presets_say(name, preset, zoo_data):
+    chosen = catalogue.get(name).presets[preset]
+    loaded = datasets.load({"cgan": "mnist10k-labelled", "aae": "mnist10k-binary"}.get(name, "mnist10k"))
+    options = {key: value for key, value in chosen.fit.items() if key != "epochs"}
+    program = catalogue.create_for(name, loaded.train, preset)
+    found = fit(program, loaded, chosen.method, device="cuda", **{**options, "steps": 5})
+    assert all(bool(torch.isfinite(p).all()) for p in found.program.parameters())
+    assert found.program.generate(4, None if loaded.test.context is None else loaded.test.context[:4].cuda()).is_cuda
 
 
 @pytest.mark.parametrize(("name", "data"), [("ppca", "digits"), ("bernoulli-mixture", "digits-binary"), ("hmm", "jsb")])

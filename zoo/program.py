@@ -34,11 +34,17 @@ __all__ = [
     "Preset",
     "Program",
     "Site",
+    "same_support",
 ]
 
 # Parameters live in the module, never in Pyro's global store, so that two programs, or two guides of one program, can
 # be fitted in one process (pyro#3209). PyroModule reads this setting; there is no per-module form of it.
 pyro.settings.set(module_local_params=True)
+
+
+def same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
+    """Whether two constraints are the same, also where a program was copied or pickled, which `is` does not survive."""
+    return type(a) is type(b) and vars(a) == vars(b)
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,7 @@ class Program(PyroModule, PyTorchModelHubMixin):
                 )
         if not bool(self.support.check(x).all()):
             hint = ""
-            if self.support is constraints.boolean:
+            if same_support(self.support, constraints.boolean):
                 hint = " Binarise the data first (zoo.datasets.binarise, or the option --binarise)."
             raise SupportError(
                 f"{name} needs values in {self.support}, got values from {x.min():g} to {x.max():g}.{hint}"

@@ -266,6 +266,18 @@ def check_seed(program: Program) -> None:
 
 
 @torch.no_grad()
+def check_copy(program: Program) -> None:
+    """A copy draws and takes what the program does: nothing depends on which object a constraint is."""
+    context, copied = program.example_context(BATCH), copy.deepcopy(program)
+    drawn = []
+    for each in (program, copied):
+        torch.manual_seed(5)
+        drawn.append(each.generate(BATCH, context))
+    require(torch.equal(*drawn), "a copy draws other examples from the same seed")
+    copied.check(drawn[1], context)
+
+
+@torch.no_grad()
 def check_dtype(program: Program) -> None:
     """float32 in, float32 out; float64 likewise."""
     for dtype in (torch.float32, torch.float64):
@@ -315,7 +327,7 @@ def checks() -> list[Callable[[Program], None]]:
     """All checks, for parametrised tests."""
     return [
         check_shapes, check_guide, check_particles, check_minibatch, check_gradients, check_exactness, check_save,
-        check_seed, check_dtype, check_no_global_state, check_bad_data,
+        check_seed, check_copy, check_dtype, check_no_global_state, check_bad_data,
     ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from torch.distributions import constraints
 from zoo.errors import OptionError, ShapeError
 from zoo.implicit.gan import SUPPORTS
 from zoo.nets import OverBatch, image_shape
-from zoo.program import Implicit, ImplicitProgram, Preset
+from zoo.program import Implicit, ImplicitProgram, Preset, same_support
 
 __all__ = ["ALI", "JointCritic"]
 
@@ -126,7 +126,7 @@ class ALI(ImplicitProgram):
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Sets the last bias so that without input from below the generator draws the data's mean."""
         mean = x.mean(0)
-        self.bias.copy_(torch.logit(mean, eps=1e-2) if self.support is constraints.unit_interval else mean)
+        self.bias.copy_(torch.logit(mean, eps=1e-2) if same_support(self.support, constraints.unit_interval) else mean)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """A standard normal latent through the generator; differentiable in its parameters."""
@@ -143,7 +143,7 @@ class ALI(ImplicitProgram):
     def decode(self, z: Tensor) -> Tensor:
         """g(z): (*batch, k) -> (*batch, *event_shape)."""
         out = self.decoder(z) + self.bias
-        return out.sigmoid() if self.support is constraints.unit_interval else out
+        return out.sigmoid() if same_support(self.support, constraints.unit_interval) else out
 
     def encode(self, x: Tensor) -> Any:
         """q(z | x), a distribution: x (*batch, *event_shape) -> batch shape (*batch), event shape (k,)."""

@@ -19,7 +19,7 @@ from torch.distributions import constraints
 
 from zoo.errors import OptionError, UnknownNameError
 from zoo.nets import OverBatch, image_shape, mlp
-from zoo.program import Implicit, ImplicitProgram
+from zoo.program import Implicit, ImplicitProgram, same_support
 
 __all__ = ["ConvCritic", "ConvolutionalGAN", "conv_generator"]
 
@@ -192,7 +192,7 @@ class ConvolutionalGAN(ImplicitProgram):
             z = pyro.sample("z", noise.to_event(1))
             value = self.net(z)
             value = value.reshape(*z.shape[:-1], *self.event_shape)
-            if self.support is constraints.unit_interval:
+            if same_support(self.support, constraints.unit_interval):
                 value = (torch.tanh(value) + 1) / 2
             return pyro.sample("x", Implicit(value, len(self.event_shape)), obs=x)
 
@@ -202,7 +202,7 @@ class ConvolutionalGAN(ImplicitProgram):
             return nn.Sequential(nn.Flatten(), mlp(self.event_shape.numel(), self.hidden, 1), nn.Flatten(0))
         return ConvCritic(
             self.event_shape, self.critic_channels, self.kernel, self.NORM, self.SLOPE, smooth=self.SMOOTH,
-            centred=self.support is constraints.unit_interval,
+            centred=same_support(self.support, constraints.unit_interval),
         )  # fmt: skip
 
 

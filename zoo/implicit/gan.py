@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.errors import OptionError
-from zoo.program import Implicit, ImplicitProgram, Preset
+from zoo.program import Implicit, ImplicitProgram, Preset, same_support
 
 __all__ = ["GAN", "Maxout", "MaxoutCritic"]
 
@@ -90,7 +90,9 @@ class GAN(ImplicitProgram):
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Sets the output bias so that without input from below the generator draws the data's mean (as the paper)."""
         mean = x.flatten(1).mean(0)
-        self.last.bias.copy_(torch.logit(mean, eps=1e-2) if self.support is constraints.unit_interval else mean)
+        self.last.bias.copy_(
+            torch.logit(mean, eps=1e-2) if same_support(self.support, constraints.unit_interval) else mean
+        )
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Noise through the generator; differentiable in its parameters."""
