@@ -82,6 +82,7 @@ def middle(name: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("other", ["gan", "vae"])
 def test_convolutional_games_draw_better_digits(other: str, zoo_data: Path) -> None:
     assert middle("dcgan") < middle(other)

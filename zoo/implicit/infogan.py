@@ -80,9 +80,9 @@ class InfoGAN(ImplicitProgram):
             },
         ),
         "digits": Preset(
-            {"hidden": 64, "channels": [16, 32], "moves": 1.5}, "gan",
+            {"hidden": 64, "channels": [16, 32]}, "gan",
             {
-                "steps": 2500, "batch_size": 64, "lr": 1e-3, "critic_lr": 4e-4, "compile": "never",
+                "steps": 5000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3, "compile": "never",
                 "information": {"c": 1.0, "s": 0.3},
             },
         ),
