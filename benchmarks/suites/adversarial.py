@@ -4,9 +4,9 @@ Its last table is its heart: programs whose posterior is known exactly, and ever
 variational bounds, and games against a critic. All methods of a row learn from the same examples, drawn from the
 program itself, so that each one's objective is least at the posterior itself if its family holds it.
 
-Generators see the same images, and their presets 'small' take about a minute and a half of one core; what each took is
-in the column of seconds, its steps below the table. To add a generator, name it in GENERATORS with the changes to its
-preset 'small'; to add a method for posteriors, a `MethodSpec` to INFERENCE.
+Generators see the same images. Most of their presets 'small' take about a minute and a half of one core; codes, labels
+and NADE take longer. What each took is in the column of seconds, its steps below the table. To add a generator, name it
+in GENERATORS with the changes to its preset 'small'; to add a method for posteriors, a `MethodSpec` to INFERENCE.
 """
 
 from __future__ import annotations
