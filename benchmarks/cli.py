@@ -269,7 +269,7 @@ def bench(
         suite, {"select": select, "seeds": seeds, "jobs": jobs}, {"only": only, "quick": quick, "threads": threads}
     )
     if suite == "speed":
-        from benchmarks.speed import run_speed
+        from benchmarks.speed.run import run_speed
 
         run_speed(out, only, quick, device, threads, progress=sys.stderr.isatty())
         return _report(out, as_json)
@@ -295,7 +295,7 @@ def report(
 def _report(folder: Path, as_json: bool) -> None:
     if (folder / "speed").is_dir():
         return _report_speed(folder, as_json)
-    from benchmarks.report import print_tables, rows_as_json, write_report
+    from benchmarks.report.page import print_tables, rows_as_json, write_report
 
     page = write_report(folder)
     if as_json:
@@ -305,7 +305,7 @@ def _report(folder: Path, as_json: bool) -> None:
 
 
 def _report_speed(folder: Path, as_json: bool) -> None:
-    from benchmarks.speed_report import print_speed, read_records, write_speed_report
+    from benchmarks.speed.report import print_speed, read_records, write_speed_report
 
     page = write_speed_report(folder)
     if as_json:

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import plots
-from inference.evaluate import log_likelihood
-from inference.features import train_classifier
-from inference.fit import METHODS, Fit, fit, make_method, seeded
+from benchmarks.report import plots
+from inference.environment import seeded
+from inference.evaluation.likelihood import log_likelihood
+from inference.evaluation.samples.classifier import train_classifier
+from inference.fit import METHODS, fit, make_method
+from inference.fitted import Fit
 from zoo import catalogue, datasets
 from zoo.datasets import Data
 from zoo.errors import OptionError, UnknownNameError
@@ -191,7 +193,7 @@ def score_program(
         folder: What `zoo fit` wrote.
         data: A name or file; None is the data it was fitted on.
         split: 'train', 'valid' or 'test'.
-        how, particles, seed: See `inference.evaluate.log_likelihood`.
+        how, particles, seed: See `inference.evaluation.likelihood.log_likelihood`.
         binarise: 'threshold' or 'stochastic', for data in [0, 1].
         device: Where to compute.
     """
@@ -223,7 +225,7 @@ def train_features(data: str, seed: int = 0, steps: int | None = None, progress:
 
     Args:
         data: A name or file with images and labels.
-        seed, steps, progress: See `inference.features.train_classifier`.
+        seed, steps, progress: See `inference.evaluation.samples.classifier.train_classifier`.
     """
     found = train_classifier(data, seed=seed, steps=steps, progress=progress)
     assert found.training_of is not None

@@ -97,7 +97,7 @@ METRICS: dict[str, Metric] = {
 
 
 def how_the_game_ended(info: Mapping[str, Any]) -> list[Measurement]:
-    """`collapsed` and `saturated`, 1 or 0, from what a fit says of itself (`inference.players.Adversarial`)."""
+    """`collapsed` and `saturated`, 1 or 0, from what a fit says of itself (`inference.games.game.Adversarial`)."""
     found = []
     for metric in ("collapsed", "saturated"):
         if metric in info:

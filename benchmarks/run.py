@@ -6,7 +6,6 @@ as failed, with its error, and the run goes on.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import platform
@@ -18,17 +17,17 @@ from importlib import import_module
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import torch
 
+from benchmarks.machine import cores, hardware
 from benchmarks.results import Record, append_cell, finished, read_results, repair
 from benchmarks.suite import KINDS, Cell, Suite
-from inference.fit import resolve_device, versions
-from inference.loop import progress_bar
+from inference.environment import resolve_device, versions
+from inference.training.loop import progress_bar
 from zoo.errors import OptionError
 
-__all__ = ["ARTIFACTS", "hardware", "run_cell", "run_suite"]
+__all__ = ["ARTIFACTS", "run_cell", "run_suite"]
 
 ARTIFACTS = "artifacts"
 """Folder, beside the results, of draws and samples that pictures are made from."""
@@ -145,26 +144,3 @@ def run_cell(cell: Cell, folder: Path, device: str = "cpu") -> list[Record]:
 
 def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
-
-
-@functools.cache
-def hardware(device: str) -> dict[str, Any]:
-    """The machine a number was measured on."""
-    found: dict[str, Any] = {"cpu": _cpu_name(), "cores": cores(), "threads": torch.get_num_threads()}
-    if torch.device(device).type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -1,7 +1,7 @@
 """What a suite is: a declaration of cells, programs x methods x data x seeds, and the metrics each cell yields.
 
-A suite holds no code, only names and options; `benchmarks.run` runs it and `benchmarks.report` shows it. To compare
-one more method, add a `MethodSpec` to a `Grid`; to compare one more program, a `ProgramSpec`.
+A suite holds no code, only names and options; `benchmarks.run` runs it and `benchmarks.report.page` shows it. To
+compare one more method, add a `MethodSpec` to a `Grid`; to compare one more program, a `ProgramSpec`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from zoo.errors import OptionError, UnknownNameError
 __all__ = ["KINDS", "Cell", "Grid", "MethodSpec", "ProgramSpec", "Suite", "base_name", "file_name"]
 
 KINDS: dict[str, str] = {
-    "posterior": "benchmarks.posterior:measure",
-    "density": "benchmarks.density:measure",
-    "anomaly": "benchmarks.anomaly:measure",
-    "samples": "benchmarks.samples:measure",
+    "posterior": "benchmarks.cells.posterior:measure",
+    "density": "benchmarks.cells.likelihood:measure",
+    "anomaly": "benchmarks.cells.anomalies:measure",
+    "samples": "benchmarks.cells.samples:measure",
 }
 """Kind of cell -> the function (cell, folder) -> list of Measurement that runs one."""
 

@@ -21,9 +21,9 @@ import matplotlib.pyplot as plt
 import torch
 
 from inference import Fit, fit
-from inference.distances import c2st
-from inference.evaluate import Gap, posterior_gap
-from inference.exact import Grid, GridGuide
+from inference.evaluation.gaps import Gap, posterior_gap
+from inference.evaluation.two_samples import c2st
+from inference.guides.grid import Grid, GridGuide
 from inference.particles import draw
 from zoo import Program, catalogue, datasets
 
@@ -123,7 +123,7 @@ def draw_gaps(gaps: dict[str, Gap]) -> None:
 
 def record(name: str) -> None:
     """Runs what is missing of a suite in runs/NAME, then copies its table and pictures into the docs."""
-    from benchmarks.report import write_report
+    from benchmarks.report.page import write_report
     from benchmarks.run import run_suite
     from benchmarks.suites import get_suite
 
@@ -138,8 +138,8 @@ def record(name: str) -> None:
 
 def speed(folder: Path = Path("runs/speed")) -> None:
     """Measures what is missing of the suite speed, then copies its page and pictures into the docs."""
-    from benchmarks.speed import run_speed
-    from benchmarks.speed_report import PLOTS, write_speed_report
+    from benchmarks.speed.report import PLOTS, write_speed_report
+    from benchmarks.speed.run import run_speed
 
     run_speed(folder, progress=sys.stderr.isatty())
     page = write_speed_report(folder)
@@ -153,9 +153,9 @@ def ablation(folder: Path) -> str:
     """The section on what each piece of the compiled step is worth; measured unless the folder holds it."""
     kept = folder / "ablation.md"
     if not kept.exists():
-        lines = ["", "## What each piece is worth", "", "One thread; `python -m benchmarks.peers.ablation`.", ""]
+        lines = ["", "## What each piece is worth", "", "One thread; `python -m benchmarks.scripts.ablation`.", ""]
         for module, title in (("eight_schools", "Eight schools"), ("mixture", "Gaussian mixture")):
-            command = [sys.executable, "-m", "benchmarks.peers.ablation", "--workload", module]
+            command = [sys.executable, "-m", "benchmarks.scripts.ablation", "--workload", module]
             table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             rows = [line for line in table.splitlines() if line.startswith("|")]
             lines += [f"### {title}", "", *rows, ""]

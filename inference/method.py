@@ -34,7 +34,7 @@ class Outcome:
 
     `guide` has the signature of `Program.guide`; None when there is nothing latent, or when the answer is `samples`
     (site -> (S, *shape), global sites without, local ones with the training examples as their first dimension).
-    `guide_spec` says how to build the guide again when a checkpoint is loaded (see `inference.guides`).
+    `guide_spec` says how to build the guide again when a checkpoint is loaded (see `inference.guides.named`).
     `modules` are networks of the method's own that are worth a look afterwards, a critic say; they are not saved.
     """
 

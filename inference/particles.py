@@ -23,6 +23,7 @@ from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from zoo.datasets.data import Data
 from zoo.errors import CapabilityError
 from zoo.program import Program
 
@@ -30,6 +31,8 @@ __all__ = [
     "Draws",
     "LogDensity",
     "draw",
+    "dreams",
+    "flatten_draws",
     "guide_log_prob",
     "log_joint",
     "log_weights",
@@ -154,7 +157,7 @@ def guide_log_prob(
     if any(site["infer"].get("is_auxiliary", False) for site in trace.nodes.values() if site["type"] == "sample"):
         raise CapabilityError(
             "This guide draws all its sites from one auxiliary site, so its density at a given point cannot be had by "
-            "conditioning; use inference.evaluate.density or a site-wise guide."
+            "conditioning; use inference.evaluation.estimates.density or a site-wise guide."
         )
     return trace_log_density(trace, n, len(x))
 
@@ -220,3 +223,35 @@ def log_weights(
 def unit_log_weights(weights: LogDensity) -> Tensor:
     """Weights (S, U) of the U independent units: the examples, or 1 (everything) when a global site ties them."""
     return weights.total[:, None] if weights.joint else weights.local
+
+
+def flatten_draws(draws: Mapping[str, Tensor] | Tensor) -> Tensor:
+    """Site -> (n, ...)  =>  (n, d), sites side by side in alphabetical order; a tensor is flattened likewise."""
+    if isinstance(draws, Tensor):
+        return draws.reshape(len(draws), -1)
+    return torch.cat([draws[name].reshape(len(draws[name]), -1) for name in sorted(draws)], 1)
+
+
+@torch.no_grad()
+def simulate(
+    model: Callable[..., Any],
+    n: int,
+    x: Tensor,
+    context: Tensor | None = None,
+    given: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Site -> n draws of the model (n, B or 1, *event) that x does not inform, given values of some."""
+    with pyro.plate("particles", n, dim=-2), pyro.validation_enabled(False):
+        trace = poutine.trace(poutine.condition(model, data=dict(given or {}))).get_trace(x, context, None)
+    return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
+
+
+@torch.no_grad()
+def dreams(program: Program, like: Data) -> tuple[Data, dict[str, Tensor]]:
+    """As many draws (x, latents) from the program as `like` has examples, under the same context.
+
+    Returns: The examples, and their local latents with a particle dimension of 1 in front.
+    """
+    trace = poutine.trace(program.model).get_trace(None, like.context, like.size)
+    latents = {name: trace.nodes[name]["value"][None] for name in program.sites()}
+    return Data(trace.nodes["_RETURN"]["value"], like.context), latents

@@ -18,10 +18,11 @@ from typer.main import get_command
 from benchmarks import targets
 from benchmarks.cli import app
 from benchmarks.metrics import METRICS
-from benchmarks.suites import SUITES, get_suite, speed
+from benchmarks.speed import suite as speed
+from benchmarks.suites import SUITES, get_suite
 from inference import METHODS, make_method
-from inference.elbo import OBJECTIVES
-from inference.guides import AUTOGUIDES
+from inference.guides.named import AUTOGUIDES
+from inference.methods.bounds import OBJECTIVES
 from zoo import catalogue, datasets
 
 ROOT = Path(__file__).parents[1]

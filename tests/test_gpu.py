@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from inference import fit
-from inference.evaluate import log_likelihood
-from inference.exact import exact_log_evidence
+from inference.evaluation.likelihood import log_likelihood
+from inference.guides.exact import exact_log_evidence
 from zoo import catalogue, datasets
 
 pytestmark = [

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.samples import REAL_DATA
+from benchmarks.cells.samples import REAL_DATA
 from benchmarks.suite import Grid, MethodSpec, ProgramSpec, Suite
 from benchmarks.suites.posterior import EXACT, avb, svi
 from benchmarks.suites.posterior import METRICS as POSTERIOR_METRICS

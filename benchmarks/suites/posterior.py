@@ -1,7 +1,7 @@
 """The posterior suite: every kind of inference beside posteriors that are known exactly.
 
-A row is a problem of `benchmarks.targets` (or a VAE trained first, see `benchmarks.trained`) and the methods that can
-take it. To add a method, write its `MethodSpec` and name it in the rows where it belongs.
+A row is a problem of `benchmarks.targets` (or a VAE trained first, see `benchmarks.targets.trained`) and the methods
+that can take it. To add a method, write its `MethodSpec` and name it in the rows where it belongs.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.fit import versions
-from inference.guides import guide_parameters
+from inference.environment import versions
+from inference.guides.named import guide_parameters
 from zoo import catalogue
 from zoo.datasets import Data
 from zoo.errors import DatasetError

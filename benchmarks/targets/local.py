@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from benchmarks.targets.target import Target, moments
-from inference.exact import GridGuide
-from inference.fit import seeded
+from inference.environment import seeded
+from inference.guides.grid import GridGuide
 from zoo import datasets
 from zoo.bayes.banana import Banana
 from zoo.bayes.two_modes import TwoModes

@@ -12,7 +12,7 @@ from pyro.distributions import Categorical
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from inference.fit import seeded
+from inference.environment import seeded
 from inference.particles import draw
 from zoo.datasets import Data
 from zoo.program import Program

@@ -17,16 +17,17 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from benchmarks import posterior, samples, targets
+from benchmarks import targets
+from benchmarks.cells import posterior, samples
+from benchmarks.cells.samples import REAL_DATA
 from benchmarks.metrics import Measurement
-from benchmarks.report import print_tables, rows_as_json, write_report
+from benchmarks.report.page import print_tables, rows_as_json, write_report
 from benchmarks.run import run_suite
-from benchmarks.samples import REAL_DATA
 from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite, base_name
 from benchmarks.suites import adversarial
 from benchmarks.suites.adversarial import COUNTED, IMAGES
 from benchmarks.suites.posterior import METRICS
-from inference.distances import mmd
+from inference.evaluation.two_samples import mmd
 from zoo import datasets
 from zoo.program import Implicit, ImplicitProgram
 
@@ -120,7 +121,7 @@ def here(cls: type) -> str:
     return f"{__name__}:{cls.__name__}"
 
 
-@pytest.mark.filterwarnings("ignore::inference.players.CollapseNotice")
+@pytest.mark.filterwarnings("ignore::inference.games.game.CollapseNotice")
 def test_every_metric_is_measured_or_says_why_not(tmp_path: Path) -> None:
     found = run("gan", "digits", tmp_path, options={"hidden": [16], "critic_hidden": [8]})
     assert set(found) == set(IMAGES)
@@ -138,7 +139,7 @@ def test_every_metric_is_measured_or_says_why_not(tmp_path: Path) -> None:
         assert {"loss", "critic_loss", "critic_accuracy", "divergence", "diversity"} <= set(left.files)
 
 
-@pytest.mark.filterwarnings("ignore::inference.players.CollapseNotice")
+@pytest.mark.filterwarnings("ignore::inference.games.game.CollapseNotice")
 def test_real_data_are_the_yardstick(tmp_path: Path) -> None:
     metrics = ("frechet", "precision", "coverage", "mmd_p", "memorisation", "diversity", "seconds")
     real = run(REAL_DATA, "digits", tmp_path, "none", metrics)
@@ -167,7 +168,7 @@ def test_programs_with_a_density_have_it_and_their_codes_are_judged(tmp_path: Pa
         assert len(left["labels"]) == 250
 
 
-@pytest.mark.filterwarnings("ignore::inference.players.CollapseNotice")
+@pytest.mark.filterwarnings("ignore::inference.games.game.CollapseNotice")
 def test_a_guide_without_density_leaves_annealing(tmp_path: Path) -> None:
     options = {"hidden": [8], "guide_family": "deterministic", "latent_dim": 2}
     metrics = ("log_likelihood", "reconstruction", "prior_p", "collapsed")
@@ -180,7 +181,7 @@ def test_a_guide_without_density_leaves_annealing(tmp_path: Path) -> None:
     assert rolled["prior_p"].value is not None
 
 
-@pytest.mark.filterwarnings("ignore::inference.players.CollapseNotice")
+@pytest.mark.filterwarnings("ignore::inference.games.game.CollapseNotice")
 def test_the_class_asked_for_is_looked_for(tmp_path: Path) -> None:
     metrics = ("class_accuracy", "diversity", "collapsed", "memorisation", "parzen")
     right = run(here(Average), "digits-labelled", tmp_path, metrics=metrics)
@@ -223,7 +224,7 @@ class Digit(Average):
             pyro.sample("c", dist.OneHotCategorical(logits=logits))
 
 
-@pytest.mark.filterwarnings("ignore::inference.players.CollapseNotice")
+@pytest.mark.filterwarnings("ignore::inference.games.game.CollapseNotice")
 def test_codes_that_name_classes_are_found_out(tmp_path: Path) -> None:
     found = run(here(Digit), "digits-binary", tmp_path, metrics=("code_accuracy", "reconstruction", "prior_p"))
     assert found["code_accuracy"].value > 0.8

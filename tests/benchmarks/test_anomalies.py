@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from benchmarks import anomaly
+from benchmarks.cells import anomalies as anomaly
 from benchmarks.suite import Cell, MethodSpec, ProgramSpec
 from benchmarks.suites.anomalies import METRICS, SUITE
 from zoo import catalogue, datasets

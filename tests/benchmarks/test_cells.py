@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import density, posterior, targets, trained
-from benchmarks.guides import AmortisedCategorical
+from benchmarks import targets
+from benchmarks.cells import likelihood as density
+from benchmarks.cells import posterior
+from benchmarks.cells.posterior import AmortisedCategorical
+from benchmarks.cells.samples import REAL_DATA
 from benchmarks.metrics import Measurement
-from benchmarks.samples import REAL_DATA
 from benchmarks.suite import Cell, MethodSpec, ProgramSpec
 from benchmarks.suites import SUITES, get_suite
 from benchmarks.suites.posterior import METRICS, avb, nuts, svi
+from benchmarks.targets import trained
 from inference.fit import make_method
 from zoo import catalogue, datasets
 from zoo.errors import CapabilityError, DatasetError

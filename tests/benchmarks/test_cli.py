@@ -87,7 +87,7 @@ def test_help_of_every_command_has_an_example(zoo: Any) -> None:
 
 
 def test_features_trains_a_classifier_and_says_how_good_it_is(zoo, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr("inference.features.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("inference.evaluation.samples.classifier.cache_folder", lambda: tmp_path)
     code, out, _ = zoo("features", "digits", "--steps", 20, "--json")
     found = json.loads(out)
     assert (code, found["data"], found["steps"], found["test_size"]) == (0, "digits", 20, 250)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import latent_pictures
-from benchmarks.latent_pictures import aggregate_codes, class_grid, decoded, history_picture, interpolation, traversal
+from benchmarks.cells.latents import aggregate_codes, class_grid, decoded, interpolation, traversal
+from benchmarks.report import pictures
+from benchmarks.report.pictures import history_picture
 from inference import fit
-from inference.distances import mmd
+from inference.evaluation.two_samples import mmd
 from inference.history import History
 from tests.inference.toys import linear
 from zoo.bayes.coin import BetaBernoulli
@@ -154,7 +155,7 @@ def test_what_a_cell_left_is_drawn() -> None:
     images = {"samples": rng.rand(64, 4, 4), "data": rng.rand(64, 4, 4), "interpolation": rng.rand(3, 5, 4, 4)}
     codes = {"codes": rng.randn(30, 3), "prior": rng.randn(30, 3), "labels": rng.randint(10, size=30)}
     turned = {"traversal_c": rng.rand(2, 3, 4, 4), "class_grid": rng.rand(3, 2, 4, 4)}
-    found = latent_pictures.pictures([("A", {**images, **codes}), ("B", {**images, **turned})])
+    found = pictures.pictures([("A", {**images, **codes}), ("B", {**images, **turned})])
     names = ["samples", "interpolation-A", "codes-A", "interpolation-B", "classes-B", "traversal-c-B"]
     assert [name for name, _, _ in found] == names
     for name, caption, figure in found:
@@ -163,5 +164,5 @@ def test_what_a_cell_left_is_drawn() -> None:
         assert figure.axes, name
     points = {"points": rng.randn(50, 2), "data": rng.randn(50, 2)}
     game = {"critic_accuracy": np.ones(3), "critic_accuracy_step": np.arange(3)}
-    assert [name for name, _, _ in latent_pictures.pictures([("A", {**points, **game})])] == ["points", "games"]
-    assert latent_pictures.pictures([]) == []
+    assert [name for name, _, _ in pictures.pictures([("A", {**points, **game})])] == ["points", "games"]
+    assert pictures.pictures([]) == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.peers import em
-from benchmarks.peers.resources import extra_memory
+from benchmarks.speed.resources import extra_memory
+from benchmarks.speed.workloads import em
 from zoo.errors import OptionError
 
 SMALL = em.Problem(n=600, dim=3, components=4, iterations=5)

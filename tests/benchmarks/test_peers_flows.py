@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.peers.flows import CONTENDERS, KINDS, build, compare, train
+from benchmarks.scripts.flow_libraries import CONTENDERS, KINDS, build, compare, train
 
 
 def contender(who, *args):

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.peers import hmm
-from benchmarks.peers.resources import extra_memory
+from benchmarks.speed.resources import extra_memory
+from benchmarks.speed.workloads import hmm
 from zoo.errors import OptionError
 
 SMALL = hmm.Problem(sequences=20, steps=15, states=4, values=5, dim=2, iterations=4)

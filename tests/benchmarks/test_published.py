@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import published
-from benchmarks.published import PUBLISHED, Comparison, compare, others, steps_per_example
-from benchmarks.report import print_tables, write_report
+from benchmarks.report import published
+from benchmarks.report.page import print_tables, write_report
+from benchmarks.report.published import PUBLISHED, Comparison, compare, others, steps_per_example
+from benchmarks.report.summary import summarise
 from benchmarks.results import append_cell, read_results
 from benchmarks.run import run_suite
 from benchmarks.suite import Suite
 from benchmarks.suites import get_suite
 from benchmarks.suites.published import FAMILIES, SUITE, TUNED, UNTUNED, further, row
-from benchmarks.summary import summarise
 from tests.benchmarks.test_report import record
 from zoo import datasets
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import plots
-from benchmarks.report import print_tables, rows_as_json, write_report
+from benchmarks.report import plots
+from benchmarks.report.page import print_tables, rows_as_json, write_report
+from benchmarks.report.summary import cell_text, summarise
 from benchmarks.results import append_cell, read_results
 from benchmarks.suite import file_name
-from benchmarks.summary import cell_text, summarise
 from zoo.errors import CheckpointError
 
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import cli, speed, speed_report
-from benchmarks.peers.contender import (
+from benchmarks import cli
+from benchmarks.speed import report as speed_report
+from benchmarks.speed import run as speed
+from benchmarks.speed.contender import (
     NUMPYRO,
     NUMPYRO_CALLS,
     PYRO,
@@ -23,9 +25,9 @@ from benchmarks.peers.contender import (
     Contender,
     Unavailable,
 )
-from benchmarks.speed import run_speed
-from benchmarks.suites.speed import DUELS, SWEEPS, WORKLOADS, Duel, chosen
-from benchmarks.timing import Setting, measure, spread, steps_to_target, time_to_target
+from benchmarks.speed.run import run_speed
+from benchmarks.speed.suite import DUELS, SWEEPS, WORKLOADS, Duel, chosen
+from benchmarks.speed.timing import Setting, measure, spread, steps_to_target, time_to_target
 from zoo.errors import CheckpointError, OptionError, UnknownNameError
 
 # The harness, by a clock that only the contenders move.
@@ -328,7 +330,7 @@ def test_our_compiled_step_has_the_same_loss(name, float32):
 
 
 def test_missing_data_skip_a_workload(monkeypatch):
-    from benchmarks.peers import chorales, vae
+    from benchmarks.speed.workloads import chorales, vae
 
     monkeypatch.setattr(chorales.sources, "local", lambda file: None)
     with pytest.raises(Unavailable, match="ZOO_DATA"):
@@ -337,7 +339,7 @@ def test_missing_data_skip_a_workload(monkeypatch):
 
 
 def test_minibatches_are_rows_without_replacement():
-    from benchmarks.peers import logistic
+    from benchmarks.speed.workloads import logistic
 
     job = logistic.work(n=100, d=2, batch_size=30)
     batch = job.batches()

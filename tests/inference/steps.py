@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.compiled import Compiled, State, reference
 from inference.fit import make_method
-from inference.loop import Loop
 from inference.method import Run
-from inference.noise import Noise
+from inference.training.compiled import Compiled, State, reference
+from inference.training.loop import Loop
+from inference.training.noise import Noise
 from zoo import catalogue
 from zoo.datasets import Data
 from zoo.program import ExactDensity, Program

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from inference import Fit, fit
-from inference.adversarial import AAEGame
-from inference.distances import mmd
-from inference.features import train_classifier
-from inference.implicit_guide import ImplicitGuide
+from inference.evaluation.samples.classifier import train_classifier
+from inference.evaluation.samples.quality import frechet
+from inference.evaluation.two_samples import mmd
+from inference.games.aae import AAEGame
+from inference.guides.implicit import ImplicitGuide
 from inference.method import Run
-from inference.sample_quality import frechet
 from tests.inference.steps import both, ready, small
 from tests.inference.test_compiled import agree
 from zoo import catalogue, datasets

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from inference import fit
-from inference.adversarial import GANGame
-from inference.loop import Loop
-from inference.players import CollapseNotice, diversity
+from inference.games.game import CollapseNotice, diversity
+from inference.games.gan import GANGame
+from inference.training.loop import Loop
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
 from zoo.implicit.gan import GAN

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from inference.ais import Path, _run, ais, anneal, bidirectional, sigmoid_schedule
+from inference.evaluation.annealing import Path, _run, ais, anneal, bidirectional, sigmoid_schedule
 from tests.inference.toys import Mean, Pair, Rate, Sampler, linear
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
 from zoo.mixtures.bernoulli import BernoulliMixture

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from inference import Fit, fit
-from inference.ali import ALIGame, PairCritic
-from inference.distances import gaussian_kl
+from inference.evaluation.two_samples import gaussian_kl
+from inference.games.ali import ALIGame, PairCritic
 from inference.particles import draw
 from tests.inference.latents import NoLatents, NormalMean
 from zoo.datasets.data import Data

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from inference import Fit, fit
-from inference.adversarial import AVB, estimated_log_prob
-from inference.distances import c2st, gaussian_kl
-from inference.implicit_guide import unsuitable
+from inference.evaluation.two_samples import c2st, gaussian_kl
+from inference.games.avb import AVB, estimated_log_prob
 from inference.particles import draw, guide_log_prob, log_joint
+from inference.requirements import unsuitable
 from tests.inference.latents import Counts, Levels, NoLatents, NormalMean, Rate
 from zoo.bayes.banana import Banana
 from zoo.bayes.two_modes import TwoModes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference import az, fit
-from inference.fit import Fit
+from inference import fit
+from inference.evaluation import arviz_export as az
+from inference.fitted import Fit
 from inference.history import History
 from tests.inference.toys import Mean, Pair, Rate, Sampler, linear
 from zoo.errors import CapabilityError, ShapeError

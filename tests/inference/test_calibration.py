@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from inference.calibration import _reflection_test, guide_sampler, psis_khat, sbc, vsbc
-from inference.evaluate import importance_log_weights
+from inference.evaluation.calibration import _reflection_test, guide_sampler, psis_khat, sbc, vsbc
+from inference.evaluation.estimates import importance_log_weights
 from tests.inference.toys import Mean, Rate, linear
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, ShapeError

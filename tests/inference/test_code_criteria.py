@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from inference import fit
-from inference.codes import code_accuracy, code_effects, guess_codes, match_codes
-from inference.features import train_classifier
-from inference.fit import Fit
-from inference.mode_coverage import class_accuracy
+from inference.evaluation.samples.classifier import train_classifier
+from inference.evaluation.samples.codes import code_accuracy, code_effects, guess_codes, match_codes
+from inference.evaluation.samples.coverage import class_accuracy
+from inference.fitted import Fit
 from zoo import catalogue, datasets
 
 SEEDS = (0, 1, 2)

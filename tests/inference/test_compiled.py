@@ -20,11 +20,11 @@ import scipy.stats as stats
 import torch
 from torch import nn
 
-import inference.compiled
+import inference.training.compiled
 from inference import fit
-from inference.compiled import Compiled, CompileNotice, NotStatic, pays, reference
 from inference.fit import fit_many
-from inference.loop import CHECKPOINT, Loop
+from inference.training.compiled import Compiled, CompileNotice, NotStatic, pays, reference
+from inference.training.loop import CHECKPOINT, Loop
 from tests.conftest import FAILURE_RATE
 from tests.inference.steps import both, bounds, ready, small
 from zoo import catalogue
@@ -353,7 +353,7 @@ def interpreted(monkeypatch):
         made.append(Compiled(*args, interpreted=True))
         return made[-1]
 
-    monkeypatch.setattr("inference.loop.Compiled", make)
+    monkeypatch.setattr("inference.training.loop.Compiled", make)
     return made
 
 
@@ -430,8 +430,8 @@ def test_auto_compiles_a_long_run_and_leaves_a_short_one(interpreted, monkeypatc
         monkeypatch.setattr(time, "perf_counter", lambda: random.random() * 1e6)
     loop = ready(Line(), Data(line_data()), batch_size=32)
     calls = reference(loop).calls
-    monkeypatch.setattr(inference.compiled, "PAYS_FROM", 100 * calls)
-    monkeypatch.setattr(inference.compiled, "PAYS_STEPS", 0)
+    monkeypatch.setattr(inference.training.compiled, "PAYS_FROM", 100 * calls)
+    monkeypatch.setattr(inference.training.compiled, "PAYS_STEPS", 0)
     short, eager = fitted("auto", steps=99), fitted("never", steps=99)
     assert not interpreted
     assert numbers(short) == numbers(eager)
@@ -484,7 +484,7 @@ def test_a_step_that_changes_from_call_to_call_is_caught(monkeypatch, twist, say
     """By two steps in Python. What such a step keeps for itself has moved on by then, so fits are not compared."""
     random.seed(1)
     compiled = Counter()
-    monkeypatch.setattr("inference.loop.Compiled", functools.partial(Compiled, interpreted=True))
+    monkeypatch.setattr("inference.training.loop.Compiled", functools.partial(Compiled, interpreted=True))
     monkeypatch.setattr(Compiled, "advance", compiled)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -525,13 +525,13 @@ def test_a_step_that_is_compiled_gives_no_notice(interpreted):
 
 def test_the_check_finds_wrong_code_out(monkeypatch):
     """Were one operation compiled wrongly, its numbers would not be used."""
-    right = inference.compiled.python_loop
+    right = inference.training.compiled.python_loop
 
     def wrong(*args):
         run = right(*args)
         return lambda *given: [v * 1.001 if v.is_floating_point() else v for v in run(*given)]
 
-    monkeypatch.setattr(inference.compiled, "python_loop", wrong)
+    monkeypatch.setattr(inference.training.compiled, "python_loop", wrong)
     loop = ready(Line(), Data(line_data()), batch_size=32)
     with pytest.raises(NotStatic, match="where Python gives"):
         Compiled([loop], [reference(loop)], interpreted=True)

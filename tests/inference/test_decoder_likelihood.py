@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.ais import bidirectional
-from inference.decoder_likelihood import NoisyDecoder, choose_sigma, decoder_likelihood
-from inference.fit import seeded
+from inference.environment import seeded
+from inference.evaluation.annealing import bidirectional
+from inference.evaluation.noisy_decoder import NoisyDecoder, choose_sigma, decoder_likelihood
 from tests.inference.toys import linear
 from zoo import datasets
 from zoo.datasets import Data

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.distances import c2st, flatten_draws, gaussian_kl, mmd, parzen, sliced_wasserstein
+from inference.evaluation.parzen import parzen
+from inference.evaluation.two_samples import c2st, gaussian_kl, mmd, sliced_wasserstein
+from inference.particles import flatten_draws
 from zoo.errors import EmptyDataError, OptionError, ShapeError
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from inference.elbo import make_objective
-from inference.guides import guide_parameters
+from inference.guides.named import guide_parameters
+from inference.methods.bounds import make_objective
 from tests.conftest import FAILURE_RATE
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError

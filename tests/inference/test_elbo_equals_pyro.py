@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from inference.elbo import TraceELBO, make_objective
-from inference.guides import build_guide, guide_parameters, guide_spec
+from inference.guides.named import build_guide, guide_parameters, guide_spec
+from inference.methods.bounds import TraceELBO, make_objective
 from tests.inference.steps import MIXTURES, bounds, small
 from zoo import catalogue
 from zoo.datasets import Data

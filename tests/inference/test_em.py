@@ -12,9 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch import Tensor
 
-from inference import em
-from inference.fit import Fit, fit, make_method
-from inference.loop import CHECKPOINT, Schedule
+from inference.fit import fit, make_method
+from inference.fitted import Fit
+from inference.methods import em
+from inference.training.loop import CHECKPOINT, Schedule
 from zoo import datasets
 from zoo.errors import DivergenceError, OptionError
 from zoo.latent.ppca import PPCA

@@ -7,17 +7,11 @@ import math
 import pytest
 import torch
 
-from inference.evaluate import (
-    Estimate,
-    density,
-    elbo,
-    importance_log_weights,
-    kl_divergences,
-    log_likelihood,
-    moment_errors,
-    posterior_gap,
-)
-from inference.guides import AUTOGUIDES, build_guide
+from inference.evaluation.divergences import kl_divergences, moment_errors
+from inference.evaluation.estimates import Estimate, density, elbo, importance_log_weights
+from inference.evaluation.gaps import posterior_gap
+from inference.evaluation.likelihood import log_likelihood
+from inference.guides.named import AUTOGUIDES, build_guide
 from inference.particles import draw
 from tests.inference.toys import Mean, Pair, Rate, Sampler, linear, posterior_moments
 from zoo.datasets.data import Data

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from inference import fit
-from inference.exact import EnumeratedGuide, GridGuide, exact_guide, exact_log_evidence, grid_posterior
+from inference.guides.exact import EnumeratedGuide, exact_guide, exact_log_evidence
+from inference.guides.grid import GridGuide, grid_posterior
 from inference.particles import draw, log_weights
 from zoo.errors import CapabilityError
 from zoo.latent.ppca import PPCA

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference import features
-from inference.features import Classifier, train_classifier
+from inference.evaluation.samples import classifier as features
+from inference.evaluation.samples.classifier import Classifier, train_classifier
 from zoo import datasets
 from zoo.errors import OptionError, ShapeError
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from inference import METHODS, SVI, Fit, fit, make_method
-from inference.fit import seeded
-from inference.loop import Schedule
-from inference.optim import make_optimizer
+from inference.environment import seeded
+from inference.training.loop import Schedule
+from inference.training.optimizers import make_optimizer
 from zoo import errors
 from zoo.latent.ppca import PPCA
 

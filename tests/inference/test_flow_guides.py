@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from inference import Fit, fit
-from inference.evaluate import density, elbo, posterior_gap
-from inference.exact import GridGuide
-from inference.guides import build_guide
+from inference.evaluation.estimates import density, elbo
+from inference.evaluation.gaps import posterior_gap
+from inference.guides.grid import GridGuide
+from inference.guides.named import build_guide
 from inference.particles import draw
 from tests.inference.steps import both, ready, small
 from tests.inference.toys import Mean, Pair
@@ -20,8 +21,8 @@ from zoo.bayes.banana import Banana
 from zoo.bayes.eight_schools import EightSchools
 from zoo.datasets import Data
 from zoo.errors import UnknownNameError
+from zoo.guide_flows import FLOWS, flow_layers
 from zoo.program import Program
-from zoo.transforms import FLOWS, flow_layers
 
 every_flow = pytest.mark.parametrize("kind", FLOWS)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inference.games import GAMES, Game, Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein, make_game
+from inference.games.losses import GAMES, Game, Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein, make_game
 from zoo.errors import OptionError, UnknownNameError
 
 LINE = torch.linspace(-12, 14, 20_001, dtype=torch.float64)

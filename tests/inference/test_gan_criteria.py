@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from inference import fit
-from inference.features import train_classifier
-from inference.fit import Fit
-from inference.mode_coverage import gaussian_modes
-from inference.players import CollapseNotice
-from inference.sample_quality import frechet
+from inference.evaluation.samples.classifier import train_classifier
+from inference.evaluation.samples.coverage import gaussian_modes
+from inference.evaluation.samples.quality import frechet
+from inference.fitted import Fit
+from inference.games.game import CollapseNotice
 from zoo import catalogue, datasets
 
 SAMPLES = 2000

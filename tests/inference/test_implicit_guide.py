@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from inference import fit
-from inference.adversarial import AVB, annealed_loss, compared, contrast_loss, estimated_log_prob
-from inference.implicit_guide import CONTRASTS, ImplicitGuide, RatioCritic, unsuitable
+from inference.games.avb import AVB, annealed_loss, compared, contrast_loss, estimated_log_prob
+from inference.guides.implicit import ImplicitGuide
+from inference.guides.ratio import CONTRASTS, RatioCritic
 from inference.particles import draw
+from inference.requirements import unsuitable
 from tests.inference.latents import Centred, Levels, NormalMean, Rate
 from zoo import catalogue
 from zoo.datasets.data import Data

@@ -12,7 +12,7 @@ from scipy import stats
 
 from benchmarks import targets
 from inference import fit
-from inference.mcmc import NUTS
+from inference.methods.nuts import NUTS
 from tests.conftest import FAILURE_RATE
 from zoo import datasets
 from zoo.bayes.coin import BetaBernoulli

@@ -9,9 +9,9 @@ import torch
 from scipy import stats
 from torch.nn.functional import one_hot
 
-from inference.features import Classifier, train_classifier
-from inference.mode_coverage import class_accuracy, class_shares, gaussian_modes, stacked_modes
-from inference.sample_quality import frechet, manifold_scores
+from inference.evaluation.samples.classifier import Classifier, train_classifier
+from inference.evaluation.samples.coverage import class_accuracy, class_shares, gaussian_modes, stacked_modes
+from inference.evaluation.samples.quality import frechet, manifold_scores
 from tests.conftest import FAILURE_RATE
 from zoo import datasets
 from zoo.datasets.modes import GAUSSIANS

@@ -10,7 +10,7 @@ import scipy.stats as stats
 import torch
 from torch import nn
 
-from inference.noise import REPLACEMENTS, Noise
+from inference.training.noise import REPLACEMENTS, Noise
 from tests.conftest import FAILURE_RATE
 
 N = 20000

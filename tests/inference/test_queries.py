@@ -10,19 +10,20 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from inference.coding import OVERHEAD, decode, encode
-from inference.queries import anomaly_scores, auroc, code_length, completion_probabilities, inpaint
+from inference.evaluation.queries.anomalies import anomaly_scores, auroc, code_length
+from inference.evaluation.queries.completion import completion_probabilities, inpaint
+from inference.evaluation.queries.compression import OVERHEAD, decode, encode
 from tests.conftest import FAILURE_RATE
 from tests.zoo.test_chains import all_states, chi_square, randomise
 from zoo import catalogue
 from zoo.autoregressive.base import Autoregressive
-from zoo.autoregressive.emissions import make_emission
 from zoo.autoregressive.ensemble import OrderEnsemble
 from zoo.bayes.coin import BetaBernoulli
 from zoo.chains.chow_liu import ChowLiuTree
 from zoo.chains.independent import Independent
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, DatasetError, NonFiniteError, OptionError, ShapeError, SupportError
+from zoo.likelihoods import make_emission
 
 CODABLE = [
     name

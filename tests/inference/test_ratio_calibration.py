@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.ratio_calibration import ratio_calibration
+from inference.evaluation.critic_calibration import ratio_calibration
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError
 
 P, Q = dist.Normal(0.0, 1.0), dist.Normal(0.7, 1.2)

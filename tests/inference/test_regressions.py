@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from inference import fit
-from inference.elbo import TraceELBO, make_objective
-from inference.evaluate import elbo, log_likelihood
-from inference.guides import build_guide
+from inference.evaluation.estimates import elbo
+from inference.evaluation.likelihood import log_likelihood
+from inference.guides.named import build_guide
+from inference.methods.bounds import TraceELBO, make_objective
 from inference.particles import draw
 from tests.inference.toys import Mean, Rate, linear, posterior_moments
 from zoo.datasets.data import Data
@@ -206,7 +207,7 @@ def run(code: str, *args: str) -> str:
 
 PREDICT = """
 import sys, torch
-from inference.evaluate import elbo
+from inference.evaluation.likelihood import elbo
 from inference.fit import Fit
 from zoo.datasets.data import Data
 

@@ -11,10 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inference.games import GAMES, Minimax, Wasserstein, make_game
-from inference.loop import Loop
-from inference.noise import Noise
-from inference.regularisers import (
+from inference.games.losses import GAMES, Minimax, Wasserstein, make_game
+from inference.games.regularisers import (
     R1,
     REGULARISERS,
     Clip,
@@ -25,6 +23,8 @@ from inference.regularisers import (
     make_regulariser,
     saturates,
 )
+from inference.training.loop import Loop
+from inference.training.noise import Noise
 from tests.inference.steps import both, ready, small
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.nets import conv_encoder, mlp

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from inference import compiled
-from inference.backends import python_loop
-from inference.compiled import CompileNotice
-from inference.fit import Fit, final_loss, fit, fit_many
+from inference.fit import final_loss, fit, fit_many
+from inference.fitted import Fit
+from inference.training import compiled
+from inference.training.compiled import CompileNotice
+from inference.training.runners import python_loop
 from zoo import catalogue, datasets
 from zoo.bayes.eight_schools import EightSchools
 from zoo.datasets import Data

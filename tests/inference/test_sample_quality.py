@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import linalg, stats
 
-from inference.sample_quality import frechet, frechet_gaussians, manifold_scores, nearest_training
+from inference.evaluation.samples.quality import frechet, frechet_gaussians, manifold_scores, nearest_training
 from tests.conftest import FAILURE_RATE
 from zoo import datasets
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError
@@ -138,7 +138,7 @@ def test_an_outlier_among_the_data_lifts_precision_but_hardly_density():
 def test_chunks_change_nothing(monkeypatch):
     a, b = torch.randn(40, 3), torch.randn(30, 3)
     before = manifold_scores(a, b), nearest_training(a, b, torch.randn(9, 3)).index
-    monkeypatch.setattr("inference.sample_quality.CHUNK", 70)
+    monkeypatch.setattr("inference.evaluation.samples.quality.CHUNK", 70)
     assert manifold_scores(a, b) == before[0]
     assert torch.equal(nearest_training(a, b, torch.randn(9, 3)).index, before[1])
 

@@ -12,12 +12,13 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor, nn
 
-from inference.fit import Fit, fit, make_method
-from inference.guides import guide_parameters
-from inference.loop import Loop
-from inference.mcem import MonteCarloEM
-from inference.particles import draw
-from inference.wake_sleep import WakeSleep, dreams
+from inference.fit import fit, make_method
+from inference.fitted import Fit
+from inference.guides.named import guide_parameters
+from inference.methods.mcem import MonteCarloEM
+from inference.methods.wake_sleep import WakeSleep
+from inference.particles import draw, dreams
+from inference.training.loop import Loop
 from tests.conftest import FAILURE_RATE
 from zoo import datasets
 from zoo.datasets import Data

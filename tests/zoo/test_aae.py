@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from inference import fit
-from inference.distances import mmd
-from inference.evaluate import log_likelihood
+from inference.evaluation.likelihood import log_likelihood
+from inference.evaluation.two_samples import mmd
 from inference.particles import draw
 from tests.conftest import FAILURE_RATE
 from zoo.datasets import Data
+from zoo.distributions import Sampler
 from zoo.errors import ImplicitDensityError, OptionError, UnknownNameError
-from zoo.latent.aae import AAE, PRIORS, Sampler, flower, swiss_roll
+from zoo.latent.aae import AAE, PRIORS, flower, swiss_roll
 from zoo.latent.vae import VAE
 from zoo.testing import check_program, check_save, check_seed, check_shapes
 

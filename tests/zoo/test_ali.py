@@ -128,7 +128,7 @@ def test_a_game_of_images_needs_another_critic() -> None:
 
 @pytest.mark.slow
 def test_reconstructions_of_held_out_digits_are_of_the_right_class(zoo_data) -> None:
-    from inference.features import train_classifier
+    from inference.evaluation.samples.classifier import train_classifier
 
     torch.set_default_dtype(torch.float32)
     data, preset = load("mnist10k"), ALI.presets["small"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Beta, Dirichlet, kl_divergence
 
 from inference import fit
-from inference.exact import grid_posterior
+from inference.guides.grid import grid_posterior
 from inference.particles import log_joint, log_weights
 from tests.conftest import FAILURE_RATE
 from zoo import datasets

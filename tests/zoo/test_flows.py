@@ -11,7 +11,8 @@ import scipy.stats as stats
 import torch
 from pyro import poutine
 
-from inference import evaluate, fit
+from inference import fit
+from inference.evaluation import likelihood as evaluate
 from tests.conftest import FAILURE_RATE
 from zoo.datasets import Data
 from zoo.errors import OptionError, ShapeError, UnknownNameError

@@ -23,7 +23,7 @@ from tests.zoo.test_chains import chi_square
 from zoo import catalogue, datasets
 from zoo.chains import hmm as hmm_module
 from zoo.chains import messages
-from zoo.chains.evidence import _log_counts, _scaled_counts, forward_backward, log_evidence
+from zoo.chains.forward_backward import _log_counts, _scaled_counts, forward_backward, log_evidence
 from zoo.chains.hmm import HMM
 from zoo.errors import CapabilityError, OptionError, ShapeError, SupportError
 from zoo.program import ClosedFormEM, ExactDensity, ExactPosterior

@@ -12,9 +12,10 @@ from torch import nn
 from inference import fit
 from tests.conftest import FAILURE_RATE
 from zoo.errors import OptionError, ShapeError, UnknownNameError
-from zoo.implicit.convolutions import ConvCritic, ConvolutionalGAN, conv_generator
+from zoo.implicit.base import ConvolutionalGAN
 from zoo.implicit.dcgan import DCGAN
 from zoo.implicit.gan import GAN
+from zoo.implicit.networks import ConvCritic, conv_generator
 from zoo.implicit.sngan import SNGAN
 from zoo.implicit.wgan import WGAN, WGANGP
 from zoo.testing import check_program

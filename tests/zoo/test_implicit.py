@@ -10,7 +10,8 @@ from torch.distributions import constraints
 
 from inference import fit
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, SupportError
-from zoo.implicit.gan import GAN, Maxout, MaxoutCritic
+from zoo.implicit.gan import GAN
+from zoo.implicit.networks import Maxout, MaxoutCritic
 from zoo.program import Implicit, ImplicitProgram
 from zoo.testing import check_program
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from inference import fit
-from inference.codes import code_accuracy, code_effects, guess_codes, match_codes, slant, width
-from inference.gan import GANGame
+from inference.evaluation.samples.codes import code_accuracy, code_effects, guess_codes, match_codes, slant, width
+from inference.games.gan import GANGame
 from zoo.datasets.data import Data
 from zoo.errors import EmptyDataError, OptionError, ShapeError, UnknownNameError
 from zoo.implicit.gan import GAN

@@ -15,14 +15,14 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from inference.elbo import make_objective
-from inference.guides import guided_sites
+from inference.guides.named import guided_sites
+from inference.methods.bounds import make_objective
 from inference.particles import draw, guide_log_prob, log_joint, log_weights
 from tests.conftest import FAILURE_RATE
 from zoo import catalogue
 from zoo.datasets import Data
+from zoo.distributions import DiscretizedLogistic
 from zoo.errors import OptionError, ShapeError, SupportError, UnknownNameError
-from zoo.latent.likelihoods import DiscretizedLogistic
 from zoo.latent.ppca import PPCA
 from zoo.latent.vae import GUIDE_FAMILIES, LIKELIHOODS, NETWORKS, VAE
 from zoo.program import ClosedFormEM, ExactDensity, ExactPosterior

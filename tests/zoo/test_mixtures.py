@@ -13,17 +13,17 @@ from pyro.infer import TraceEnum_ELBO
 from scipy import special, stats
 from torch import Tensor
 
-from inference.evaluate import log_likelihood
+from inference.evaluation.likelihood import log_likelihood
 from inference.fit import fit
 from inference.particles import draw, guide_log_prob, log_joint, log_weights
 from tests.conftest import FAILURE_RATE
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError
-from zoo.mixtures import gaussian, mixture
+from zoo.mixtures import gaussian, mixture, moments
 from zoo.mixtures.bayesian_gaussian import BayesianGaussianMixture, Wishart
 from zoo.mixtures.bernoulli import BernoulliMixture
 from zoo.mixtures.gaussian import GaussianMixture
-from zoo.mixtures.mixture import normalise_
+from zoo.mixtures.moments import normalise_
 from zoo.program import ClosedFormEM, CoordinateAscent, ExactDensity, ExactEvidence, ExactPosterior, Program
 from zoo.testing import check_program
 
@@ -195,7 +195,7 @@ def test_chunks_of_an_e_step_add_up(program: Program, monkeypatch: pytest.Monkey
     x = program.generate(50)
     whole = program.e_step(x)
     for limit in ("CACHED", "FEWEST_ROWS"):
-        monkeypatch.setattr(mixture, limit, 7)
+        monkeypatch.setattr(moments, limit, 7)
     calls = []
     monkeypatch.setattr(mixture, "normalise_", lambda *a: calls.append(a) or normalise_(*a))
     monkeypatch.setattr(gaussian, "normalise_", mixture.normalise_)

@@ -12,12 +12,12 @@ from torch.nn.functional import conv2d
 from tests.conftest import FAILURE_RATE
 from tests.zoo.densities import perturbed, states
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.incremental import Whole
 from zoo.autoregressive.masked_conv import MaskedConv2d, channel_mask
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelcnn_plus import PixelCNNPlusPlus
-from zoo.autoregressive.pixelwise import Whole
+from zoo.distributions import DiscretizedLogistic
 from zoo.errors import OptionError, ShapeError, UnknownNameError
-from zoo.latent.likelihoods import DiscretizedLogistic
 from zoo.testing import check_program
 
 RGB = {"event_shape": [3, 4, 4], "values": 4, "likelihood": "levels"}

@@ -15,8 +15,8 @@ from tests.inference.steps import both, ready, small
 from tests.zoo.densities import perturbed, states
 from tests.zoo.test_pixelcnn import SCALE, before, influence
 from zoo.autoregressive.image_lstm import DiagonalBiLSTM, RowLSTM, skew, unskew
+from zoo.autoregressive.incremental import Whole
 from zoo.autoregressive.pixelrnn import CELLS, PixelRNN
-from zoo.autoregressive.pixelwise import Whole
 from zoo.datasets import Data
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.testing import check_program

@@ -16,10 +16,9 @@ from inference import fit
 from tests.inference.steps import both, ready
 from tests.zoo.densities import agrees, perturbed, states
 from zoo import datasets
-from zoo.autoregressive import audio
 from zoo.autoregressive.linear_prediction import CompandedLogistic, LinearPrediction
 from zoo.autoregressive.wavenet import WaveNet
-from zoo.datasets import Data, speech
+from zoo.datasets import Data, audio, speech
 from zoo.datasets.splits import SPLITS
 from zoo.errors import DatasetError, OptionError, ShapeError, UnknownNameError
 from zoo.testing import check_program

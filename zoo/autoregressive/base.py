@@ -12,12 +12,12 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from zoo.autoregressive.emissions import Emission
 from zoo.density import DensityProgram
-from zoo.errors import ShapeError
+from zoo.errors import ShapeError, UnknownNameError
+from zoo.likelihoods import Emission
 from zoo.program import Program
 
-__all__ = ["Autoregressive", "ClassConditional", "pixel_order"]
+__all__ = ["ORDERS", "Autoregressive", "ClassConditional", "FixedOrder", "fixed_order", "pixel_order", "sound_shape"]
 
 
 def pixel_order(event_shape: torch.Size) -> Tensor:
@@ -125,3 +125,52 @@ class ClassConditional(Autoregressive):
             return None
         like = next(self.parameters())
         return one_hot(torch.arange(n, device=like.device) % self.classes, self.classes).to(like.dtype)
+
+
+ORDERS = ("raster", "random")
+
+
+def fixed_order(event_shape: torch.Size, order: str, seed: int) -> Tensor:
+    """(D,) positions in the flattened event: 'raster' is the order of pixels, 'random' one drawn from the seed.
+
+    Raises: UnknownNameError.
+    """
+    if order not in ORDERS:
+        raise UnknownNameError("order", order, ORDERS)
+    if order == "raster":
+        return pixel_order(event_shape)
+    return torch.randperm(event_shape.numel(), generator=torch.Generator().manual_seed(seed))
+
+
+class FixedOrder(Autoregressive):
+    """Base of the programs that are built for one order, any, and keep it.
+
+    Args:
+        event_shape: Shape of one example.
+        order: One of ORDERS.
+        seed: Of the random order.
+
+    Raises: UnknownNameError.
+    """
+
+    permutation: Tensor
+
+    def __init__(self, event_shape: list[int], order: str, seed: int):
+        super().__init__()
+        self.event_shape = torch.Size(event_shape)
+        self.register_buffer("permutation", fixed_order(self.event_shape, order, seed))
+
+    @property
+    def order(self) -> Tensor:
+        """(D,) positions in the flattened event, in the order in which sites are drawn."""
+        return self.permutation
+
+
+def sound_shape(name: str, event_shape: list[int]) -> torch.Size:
+    """The shape (samples,) of a program over sound.
+
+    Raises: ShapeError for anything but one dimension with a sample or more.
+    """
+    if len(event_shape) != 1 or event_shape[0] < 1:
+        raise ShapeError(f"{name} is over sound, of shape (samples,) with a sample or more; got {list(event_shape)}.")
+    return torch.Size(event_shape)

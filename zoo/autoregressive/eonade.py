@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.autoregressive.emissions import make_emission
 from zoo.autoregressive.ensemble import OrderEnsemble, pick
 from zoo.errors import OptionError
+from zoo.likelihoods import make_emission
 from zoo.nets import activation as make_activation
 from zoo.program import Preset
 
@@ -46,7 +46,7 @@ class EoNADE(OrderEnsemble):
         input_mask: Whether the network sees which sites are known (U), and so tells a zero from what is unknown. Data
             of few ones (categories, one bit each) train faster without.
         activation: A key of `zoo.nets.ACTIVATIONS`.
-        likelihood: One of `zoo.autoregressive.emissions.EMISSIONS`.
+        likelihood: One of `zoo.likelihoods.EMISSIONS`.
         values: Number of levels of 'levels' and 'logistic-mixture'.
         components: Of the mixtures.
         seed: Of the orders.

@@ -19,50 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.autoregressive.base import Autoregressive, pixel_order
-from zoo.autoregressive.emissions import Bernoulli
-from zoo.errors import UnknownNameError
+from zoo.autoregressive.base import FixedOrder
+from zoo.likelihoods import Bernoulli
 from zoo.program import Preset
 
-__all__ = ["FVSBN", "ORDERS", "FixedOrder", "fixed_order"]
-
-ORDERS = ("raster", "random")
-
-
-def fixed_order(event_shape: torch.Size, order: str, seed: int) -> Tensor:
-    """(D,) positions in the flattened event: 'raster' is the order of pixels, 'random' one drawn from the seed.
-
-    Raises: UnknownNameError.
-    """
-    if order not in ORDERS:
-        raise UnknownNameError("order", order, ORDERS)
-    if order == "raster":
-        return pixel_order(event_shape)
-    return torch.randperm(event_shape.numel(), generator=torch.Generator().manual_seed(seed))
-
-
-class FixedOrder(Autoregressive):
-    """Base of the programs that are built for one order, any, and keep it.
-
-    Args:
-        event_shape: Shape of one example.
-        order: One of ORDERS.
-        seed: Of the random order.
-
-    Raises: UnknownNameError.
-    """
-
-    permutation: Tensor
-
-    def __init__(self, event_shape: list[int], order: str, seed: int):
-        super().__init__()
-        self.event_shape = torch.Size(event_shape)
-        self.register_buffer("permutation", fixed_order(self.event_shape, order, seed))
-
-    @property
-    def order(self) -> Tensor:
-        """(D,) positions in the flattened event, in the order in which sites are drawn."""
-        return self.permutation
+__all__ = ["FVSBN"]
 
 
 class FVSBN(FixedOrder):

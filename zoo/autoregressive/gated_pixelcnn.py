@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from zoo.autoregressive.base import ClassConditional
+from zoo.autoregressive.incremental import PixelNetwork, Whole, at_least_one
 from zoo.autoregressive.masked_conv import CausalConv2d, MaskedConv2d
-from zoo.autoregressive.pixelwise import PixelNetwork, Whole, at_least_one
 from zoo.errors import OptionError
 from zoo.program import Preset
 

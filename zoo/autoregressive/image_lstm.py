@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from zoo.autoregressive.incremental import Cached, Whole
 from zoo.autoregressive.masked_conv import MaskedConv2d
-from zoo.autoregressive.pixelwise import Cached, Whole
 
 __all__ = ["DiagonalBiLSTM", "RowLSTM", "skew", "unskew"]
 

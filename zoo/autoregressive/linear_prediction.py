@@ -23,12 +23,11 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all, clamp_probs
 from torch.nn.functional import log_softmax, logsigmoid, pad
 
-from zoo.autoregressive import audio
-from zoo.autoregressive.base import ClassConditional
-from zoo.autoregressive.emissions import Emission
-from zoo.autoregressive.wavenet import sound_shape
+from zoo.autoregressive.base import ClassConditional, sound_shape
+from zoo.datasets import audio
+from zoo.distributions import Grid
 from zoo.errors import OptionError
-from zoo.latent.likelihoods import Grid
+from zoo.likelihoods import Emission
 from zoo.program import Preset
 
 __all__ = ["CompandedLogistic", "CompandedLogisticMixture", "LinearPrediction"]
@@ -40,7 +39,7 @@ class CompandedLogistic(dist.TorchDistribution):
     Args:
         loc: Mean amplitude.
         scale: Its scale, positive.
-        edges: Amplitudes (values - 1,) between the levels; see `zoo.autoregressive.audio.edges`.
+        edges: Amplitudes (values - 1,) between the levels; see `zoo.datasets.audio.edges`.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}

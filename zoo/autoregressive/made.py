@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.autoregressive.base import pixel_order
-from zoo.autoregressive.emissions import make_emission
 from zoo.autoregressive.ensemble import OrderEnsemble, pick
 from zoo.errors import OptionError
+from zoo.likelihoods import make_emission
 from zoo.nets import activation as make_activation
 from zoo.program import Preset
 
@@ -62,7 +62,7 @@ class MADE(OrderEnsemble):
         aware: Whether each layer adds (U * M) 1, from which the units know their mask (eq. 15 of the paper); for K > 1.
         direct: Whether outputs see the inputs before them directly (A).
         activation: A key of `zoo.nets.ACTIVATIONS`.
-        likelihood: One of `zoo.autoregressive.emissions.EMISSIONS`.
+        likelihood: One of `zoo.likelihoods.EMISSIONS`.
         values: Number of levels of 'levels' and 'logistic-mixture'.
         components: Of the mixtures; 'gaussian-mixture' with one is the Gaussian MADE.
         seed: Of masks and orders.

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.autoregressive.emissions import make_emission
-from zoo.autoregressive.fvsbn import FixedOrder
+from zoo.autoregressive.base import FixedOrder
 from zoo.errors import OptionError
+from zoo.likelihoods import make_emission
 from zoo.nets import activation as make_activation
 from zoo.program import Preset
 
@@ -43,7 +43,7 @@ class NADE(FixedOrder):
         hidden: Number H of hidden units.
         order: 'raster' (the order of pixels) or 'random'.
         activation: A key of `zoo.nets.ACTIVATIONS`.
-        likelihood: One of `zoo.autoregressive.emissions.EMISSIONS`.
+        likelihood: One of `zoo.likelihoods.EMISSIONS`.
         values: Number of levels of 'levels' and 'logistic-mixture'.
         components: Of the mixtures.
         seed: Of the random order.
@@ -172,7 +172,7 @@ class RNADE(NADE):
         components: Of the mixture of each site.
         order: 'raster' (the order of pixels) or 'random'.
         activation: A key of `zoo.nets.ACTIVATIONS`; the paper's best is 'relu'.
-        likelihood: 'gaussian-mixture', or any other of `zoo.autoregressive.emissions.EMISSIONS`.
+        likelihood: 'gaussian-mixture', or any other of `zoo.likelihoods.EMISSIONS`.
         values: Number of levels of 'levels' and 'logistic-mixture'.
         seed: Of the random order.
 

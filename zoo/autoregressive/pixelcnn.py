@@ -18,8 +18,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from zoo.autoregressive.incremental import PixelNetwork, Whole, at_least_one
 from zoo.autoregressive.masked_conv import MaskedConv2d
-from zoo.autoregressive.pixelwise import PixelNetwork, Whole, at_least_one
 from zoo.program import Preset
 
 __all__ = ["PixelCNN"]

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
-from zoo.autoregressive.emissions import LogisticMixture
+from zoo.autoregressive.incremental import PixelNetwork, Whole, at_least_one
 from zoo.autoregressive.masked_conv import CausalConv2d
-from zoo.autoregressive.pixelwise import PixelNetwork, Whole, at_least_one
+from zoo.distributions import DiscretizedLogistic
 from zoo.errors import OptionError
-from zoo.latent.likelihoods import DiscretizedLogistic
+from zoo.likelihoods import LogisticMixture
 from zoo.program import Preset
 
 __all__ = ["PixelCNNPlusPlus"]

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
 from zoo.autoregressive.image_lstm import DiagonalBiLSTM, RowLSTM
+from zoo.autoregressive.incremental import Cached, PixelNetwork, Whole, at_least_one
 from zoo.autoregressive.masked_conv import MaskedConv2d
-from zoo.autoregressive.pixelwise import Cached, PixelNetwork, Whole, at_least_one
 from zoo.errors import OptionError, UnknownNameError
 from zoo.program import Preset
 

@@ -21,26 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.autoregressive import audio
-from zoo.autoregressive.base import ClassConditional
-from zoo.autoregressive.emissions import Levels
+from zoo.autoregressive.base import ClassConditional, sound_shape
+from zoo.datasets import audio
 from zoo.errors import OptionError, ShapeError, UnknownNameError
+from zoo.likelihoods import Levels
 from zoo.program import Preset
 
-__all__ = ["INPUTS", "WaveNet", "sound_shape"]
+__all__ = ["INPUTS", "WaveNet"]
 
 INPUTS = ("one-hot", "scalar")
 """What the first convolution may see of a sample."""
-
-
-def sound_shape(name: str, event_shape: list[int]) -> torch.Size:
-    """The shape (samples,) of a program over sound.
-
-    Raises: ShapeError for anything but one dimension with a sample or more.
-    """
-    if len(event_shape) != 1 or event_shape[0] < 1:
-        raise ShapeError(f"{name} is over sound, of shape (samples,) with a sample or more; got {list(event_shape)}.")
-    return torch.Size(event_shape)
 
 
 class _Layer(nn.Module):

@@ -24,11 +24,11 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from zoo.chains.chain import count_values, log_dirichlet, log_frequencies
-from zoo.chains.emissions import BernoulliEmission, CategoricalEmission, Emission, NormalEmission
-from zoo.chains.evidence import forward_backward, log_evidence
+from zoo.chains.forward_backward import forward_backward, log_evidence
 from zoo.chains.markov_path import MarkovPath
 from zoo.chains.messages import backward, best_path, log_normalise
 from zoo.chains.raster import Raster
+from zoo.chains.state_emissions import BernoulliEmission, CategoricalEmission, Emission, NormalEmission
 from zoo.errors import OptionError, SupportError
 from zoo.program import Preset, Program
 

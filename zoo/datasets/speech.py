@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.autoregressive.audio import read_wav, to_levels
+from zoo.datasets.audio import read_wav, to_levels
 from zoo.datasets.data import File
 from zoo.datasets.remote import converted
 from zoo.datasets.sources import fetch

@@ -20,12 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.nn.utils.parametrizations import weight_norm
+from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, MonotonicRQSTransform
 
-from zoo.nets import mlp
+from zoo.errors import UnknownNameError
+from zoo.nets import ACTIVATIONS, mlp
 
 __all__ = [
     "Coupling",
+    "Masked",
     "ResidualNet",
     "Univariate",
     "checkerboard",
@@ -202,3 +205,34 @@ def start_at_zero(layer: nn.Module) -> None:
     """Then what the layer gives parameters to starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
+
+
+class Masked(nn.Module):
+    """One autoregressive layer, zuko's; its inverse takes D passes.
+
+    Args:
+        univariate: What is done to each number.
+        features: D.
+        hidden: Widths of the hidden layers of the masked network.
+        activation: A key of `zoo.nets.ACTIVATIONS`.
+
+    Raises: UnknownNameError.
+    """
+
+    def __init__(self, univariate: Univariate, features: int, hidden: list[int], activation: str = "relu"):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise UnknownNameError("activation", activation, ACTIVATIONS)
+        options: dict[str, Any] = {"hidden_features": hidden, "activation": ACTIVATIONS[activation]}
+        self.transform = MaskedAutoregressiveTransform(
+            features, univariate=univariate.make, shapes=univariate.shapes, **(options if features > 1 else {})
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) -> (B, D), and log |det dz/dx| (B,)."""
+        z, log_det = self.transform(None).call_and_ladj(x)
+        return z, log_det
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Number by number."""
+        return self.transform(None).inv(z)

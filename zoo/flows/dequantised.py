@@ -27,6 +27,7 @@ from torch.distributions.utils import clamp_probs
 from torch.nn.functional import logsigmoid
 
 from zoo.density import NetworkDensity
+from zoo.distributions import Grid
 from zoo.errors import OptionError, UnknownNameError
 from zoo.flows.coupling import Univariate, coupling_mlp, start_at_zero
 from zoo.flows.flow import Flow, Permutation
@@ -34,7 +35,6 @@ from zoo.flows.maf import MAF
 from zoo.flows.nice import NICE
 from zoo.flows.realnvp import RealNVP
 from zoo.flows.spline import NeuralSpline
-from zoo.latent.likelihoods import Grid
 from zoo.nets import mlp
 from zoo.program import Preset, Program
 

@@ -11,52 +11,18 @@ Papamakarios, Pavlakou & Murray, "Masked autoregressive flow for density estimat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor, nn
-from zuko.flows.autoregressive import MaskedAutoregressiveTransform
+from torch import nn
 
-from zoo.errors import UnknownNameError
-from zoo.flows.coupling import Univariate
+from zoo.flows.coupling import Masked, Univariate
 from zoo.flows.flow import Permutation, VectorFlow, check_sizes
-from zoo.nets import ACTIVATIONS
 from zoo.program import Preset
 
-__all__ = ["MAF", "Masked"]
+__all__ = ["MAF"]
 
 LIMIT = 7.0
 """Of |a_i|: the paper has none, exp overflows."""
-
-
-class Masked(nn.Module):
-    """One autoregressive layer, zuko's; its inverse takes D passes.
-
-    Args:
-        univariate: What is done to each number.
-        features: D.
-        hidden: Widths of the hidden layers of the masked network.
-        activation: A key of `zoo.nets.ACTIVATIONS`.
-
-    Raises: UnknownNameError.
-    """
-
-    def __init__(self, univariate: Univariate, features: int, hidden: list[int], activation: str = "relu"):
-        super().__init__()
-        if activation not in ACTIVATIONS:
-            raise UnknownNameError("activation", activation, ACTIVATIONS)
-        options: dict[str, Any] = {"hidden_features": hidden, "activation": ACTIVATIONS[activation]}
-        self.transform = MaskedAutoregressiveTransform(
-            features, univariate=univariate.make, shapes=univariate.shapes, **(options if features > 1 else {})
-        )
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D) -> (B, D), and log |det dz/dx| (B,)."""
-        z, log_det = self.transform(None).call_and_ladj(x)
-        return z, log_det
-
-    def inverse(self, z: Tensor) -> Tensor:
-        """Number by number."""
-        return self.transform(None).inv(z)
 
 
 class MAF(VectorFlow):

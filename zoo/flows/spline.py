@@ -16,9 +16,8 @@ from typing import ClassVar
 from torch import nn
 
 from zoo.errors import OptionError, UnknownNameError
-from zoo.flows.coupling import Univariate, coupling_mlp
+from zoo.flows.coupling import Masked, Univariate, coupling_mlp
 from zoo.flows.flow import Permutation, VectorFlow, check_sizes
-from zoo.flows.maf import Masked
 from zoo.program import Preset
 
 __all__ = ["SPLINE_LAYERS", "NeuralSpline"]

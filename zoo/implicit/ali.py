@@ -13,7 +13,6 @@ that has no likelihood.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -23,19 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.errors import OptionError, ShapeError
-from zoo.implicit.gan import SUPPORTS
-from zoo.nets import OverBatch, image_shape
+from zoo.errors import OptionError
+from zoo.implicit.networks import SUPPORTS, Layers, decoder_stack, dense_stack, encoder_stack
+from zoo.nets import OverBatch
 from zoo.program import Implicit, ImplicitProgram, Preset, same_support
 
 __all__ = ["ALI", "JointCritic"]
 
-LEAK = 0.2
 LEAST_LOG_SCALE = -5.0
 """Bounds of the encoder's log scale: no narrower, nor wider than e, than any posterior under N(0, I) need be."""
-
-Layers = list[Any]
-"""Widths of dense layers, or [channels, kernel, stride] of convolutions; `list[int | list[int]]`."""
 
 
 class ALI(ImplicitProgram):
@@ -116,10 +111,10 @@ class ALI(ImplicitProgram):
         self.critic_layers = list(layers if critic_layers is None else critic_layers)
         self.critic_latent, self.critic_joint, self.dropout = list(critic_latent), list(critic_joint), dropout
         codes = latent_dim if self.deterministic else 2 * latent_dim
-        body, width = _downward(self.event_shape, layers, norm=batch_norm)
-        _downward(self.event_shape, self.critic_layers)  # so that layers that do not fit fail here
+        body, width = encoder_stack(self.event_shape, layers, norm=batch_norm)
+        encoder_stack(self.event_shape, self.critic_layers)  # so that layers that do not fit fail here
         self.encoder = OverBatch(nn.Sequential(body, nn.Linear(width, codes)), len(self.event_shape))
-        self.decoder = OverBatch(_upward(latent_dim, self.event_shape, layers, batch_norm), 1)
+        self.decoder = OverBatch(decoder_stack(latent_dim, self.event_shape, layers, batch_norm), 1)
         # The generator's last bias, one for each pixel also when convolutional: data can set it.
         self.bias = nn.Parameter(torch.zeros(self.event_shape))
 
@@ -192,100 +187,11 @@ class JointCritic(nn.Module):
         dropout: float = 0.2,
     ):
         super().__init__()
-        self.of_x, width = _downward(event_shape, layers, dropout)
-        self.of_z, other = _dense([latent_dim, *latent], dropout), [latent_dim, *latent][-1]
-        head = _dense([width + other, *joint], dropout, first=dropout)
+        self.of_x, width = encoder_stack(event_shape, layers, dropout)
+        self.of_z, other = dense_stack([latent_dim, *latent], dropout), [latent_dim, *latent][-1]
+        head = dense_stack([width + other, *joint], dropout, first=dropout)
         self.head = nn.Sequential(head, nn.Dropout(dropout), nn.Linear([width + other, *joint][-1], 1))
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Logits."""
         return self.head(torch.cat([self.of_x(x), self.of_z(z)], -1)).squeeze(-1)
-
-
-def _dense(sizes: Sequence[int], dropout: float, first: float = 0.0) -> nn.Sequential:
-    found: list[nn.Module] = []
-    for depth, (i, o) in enumerate(itertools.pairwise(sizes)):
-        found += [nn.Dropout(dropout if depth else first), nn.Linear(i, o), nn.LeakyReLU(LEAK)]
-    return nn.Sequential(*found)
-
-
-def _geometry(event_shape: torch.Size, layers: Layers) -> list[tuple[int, int, int]]:
-    """(channels, height, width) before and after each convolution."""
-    shapes = [image_shape(event_shape)]
-    for channels, kernel, stride in layers:
-        _, *size = shapes[-1]
-        if min(size) < kernel:
-            raise ShapeError(
-                f"The layer {[channels, kernel, stride]} does not fit what is left of an image {tuple(event_shape)}, "
-                f"{tuple(size)}; take a smaller kernel or fewer layers."
-            )
-        height, width = ((n - kernel) // stride + 1 for n in size)
-        shapes.append((channels, height, width))
-    return shapes
-
-
-def _convolutional(layers: Layers) -> bool:
-    kinds = {isinstance(layer, int) for layer in layers}
-    if len(kinds) != 1:
-        raise OptionError(f"layers must be all widths or all [channels, kernel, stride], and not empty; got {layers}.")
-    return not kinds.pop()
-
-
-def _downward(
-    event_shape: torch.Size, layers: Layers, dropout: float | None = None, norm: bool = False
-) -> tuple[nn.Module, int]:
-    """(B, *event_shape) -> (B, width), and the width; with dropout before, or batch normalisation after, each layer."""
-    found: list[nn.Module] = []
-    conv = _convolutional(layers)
-    if conv:
-        shapes = _geometry(event_shape, layers)
-        sizes, width = [shape[0] for shape in shapes], torch.Size(shapes[-1]).numel()
-        found = [_Shaped(shapes[0])]
-    else:
-        found = [nn.Flatten()]
-        sizes, width = [event_shape.numel(), *layers], layers[-1]
-    for depth, (i, o) in enumerate(itertools.pairwise(sizes)):
-        if dropout is not None:
-            found.append(nn.Dropout(dropout if depth else 0.4 * dropout))
-        if conv:
-            _, kernel, stride = layers[depth]
-            found.append(nn.Conv2d(i, o, kernel, stride, bias=not norm))
-        else:
-            found.append(nn.Linear(i, o, bias=not norm))
-        if norm:
-            found.append(nn.BatchNorm2d(o) if conv else nn.BatchNorm1d(o))
-        found.append(nn.LeakyReLU(LEAK))
-    return nn.Sequential(*found, nn.Flatten()), width
-
-
-def _upward(features: int, event_shape: torch.Size, layers: Layers, norm: bool) -> nn.Module:
-    """(B, features) -> (B, *event_shape): the layers in reverse; the last one without bias, which the program adds."""
-    if not _convolutional(layers):
-        found: list[nn.Module] = []
-        for i, o in itertools.pairwise([features, *layers[::-1]]):
-            found += [nn.Linear(i, o, bias=not norm), *([nn.BatchNorm1d(o)] if norm else []), nn.ReLU()]
-        last = nn.Linear(layers[0], event_shape.numel(), bias=False)
-        return nn.Sequential(*found, last, _Shaped(event_shape))
-    shapes = _geometry(event_shape, layers)
-    found = [nn.Linear(features, torch.Size(shapes[-1]).numel(), bias=not norm), nn.Unflatten(1, shapes[-1])]
-    for depth, (channels, kernel, stride) in reversed(list(enumerate(layers))):
-        below, *large = shapes[depth]
-        # The rows and columns that the stride left over on the way down.
-        more = tuple((n - kernel) % stride for n in large)
-        found += [
-            *([nn.BatchNorm2d(channels)] if norm else []),
-            nn.ReLU(),
-            nn.ConvTranspose2d(channels, below, kernel, stride, output_padding=more, bias=not norm and depth > 0),
-        ]
-    return nn.Sequential(*found, _Shaped(event_shape))
-
-
-class _Shaped(nn.Module):
-    """Every example in another shape."""
-
-    def __init__(self, shape: Sequence[int]):
-        super().__init__()
-        self.shape = tuple(shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(len(x), *self.shape)

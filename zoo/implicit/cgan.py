@@ -21,8 +21,7 @@ from torch.distributions import constraints
 from torch.nn.functional import one_hot
 
 from zoo.errors import OptionError
-from zoo.implicit.convolutions import ConvCritic, conv_generator
-from zoo.implicit.gan import Maxout
+from zoo.implicit.networks import ConvCritic, Maxout, conv_generator
 from zoo.nets import image_shape
 from zoo.program import Implicit, ImplicitProgram, Preset
 

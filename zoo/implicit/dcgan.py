@@ -3,7 +3,7 @@ r"""The deep convolutional generative adversarial network: an image drawn by tra
 Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial
 networks", ICLR 2016: strides instead of pooling, batch normalisation everywhere but at the generator's output and the
 critic's input, ReLU in the generator and leaky ReLU in the critic, tanh at the output, weights from N(0, 0.02). The
-networks are in `zoo.implicit.convolutions`.
+networks are in `zoo.implicit.networks`.
 
     z ~ U[-1, 1]^k,   x = (tanh g(z) + 1) / 2
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from zoo.implicit.convolutions import ConvolutionalGAN
+from zoo.implicit.base import ConvolutionalGAN
 from zoo.program import Preset
 
 __all__ = ["DCGAN"]

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.errors import OptionError
+from zoo.implicit.networks import SUPPORTS, MaxoutCritic
 from zoo.program import Implicit, ImplicitProgram, Preset, same_support
 
-__all__ = ["GAN", "Maxout", "MaxoutCritic"]
-
-SUPPORTS: dict[str, constraints.Constraint] = {"unit": constraints.unit_interval, "real": constraints.real}
+__all__ = ["GAN"]
 
 
 class GAN(ImplicitProgram):
@@ -105,41 +104,3 @@ class GAN(ImplicitProgram):
     def critic(self) -> nn.Module:
         """Maxout layers with dropout."""
         return MaxoutCritic(self.event_shape, self.critic_hidden, self.pieces, self.dropout)
-
-
-class Maxout(nn.Module):
-    """Each unit is the largest of several linear pieces (Goodfellow et al. 2013); (..., inputs) -> (..., outputs)."""
-
-    def __init__(self, inputs: int, outputs: int, pieces: int):
-        super().__init__()
-        self.outputs = outputs
-        self.linear = nn.Linear(inputs, outputs * pieces)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The largest piece of each unit."""
-        return self.linear(x).unflatten(-1, (self.outputs, -1)).amax(-1)
-
-
-class MaxoutCritic(nn.Module):
-    """A maxout network with dropout: (B, *event_shape) -> (B,) logits of "real".
-
-    Args:
-        event_shape: Shape of one example; flattened.
-        hidden: Maxout units of each layer.
-        pieces: Linear pieces of a unit.
-        dropout: Probability of dropping a hidden unit; inputs are dropped with 0.4 of it.
-    """
-
-    def __init__(self, event_shape: torch.Size, hidden: list[int], pieces: int = 5, dropout: float = 0.5):
-        super().__init__()
-        self.event_dim = len(event_shape)
-        sizes = [event_shape.numel(), *hidden]
-        layers: list[nn.Module] = []
-        for depth, (i, o) in enumerate(itertools.pairwise(sizes)):
-            layers += [nn.Dropout(0.4 * dropout if depth == 0 else dropout), Maxout(i, o, pieces)]
-        self.net = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(sizes[-1], 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        flat = x.flatten(-self.event_dim) if self.event_dim else x.unsqueeze(-1)
-        return self.net(flat).squeeze(-1)

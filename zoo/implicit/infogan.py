@@ -14,7 +14,7 @@ with a guide. The noise z is nobody's to recover, and the guide leaves it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import pyro
@@ -25,11 +25,11 @@ from torch.distributions import constraints
 from torch.nn.functional import affine_grid, grid_sample, softplus
 
 from zoo.errors import OptionError
-from zoo.implicit.convolutions import ConvCritic, conv_generator
+from zoo.implicit.networks import conv_generator, downward
 from zoo.nets import OverBatch, image_shape
 from zoo.program import Implicit, ImplicitProgram, Preset
 
-__all__ = ["InfoGAN", "InfoGANCritic", "downward"]
+__all__ = ["InfoGAN", "InfoGANCritic"]
 
 MOST = (0.15, 0.2, 0.3, 0.2, 0.2)
 """How far images are moved: shift in half sides, turn in radians, shear, log stretch; standard deviation of noise."""
@@ -121,7 +121,7 @@ class InfoGAN(ImplicitProgram):
                 conv_generator(hidden, channels[::-1], self.shape, apart=True),
             ), 1,
         )  # fmt: skip
-        self.trunk = nn.Sequential(*downward(self.shape, channels, hidden))
+        self.trunk = nn.Sequential(*downward(self.shape, channels, hidden, SLOPE))
         dense = [nn.Linear(hidden, code_hidden, bias=False), nn.BatchNorm1d(code_hidden), nn.LeakyReLU(SLOPE)]
         self.reader = nn.Sequential(*dense, nn.Linear(code_hidden, categories + 2 * codes))
 
@@ -180,17 +180,3 @@ class InfoGANCritic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of "real"."""
         return self.head(self.trunk(x.reshape(len(x), *self.shape))).squeeze(-1)
-
-
-def downward(shape: Sequence[int], channels: Sequence[int], hidden: int) -> list[nn.Module]:
-    """Layers from images (B, *shape) to features (B, hidden): strided convolutions, then a dense one, batch-normalised.
-
-    Args:
-        shape: (channels, height, width).
-        channels: Of the convolutions.
-        hidden: Units of the dense layer.
-    """
-    *down, last = ConvCritic(shape, channels, slope=SLOPE).net
-    assert isinstance(last, nn.Linear)
-    dense = nn.Linear(last.in_features, hidden, bias=False)
-    return [*down, dense, nn.BatchNorm1d(hidden), nn.LeakyReLU(SLOPE)]

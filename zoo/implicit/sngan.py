@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from zoo.implicit.convolutions import ConvolutionalGAN
+from zoo.implicit.base import ConvolutionalGAN
 from zoo.program import Preset
 
 __all__ = ["SNGAN"]

@@ -7,65 +7,33 @@ Makhzani, Shlens, Jaitly, Goodfellow & Frey, "Adversarial autoencoders", ICLR wo
     z --> x      sites: z (k,) local; x (*event_shape)
 
 The prior is one that can be drawn from, with a density or without. The paper's method makes the aggregate posterior
-q(z) = E_data[q(z | x)] equal to it; it is `inference.aae`, and takes other programs too.
+q(z) = E_data[q(z | x)] equal to it; it is `inference.games.aae`, and takes other programs too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints
 
+from zoo.distributions import NormalMixture, Sampler
 from zoo.errors import OptionError, UnknownNameError
 from zoo.latent.vae import GUIDE_FAMILIES, VAE
 from zoo.nets import activation as make_activation
 from zoo.nets import conv_encoder, image_shape, mlp
 from zoo.program import Implicit, Preset
 
-__all__ = ["AAE", "PRIORS", "NormalMixture", "Sampler", "flower", "swiss_roll"]
+__all__ = ["AAE", "PRIORS", "flower", "swiss_roll"]
 
 PRIORS = ("gaussian", "mixture", "swiss-roll")
 IMPLICIT_GUIDES = ("deterministic", "universal")
 """Guides that have draws and no density; the others are those of the VAE."""
 SMALL = {"steps": 16_000, "batch_size": 100, "lr": 1e-3, "weight": 0.01}
-
-
-class Sampler(Implicit):
-    """A sampler without density: fresh draws at every call, where `Implicit` has one value.
-
-    Args:
-        draw: Shape of a batch -> values, shape + event_shape.
-        batch_shape: Its own.
-        event_shape: Of one value.
-    """
-
-    def __init__(self, draw: Callable[[torch.Size], Tensor], batch_shape: torch.Size, event_shape: torch.Size):
-        # Not Implicit's: there is no value yet.
-        dist.TorchDistribution.__init__(self, batch_shape, event_shape, validate_args=False)
-        self.draw = draw
-
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        """Draws; differentiable with respect to what `draw` depends on."""
-        return self.draw(torch.Size(sample_shape) + self.batch_shape)
-
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Sampler:
-        """The same sampler over more batch dimensions; all of them are drawn independently."""
-        return Sampler(self.draw, torch.Size(batch_shape), self.event_shape)
-
-
-class NormalMixture(dist.MixtureSameFamily):
-    """A mixture of Gaussians, with the support that any vector has: torch's own has none that autoguides can map to."""
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """All vectors."""
-        return constraints.real_vector
 
 
 def flower(latent_dim: int, components: int = 10) -> tuple[Tensor, Tensor]:

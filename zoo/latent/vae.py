@@ -22,12 +22,12 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from zoo.distributions import DiscretizedLogistic, Grid
 from zoo.errors import OptionError, UnknownNameError
-from zoo.latent.likelihoods import DiscretizedLogistic, Grid
+from zoo.guide_flows import FLOWS, BatchedAffine, flow_layers
 from zoo.nets import activation as make_activation
 from zoo.nets import conv_decoder, conv_encoder, image_shape, mlp
 from zoo.program import Preset, Program
-from zoo.transforms import FLOWS, BatchedAffine, flow_layers
 
 __all__ = ["GUIDE_FAMILIES", "LIKELIHOODS", "NETWORKS", "VAE"]
 

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.errors import CapabilityError, OptionError
-from zoo.mixtures.gaussian import Moments, moments, normal
 from zoo.mixtures.mixture import CHUNK, kmeans_labels
+from zoo.mixtures.moments import Moments, moments, normal
 from zoo.program import Preset, Program
 
 __all__ = ["BayesianGaussianMixture", "Beliefs", "Wishart"]

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.distributions.transforms import ReshapeTransform
 
 from zoo.errors import OptionError
-from zoo.mixtures.mixture import Mixture, normalise_, rows_at_a_time, wide
+from zoo.mixtures.mixture import Mixture
+from zoo.mixtures.moments import moments, normal, normalise_, rows_at_a_time, wide
 from zoo.program import Preset
 
-__all__ = ["GaussianMixture", "Moments", "moments", "normal"]
+__all__ = ["GaussianMixture"]
 
 COVARIANCES = ("spherical", "diagonal", "full")
 
@@ -241,45 +241,3 @@ class GaussianMixture(Mixture):
         d = self.event_shape.numel()
         unused = self.components * d * (d - 1) // 2 if self.covariance == "full" else 0
         return super().parameter_count() - unused
-
-
-def normal(mean: Tensor, scale: Tensor, event_shape: torch.Size) -> dist.TorchDistribution:
-    """A Gaussian over `event_shape` from flat parameters.
-
-    Args:
-        mean: (..., D).
-        scale: Standard deviations (..., D) or (..., 1), or Cholesky factors (..., D, D): told apart by `ndim`.
-        event_shape: Shape of one example, of D numbers.
-    """
-    if scale.ndim == mean.ndim:
-        shape = mean.shape[:-1] + event_shape
-        return dist.Normal(mean.reshape(shape), scale.expand_as(mean).reshape(shape)).to_event(len(event_shape))
-    flat = dist.MultivariateNormal(mean, scale_tril=scale)
-    if event_shape == mean.shape[-1:]:
-        return flat
-    return dist.TransformedDistribution(flat, [ReshapeTransform(mean.shape[-1:], event_shape)])
-
-
-class Moments(NamedTuple):
-    """Weighted sums over rows of 1, of x - centre, and of its squares or outer products."""
-
-    counts: Tensor
-    first: Tensor
-    second: Tensor
-
-
-def moments(x: Tensor, weights: Tensor, centre: Tensor, full: bool) -> Moments:
-    """Weighted moments of rows about the centres of K components.
-
-    Args:
-        x: Rows (N, D).
-        weights: (N, K).
-        centre: (K, D).
-        full: Whether `second` holds outer products (K, D, D) rather than squares (K, D).
-    """
-    first, second = [], []
-    for weight, point in zip(weights.unbind(-1), centre, strict=True):  # one at a time, see `component_log_prob`
-        difference = x - point
-        first.append(weight @ difference)
-        second.append((weight[:, None] * difference).T @ difference if full else weight @ difference.square())
-    return Moments(weights.sum(0), torch.stack(first), torch.stack(second))

@@ -22,17 +22,13 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from zoo.errors import OptionError
+from zoo.mixtures.moments import normalise_, rows_at_a_time, wide
 from zoo.program import Program
 
-__all__ = ["CHUNK", "Mixture", "kmeans_labels", "normalise_", "rows_at_a_time", "wide"]
+__all__ = ["CHUNK", "Mixture", "kmeans_labels"]
 
 CHUNK = 1024
 """Rows taken at a time where a whole data set is gone through; memory is CHUNK x components x dimensions."""
-
-CACHED = 2**20
-"""Numbers that a chunk of the E-step may hold on a CPU: 8 MiB in double precision, about what its caches keep close."""
-FEWEST_ROWS = 512
-"""Rows of a chunk at least: products of thinner matrices are slow."""
 
 
 class Mixture(Program):
@@ -137,29 +133,6 @@ class Mixture(Program):
     def parameter_count(self) -> int:
         """Free numbers; the K weights sum to one, so one of them is not free."""
         return super().parameter_count() - 1
-
-
-def normalise_(joint: Tensor, dim: int) -> Tensor:
-    """Replaces log p(x, z) by p(z | x) in place, z along `dim`; returns the summed log p(x) (), in double precision."""
-    top = joint.amax(dim, keepdim=True)
-    mass = joint.sub_(top).exp_().sum(dim, keepdim=True)
-    joint.div_(mass)
-    return top.add_(mass.log_()).sum(dtype=wide(joint.device))
-
-
-def rows_at_a_time(numbers: int, device: torch.device) -> int:
-    """Rows in a chunk of the E-step.
-
-    Args:
-        numbers: How many numbers are kept for each row.
-        device: Where; a GPU has no cache to stay in and wants fewer and larger chunks.
-    """
-    return max(FEWEST_ROWS, (CACHED if device.type == "cpu" else 16 * CACHED) // numbers)
-
-
-def wide(device: torch.device) -> torch.dtype:
-    """The widest floating dtype of a device: double precision wherever it exists."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def kmeans_labels(x: Tensor, components: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""What is measured in a cell of a suite, one file for each kind."""

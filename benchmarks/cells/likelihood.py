@@ -1,0 +1,141 @@
+"""Density cells: a program fitted on the training split of a data set, its log-likelihood on the test split.
+
+Programs without a density (GANs) get the two estimates of the literature, marked as such: Parzen windows, and annealed
+importance sampling under Gaussian noise around the generator's output.
+
+Options of the evaluation: `examples` (all) of the split; `particles` (5000) of IWAE; `ais_chains`, `ais_steps`,
+`ais_examples` and `ais_sigmas` (to choose the noise from) for GANs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.metrics import Measurement
+from benchmarks.suite import Cell, file_name
+from inference import Fit, fit
+from inference.environment import seeded
+from inference.evaluation.estimates import Estimate
+from inference.evaluation.likelihood import log_likelihood
+from inference.evaluation.noisy_decoder import SIGMAS, decoder_likelihood
+from inference.evaluation.parzen import parzen
+from inference.guides.exact import exact_log_evidence
+from zoo import catalogue, datasets
+from zoo.datasets import Data, Dataset
+from zoo.errors import CapabilityError
+from zoo.program import ImplicitProgram, Program
+
+__all__ = ["measure"]
+
+SAMPLES = 64
+PARTICLES = 5000
+PARZEN_SAMPLES = 10_000
+GRID_LATENTS = 2
+
+
+def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
+    """Fits, scores, and leaves samples beside real examples for a picture."""
+    dataset = datasets.load(cell.dataset)
+    with seeded(cell.seed):
+        program = catalogue.create_for(
+            cell.program.name, dataset.train, **{**cell.program.options, **cell.method.program}
+        )
+    found = fit(program, dataset, cell.method.method, seed=cell.seed, device=device, **cell.method.options)
+    program, data = found.program, dataset.split(cell.split).to(found.device)
+    data = data.rows(slice(0, cell.evaluation.get("examples")))
+    numbers = program.event_shape.numel()
+    measured = [
+        Measurement("parameters", float(program.parameter_count())),
+        Measurement("seconds", found.seconds, how="wall time of the fit"),
+        Measurement("gradient_evaluations", float(found.gradient_evaluations)),
+    ]
+    if isinstance(program, ImplicitProgram):
+        measured += [Measurement(m, None, how="n/a: implicit, no density") for m in ("log_likelihood", "bits_per_dim")]
+        if "diversity" in found.info:
+            measured.append(Measurement("diversity", float(found.info["diversity"]), how="up to 1,000 examples"))
+        if "ais" in cell.metrics:
+            measured.append(gan_ais(program, dataset.to(found.device), data, cell))
+    else:
+        if "log_likelihood" in cell.metrics:
+            estimate = likelihood(found, data, cell)
+            error = estimate.standard_error
+            bits = None if error is None else error / (numbers * math.log(2))
+            how = f"{estimate.how}{', a lower bound' if estimate.bound else ''}, {data.size} examples"
+            measured.append(Measurement("log_likelihood", estimate.mean, error, how))
+            measured.append(Measurement("bits_per_dim", estimate.bits_per_dim(numbers), bits, how))
+        if "grid_log_likelihood" in cell.metrics:
+            measured.append(grid(program, data))
+    if "sampling_seconds" in cell.metrics:
+        measured.append(sampling(program, data, cell.seed))
+    if "parzen" in cell.metrics:
+        measured.append(parzen_score(program, dataset.to(found.device), data, cell.seed))
+    save_samples(artifacts / f"{file_name(cell.key)}.npz", program, data, cell.seed)
+    return [m for m in measured if m.metric in cell.metrics]
+
+
+def likelihood(found: Fit, data: Data, cell: Cell) -> Estimate:
+    """Exact where the program can, else IWAE."""
+    particles = int(cell.evaluation.get("particles", PARTICLES))
+    return log_likelihood(found.program, data, guide=found.guide, particles=particles, seed=cell.seed)
+
+
+def grid(program: Program, data: Data) -> Measurement:
+    """log p(x) by quadrature over one or two continuous latents; n/a for others."""
+    sites = program.sites().values()
+    latents = sum(site.event_shape.numel() for site in sites)
+    if not sites or latents > GRID_LATENTS or any(site.is_global or site.is_discrete for site in sites):
+        return Measurement("grid_log_likelihood", None, how="n/a: a grid needs one or two continuous local latents")
+    values = torch.cat([exact_log_evidence(program, *batch) for batch in data.batches(50)]).detach()
+    estimate = Estimate(values, "grid", False)
+    return Measurement("grid_log_likelihood", estimate.mean, estimate.standard_error, f"grid, {data.size} examples")
+
+
+def sampling(program: Program, data: Data, seed: int) -> Measurement:
+    """Wall time of a batch of draws; the first batch, which may build things, is not counted."""
+    few = data.rows(slice(0, 2))
+    with seeded(seed, data.x.device):
+        program.generate(2, few.context)
+        started = time.perf_counter()
+        drawn = program.generate(SAMPLES, data.rows(slice(0, SAMPLES)).context)
+        float(drawn.sum())  # waits for the device
+        return Measurement("sampling_seconds", time.perf_counter() - started, how=f"wall time of {len(drawn)} draws")
+
+
+def parzen_score(program: Program, dataset: Dataset, data: Data, seed: int) -> Measurement:
+    """Parzen windows around samples, the bandwidth chosen on the validation split."""
+    context = None if data.context is None else data.context[torch.arange(PARZEN_SAMPLES) % data.size]
+    with seeded(seed, data.x.device):
+        samples = program.generate(PARZEN_SAMPLES, context)
+    estimate, sigma = parzen(samples, data.x, dataset.valid.x)
+    how = f"{estimate.how}, bandwidth {sigma:.3g} from validation; an estimate that favours memorisers"
+    return Measurement("parzen", estimate.mean, estimate.standard_error, how)
+
+
+def gan_ais(program: Program, dataset: Dataset, data: Data, cell: Cell) -> Measurement:
+    """log p(x) of the generator's output with Gaussian noise (`inference.evaluation.noisy_decoder`)."""
+    options = cell.evaluation
+    chains, steps = int(options.get("ais_chains", 16)), int(options.get("ais_steps", 500))
+    rows, sigmas = data.rows(slice(0, options.get("ais_examples"))), options.get("ais_sigmas", SIGMAS)
+    try:
+        estimate, sigma = decoder_likelihood(
+            program, rows, dataset.valid, sigmas=sigmas, seed=cell.seed, chains=chains, steps=steps
+        )
+    except CapabilityError as error:
+        return Measurement("ais", None, how=f"n/a: {error}")
+    how = f"{estimate.how}, {rows.size} examples, noise {sigma} from validation; the density of samples plus noise"
+    return Measurement("ais", estimate.mean, estimate.standard_error, how)
+
+
+def save_samples(path: Path, program: Program, data: Data, seed: int) -> None:
+    """Samples and real examples, where they are images; samples given the contexts of these examples."""
+    if len(program.event_shape) not in (2, 3):
+        return
+    shown = data.rows(slice(0, SAMPLES))
+    with seeded(seed, data.x.device):
+        samples = program.generate(SAMPLES, shown.context)
+    np.savez_compressed(path, samples=samples.cpu().numpy(), data=shown.x.cpu().numpy())

@@ -1,0 +1,205 @@
+"""Pictures of what a generator has learnt: paths between latents, codes turned one at a time, classes, codes of data.
+
+Functions without `picture` in their name compute arrays, from a program; those with it draw them, and need only the
+arrays, so that a report draws what cells left behind. `interpolation`: White, "Sampling generative networks", 2016
+(on the sphere for Gaussian latents, where straight lines pass through improbable points). `traversal`: the figures of
+Chen et al., "InfoGAN", 2016. `aggregate_codes`: figure 2 of Makhzani et al., "Adversarial autoencoders", 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.cells.latents import PANELS, history_arrays
+from benchmarks.report.plots import EXACT, GUIDE, samples_picture, tile
+from inference.history import History
+from zoo.errors import OptionError
+
+__all__ = ["HOW_GAMES_WENT", "aggregate_picture", "grid_picture", "history_picture", "pictures", "points_picture"]
+
+Array = np.ndarray[Any, Any]
+Series = Mapping[str, Array]
+
+HOW_GAMES_WENT = (
+    "how each game went. What generator and critic lose, how many pairs of a real and a made example the critic orders "
+    "rightly (dotted: it cannot tell), the divergence that the game estimates, and how varied the samples are (dotted: "
+    "as the data; red: collapsed)."
+)
+"""What a history picture shows, for its caption."""
+
+
+def grid_picture(title: str, images: Array, across: str, down: str) -> Figure:
+    """Images (rows, columns, H, W) as one sheet, with names of its two directions."""
+    rows, columns = images.shape[:2]
+    figure = Figure(figsize=(0.42 * columns + 0.7, 0.42 * rows + 0.9), layout="constrained")
+    ax = figure.subplots()
+    sheet = tile(images.reshape(-1, *images.shape[2:]), columns)
+    ax.imshow(np.clip(sheet, 0, 1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel(across, fontsize=8)
+    ax.set_ylabel(down, fontsize=8)
+    ax.set_title(title, fontsize=9)
+    return figure
+
+
+def aggregate_picture(title: str, codes: Array, prior: Array, labels: Array | None = None) -> Figure:
+    """Codes of data, coloured by class if labels are given, beside as many draws of the prior.
+
+    More than two dimensions are turned to the codes' first two principal components, for both alike.
+    """
+    names = [f"code {i}" for i in range(codes.shape[1])][:2]
+    if codes.shape[1] > 2:
+        centre = codes.mean(0)
+        axes = np.linalg.svd(codes - centre, full_matrices=False)[2][:2].T
+        codes, prior = (codes - centre) @ axes, (prior - centre) @ axes
+        names = ["first principal component", "second principal component"]
+    elif codes.shape[1] == 1:  # spread over a line, so that points do not hide each other
+        rng = np.random.RandomState(0)
+        codes, prior = (np.column_stack([v, rng.rand(len(v))]) for v in (codes, prior))
+        names = [*names, "(at random)"]
+    figure = Figure(figsize=(7.2, 3.7), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    if labels is None:
+        left.scatter(codes[:, 0], codes[:, 1], s=4, color=GUIDE, alpha=0.6, linewidths=0)
+    else:
+        dots = left.scatter(codes[:, 0], codes[:, 1], s=5, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, linewidths=0)
+        bar = figure.colorbar(dots, ax=[left, right], ticks=range(10), shrink=0.85)
+        bar.set_label("class", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    right.scatter(prior[:, 0], prior[:, 1], s=4, color=EXACT, alpha=0.7, linewidths=0)
+    for ax, name in ((left, "codes of test data"), (right, "draws of the prior")):
+        ax.set_title(name, fontsize=9)
+        ax.set_xlabel(names[0], fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.set_aspect("equal")
+    left.set_ylabel(names[1], fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def points_picture(panels: Sequence[tuple[str, Array]], reach: float | None = None) -> Figure:
+    """Samples in the plane, the data first and behind all the others; `reach` is half the width that is shown."""
+    real = panels[0][1]
+    reach = 1.25 * float(np.abs(real).max()) if reach is None else reach
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.4 * columns, 2.6 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    for ax, (label, points) in zip(axes, panels, strict=False):
+        ax.scatter(real[:, 0], real[:, 1], s=3, color=EXACT, alpha=0.35, linewidths=0)
+        outside = float((np.abs(points) > reach).any(1).mean())
+        if points is not real:
+            ax.scatter(points[:, 0], points[:, 1], s=3, color=GUIDE, alpha=0.6, linewidths=0)
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        ax.tick_params(labelsize=7)
+        ax.set_title(label + (f"\n{100 * outside:.0f}% outside" if outside >= 0.005 else ""), fontsize=9)
+    return figure
+
+
+def history_picture(games: Sequence[tuple[str, History | Series]]) -> Figure:
+    """How games went: a row for each, with losses, critic accuracy, divergence and diversity over the steps.
+
+    Lines that mean something are drawn: a critic that cannot tell (accuracy 0.5), samples as varied as data (diversity
+    1), and the diversity below which a game counts as collapsed (0.5). A value of a reported step averages all steps
+    since the one before.
+
+    Args:
+        games: (label, history); a history, or arrays named as its metrics with '_step' behind the steps of each.
+
+    Raises: OptionError when there is none.
+    """
+    if not games:
+        raise OptionError("There is no game to draw; give at least one (label, history).")
+    figure = Figure(figsize=(11.5, 1.75 * len(games) + 0.4), layout="constrained")
+    axes = figure.subplots(len(games), len(PANELS), squeeze=False, sharex="row")
+    for line, (label, history) in enumerate(games):
+        row = axes[line]
+        series = history_arrays(history) if isinstance(history, History) else history
+        for ax, (panel, metrics) in zip(row, PANELS.items(), strict=True):
+            _panel(ax, panel, metrics, series)
+            if line == 0:
+                ax.set_title(panel, fontsize=9)
+            if line == len(games) - 1:
+                ax.set_xlabel("step", fontsize=8)
+        row[0].set_ylabel(label, fontsize=8)
+    return figure
+
+
+def _panel(ax: Axes, panel: str, metrics: Sequence[str], series: Series) -> None:
+    names = {"loss": "generator", "critic_loss": "critic"}
+    drawn = [metric for metric in metrics if metric in series]
+    for metric, colour in zip(drawn, (GUIDE, "#2e6f9e"), strict=False):
+        ax.plot(series[f"{metric}_step"], series[metric], lw=1.0, color=colour, label=names.get(metric))
+    if panel == "losses" and drawn:
+        ax.legend(fontsize=7, frameon=False, loc="best")
+    if panel == "critic accuracy":
+        ax.axhline(0.5, color=EXACT, lw=0.8, ls=":")
+        ax.set_ylim(-0.03, 1.03)
+    elif panel == "diversity":
+        ax.axhline(1.0, color=EXACT, lw=0.8, ls=":")
+        ax.axhspan(0.0, 0.5, color=GUIDE, alpha=0.12, lw=0)
+        ax.set_ylim(bottom=0.0)
+    if not drawn:
+        ax.text(0.5, 0.5, "not measured", ha="center", va="center", fontsize=8, transform=ax.transAxes)
+    ax.tick_params(labelsize=7)
+    ax.grid(alpha=0.3)
+
+
+def pictures(artifacts: Sequence[tuple[str, Mapping[str, Array]]]) -> list[tuple[str, str, Figure]]:
+    """What cells of kind 'samples' left behind, drawn: (name, caption, figure).
+
+    Args:
+        artifacts: (label of the row, arrays of its first seed); see `benchmarks.cells.samples.save_artifact`.
+    """
+    found: list[tuple[str, str, Figure]] = []
+    if not artifacts:
+        return found
+    first = artifacts[0][1]
+    if "points" in first:
+        panels = [("data", first["data"]), *((name, arrays["points"]) for name, arrays in artifacts)]
+        found.append(
+            ("points", "Data (grey, behind all) and samples of each program (red), seed 0.", points_picture(panels))
+        )
+    else:
+        sheets = [("test data", first["data"]), *((name, arrays["samples"]) for name, arrays in artifacts)]
+        found.append(("samples", "Test data and samples of each program, seed 0.", samples_picture(sheets)))
+    games = [(name, arrays) for name, arrays in artifacts if "critic_accuracy" in arrays]
+    if games:
+        caption = f"Seed 0: {HOW_GAMES_WENT}"
+        found.append(("games", caption, history_picture(games)))
+    for name, arrays in artifacts:
+        found += _of_latents(name, arrays)
+    return found
+
+
+def _of_latents(label: str, arrays: Mapping[str, Array]) -> list[tuple[str, str, Figure]]:
+    found = []
+    if "interpolation" in arrays:
+        title, slug = f"{label}: between two latents", f"interpolation-{label}"
+        caption = f"{label}, seed 0: each row goes from one draw of the prior to another."
+        found.append(
+            (slug, caption, grid_picture(title, arrays["interpolation"], "from one latent to another", "pairs"))
+        )
+    if "class_grid" in arrays:
+        figure = grid_picture(f"{label}: the class asked for", arrays["class_grid"], "other latents", "class, from 0")
+        found.append((f"classes-{label}", f"{label}, seed 0: samples of each class, a row each.", figure))
+    for key in sorted(arrays):
+        if key.startswith("traversal_"):
+            code = key.removeprefix("traversal_")
+            caption = f"{label}, seed 0: the code {code} runs through its values along each row, all else fixed."
+            figure = grid_picture(f"{label}: code {code}", arrays[key], f"values of {code}", "other latents")
+            found.append((f"traversal-{code}-{label}", caption, figure))
+    if "codes" in arrays:
+        caption = f"{label}, seed 0: codes of test data by class, and as many draws of the prior."
+        figure = aggregate_picture(
+            f"{label}: aggregate posterior", arrays["codes"], arrays["prior"], arrays.get("labels")
+        )
+        found.append((f"codes-{label}", caption, figure))
+    return found

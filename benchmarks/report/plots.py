@@ -1,0 +1,202 @@
+"""Pictures of a report, from results and from the artifacts that cells left: nothing here computes a result.
+
+A posterior cell leaves `draws` and `exact` (U, S, 2), the `names` of the two coordinates, and where the exact density
+is known on a grid, `axis0` (U, G), `axis1` (U, G) and `density` (U, G, G); `images` (U, H, W) when units are images. A
+density cell leaves `samples` and `data` (N, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from benchmarks.metrics import METRICS
+from benchmarks.report.summary import Row
+
+__all__ = ["bars", "image_sheet", "posterior_picture", "samples_picture", "tile"]
+
+Array = np.ndarray[Any, Any]
+Artifact = Mapping[str, Array]
+
+EXACT, GUIDE = "#7a8597", "#d1495b"
+
+
+def load_artifact(path: Path) -> Artifact | None:
+    """The arrays of a cell, or None if it left none."""
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        return dict(file)
+
+
+def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Figure:
+    """The exact posterior beside each method's draws: one row a unit, one column a method."""
+    first = panels[0][1]
+    names = [str(name) for name in first["names"]]
+    if len(names) == 1:
+        return _histograms(title, names[0], panels)
+    units, columns = len(first["draws"]), len(panels) + 1
+    figure = Figure(figsize=(2.1 * columns + 0.4, 2.15 * units + 0.55), layout="constrained")
+    axes = figure.subplots(units, columns, squeeze=False)
+    for unit in range(units):
+        limits = _limits(panels, unit)
+        for ax, (label, artifact) in zip(axes[unit], [("exact", first), *panels], strict=True):
+            _exact(ax, artifact, unit, filled=ax is axes[unit, 0])
+            if ax is not axes[unit, 0]:
+                points = artifact["draws"][unit][:400]
+                ax.scatter(points[:, 0], points[:, 1], s=3, color=GUIDE, alpha=0.45, linewidths=0)
+            ax.set(xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
+            if unit == 0:
+                ax.set_title(label, fontsize=9)
+        axes[unit, 0].set_xlabel(names[0], fontsize=8)
+        axes[unit, 0].set_ylabel(names[1], fontsize=8)
+        if "images" in first:
+            inset = axes[unit, 0].inset_axes((0.0, 0.7, 0.3, 0.3))
+            inset.imshow(first["images"][unit], cmap="gray_r", vmin=0, vmax=1)
+            inset.set(xticks=[], yticks=[])
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _histograms(title: str, name: str, panels: Sequence[tuple[str, Artifact]]) -> Figure:
+    """One coordinate: histograms of exact draws (filled) and of each method's."""
+    figure = Figure(figsize=(2.4 * len(panels) + 0.4, 2.4), layout="constrained")
+    for ax, (label, artifact) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        exact, draws = artifact["exact"][0, :, 0], artifact["draws"][0, :, 0]
+        low, high = np.quantile(np.concatenate([exact, draws]), [0.002, 0.998])
+        bins = np.linspace(low, high, 31)
+        ax.hist(exact, bins, density=True, color=EXACT, alpha=0.45)
+        ax.hist(draws, bins, density=True, histtype="step", color=GUIDE, lw=1.4)
+        ax.set_title(label, fontsize=9)
+        ax.set_xlabel(name, fontsize=8)
+        ax.set_yticks([])
+        ax.tick_params(labelsize=8)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _limits(panels: Sequence[tuple[str, Artifact]], unit: int) -> list[tuple[float, float]]:
+    """A window around the exact draws, widened for the others' but not so far that a stray method hides the rest."""
+    exact = panels[0][1]["exact"][unit]
+    low, high = np.quantile(exact, [0.005, 0.995], 0)
+    width = np.maximum(high - low, 1e-9)
+    low, high = low - 0.1 * width, high + 0.1 * width
+    least, most = low - 0.3 * width, high + 0.3 * width
+    for _, artifact in panels:
+        draws = artifact["draws"][unit]
+        low = np.minimum(low, np.maximum(np.quantile(draws, 0.02, 0), least))
+        high = np.maximum(high, np.minimum(np.quantile(draws, 0.98, 0), most))
+    return [(float(low[i]), float(high[i])) for i in range(2)]
+
+
+def _exact(ax: Axes, artifact: Artifact, unit: int, filled: bool) -> None:
+    if "density" not in artifact:
+        points = artifact["exact"][unit][:1000]
+        ax.scatter(points[:, 0], points[:, 1], s=2, color=EXACT, alpha=0.5 if filled else 0.25, linewidths=0)
+        return
+    density = artifact["density"][unit].T
+    # Contours around 95, 80, 50 and 20 percent of the mass.
+    order = np.sort(density.ravel())[::-1]
+    mass = np.cumsum(order) / order.sum()
+    levels = np.unique([order[np.searchsorted(mass, share)] for share in (0.95, 0.8, 0.5, 0.2)])
+    axis0, axis1 = artifact["axis0"][unit], artifact["axis1"][unit]
+    if filled:
+        ax.contourf(axis0, axis1, density, levels=[*levels, order[0] * 1.001], cmap="Blues")
+    else:
+        ax.contour(axis0, axis1, density, levels=levels, colors=EXACT, linewidths=0.8)
+
+
+def bars(rows: Sequence[Row], metric: str) -> Figure:
+    """A metric of every method, one panel a program; the bar is the median over seeds, the line its range."""
+    shown = [row for row in rows if metric in row.values and row.values[metric].median is not None]
+    programs = list(dict.fromkeys(row.program for row in shown))
+    columns = min(len(programs), 3)
+    lines = -(-len(programs) // columns)
+    most = max(sum(row.program == program for row in shown) for program in programs)
+    figure = Figure(figsize=(3.6 * columns + 0.3, (0.32 * most + 0.75) * lines + 0.3), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    floor = 1e-4  # a logarithmic axis has no zero
+    for ax, program in zip(axes, programs, strict=False):
+        chosen = [row for row in shown if row.program == program][::-1]
+        values = [row.values[metric] for row in chosen]
+        medians = np.array([max(v.median or 0.0, floor) for v in values])
+        low = np.array([max(v.low or 0.0, floor) for v in values])
+        high = np.array([max(v.high or 0.0, floor) for v in values])
+        ax.barh([row.method for row in chosen], medians, color="#2e6f9e", height=0.65)
+        ax.hlines(np.arange(len(chosen)), low, high, color="black", lw=1.2)
+        ax.set(xscale="log", xlim=(floor, 30 * 10 ** np.ceil(np.log10(high.max() / 30))), ylim=(-0.6, most - 0.4))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_title(program, fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.grid(axis="x", alpha=0.3)
+    for ax in axes[len(programs) :]:
+        ax.set_visible(False)
+    figure.suptitle(f"{METRICS[metric].title}: {METRICS[metric].meaning}", fontsize=10)
+    return figure
+
+
+def likelihood_bars(rows: Sequence[Row], metric: str = "log_likelihood") -> Figure:
+    """Test log-likelihood of every program, best on top; the line is the range over seeds or the standard error."""
+    shown = [row for row in rows if metric in row.values and row.values[metric].median is not None]
+    shown.sort(key=lambda row: row.values[metric].median or 0.0)
+    figure = Figure(figsize=(6.4, 0.34 * len(shown) + 0.9), layout="constrained")
+    ax = figure.subplots()
+    for place, row in enumerate(shown):
+        value = row.values[metric]
+        middle, low, high = value.median or 0.0, value.low or 0.0, value.high or 0.0
+        if value.standard_error is not None:
+            low, high = middle - value.standard_error, middle + value.standard_error
+        ax.hlines(place, low, high, color="#2e6f9e", lw=3, alpha=0.5)
+        ax.plot(middle, place, "o", color="#2e6f9e", ms=5)
+    ax.set_yticks(range(len(shown)), [f"{row.program} ({row.method})" for row in shown], fontsize=8)
+    ax.set_ylim(-0.6, len(shown) - 0.4)
+    ax.set_xlabel(METRICS[metric].meaning, fontsize=8)
+    ax.tick_params(axis="x", labelsize=8)
+    ax.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def tile(images: Array, columns: int) -> Array:
+    """Images (N, H, W) or (N, C, H, W) as one sheet (H', W') or (H', W', C), with a line between them."""
+    images = np.asarray(images)
+    if images.ndim == 4:
+        images = np.moveaxis(images, 1, -1)
+    n, height, width = images.shape[:3]
+    lines = -(-n // columns)
+    sheet = np.full((lines * (height + 1) - 1, columns * (width + 1) - 1, *images.shape[3:]), 0.5)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def samples_picture(panels: Sequence[tuple[str, Array]]) -> Figure:
+    """A sheet of samples for each program, real data first."""
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.4 * columns, 2.6 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, (label, images) in zip(axes, panels, strict=False):
+        ax.imshow(tile(images[:64], 8), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        ax.set_title(label, fontsize=9)
+    return figure
+
+
+def image_sheet(images: Array, path: Path) -> None:
+    """Writes images as one PNG sheet."""
+    columns = max(1, round(len(images) ** 0.5))
+    sheet = tile(images, columns)
+    scale = 4 if sheet.shape[1] < 600 else 1
+    figure = Figure(figsize=(sheet.shape[1] * scale / 100, sheet.shape[0] * scale / 100), dpi=100)
+    ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    ax.set_axis_off()
+    ax.imshow(np.clip(sheet, 0, 1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,183 @@
+"""What each piece of the compiled step is worth, and what was tried instead: `python -m benchmarks.scripts.ablation`.
+
+One workload of the suite speed (eight schools; `--workload` takes another of the modules here), one thread, float32.
+All ways take turns in one process; the table gives medians with quartiles. Getting ready is timed with empty caches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyro
+import torch
+
+from benchmarks.speed.contender import PYRO, ZOO_EAGER, Work
+from inference.method import Run
+from inference.methods.svi import SVI
+from inference.training import compiled, runners
+from inference.training.gradient import Training
+from inference.training.loop import progress_bar
+
+__all__ = ["Ways", "main"]
+
+O0 = {"aot_inductor.compile_wrapper_opt_level": "O0"}
+
+Advance = Callable[[int], float]
+
+
+class Ways:
+    """Ways of doing a workload, by name; each value makes one ready."""
+
+    def __init__(self, module: Any, job: Work):
+        self.module, self.job = module, job
+        named = {contender.name: contender.prepare for contender in module.contenders(job)}
+        self.ready: dict[str, Callable[[], Advance]] = {
+            PYRO: named[PYRO],
+            "our loss under torch.compile, the rest in Python": self.dynamo,
+            ZOO_EAGER: named[ZOO_EAGER],
+            "traced, operation by operation": self.traced,
+            "compiled, 2 steps a call": lambda: self.library(2),
+            "compiled, 32 steps a call": lambda: self.library(32),
+            "compiled, as `fit` does it": self.library,
+            "the same, C++ wrapper at -O0": lambda: self.library(options=O0),
+            "the same, every tensor handed on by itself": self.unpacked,
+            "the same, denormal numbers kept": self.denormal,
+        }
+
+    def training(self, compile: str) -> Training:
+        """Our fit after its first step."""
+        torch.manual_seed(self.job.seed)
+        program, options = self.module.by_zoo(self.job)
+        size = self.job.batch_size
+        method = SVI(**options, lr=self.job.lr, decay="constant", batch_size=size, steps=10**9, compile=compile)
+        training = method.prepare(program, Run(self.job.data, seed=self.job.seed))
+        training.advance(1)
+        return training
+
+    def dynamo(self) -> Advance:
+        """What one gets by wrapping the loss; Pyro's handlers run under Dynamo, where it manages to."""
+        training = self.training("never")
+        loop = training.loop
+        loop.step = torch.compile(loop.step)
+        return lambda n: float(training.advance(n))
+
+    def traced(self) -> Advance:
+        """The operations of the trace without Python above them."""
+        training = self.training("never")
+        loop = training.loop
+        loop.compiled = compiled.Compiled([loop], [compiled.reference(loop)], interpreted=True)
+        return lambda n: float(training.advance(n))
+
+    def library(self, steps: int | None = None, options: dict[str, str] | None = None) -> Advance:
+        """The compiled loop: so many steps a call, under options of inductor."""
+        training = self.training("always")
+        with torch._inductor.config.patch(options or {}):
+            training.advance(1)
+        assert training.loop.compiled is not None
+        if steps is not None:
+            training.loop.compiled.chunk = steps
+        return lambda n: float(training.advance(n))
+
+    def unpacked(self) -> Advance:
+        """Without `compiled.Packing`."""
+        with mock.patch.object(compiled, "PACKED_UP_TO", -1):
+            return self.library()
+
+    def denormal(self) -> Advance:
+        """In a thread that keeps denormal numbers."""
+        advance = self.library()
+        thread = ThreadPoolExecutor(1, initializer=torch.set_flush_denormal, initargs=(False,))
+
+        def kept(n: int) -> float:
+            with mock.patch.object(runners, "_thread", return_value=thread):
+                return advance(n)
+
+        return kept
+
+
+def make_ready(make: Callable[[], Advance]) -> tuple[float, Advance]:
+    """(seconds it took with empty caches, the way); the first steps are part of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        caches = {"XDG_CACHE_HOME": folder, "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor")}
+        before = {key: os.environ.get(key) for key in caches}
+        os.environ.update(caches)
+        try:
+            started = time.perf_counter()
+            advance = make()
+            advance(2)
+            return time.perf_counter() - started, advance
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+def timed(advance: Advance, n: int) -> float:
+    """Seconds for n steps."""
+    started = time.perf_counter()
+    advance(n)
+    return time.perf_counter() - started
+
+
+def measure(ways: Ways, rounds: int, seconds: float) -> list[tuple[str, float, list[float]]]:
+    """(way, seconds to get ready, seconds a step in each round); no rounds, but the error's name, where one fails."""
+    ready: dict[str, tuple[float, Advance, int]] = {}
+    failed: dict[str, str] = {}
+    times: dict[str, list[float]] = {name: [] for name in ways.ready}
+    with progress_bar(True) as bar, pyro.validation_enabled(False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = bar.add_task("ablation", total=len(ways.ready) * (1 + rounds), note="")
+        for name, make in ways.ready.items():
+            bar.advance(task)
+            try:
+                spent, advance = make_ready(make)
+            except Exception as error:
+                failed[name] = type(error).__name__
+                continue
+            n = 1
+            while (taken := timed(advance, n)) < seconds / 4:
+                n *= 4
+            ready[name] = (spent, advance, max(1, round(n * seconds / taken)))
+        for _ in range(rounds):
+            for name, (_, advance, n) in ready.items():
+                times[name].append(timed(advance, n) / n)
+                bar.advance(task)
+    return [
+        (name, ready[name][0], times[name]) if name in ready else (f"{name}: {failed[name]}", 0.0, [])
+        for name in ways.ready
+    ]
+
+
+def main() -> None:
+    """Measures and prints a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workload", default="eight_schools", help="a module of benchmarks.peers")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.3, help="length of a block")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    module = import_module(f"benchmarks.peers.{options.workload}")
+    found = measure(Ways(module, module.work()), options.rounds, options.seconds)
+    reference = next(times for name, _, times in found if name == PYRO)
+    print("| way | ready after, s | a step, us | quartiles | against SVI.step |\n|---|---|---|---|---|")
+    for name, spent, times in found:
+        if not times:
+            print(f"| {name} | | | | |")
+            continue
+        low, middle, high = (1e6 * value for value in statistics.quantiles(times, n=4))
+        ratio = statistics.median(a / b for a, b in zip(reference, times, strict=True))
+        print(f"| {name} | {spent:.1f} | {middle:.1f} | {low:.1f} to {high:.1f} | {ratio:.2f}x |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The suite `speed`: the same training by this project, Pyro, hand-written PyTorch and NumPyro; names and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.speed.contender import NUMPYRO, PYRO, ZOO_COMPILED, ZOO_EAGER
+from zoo.errors import UnknownNameError
+
+__all__ = ["DUELS", "QUESTION", "SWEEPS", "TITLE", "WORKLOADS", "Duel", "Sweep", "Workload", "chosen"]
+
+TITLE = "The same training step by everyone"
+QUESTION = (
+    "How long does one training step take, compiled and not, beside Pyro's own SVI.step, hand-written PyTorch and "
+    "NumPyro, on the same data, model, guide, batch, optimizer and threads?"
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One job.
+
+    Args:
+        name: On the command line and in file names.
+        title: In tables.
+        module: In `benchmarks.peers`; has `work(device, seed, **options)` and `contenders(work)`.
+        options: Of `work`.
+        target_steps: After how many of our eager steps the loss is what everyone has to reach.
+    """
+
+    name: str
+    title: str
+    module: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target_steps: int = 300
+    contenders: tuple[str, ...] = ()
+    """Who takes part; empty is everyone."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One job at several sizes: how the cost of a step grows with `over`, an option of the workload's `work`."""
+
+    name: str
+    title: str
+    module: str
+    over: str
+    values: tuple[int, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def workload(self, value: int) -> Workload:
+        """The job at one size."""
+        name, options = f"{self.name}-{value}", {**self.options, self.over: value}
+        return Workload(name, self.title, self.module, options, contenders=(ZOO_COMPILED, ZOO_EAGER, PYRO, NUMPYRO))
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Work without gradient steps, ours beside another library's, or beside the plain way, on the CPU.
+
+    Args:
+        name: On the command line and in file names.
+        title: In tables.
+        module: In `benchmarks.peers`; has `Problem`, `SIDES`, `compare` and `warm_up`.
+        problems: Options of `Problem` by label.
+        quick: Options that win over those for a look.
+        peer: What ours is compared with, in the head of the table.
+        agreement: What the column of differences holds.
+    """
+
+    name: str
+    title: str
+    module: str
+    problems: Mapping[str, Mapping[str, Any]]
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    peer: str = "theirs"
+    agreement: str = "log-likelihood differs by"
+
+
+WORKLOADS: dict[str, Workload] = {
+    w.name: w
+    for w in (
+        Workload("eight-schools", "Eight schools", "eight_schools", target_steps=1000),
+        Workload("logistic-10k", "Logistic regression, N = 10,000", "logistic", {"n": 10_000}, 500),
+        Workload("logistic-1m", "Logistic regression, N = 1,000,000", "logistic", {"n": 1_000_000}, 500),
+        Workload("mixture", "Gaussian mixture, K = 8", "mixture", target_steps=200),
+        Workload("hmm-chorales", "HMM on chorales, K = 16", "chorales", target_steps=40),
+        Workload("vae-128", "VAE 784-400-20, batch 128", "vae", {"batch_size": 128}, 200),
+        Workload("vae-4096", "VAE 784-400-20, batch 4096", "vae", {"batch_size": 4096}, 40),
+        Workload("vae-conv", "Convolutional VAE, batch 128", "vae", {"batch_size": 128, "network": "conv"}, 40),
+    )
+}
+"""Name -> job, in the order in which they are shown."""
+
+SWEEPS: dict[str, Sweep] = {
+    s.name: s
+    for s in (
+        Sweep("growth-n", "Logistic regression, rows N", "logistic", "n", (10_000, 100_000, 1_000_000)),
+        Sweep("growth-d", "Logistic regression, features D", "logistic", "d", (10, 50, 250, 1250)),
+        Sweep("growth-k", "Gaussian mixture, components K", "mixture", "k", (2, 8, 32)),
+        Sweep("growth-d-mixture", "Gaussian mixture, dimensions D", "mixture", "d", (4, 16, 64)),
+    )
+}
+"""Name -> sizes."""
+
+
+SAMPLING: dict[str, dict[str, Any]] = {
+    "NADE, 784 bits": {"program": "nade", "options": {"event_shape": [28, 28], "hidden": 500}},
+    "RNADE, 64 numbers": {"program": "rnade", "options": {"event_shape": [64], "hidden": 128}},
+    "MADE, 784 bits": {"program": "made", "options": {"event_shape": [28, 28], "hidden": [500]}},
+    "PixelCNN, 16 x 16": {"program": "pixelcnn", "options": {"event_shape": [16, 16]}},
+    "gated PixelCNN, 16 x 16": {"program": "gated-pixelcnn", "options": {"event_shape": [16, 16]}},
+    "Row LSTM, 16 x 16": {"program": "pixelrnn", "options": {"event_shape": [16, 16], "cell": "row"}},
+    "WaveNet, 1,024 samples": {"program": "wavenet", "options": {"event_shape": [1024]}},
+}
+
+DUELS: dict[str, Duel] = {
+    d.name: d
+    for d in (
+        Duel(
+            "em",
+            "EM of a Gaussian mixture beside scikit-learn: seconds an iteration",
+            "em",
+            {kind: {"covariance": kind} for kind in ("spherical", "diagonal", "full")},
+            {"n": 50_000},
+        ),
+        Duel(
+            "hmm",
+            "HMM beside hmmlearn: seconds of all posteriors, or of an iteration",
+            "hmm",
+            {
+                f"{task}, {emission}": {"task": task, "emission": emission}
+                for task in ("posteriors", "baum-welch")
+                for emission in ("categorical", "normal")
+            },
+            {"sequences": 100},
+        ),
+        Duel(
+            "sampling",
+            "Sampling autoregressive networks: seconds for a batch of 16",
+            "sampling",
+            SAMPLING,
+            {"n": 2},
+            "a pass a site",
+            "draws differ by at most",
+        ),
+    )
+}
+"""Name -> what is computed by both sides."""
+
+
+def chosen(only: str | None) -> list[str]:
+    """Names of the workloads, duels and sweeps to run.
+
+    Args:
+        only: Names separated by commas; None is all.
+
+    Raises: UnknownNameError.
+    """
+    known = [*WORKLOADS, *DUELS, *SWEEPS]
+    if only is None:
+        return known
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    for name in names or [only]:
+        if name not in known:
+            raise UnknownNameError("workload of the suite speed", name, known)
+    return [name for name in known if name in names]

@@ -1,0 +1,1 @@
+"""One file for each piece of work that is timed, written out for every contender."""

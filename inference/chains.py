@@ -1,0 +1,59 @@
+"""Diagnostics of draws: R-hat, effective sample size, Pareto smoothing. The one door to ArviZ 0.x and 1.x.
+
+ArviZ 1 moved Pareto smoothing to `arviz_stats`, where it takes log-likelihoods and negates them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import ShapeError
+
+with warnings.catch_warnings():
+    # 0.23 announces version 1 at import.
+    warnings.simplefilter("ignore", FutureWarning)
+    import arviz
+
+__all__ = ["MODERN", "arviz", "ess", "psis", "rhat"]
+
+MODERN = int(arviz.__version__.split(".")[0]) >= 1
+
+
+def _diagnose(name: str, draws: Tensor, **options: Any) -> Tensor:
+    if draws.ndim < 2:
+        raise ShapeError(f"{name} needs draws of shape (chains, draws, ...), got {tuple(draws.shape)}.")
+    data = arviz.convert_to_dataset({"v": draws.detach().cpu().double().numpy()})
+    return torch.as_tensor(np.asarray(getattr(arviz, name)(data, **options)["v"]))
+
+
+def rhat(draws: Tensor) -> Tensor:
+    """Rank-normalised split R-hat (Vehtari et al. 2021) of draws (chains, draws, *shape) -> (*shape)."""
+    return _diagnose("rhat", draws)
+
+
+def ess(draws: Tensor, kind: str = "bulk") -> Tensor:
+    """Effective sample size, 'bulk' or 'tail', of draws (chains, draws, *shape) -> (*shape)."""
+    return _diagnose("ess", draws, method=kind)
+
+
+def psis(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Pareto smoothed importance sampling (Vehtari et al. 2024) of log weights (S, U).
+
+    Returns: smoothed log weights (S, U), normalised to sum to one over S, and k-hat (U,).
+    """
+    if log_weights.ndim != 2:
+        raise ShapeError(f"psis needs log weights of shape (S, U), got {tuple(log_weights.shape)}.")
+    array = log_weights.detach().cpu().double().numpy().T.copy()
+    if MODERN:
+        # It takes the log-likelihoods of leave-one-out, whose weights are their inverses.
+        smoothed, khat = import_module("arviz_stats.base").array_stats.psislw(-array)
+    else:
+        smoothed, khat = arviz.psislw(array)
+    smooth = torch.as_tensor(np.asarray(smoothed)).T
+    return smooth - smooth.logsumexp(0), torch.as_tensor(np.atleast_1d(khat))

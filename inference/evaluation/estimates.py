@@ -1,0 +1,223 @@
+"""Estimates in nats, with how they were made and their Monte Carlo error; importance weights and the ELBO by unit.
+
+A *unit* is what has an evidence of its own: each example, or everything at once when a global latent ties the examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoGuide, AutoNormal
+from torch import Tensor, nn
+from torch.distributions import biject_to
+
+from inference.environment import seeded
+from inference.guides.named import needs_full_batch
+from inference.particles import LogDensity, draw, guide_log_prob, log_joint, trace_log_density, unit_log_weights
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, ShapeError
+from zoo.program import ImplicitProgram, Program
+
+__all__ = ["Estimate", "density", "elbo", "evaluating", "importance_log_weights", "log_mean_exp", "weight_batches"]
+
+CHUNK = 2**14
+"""Particle-example pairs evaluated at once: 16,384 rows of a 784-pixel decoder are about 100 MB in float64."""
+BATCH = 256
+"""Examples evaluated at once."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Log densities of U independent units, in nats: examples, or one unit when a global latent ties them."""
+
+    values: Tensor
+    """(U,)."""
+    how: str
+    """'exact', 'grid', 'ELBO-1000', 'IWAE-5000', 'AIS-500', 'Parzen-10000', ..."""
+    bound: bool
+    """Whether the expectation of the estimate is below the truth."""
+    monte_carlo_error: Tensor | None = None
+    """Standard error of each value (U,) from the estimator's own randomness; None when it has none."""
+
+    @property
+    def mean(self) -> float:
+        """Mean over units."""
+        return float(self.values.mean())
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean as an estimate for the population of examples; None for a single unit."""
+        units = len(self.values)
+        return float(self.values.std()) / math.sqrt(units) if units > 1 else None
+
+    @property
+    def mean_error(self) -> float:
+        """Monte Carlo standard error of `mean` for these very units; 0 for an exact value."""
+        if self.monte_carlo_error is None:
+            return 0.0
+        return float(self.monte_carlo_error.square().sum().sqrt()) / len(self.values)
+
+    def bits_per_dim(self, event_numel: int) -> float:
+        """-mean / (event_numel ln 2); for a single unit of N examples give N times the numbers in one example."""
+        return -self.mean / (event_numel * math.log(2.0))
+
+
+@contextmanager
+def evaluating(
+    program: Program, guide: Any = None, seed: int = 0, device: torch.device | str = "cpu"
+) -> Iterator[None]:
+    """Runs a block from a seed, in eval mode and without Pyro's checks; everything is put back afterwards."""
+    modules = [m for m in (program, guide) if isinstance(m, nn.Module) and m.training]
+    for module in modules:
+        module.eval()
+    try:
+        with seeded(seed, device), pyro.validation_enabled(False):
+            yield
+    finally:
+        for module in modules:
+            module.train()
+
+
+def weight_batches(
+    program: Program, guide: Callable[..., Any] | None, data: Data, particles: int, chunk: int = CHUNK
+) -> Iterator[Tensor]:
+    """Yields log importance weights (particles, U_b) by batches of examples; one batch when the examples are tied.
+
+    At most `chunk` particle-example pairs are evaluated at once, each at weight log p(x, z) - log q(z | x). A guide of
+    None is the program's own.
+
+    Raises: ImplicitDensityError, OptionError, ShapeError for an autoguide that was set up on other data.
+    """
+    if isinstance(program, ImplicitProgram):
+        raise ImplicitDensityError(
+            f"{type(program).__name__} is implicit: it has no density. Use a Parzen score, AIS on a decoder with an "
+            "observation model (inference.evaluation.annealing.anneal), or a two-sample distance."
+        )
+    guide = guide if guide is not None else program.guide
+    if particles < 1:
+        raise OptionError(f"particles must be at least 1, got {particles}.")
+    tied = any(site.is_global for site in program.sites().values())
+    if needs_full_batch(guide, program):
+        _check_autoguide_rows(guide, data)
+        tied = True
+    for batch in [data] if tied else data.batches(BATCH):
+        rows = max(1, chunk // batch.size)
+        parts = []
+        for start in range(0, particles, rows):
+            n = min(rows, particles - start)
+            draws = draw(guide, n, *batch)
+            p, q = log_joint(program, draws.values, *batch, particles=n), draws.log_prob
+            parts.append(unit_log_weights(_minus(p, q)))
+        yield torch.cat(parts)
+
+
+def _minus(p: LogDensity, q: LogDensity) -> LogDensity:
+    return LogDensity(p.local - q.local, p.globals - q.globals, p.joint or q.joint)
+
+
+def _check_autoguide_rows(guide: Any, data: Data) -> None:
+    """An autoguide keeps one factor for each row it was set up on, in that order (pyro#3468)."""
+    for frame in guide._prototype_frames.values():
+        if frame.name == "data" and frame.size != data.size:
+            raise ShapeError(
+                f"{type(guide).__name__} holds factors for the {frame.size} examples it was fitted on and knows "
+                f"nothing of other rows; got {data.size}. Evaluate it on its own data, or fit an amortised guide "
+                "(guide='own')."
+            )
+
+
+@torch.no_grad()
+def importance_log_weights(
+    program: Program,
+    guide: Callable[..., Any] | None,
+    data: Data,
+    particles: int = 1000,
+    *,
+    seed: int = 0,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """All log importance weights (particles, U): for k-hat, effective sample sizes, resampling."""
+    with evaluating(program, guide, seed, data.x.device):
+        return torch.cat(list(weight_batches(program, guide, data, particles, chunk)), 1)
+
+
+def log_mean_exp(log_weights: Tensor) -> tuple[Tensor, Tensor | None]:
+    """log of the mean weight over particles, (S, U) -> (U,), and its standard error by the delta method.
+
+    With unbiased weights the value is a lower bound in expectation (Burda et al. 2016), tighter with every particle.
+    """
+    n = len(log_weights)
+    total = log_weights.logsumexp(0)
+    if n == 1:
+        return total, None
+    # Var[log mean w] ~ Var[w] / (n E[w]^2) = (sum w^2 / (sum w)^2 - 1/n) n / (n - 1)
+    squares = torch.exp((2 * log_weights).logsumexp(0) - 2 * total)
+    return total - math.log(n), ((squares - 1 / n).clamp(min=0) * n / (n - 1)).sqrt()
+
+
+@torch.no_grad()
+def elbo(
+    program: Program,
+    guide: Callable[..., Any] | None,
+    data: Data,
+    particles: int = 1000,
+    seed: int = 0,
+    *,
+    chunk: int = CHUNK,
+) -> Estimate:
+    """E_q[log p(x, z) - log q(z | x)] of each unit.
+
+    Args:
+        program: A program with a density.
+        guide: A guide; None is the program's own.
+        data: Examples.
+        particles: Draws from the guide for each unit.
+        seed: Everything random follows from it.
+        chunk: Particle-example pairs evaluated at once; bounds the memory.
+    """
+    weights = importance_log_weights(program, guide, data, particles, seed=seed, chunk=chunk)
+    error = weights.std(0) / math.sqrt(particles) if particles > 1 else None
+    return Estimate(weights.mean(0), f"ELBO-{particles}", True, error)
+
+
+def density(
+    guide: Callable[..., Any], values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None
+) -> LogDensity:
+    """Log density of any guide at given values (S, B or 1, *event), autoguides included.
+
+    Pyro's autoguides draw an auxiliary site in unconstrained space and derive the latent sites from it, so their
+    density is had by computing that auxiliary value and conditioning on it.
+
+    Raises: CapabilityError for a point guide (AutoDelta), which has no density.
+    """
+    if isinstance(guide, AutoDelta):
+        raise CapabilityError("AutoDelta is a point, not a distribution: it has no density. Use guide='normal'.")
+    if not isinstance(guide, AutoGuide):
+        return guide_log_prob(guide, values, x, context)
+    n = max(v.shape[0] for v in values.values())
+    with pyro.plate("particles", n, dim=-2):
+        conditioned = poutine.condition(guide, data=_auxiliary(guide, values))
+        trace = poutine.trace(conditioned).get_trace(x, context, None)
+    return trace_log_density(trace, n, len(x))
+
+
+def _auxiliary(guide: AutoGuide, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The auxiliary values from which an autoguide derives the given latent values."""
+    free = {
+        name: biject_to(site["fn"].support).inv(values[name])
+        for name, site in guide.prototype_trace.iter_stochastic_nodes()
+    }
+    if isinstance(guide, AutoNormal):
+        return {f"{name}_unconstrained": value for name, value in free.items()}
+    if isinstance(guide, AutoContinuous):
+        n = max(v.shape[0] for v in values.values())
+        packed = torch.cat([value.reshape(n, 1, -1) for value in free.values()], -1)
+        return {f"_{guide._pyro_name}_latent": packed}
+    raise CapabilityError(f"The density of a {type(guide).__name__} at a given point is not available.")

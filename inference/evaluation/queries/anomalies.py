@@ -1,0 +1,79 @@
+"""What is odd, and how short a code would be: -log2 p(x) of examples, and how well it tells two kinds apart."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from inference.evaluation.likelihood import log_likelihood
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError, NonFiniteError, ShapeError
+from zoo.program import Program
+
+__all__ = ["anomaly_scores", "auroc", "code_length"]
+
+
+@torch.no_grad()
+def anomaly_scores(program: Program, x: Tensor, context: Tensor | None = None, **options: Any) -> Tensor:
+    """How improbable each example is, (N,): -log2 p(x) per dimension, in bits.
+
+    A high score says that the model gives little density, not that the example is of another kind: a smooth image can
+    be more probable than what the model was trained on (Nalisnick et al. 2019).
+
+    Args:
+        program: A program with a density.
+        x: (N, *event_shape).
+        context: (N, ...) or None.
+        options: Of `inference.evaluation.likelihood.log_likelihood`, such as `guide` and `particles` where there are
+        latents.
+
+    Raises: CapabilityError where global latents tie the examples; what `log_likelihood` raises.
+    """
+    values = log_likelihood(program, Data(x, context), **options).values
+    if len(values) != len(x):
+        raise CapabilityError(f"{type(program).__name__} has global latents, so an example has no density of its own.")
+    return -values / (program.event_shape.numel() * math.log(2.0))
+
+
+def auroc(normal: Tensor, anomalous: Tensor) -> float:
+    """Area under the ROC curve: how often an anomaly scores higher than a normal example; ties count half.
+
+    Args:
+        normal: Scores (N,).
+        anomalous: Scores (M,).
+
+    Raises: ShapeError when either is empty, NonFiniteError.
+    """
+    if min(len(normal), len(anomalous)) == 0:
+        raise ShapeError(f"auroc needs scores of both kinds, got {len(normal)} normal and {len(anomalous)} anomalous.")
+    scores = torch.cat([normal, anomalous]).detach().cpu().double()
+    if bool(scores.isnan().any()):
+        raise NonFiniteError(f"{int(scores.isnan().sum())} scores are NaN.")
+    is_anomalous = torch.arange(len(scores)) >= len(normal)
+    # An impossible example scores infinitely; ranks are all that counts.
+    ranks = scores.unique(return_inverse=True)[1]
+    return float(roc_auc_score(is_anomalous.numpy(), ranks.numpy()))
+
+
+@torch.no_grad()
+def code_length(program: Program, data: Data, **options: Any) -> Tensor:
+    """Bits of an ideal lossless code for each example, -log2 p(x): (N,). `inference.evaluation.queries.compression`
+    makes such a code.
+
+    Args:
+        program: A program with a density over discrete values; under a bound (IWAE) the length is one above.
+        data: Examples.
+        options: Of `inference.evaluation.likelihood.log_likelihood`.
+
+    Raises: CapabilityError for real values, whose codes would be endless.
+    """
+    if not program.support.is_discrete:
+        raise CapabilityError(
+            f"{type(program).__name__} is a density of real numbers ({program.support}): no finite code is lossless. "
+            "Use a program over bits or levels."
+        )
+    return anomaly_scores(program, *data, **options) * program.event_shape.numel()

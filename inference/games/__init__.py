@@ -1,0 +1,1 @@
+"""Methods that play: a program, or its guide, against a critic that tells samples from data."""

@@ -1,0 +1,345 @@
+"""Two players: whoever makes samples, by alternating steps with a critic that tells them from the real thing.
+
+What the adversarial methods share: optimizers, steps, averaged weights, and the watch over a game that may collapse.
+A method says in a `Contest` what the critic compares: images (`inference.games.gan`), pairs of image and latents
+(`inference.games.ali`), latents (`inference.games.aae`). The losses are the game's (`inference.games.losses`), what
+bounds the critic's slope is the regulariser's (`inference.games.regularisers`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from inference.games.losses import CriticFn, Game, make_game
+from inference.games.regularisers import Regulariser, check_pair, make_regulariser, saturates
+from inference.guides.named import guide_parameters
+from inference.method import Method, Outcome, Run
+from inference.training.loop import Loop, Schedule
+from inference.training.optimizers import rate, set_rate
+from zoo.datasets.data import Data
+from zoo.errors import OptionError, UnknownNameError
+from zoo.program import Program
+
+__all__ = [
+    "GUIDES",
+    "Adversarial",
+    "Average",
+    "CollapseNotice",
+    "Contest",
+    "Sides",
+    "check_guide",
+    "diversity",
+    "moved_together",
+]
+
+
+class CollapseNotice(UserWarning):
+    """Says that a game ended badly: samples all alike, or a critic that is sure of everything."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What a critic compares: `real` and `fake` (B, ...) each, and what the makers of samples minimise besides, ().
+
+    `shown` is (data, samples) of which the diversity is watched; None is (real, fake). `dream` is where the fake side
+    comes from, for contests that need to know.
+    """
+
+    real: Tensor
+    fake: Tensor
+    loss: Tensor | None = None
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    shown: tuple[Tensor, Tensor] | None = None
+    dream: Any = None
+
+
+class Contest(ABC):
+    """Who plays and for what; built by a method for one program and one data set.
+
+    Attributes:
+        critic: The critic's network.
+        parameters: What the other player moves.
+        guide: The guide that comes out, and `guide_spec` as in `Outcome`; None if there is none.
+        two_sided: Whether the real side is made too (by a guide), so that its maker has a loss of its own.
+    """
+
+    critic: nn.Module
+    parameters: Sequence[nn.Parameter]
+    guide: Callable[..., Any] | None = None
+    guide_spec: dict[str, Any] | None = None
+    two_sided: ClassVar[bool] = False
+
+    @abstractmethod
+    def sides(self, batch: Data, *, makers: bool) -> Sides:
+        """Draws both sides for a minibatch; `makers`: with the rest of their loss, else (the critic's turn) without."""
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What the critic's optimizer moves, once a regulariser has prepared the critic."""
+        return list(self.critic.parameters())
+
+    def critic_loss(self, sides: Sides) -> Tensor | None:
+        """What that optimizer minimises besides the game, (), or None: of a guide that shares the critic's layers."""
+        return None
+
+    def judge(self, batch: Data) -> CriticFn:
+        """The critic as a function of one side; contexts, if any, are those of the batch."""
+        context = batch.context
+        return self.critic if context is None else lambda x: self.critic(x, context)
+
+
+@torch.no_grad()
+def diversity(samples: Tensor, data: Tensor) -> Tensor:
+    """Mean pairwise distance of samples over that of data, (): 1 when as spread out, near 0 after collapse.
+
+    1 where the data themselves do not vary.
+    """
+
+    def spread(x: Tensor) -> Tensor:
+        n = len(x)
+        return torch.cdist(x.reshape(n, -1), x.reshape(n, -1)).sum() / max(n * (n - 1), 1)
+
+    of_data = spread(data)
+    return torch.where(of_data > 0, spread(samples) / of_data, torch.ones_like(of_data))
+
+
+class Average(nn.Module):
+    """An exponential moving average of tensors, kept in buffers so that checkpoints have it."""
+
+    def __init__(self, tensors: Iterable[Tensor]):
+        super().__init__()
+        self.count = 0
+        for tensor in tensors:
+            self.register_buffer(f"value{self.count}", tensor.detach().clone())
+            self.count += 1
+
+    @torch.no_grad()
+    def update(self, tensors: Iterable[Tensor], decay: float | Tensor) -> None:
+        """average <- decay average + (1 - decay) tensor."""
+        for value, tensor in zip(self.buffers(), tensors, strict=True):
+            value.mul_(decay).add_(tensor.detach() * (1 - decay))
+
+    @torch.no_grad()
+    def copy_to(self, tensors: Iterable[Tensor]) -> None:
+        """Sets the tensors to their averages."""
+        for value, tensor in zip(self.buffers(), tensors, strict=True):
+            tensor.copy_(value)
+
+
+GUIDES: dict[str, dict[str, Any]] = {"own": {"kind": "own"}, "implicit": {"kind": "implicit", "options": {}}}
+"""The guides that games over latents can fit, as specs of `inference.guides.named`: the program's, or noise in a
+network."""
+
+
+def check_guide(guide: str) -> None:
+    """Raises UnknownNameError for a guide that is none of `GUIDES`."""
+    if guide not in GUIDES:
+        raise UnknownNameError("guide", guide, GUIDES)
+
+
+def moved_together(program: Program, guide: Callable[..., Any], data: Data, train_program: bool) -> list[nn.Parameter]:
+    """The guide's parameters and, with `train_program`, all of the program's; each once."""
+    parameters = guide_parameters(guide, program, data)
+    if train_program:
+        parameters = [*program.parameters(), *parameters]
+    return [p for p in dict.fromkeys(parameters) if p.requires_grad]
+
+
+@dataclass(frozen=True)
+class Adversarial(Method):
+    """Base of the methods that play a game against a critic, in alternating Adam steps.
+
+    `Outcome.modules["critic"]` is the critic at the end. `Outcome.info` says how the game ended, on up to 1,000
+    examples: `diversity` (see `diversity`), `critic_accuracy` (share of pairs of a real and a fake one that the critic
+    orders rightly; 0.5 when it cannot tell), `divergence` (the game's estimate); `collapsed`, true when diversity <
+    0.5: samples lie on average less than half as far apart as data; `saturated`, true when critic_accuracy > 0.99 in a
+    game where such a critic gives no gradient. Either raises a `CollapseNotice`. Missing modes need not lower the
+    diversity this far: look at samples too. The history has all of these over the run.
+
+    Args:
+        game: A key of `inference.games.losses.GAMES` or a `Game`.
+        regulariser: A key of `inference.games.regularisers.REGULARISERS`, with options {'name': 'clip', 'limit': 0.1};
+            a `Regulariser`; or None.
+        critic: The critic; None takes the one that the method or the program suggests.
+        critic_steps: Critic steps to each step of the other player.
+        lr: Adam's learning rate for the other player.
+        critic_lr: The critic's; None is the same (else: two time scales, Heusel et al. 2017).
+        betas: Adam's, of both.
+        decay: 'cosine' to zero over the run, which lets the players settle instead of orbiting, or 'constant'.
+        ema: Ends with an exponential moving average of the weights, of this decay (0.999, say); None with the last.
+        steps, epochs, batch_size, compile: See `inference.training.loop.Schedule`; a step is one of the other player.
+    """
+
+    COLLAPSED: ClassVar[float] = 0.5
+    SATURATED: ClassVar[float] = 0.99
+
+    game: str | Game = "non-saturating"
+    regulariser: str | Mapping[str, Any] | Regulariser | None = None
+    critic: nn.Module | None = None
+    critic_steps: int = 1
+    lr: float = 1e-3
+    critic_lr: float | None = None
+    betas: Sequence[float] = (0.5, 0.999)
+    decay: str = "cosine"
+    ema: float | None = None
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    compile: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_pair(make_game(self.game), make_regulariser(self.regulariser))
+        if self.critic_steps < 1:
+            raise OptionError(f"critic_steps must be at least 1, got {self.critic_steps}.")
+        for name, value in (("lr", self.lr), ("critic_lr", self.critic_lr)):
+            if value is not None and value <= 0:
+                raise OptionError(f"{name} must be positive, got {value}.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise OptionError(f"betas must be two numbers in [0, 1), got {self.betas}.")
+        if self.decay not in ("cosine", "constant"):
+            raise OptionError(f"decay must be 'cosine' or 'constant', got {self.decay!r}.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise OptionError(f"ema must lie in (0, 1), got {self.ema}.")
+
+    @abstractmethod
+    def contest(self, program: Program, data: Data) -> Contest:
+        """Builds the contest: critic, guide, who moves what."""
+
+    def run(self, program: Program, run: Run) -> Outcome:
+        """Fits the program, and the guide if there is one, in place."""
+        game, regulariser = make_game(self.game), make_regulariser(self.regulariser)
+        contest = self.contest(program, run.train)
+        critic, parameters = contest.critic.to(run.train.x), list(contest.parameters)
+        if regulariser is not None:
+            regulariser.prepare(critic)
+        betas = (float(self.betas[0]), float(self.betas[1]))
+        optimizer = torch.optim.Adam(parameters, self.lr, betas)
+        critic_optimizer = torch.optim.Adam(contest.critic_parameters(), self.critic_lr or self.lr, betas)
+        averaged = [*parameters, *(b for b in program.buffers() if b.is_floating_point())]
+        average = Average(averaged) if self.ema is not None else None
+        schedule = Schedule.of(self)
+
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            # Each critic step has a minibatch of its own; the other player's is the last one.
+            full = batch.size == run.train.size
+            own = [batch] * self.critic_steps if full else list(batch.batches(self.batch_size))
+            set_rate(critic_optimizer, now["critic_lr"])
+            for seen in own:
+                with torch.no_grad(), pyro.validation_enabled(loop.done == 0):
+                    sides = contest.sides(seen, makers=False)
+                judge = contest.judge(seen)
+                critic_loss = game.critic_loss(judge, sides.real, sides.fake)
+                penalty = None if regulariser is None else regulariser.penalty(judge, sides.real, sides.fake)
+                besides = (penalty, contest.critic_loss(sides))
+                total = critic_loss + sum(each for each in besides if each is not None)
+                critic_optimizer.zero_grad(set_to_none=True)
+                total.backward()
+                critic_optimizer.step()
+                if regulariser is not None:
+                    regulariser.after_step(critic)
+            with pyro.validation_enabled(False):
+                sides = contest.sides(seen, makers=True)
+            judge = contest.judge(seen)
+            loss = game.generator_loss(judge, sides.real, sides.fake)
+            if contest.two_sided:
+                loss = loss + game.real_loss(judge, sides.real)
+            whole = loss if sides.loss is None else loss + sides.loss
+            optimizer.zero_grad(set_to_none=True)
+            whole.backward(inputs=parameters)
+            set_rate(optimizer, now["lr"])
+            optimizer.step()
+            if average is not None:
+                average.update(averaged, now["ema"])
+            return {
+                "loss": loss.detach(),
+                "critic_loss": critic_loss.detach(),
+                **{name: value.detach() for name, value in sides.metrics.items()},
+                **_position(game, judge, sides),
+            }
+
+        total_steps = schedule.total_steps(run.train.size)
+        scalars: dict[str, Any] = {"lr": rate(self.decay, self.lr, total_steps)}
+        scalars["critic_lr"] = rate(self.decay, self.critic_lr or self.lr, total_steps)
+        parts: dict[str, Any] = {
+            "program": program,
+            "critic": critic,
+            "optimizer": optimizer,
+            "critic_optimizer": critic_optimizer,
+        }
+        if isinstance(contest.guide, nn.Module):
+            parts["guide"] = contest.guide
+        if average is not None:
+            parts["average"], ema = average, self.ema
+            # Short at first, so that the start of the run is soon forgotten.
+            scalars["ema"] = lambda done: min(ema, (1 + done) / (10 + done))
+        players = [part for part in parts.values() if isinstance(part, nn.Module)]
+        label = f"{self.name} {type(program).__name__}"
+        loop = Loop(run, schedule, parts, label, step, scalars, batches=self.critic_steps)
+        for player in players:
+            player.train()
+        history = loop.train()
+        if average is not None:
+            average.copy_to(averaged)
+        for player in players:
+            player.eval()
+        info = self._how_it_ended(game, regulariser, contest, run.train)
+        for what in ("collapsed", "saturated"):
+            if info[what]:
+                warnings.warn(_advice(what, type(program).__name__, info), CollapseNotice, stacklevel=2)
+        return Outcome(
+            guide=contest.guide,
+            guide_spec=contest.guide_spec,
+            history=history,
+            gradient_evaluations=loop.done * (1 + self.critic_steps),
+            info=info,
+            modules={"critic": critic},
+        )
+
+    def _how_it_ended(
+        self, game: Game, regulariser: Regulariser | None, contest: Contest, data: Data
+    ) -> dict[str, Any]:
+        rows = torch.randperm(data.size)[:1000].to(data.x.device)
+        seen = data.rows(rows)
+        with torch.no_grad():
+            sides = contest.sides(seen, makers=False)
+        end = {name: float(value) for name, value in _position(game, contest.judge(seen), sides).items()}
+        return {
+            **end,
+            "collapsed": end["diversity"] < self.COLLAPSED,
+            "saturated": saturates(game, regulariser) and end["critic_accuracy"] > self.SATURATED,
+        }
+
+
+@torch.no_grad()
+def _position(game: Game, judge: CriticFn, sides: Sides) -> dict[str, Tensor]:
+    """Where the game stands: the critic's outputs on both sides, and how diverse the samples are."""
+    real, fake = judge(sides.real), judge(sides.fake)
+    difference = real[:, None] - fake
+    right = (difference > 0).to(fake).mean() + (difference == 0).to(fake).mean() / 2
+    data, samples = sides.shown if sides.shown is not None else (sides.real, sides.fake)
+    return {
+        "real_logit": real.mean(),
+        "fake_logit": fake.mean(),
+        "critic_accuracy": right,
+        "divergence": game.divergence(real, fake),
+        "diversity": diversity(samples, data),
+    }
+
+
+def _advice(what: str, program: str, info: Mapping[str, Any]) -> str:
+    if what == "collapsed":
+        return (
+            f"The game of {program} collapsed: its samples lie {info['diversity']:.2f} times as far apart as the data. "
+            "Try another seed, a lower lr, or a regulariser ('gradient-penalty', 'spectral-norm', 'r1')."
+        )
+    return (
+        f"The critic of {program} is sure of {100 * info['critic_accuracy']:.1f}% of pairs, so its gradient says "
+        "little. Lower critic_lr or critic_steps, or take a regulariser or a Wasserstein game."
+    )

@@ -1,0 +1,130 @@
+"""The generative adversarial network's method: an implicit program against a critic of its samples.
+
+Goodfellow et al., "Generative adversarial nets", NeurIPS 2014; with codes to be recovered: Chen et al., "InfoGAN",
+NeurIPS 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from inference.games.game import Adversarial, Contest, Sides
+from inference.guides.named import guide_parameters, guided_sites
+from zoo.datasets.data import Data
+from zoo.errors import OptionError, UnknownNameError
+from zoo.program import ImplicitProgram, Program
+
+__all__ = ["GANGame"]
+
+
+@dataclass(frozen=True)
+class GANGame(Adversarial):
+    """Fits an implicit program by playing against a critic of its samples.
+
+    Where the program has a guide over some of its latents, its codes, the guide learns from samples to tell their
+    codes, and the generator to make them tellable: both ascend
+
+        E_p(c, x)[log q(c | x) - log p(c)]  <=  I(c; x),
+
+    the evidence bound of the sleep phase (codes and images both dreamt) and InfoGAN's bound on the mutual information.
+    It is `information` in the history, in nats.
+
+    Args:
+        information: Weight of that bound; or site -> weight, 1 for a code that it does not name (the paper weighs
+            continuous codes less, whose information a generator without noise could make as large as it likes).
+        critic: A module (B, *event_shape) -> (B,), called with the context too if there is one; None takes the
+            program's suggestion.
+        The others: see `Adversarial`.
+    """
+
+    name: ClassVar[str] = "gan"
+
+    information: float | Mapping[str, float] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = self.information.values() if isinstance(self.information, Mapping) else [self.information]
+        if any(weight < 0 for weight in weights):
+            raise OptionError(f"information must not be negative, got {self.information}.")
+
+    def why_not(self, program: Program) -> str | None:
+        """Only implicit programs: where there is a density, the likelihood does better."""
+        if not isinstance(program, ImplicitProgram):
+            return "it has a density, and the GAN game is for implicit programs"
+        if self.critic is None and type(program).critic is ImplicitProgram.critic:
+            return "it suggests no critic; define critic() or pass one (critic=...)"
+        return None
+
+    def contest(self, program: Program, data: Data) -> Contest:
+        """Images against images."""
+        assert isinstance(program, ImplicitProgram)
+        critic = self.critic if self.critic is not None else program.critic()
+        weights = self._weights(program, data)
+        contest = _Images(program, critic, weights, guide_parameters(program.guide, program, data) if weights else [])
+        if contest.shared and self.ema is not None:
+            raise OptionError(
+                f"The guide of {type(program).__name__} shares layers with the critic, whose weights are not averaged; "
+                "leave ema out."
+            )
+        return contest
+
+    def _weights(self, program: Program, data: Data) -> dict[str, float]:
+        """Weight of each code; none of those without any."""
+        if self.information == 0:
+            return {}
+        codes = sorted(guided_sites(program.guide, data))
+        if not isinstance(self.information, Mapping):
+            return dict.fromkeys(codes, self.information)
+        for name in self.information:
+            if name not in codes:
+                raise UnknownNameError("code in information", name, codes)
+        found = {name: self.information.get(name, 1.0) for name in codes}
+        return {name: weight for name, weight in found.items() if weight > 0}
+
+
+class _Images(Contest):
+    def __init__(self, program: Program, critic: nn.Module, weights: dict[str, float], guided: Sequence[nn.Parameter]):
+        self.program, self.critic, self.weights = program, critic, weights
+        mine, judges = [p for p in program.parameters() if p.requires_grad], {id(p) for p in critic.parameters()}
+        # A guide that shares the critic's layers is trained with them, in the critic's turn (as the paper's code does):
+        # the generator's loss must not move what judges it.
+        self.shared = any(id(p) in judges for p in guided)
+        moved = {id(p) for p in guided} if self.shared else set()
+        self.parameters = [p for p in mine if id(p) not in moved]
+        self.readers = [p for p in guided if id(p) not in judges] if self.shared else []
+        if weights:
+            self.guide, self.guide_spec = program.guide, {"kind": "own"}
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        return [*super().critic_parameters(), *self.readers]
+
+    def critic_loss(self, sides: Sides) -> Tensor | None:
+        return -self._weighted(self._information(sides.dream, sides.fake)) if self.shared else None
+
+    def sides(self, batch: Data, *, makers: bool) -> Sides:
+        dream = poutine.trace(self.program.model).get_trace(None, batch.context, batch.size)
+        fake = dream.nodes["x"]["value"]
+        if not (makers and self.weights):
+            return Sides(batch.x, fake, dream=dream)
+        bounds = self._information(dream, fake)
+        return Sides(batch.x, fake, -self._weighted(bounds), {"information": sum(bounds.values(), fake.new_zeros(()))})
+
+    def _weighted(self, bounds: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([self.weights[name] * bound for name, bound in bounds.items()]).sum()
+
+    def _information(self, dream: poutine.Trace, fake: Tensor) -> dict[str, Tensor]:
+        """log q(c | x) - log p(c) of each code, averaged over the batch."""
+        codes = {name: dream.nodes[name]["value"] for name in self.weights}
+        context = dream.nodes["_INPUT"]["args"][1]
+        guided = poutine.trace(poutine.condition(self.program.guide, data=codes)).get_trace(fake, context, None)
+        bounds = {}
+        for name, code in codes.items():
+            log_q, log_p = guided.nodes[name]["fn"].log_prob(code), dream.nodes[name]["fn"].log_prob(code)
+            bounds[name] = (log_q - log_p).mean()
+        return bounds

@@ -1,0 +1,161 @@
+"""Guides by name: the program's own, its exact posterior, or an autoguide; rebuilt the same from a checkpoint.
+
+A spec is a small JSON object, {"kind": "own" | "posterior" | "auto", "name": ...}, so that a saved fit can say which
+guide it had without pickling code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer import autoguide
+from pyro.poutine.util import site_is_subsample
+from torch import nn
+
+from inference.guides.implicit import ImplicitGuide
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError, UnknownNameError
+from zoo.guide_flows import BatchedAffine, flow_layers
+from zoo.program import ExactPosterior, Implicit, Program
+
+__all__ = [
+    "AUTOGUIDES",
+    "AutoFlow",
+    "build_guide",
+    "guide_parameters",
+    "guide_spec",
+    "guided_sites",
+    "needs_full_batch",
+]
+
+
+class AutoFlow(autoguide.AutoMultivariateNormal):
+    """A full-rank Gaussian in unconstrained space whose standard normal goes through flows first.
+
+    So the family holds every Gaussian, training starts from one, and the box of a spline lies where the mass is. The
+    first flow sees the coordinates in the order of the model: with a scale before what it scales, that is a funnel.
+
+    Args:
+        model: The model, without its discrete sites.
+        kind: A key of `zoo.guide_flows.FLOWS`.
+        steps: Number of flows.
+    """
+
+    def __init__(self, model: Callable[..., Any], kind: str, steps: int = 2):
+        super().__init__(model)
+        self.kind, self.steps = kind, steps
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        super()._setup_prototype(*args, **kwargs)
+        hidden = max(32, 2 * self.latent_dim)
+        # Bounded units, so that an affine flow does not grow without limit where few draws are; a spline has its box.
+        units = nn.Tanh() if self.kind == "iaf" else nn.ReLU()
+        self.flows = flow_layers(self.kind, self.latent_dim, self.steps, hidden, nonlinearity=units).to(self.loc)
+
+    def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
+        """The distribution of all latents side by side, unconstrained."""
+        # The cache keeps what was drawn, so that its density needs no inversion.
+        affine = BatchedAffine(self.loc, self.scale[..., None] * self.scale_tril, cache_size=1)
+        return dist.TransformedDistribution(self.get_base_dist(), [*self.flows, affine])
+
+    def _loc_scale(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("A flow has no closed form for its quantiles; take them from draws.")
+
+
+AUTOGUIDES: dict[str, Callable[..., autoguide.AutoGuide]] = {
+    "delta": autoguide.AutoDelta,
+    "normal": autoguide.AutoNormal,
+    "multivariate_normal": autoguide.AutoMultivariateNormal,
+    "low_rank": autoguide.AutoLowRankMultivariateNormal,
+    "iaf": partial(AutoFlow, kind="iaf"),
+    "spline": partial(AutoFlow, kind="spline"),
+}
+"""Names of the autoguides: point; mean-field, full-rank, low-rank Gaussian; inverse autoregressive and spline flow."""
+
+
+def guide_spec(guide: str) -> dict[str, Any]:
+    """The spec of a guide name: 'own', 'posterior' or a key of AUTOGUIDES.
+
+    Raises: UnknownNameError.
+    """
+    if guide in ("own", "posterior"):
+        return {"kind": guide}
+    if guide not in AUTOGUIDES:
+        raise UnknownNameError("guide", guide, ["own", "posterior", *AUTOGUIDES])
+    return {"kind": "auto", "name": guide}
+
+
+def build_guide(spec: dict[str, Any], program: Program, data: Data) -> Callable[..., Any]:
+    """Builds the guide that a spec names; autoguides are set up on `data` so that their parameters exist.
+
+    Returns: the bound method `program.guide` or `program.posterior`, or an autoguide (an nn.Module).
+    """
+    if spec["kind"] == "own":
+        return program.guide
+    if spec["kind"] == "posterior":
+        if not isinstance(program, ExactPosterior):
+            raise CapabilityError(
+                f"{type(program).__name__} has no exact posterior; use its own guide or an autoguide."
+            )
+        return program.posterior
+    if spec["kind"] == "implicit":
+        return ImplicitGuide(program, data, **spec["options"])
+    if spec["kind"] in ("grid", "enumeration"):
+        from inference.guides.exact import EnumeratedGuide  # exact is a method, built on this module
+        from inference.guides.grid import GridGuide  # exact is a method, built on this module
+
+        return GridGuide(program, spec.get("points")) if spec["kind"] == "grid" else EnumeratedGuide(program)
+    hidden = [name for name, site in program.sites().items() if site.is_discrete]
+    guide = AUTOGUIDES[spec["name"]](poutine.block(program.model, hide=hidden))
+    with torch.no_grad():
+        guide(data.x, data.context, None)
+    return guide.to(data.x.device)
+
+
+def guided_sites(guide: Callable[..., Any], data: Data) -> set[str]:
+    """Names of the latent sites that a guide samples (auxiliary ones left out)."""
+    few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        trace = poutine.trace(guide).get_trace(*few, None)
+    return {
+        name
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site["infer"].get("is_auxiliary") and not site_is_subsample(site)
+    }
+
+
+def needs_full_batch(guide: Callable[..., Any], program: Program) -> bool:
+    """Whether a guide holds one factor for each example and so cannot see minibatches.
+
+    An autoguide over a local latent would silently replace the model's minibatch by its own (pyro#3468).
+    """
+    local = any(not site.is_global and not site.is_discrete for site in program.sites().values())
+    return isinstance(guide, autoguide.AutoGuide) and local
+
+
+def guide_parameters(guide: Callable[..., Any], program: Program, data: Data) -> list[nn.Parameter]:
+    """The parameters a guide depends on, its own or the program's, found by differentiating its draws and density."""
+    owned = list(guide.parameters()) if isinstance(guide, nn.Module) else []
+    candidates = [p for p in program.parameters() if p.requires_grad]
+    if not candidates or not program.sites():
+        return owned
+    few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        trace = poutine.trace(guide).get_trace(*few, None)
+        total = torch.zeros((), device=data.x.device)
+        for site in trace.nodes.values():
+            if site["type"] != "sample" or site_is_subsample(site):
+                continue
+            if site["value"].is_floating_point():
+                total = total + site["value"].sum()
+            if not isinstance(site["fn"], Implicit):
+                total = total + site["fn"].log_prob(site["value"]).sum()
+    if not total.requires_grad:
+        return owned
+    grads = torch.autograd.grad(total, candidates, allow_unused=True)
+    return owned + [p for p, g in zip(candidates, grads, strict=True) if g is not None]

@@ -1,0 +1,1 @@
+"""Methods without a critic: exact, variational, expectation-maximisation, sampling; one file each."""

@@ -1,0 +1,244 @@
+"""Expectation-maximisation, and coordinate ascent on a mean-field ELBO: closed-form steps that never go down.
+
+Dempster, Laird & Rubin 1977; Neal & Hinton 1998; for the mean-field kind Attias 2000, Beal 2003.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import pyro
+import torch
+from torch import Tensor
+
+from inference.method import Method, Outcome, Run
+from inference.training.loop import Loop, Schedule
+from zoo.datasets.data import Data
+from zoo.errors import DivergenceError, OptionError
+from zoo.program import ClosedFormEM, CoordinateAscent, ExactPosterior, Program
+
+__all__ = ["CAVI", "EM", "Penalised"]
+
+ROWS = 1024
+"""Rows at a time in the E-step of a program that does not say how many it wants (`e_step_rows`)."""
+
+
+@runtime_checkable
+class Penalised(Protocol):
+    """A program whose `m_step` maximises the expected log-likelihood plus a log prior of its parameters (MAP)."""
+
+    def log_prior(self) -> Tensor:
+        """The log prior () at the current parameters, up to a constant."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Ascent(Method):
+    """Options of both methods.
+
+    Args:
+        iterations: Most iterations of one start.
+        tolerance: Converged when an iteration gains less than this, in nats per example, relative to the objective
+            where that exceeds 1.
+        restarts: Number of starts; the first is the program as given, the others call `program.initialise` again. The
+            best is kept.
+    """
+
+    iterations: int = 200
+    tolerance: float = 1e-6
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "restarts"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.tolerance < 0:
+            raise OptionError(f"tolerance cannot be negative, got {self.tolerance}.")
+
+
+@dataclass(frozen=True)
+class EM(_Ascent):
+    """EM with both steps in closed form: maximum likelihood, or MAP for a `Penalised` program.
+
+    The history's `loss` is minus the log-likelihood per example of the parameters after each iteration;
+    `penalised_loss` has the log prior with it.
+
+    Args:
+        iterations, tolerance, restarts: See `_Ascent`.
+        batch_size: Rows at a time in the E-step, whose statistics add up; it bounds memory and changes nothing else.
+            None is all of them for programs that divide them themselves (mixtures), else 1024.
+    """
+
+    name: ClassVar[str] = "em"
+
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size is not None and self.batch_size < 1:
+            raise OptionError(f"batch_size must be at least 1, got {self.batch_size}.")
+
+    def why_not(self, program: Program) -> str | None:
+        """Needs both steps in closed form."""
+        return None if isinstance(program, ClosedFormEM) else "it has no closed-form e_step and m_step"
+
+    @torch.no_grad()
+    def run(self, program: Program, run: Run) -> Outcome:
+        """Fits the parameters in place; the guide is the exact posterior of the latents, if the program has it."""
+        assert isinstance(program, ClosedFormEM)
+        # Statistics of the E-step at the current parameters, from the iteration before; None at a start or a resume.
+        statistics: dict[str, Tensor] | None = None
+        rows = self.batch_size or getattr(program, "e_step_rows", ROWS) or run.train.size
+
+        def sweep(fresh: bool) -> dict[str, float]:
+            nonlocal statistics
+            if fresh or statistics is None:
+                statistics = e_step(program, run.train, rows)[1]
+            program.m_step(statistics)
+            value, statistics = e_step(program, run.train, rows)
+            metrics = {"loss": -value / run.train.size}
+            if isinstance(program, Penalised):
+                metrics["penalised_loss"] = -(value + float(program.log_prior())) / run.train.size
+            return metrics
+
+        loop, info = _ascend(self, program, run, sweep, "log-likelihood")
+        exact = isinstance(program, ExactPosterior)
+        guide = program.posterior if isinstance(program, ExactPosterior) else None
+        return Outcome(guide, {"kind": "posterior"} if exact else None, history=loop.history, info=info)
+
+
+@dataclass(frozen=True)
+class CAVI(_Ascent):
+    """Coordinate ascent variational inference: closed-form sweeps over the factors of the program's own guide.
+
+    The history's `loss` is minus the ELBO per example after each sweep.
+
+    Args:
+        iterations, tolerance, restarts: See `_Ascent`.
+    """
+
+    name: ClassVar[str] = "cavi"
+
+    def why_not(self, program: Program) -> str | None:
+        """Needs closed-form updates of the guide."""
+        return None if isinstance(program, CoordinateAscent) else "it has no cavi_step"
+
+    @torch.no_grad()
+    def run(self, program: Program, run: Run) -> Outcome:
+        """Fits the program's guide in place."""
+        assert isinstance(program, CoordinateAscent)
+
+        def sweep(fresh: bool) -> dict[str, float]:
+            return {"loss": -float(program.cavi_step(*run.train)) / run.train.size}
+
+        loop, info = _ascend(self, program, run, sweep, "ELBO")
+        return Outcome(program.guide, {"kind": "own"}, history=loop.history, info=info)
+
+
+def e_step(program: ClosedFormEM, data: Data, batch_size: int) -> tuple[float, dict[str, Tensor]]:
+    """Log-likelihood of a data set and its expected statistics, summed over batches."""
+    values, statistics = list[Tensor](), dict[str, Tensor]()
+    for batch in data.batches(batch_size):
+        value, found = program.e_step(*batch)
+        values.append(value)
+        statistics = {name: statistics[name] + found[name] for name in found} if statistics else dict(found)
+    return float(torch.stack(values).cpu().double().sum()), statistics
+
+
+@dataclass
+class _Climb:
+    """Where an ascent with restarts stands; part of the checkpoint. Losses are minus the objective per example."""
+
+    restart: int = 0
+    iteration: int = 0
+    loss: float | None = None
+    losses: list[float] = field(default_factory=list)
+    """Final losses of the starts that are finished."""
+    best: dict[str, Tensor] | None = None
+    """Parameters of the best of them."""
+    converged: bool = False
+    """Whether the best of them met the tolerance."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def _ascend(
+    method: _Ascent, program: Program, run: Run, sweep: Callable[[bool], dict[str, float]], objective: str
+) -> tuple[Loop, dict[str, Any]]:
+    """Sweeps until the objective stops rising, from each start, and leaves the best in the program.
+
+    Args:
+        method: The options.
+        program: The program, at its first start.
+        run: The circumstances.
+        sweep: Takes whether a start is new; updates and returns the losses after it, the climbed one last.
+        objective: What is climbed, for messages.
+    """
+    label = f"{method.name} {type(program).__name__}"
+    climb = _Climb()
+    schedule = Schedule(steps=method.iterations * method.restarts, batch_size=run.train.size, report_every=1)
+    # Rounding moves sums of log densities by a few units in the last place, times the condition of the covariances.
+    eps = torch.finfo(run.train.x.dtype).eps ** (2 / 3)
+
+    def step(batch: Data, now: Mapping[str, Any]) -> dict[str, Tensor]:
+        try:
+            metrics = sweep(climb.iteration == 0)
+        except torch.linalg.LinAlgError as error:  # a decomposition of a matrix that is not finite
+            raise not_finite("not finite") from error
+        loss = list(metrics.values())[-1]
+        if not math.isfinite(loss):
+            raise not_finite(str(-loss))
+        climb.iteration += 1
+        converged = False
+        if climb.loss is not None:
+            gain, scale = climb.loss - loss, max(1.0, abs(loss))
+            converged = gain <= method.tolerance * scale
+            if gain < -max(method.tolerance, eps) * scale:
+                raise DivergenceError(
+                    f"{label}: the {objective} fell by {-gain:.3g} nats per example at iteration {climb.iteration} of "
+                    f"start {climb.restart + 1}, which exact steps cannot do. The steps of {type(program).__name__} do "
+                    "not fit together (a smoothed M-step must declare its log_prior), or its dtype is too coarse: try "
+                    "float64."
+                )
+        climb.loss = loss
+        if converged or climb.iteration == method.iterations:
+            finish(converged)
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
+
+    def finish(converged: bool) -> None:
+        assert climb.loss is not None
+        if climb.best is None or climb.loss < min(climb.losses):
+            climb.best = {name: value.clone() for name, value in program.state_dict().items()}
+            climb.converged = converged
+        climb.losses.append(climb.loss)
+        climb.restart, climb.iteration, climb.loss = climb.restart + 1, 0, None
+        if climb.restart == method.restarts:
+            loop.stop = True
+        else:
+            program.initialise(*run.train)
+
+    def not_finite(what: str) -> DivergenceError:
+        return DivergenceError(
+            f"{label}: the {objective} became {what} at iteration {climb.iteration + 1} of start {climb.restart + 1}. "
+            "Standardise the data, or raise the program's smoothing or covariance_floor."
+        )
+
+    loop = Loop(run, schedule, {"program": program, "climb": climb}, label, step)
+    with pyro.validation_enabled(False):  # what is not finite is found out above
+        loop.train()
+    assert climb.best is not None
+    program.load_state_dict(climb.best)
+    best = min(climb.losses)
+    if loop.history.rows and climb.losses[-1] != best:
+        # The last row then belongs to a start that lost; close with the parameters that were kept.
+        row = next(r for r in loop.history.rows if list(r.values())[-1] == best)
+        loop.history.add(loop.done, loop.seconds, **{k: v for k, v in row.items() if k not in ("step", "seconds")})
+    return loop, {"iterations": loop.done, "converged": climb.converged, "losses": climb.losses}

@@ -1,0 +1,172 @@
+"""Markov chain Monte Carlo: the no-U-turn sampler, the reference that is exact in the limit of many draws.
+
+Hoffman & Gelman, "The No-U-Turn sampler", JMLR 15, 2014, as Pyro has it. Discrete local latents are summed out exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro import infer, poutine
+from pyro.infer.mcmc.util import initialize_model
+from torch import Tensor
+
+from inference.chains import ess, rhat
+from inference.history import History
+from inference.method import Method, Outcome, Run
+from inference.training.loop import progress_bar
+from zoo.errors import DivergenceError, OptionError
+from zoo.program import ImplicitProgram, Program
+
+__all__ = ["NUTS"]
+
+# Vehtari, Gelman, Simpson, Carpenter & Buerkner, "Rank-normalization, folding, and localization", 2021.
+RHAT_LIMIT = 1.01
+ESS_PER_CHAIN = 100
+
+
+@dataclass(frozen=True)
+class NUTS(Method):
+    """NUTS with step size and diagonal mass matrix adapted during warm-up; the chains run one after the other.
+
+    Samples latents alone: the program's parameters are held as they are. Every potential gradient is counted, those of
+    the warm-up included.
+
+    Args:
+        warmup: Steps of each chain that adapt and are thrown away.
+        draws: Steps of each chain that are kept.
+        chains: Number of chains, each from its own random start.
+        target_accept: Acceptance probability that the step size is adapted to; raise it against divergences.
+        max_tree_depth: At most 2^depth - 1 leapfrog steps a draw.
+    """
+
+    name: ClassVar[str] = "nuts"
+
+    warmup: int = 500
+    draws: int = 500
+    chains: int = 4
+    target_accept: float = 0.8
+    max_tree_depth: int = 10
+
+    def __post_init__(self) -> None:
+        for name, least in (("warmup", 1), ("draws", 4), ("chains", 1), ("max_tree_depth", 1)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        if not 0 < self.target_accept < 1:
+            raise OptionError(f"target_accept is a probability, in (0, 1); got {self.target_accept}.")
+
+    def why_not(self, program: Program) -> str | None:
+        """Needs a density, continuous latents, and discrete ones only where they can be summed out."""
+        if isinstance(program, ImplicitProgram):
+            return "it is implicit: it has no density whose gradient could be followed"
+        sites = program.sites()
+        if all(site.is_discrete for site in sites.values()):
+            return "it has no continuous latent site to sample"
+        stuck = [name for name in sites if sites[name].is_discrete and not _enumerable(program, name)]
+        if stuck:
+            return f"its discrete latent sites {stuck} cannot be summed out (infinite support, or event dimensions)"
+        return None
+
+    def run(self, program: Program, run: Run) -> Outcome:
+        """Runs the chains; `samples` holds them one after the other, (chains * draws, *shape) for each site."""
+        started, count, history = time.perf_counter(), _Count(), History()
+        by_chain: list[dict[str, Tensor]] = []
+        divergences = 0
+        steps = self.warmup + self.draws
+        program.eval()
+        with progress_bar(run.progress) as bar:
+            task = bar.add_task(f"nuts {type(program).__name__}", total=self.chains * steps, note="")
+            for chain in range(self.chains):
+
+                def advance(kernel: Any, values: Any, stage: str, i: int, chain: int = chain) -> None:
+                    bar.update(task, advance=1, note=f"chain {chain + 1}, {stage.lower()}")
+
+                chain_samples, found = self._chain(program, run, count, advance)
+                by_chain.append(chain_samples)
+                divergences += found
+                history.add((chain + 1) * steps, time.perf_counter() - started, divergences=float(divergences))
+        stacked = {name: torch.stack([samples[name] for samples in by_chain]) for name in by_chain[0]}
+        info = self._diagnose(stacked, divergences)
+        samples = {name: value.flatten(0, 1) for name, value in stacked.items()}
+        return Outcome(samples=samples, history=history, gradient_evaluations=count.gradients, info=info)
+
+    def _chain(self, program: Program, run: Run, count: _Count, hook: Any) -> tuple[dict[str, Tensor], int]:
+        """One chain from a random start: (site -> (draws, *shape), number of divergent draws)."""
+        try:
+            start, potential, transforms, _ = initialize_model(program.model, (*run.train, None), max_plate_nesting=1)
+        except ValueError as error:
+            raise DivergenceError(
+                f"nuts {type(program).__name__}: found no start with a finite log density and gradient ({error}). "
+                "Check the scale of the data and the priors."
+            ) from error
+
+        def counted(values: dict[str, Tensor]) -> Tensor:
+            energy = potential(values)
+            if energy.requires_grad:
+                energy.register_hook(count.add)
+            return energy
+
+        kernel = infer.NUTS(
+            potential_fn=counted, target_accept_prob=self.target_accept, max_tree_depth=self.max_tree_depth
+        )
+        mcmc = infer.MCMC(
+            kernel, self.draws, self.warmup, initial_params=start, transforms=transforms, hook_fn=hook,
+            disable_progbar=True,
+        )  # fmt: skip
+        mcmc.run()
+        samples = {name: value.detach() for name, value in mcmc.get_samples().items()}
+        return samples, len(mcmc.diagnostics()["divergences"]["chain 0"])
+
+    def _diagnose(self, stacked: dict[str, Tensor], divergences: int) -> dict[str, Any]:
+        """R-hat (largest of each site), effective sample size (smallest), divergences, and a warning if any is bad."""
+        worst = {name: float(rhat(value).max()) for name, value in stacked.items()}
+        least = {name: float(ess(value).min()) for name, value in stacked.items()}
+        info: dict[str, Any] = {
+            "rhat": worst,
+            "ess": least,
+            "divergences": divergences,
+            "chains": self.chains,
+            "draws": self.draws,
+        }
+        trouble = []
+        # A site that never moved has no R-hat (NaN): that is trouble too.
+        unmixed = {name: value for name, value in worst.items() if not value <= RHAT_LIMIT}
+        if unmixed:
+            values = ", ".join(f"{name} {value:.3f}" for name, value in unmixed.items())
+            trouble.append(f"R-hat is above {RHAT_LIMIT} ({values}): the chains disagree, run them longer")
+        few = {name: value for name, value in least.items() if value < ESS_PER_CHAIN * self.chains}
+        if few:
+            values = ", ".join(f"{name} {value:.0f}" for name, value in few.items())
+            trouble.append(f"the effective sample size is below {ESS_PER_CHAIN * self.chains} ({values})")
+        if divergences:
+            trouble.append(
+                f"{divergences} draws diverged: the step is too long for some region, raise target_accept or change "
+                "the parametrisation"
+            )
+        if trouble:
+            info["warning"] = "; ".join(trouble) + "."
+        return info
+
+
+@dataclass
+class _Count:
+    """Potential gradients so far: one a leapfrog step, one for a chain's start, two for a trial of the step size."""
+
+    gradients: int = 0
+
+    def add(self, grad: Tensor) -> None:
+        """A hook for the backward pass."""
+        self.gradients += 1
+
+
+@torch.no_grad()
+def _enumerable(program: Program, name: str) -> bool:
+    """Whether Pyro can sum out a discrete site: finite support and no event dimension."""
+    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        trace = poutine.trace(program.model).get_trace(None, program.example_context(2), 2)
+    fn = trace.nodes[name]["fn"]
+    return bool(fn.has_enumerate_support) and fn.event_dim == 0

@@ -1,0 +1,162 @@
+"""Wake-sleep: program and guide teach each other, and nothing is differentiated through a draw.
+
+Hinton, Dayan, Frey & Neal, "The wake-sleep algorithm for unsupervised neural networks", Science 268, 1995;
+Bornschein & Bengio, "Reweighted wake-sleep", ICLR 2015.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from inference.guides.named import guide_parameters, guided_sites
+from inference.method import Method, Outcome, Run
+from inference.methods.bounds import Renyi
+from inference.methods.diagnosis import diagnose, evaluate_objective
+from inference.particles import draw, dreams, guide_log_prob, log_joint
+from inference.requirements import needs_local_latents
+from inference.training.loop import Loop, Schedule
+from inference.training.optimizers import make_optimizer, rate, set_rate
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError, OptionError
+from zoo.program import Program
+
+__all__ = ["WakeSleep", "check_options"]
+
+
+def check_options(lr: float, decay: str, particles: int) -> None:
+    """Raises OptionError for values that make no sense."""
+    if lr <= 0:
+        raise OptionError(f"lr must be positive, got {lr}.")
+    if decay not in ("cosine", "constant"):
+        raise OptionError(f"decay must be 'cosine' or 'constant', got {decay!r}.")
+    if particles < 1:
+        raise OptionError(f"particles must be at least 1, got {particles}.")
+
+
+@dataclass(frozen=True)
+class WakeSleep(Method):
+    """Awake, the program learns from what its guide sees in data; asleep, the guide learns from the program's dreams.
+
+    Wake, program:  sum_k w_k grad log p(x, z_k),      z_k ~ q(z | x)
+    Wake, guide:    sum_k w_k grad log q(z_k | x)      (reweighted only)
+    Sleep, guide:   grad log q(z | x),                 (x, z) ~ p
+
+    with w_k = 1/K, or, reweighted, proportional to p(x, z_k) / q(z_k | x). No step follows the gradient of one bound
+    on the evidence, so 'loss', minus the bound from the K particles, may rise.
+
+    Args:
+        reweighted: Whether particles are weighted by importance (Bornschein & Bengio 2015).
+        particles: K, for each example.
+        guide_update: 'sleep', 'wake' (reweighted only) or 'both'.
+        lr, optimizer, decay: As in `inference.methods.svi.SVI`.
+        steps, epochs, batch_size, validate_every, patience: See `inference.training.loop.Schedule`.
+    """
+
+    name: ClassVar[str] = "wake-sleep"
+
+    reweighted: bool = False
+    particles: int = 1
+    guide_update: str = "sleep"
+    lr: float = 1e-2
+    optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
+    decay: str = "cosine"
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    validate_every: int | None = None
+    patience: int | None = None
+    compile: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_options(self.lr, self.decay, self.particles)
+        if self.reweighted and self.particles < 2:
+            raise OptionError(f"reweighted=True compares particles: it needs at least 2 of them, got {self.particles}.")
+        if self.guide_update not in ("sleep", "wake", "both"):
+            raise OptionError(f"guide_update must be 'sleep', 'wake' or 'both', got {self.guide_update!r}.")
+        if self.guide_update != "sleep" and not self.reweighted:
+            raise OptionError(
+                f"guide_update={self.guide_update!r} needs reweighted=True: unweighted particles come from the guide "
+                "itself and teach it nothing."
+            )
+
+    def why_not(self, program: Program) -> str | None:
+        """Only continuous latents of the examples."""
+        return needs_local_latents(program)
+
+    def run(self, program: Program, run: Run) -> Outcome:
+        """Fits program and guide in place.
+
+        Raises: CapabilityError when the guide leaves a latent out, or shares all its parameters with the model.
+        """
+        name = type(program).__name__
+        missing = set(program.sites()) - guided_sites(program.guide, run.train)
+        if missing:
+            raise CapabilityError(f"Wake-sleep needs a guide over every latent; {name}'s leaves out {sorted(missing)}.")
+        recognition = guide_parameters(program.guide, program, run.train)
+        generative = [p for p in program.parameters() if p.requires_grad and all(p is not q for q in recognition)]
+        if not recognition or not generative:
+            raise CapabilityError(
+                f"Wake-sleep trains the model's and the guide's parameters in turn; {name} has {len(generative)} and "
+                f"{len(recognition)}."
+            )
+        schedule = Schedule.of(self)
+        optimizer = make_optimizer(self.optimizer, [*generative, *recognition], self.lr)
+        bound = Renyi(self.particles, 0.0)
+
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            optimizer.zero_grad(set_to_none=True)
+            with pyro.validation_enabled(loop.done == 0):
+                metrics = self.gradients(program, generative, recognition, batch)
+            set_rate(optimizer, now["lr"])
+            optimizer.step()
+            return metrics
+
+        loop = Loop(
+            run, schedule, {"program": program, "optimizer": optimizer}, f"wake-sleep {name}", step,
+            {"lr": rate(self.decay, self.lr, schedule.total_steps(run.train.size))},
+            diagnose=lambda b: diagnose(program, program.guide, b),
+        )  # fmt: skip
+
+        def validate() -> float:
+            assert run.valid is not None
+            return evaluate_objective(bound, program, program.guide, run.valid, self.batch_size, run.seed)
+
+        program.train()
+        history = loop.train(validate if run.valid is not None else None)
+        program.eval()
+        # Each particle awake costs the program one gradient, and the guide one if it learns awake; a dream costs one.
+        awake = self.particles * (1 if self.guide_update == "sleep" else 2)
+        evaluations = loop.done * (awake + (self.guide_update != "wake"))
+        return Outcome(program.guide, {"kind": "own"}, None, history, evaluations)
+
+    def gradients(
+        self, program: Program, generative: list[nn.Parameter], recognition: list[nn.Parameter], batch: Data
+    ) -> dict[str, Tensor]:
+        """Adds minus the gradients of one wake and one sleep phase to `.grad`, each to the parameters it is meant for.
+
+        Returns: 'loss', minus the bound of K particles per example, and 'sleep_loss', minus log q(z | x) of the dreams.
+        """
+        with torch.no_grad():
+            draws = draw(program.guide, self.particles, *batch)
+        wake = log_joint(program, draws.values, *batch).local
+        log_weights = wake.detach() - draws.log_prob.local
+        bound = torch.logsumexp(log_weights, 0).mean() - math.log(self.particles)
+        weights = log_weights.softmax(0) if self.reweighted else torch.full_like(log_weights, 1 / self.particles)
+        (-(weights * wake).sum(0).mean()).backward(inputs=generative)
+        metrics = {"loss": -bound}
+        if self.guide_update != "sleep":
+            log_q = guide_log_prob(program.guide, draws.values, *batch).local
+            (-(weights * log_q).sum(0).mean()).backward(inputs=recognition)
+        if self.guide_update != "wake":
+            dream, latents = dreams(program, batch)
+            asleep = -guide_log_prob(program.guide, latents, *dream).local.mean()
+            asleep.backward(inputs=recognition)
+            metrics["sleep_loss"] = asleep.detach()
+        return metrics

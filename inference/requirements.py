@@ -1,0 +1,92 @@
+"""What a method may ask of a program before any compute; each answer is a reason to refuse, or None."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from pyro import poutine
+from torch.distributions import biject_to, constraints
+
+from inference.particles import log_joint, simulate
+from zoo.program import ImplicitProgram, Program
+
+__all__ = ["needs_local_latents", "no_local_latents", "unsuitable", "why_no_draws"]
+
+
+def unsuitable(program: Program, contrast: str | None = None) -> str | None:
+    """Why a program can have no implicit guide, or None; with a contrast, why it cannot be fitted by that one.
+
+    Any program with continuous latents can have the guide. To fit it by the ELBO ('adaptive', 'prior') takes a density
+    of x, and discrete latents that can be summed out; by pairs ('joint') latents that belong to the examples.
+    """
+    sites = program.sites()
+    if all(site.is_discrete for site in sites.values()):
+        return "it has no continuous latent sites" if sites else "it has no latent sites"
+    for name, site in sites.items():
+        try:
+            if not site.is_discrete:
+                biject_to(site.support)
+        except NotImplementedError:
+            return f"the support of its latent site {name!r}, {site.support}, maps to no unconstrained space"
+    if contrast == "joint":
+        for name, site in sites.items():
+            if site.is_global:
+                return f"its latent site {name!r} is global, and pairs are of an example and its own latents"
+    elif contrast is not None:
+        if isinstance(program, ImplicitProgram):
+            return "it is implicit: x has no density for an ELBO (contrast='joint' needs none)"
+        finite = (type(constraints.boolean), constraints.integer_interval)
+        for name, site in sites.items():
+            endless = site.is_global or len(site.event_shape) > 0 or not isinstance(site.support, finite)
+            if site.is_discrete and endless:
+                return (
+                    f"the discrete latent site {name!r} cannot be summed out: it is not local with finitely many values"
+                )
+        if _exclusive(program):
+            return "each x is possible under the latents it came from alone, so its posterior has no support of its own"
+    return None
+
+
+@torch.no_grad()
+def _exclusive(program: Program) -> bool:
+    """Whether latents drawn anew leave every x impossible, as where x is the latents rounded."""
+    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        context = program.example_context(4)
+        x = program.model(None, context, 4)
+        drawn = simulate(program.model, 8, x, context)
+        values = {name: drawn[name] for name, site in program.sites().items() if not site.is_discrete}
+        return bool((log_joint(program, values, x, context).total == -torch.inf).all())
+
+
+def needs_local_latents(program: Program) -> str | None:
+    """Why a program is refused by the methods that want continuous latents of the examples and no others, or None."""
+    if isinstance(program, ImplicitProgram):
+        return "it is implicit: it has no density"
+    return no_local_latents(program)
+
+
+def no_local_latents(program: Program) -> str | None:
+    """Why a program's latents are not all continuous and of single examples, or None; a density is not asked for."""
+    sites = program.sites()
+    if not sites:
+        return "it has no latents"
+    for name, site in sites.items():
+        if site.is_global:
+            return f"its latent {name!r} is global, and only latents of single examples can be dreamt or sampled alone"
+        if site.is_discrete:
+            return f"its latent {name!r} is discrete"
+    return None
+
+
+def why_no_draws(program: Program) -> str | None:
+    """Why a game cannot teach the program's own guide through its draws of all latents, or None."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        context = program.example_context(2)
+        like = next((p.dtype for p in program.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        trace = poutine.trace(program.guide).get_trace(program.generate(2, context).to(like), context, None)
+    for name in program.sites():
+        if name not in trace.nodes:
+            return f"its guide leaves out {name!r}; take guide='implicit'"
+        if not trace.nodes[name]["fn"].has_rsample:
+            return f"its guide's draws of {name!r} have no gradient; take guide='implicit'"
+    return None

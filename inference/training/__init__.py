@@ -1,0 +1,1 @@
+"""How steps are taken: the loop, optimizers, compiling, many fits as one."""

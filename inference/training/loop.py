@@ -1,0 +1,340 @@
+"""The one training loop: minibatches, progress, validation and early stopping, checkpoints and resume, divergence.
+
+SVI, the GAN game, adversarial variational Bayes and wake-sleep differ only in the `step` they hand to it. A run that is
+long enough goes through `inference.training.compiled`, many steps at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from inference.history import History
+from inference.method import Run
+from inference.training.compiled import COMPILE, Compiled, CompileNotice, NotStatic, Step, pays, reference
+from inference.training.optimizers import numerics
+from zoo.datasets.data import Data
+from zoo.errors import CheckpointError, DivergenceError, OptionError
+
+__all__ = ["Loop", "Schedule", "progress_bar"]
+
+CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how finely to train. Exactly one of `steps` and `epochs`; None for both means 2,000 steps."""
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    validate_every: int | None = None
+    patience: int | None = None
+    report_every: int | None = None
+    """Steps that one row of the history averages over; None is a hundredth of the run."""
+    checkpoint_seconds: float = 30.0
+    compile: str = "never"
+    """'auto' compiles the step when the run is long enough (`inference.training.compiled.pays`); 'always' or
+    'never'."""
+    precision: str = "full"
+    """'tf32' or 'bf16' for matrix products that the GPU may round; 'full' does not. Validation is always in full."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.epochs is not None:
+            raise OptionError(f"Give steps or epochs, not both (got steps={self.steps}, epochs={self.epochs}).")
+        for name in ("steps", "epochs", "batch_size", "validate_every", "patience", "report_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} must be at least 1, got {value}.")
+        if self.compile not in COMPILE:
+            raise OptionError(f"compile must be one of {', '.join(COMPILE)}, got {self.compile!r}.")
+        if self.precision not in ("full", "tf32", "bf16"):
+            raise OptionError(f"precision must be 'full', 'tf32' or 'bf16', got {self.precision!r}.")
+
+    @classmethod
+    def of(cls, method: Any) -> Schedule:
+        """The schedule of a method that has options of these names; those that it lacks keep their defaults."""
+        return cls(**{f.name: getattr(method, f.name) for f in fields(cls) if hasattr(method, f.name)})
+
+    def total_steps(self, n: int) -> int:
+        """Number of steps for n examples."""
+        if self.epochs is not None:
+            return math.ceil(self.epochs * n / min(self.batch_size, n))
+        return self.steps if self.steps is not None else 2000
+
+
+def progress_bar(show: bool) -> Progress:
+    """The bar that every long job shows, on standard error so that results can be piped."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not show,
+    )
+
+
+class Loop:
+    """Runs `step` until the schedule ends.
+
+    Args:
+        run: The circumstances (data, seed, folder, progress).
+        schedule: How long.
+        parts: Everything with `state_dict`/`load_state_dict` that a resumed run must find again: modules, optimizers.
+            A compiled step updates the tensors of these and of nothing else.
+        label: What the progress bar says.
+        step: Takes a minibatch and the scalars of this step, updates, returns metrics as detached tensors ('loss' must
+            be among them).
+        scalars: Scheduled quantities, from the number of steps done: the learning rate, the weight of the KL.
+        batches: Minibatches that a step takes, one below the other (all the data are given once).
+        diagnose: Called with the batch when a loss is not finite; returns a hint that names the site.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        schedule: Schedule,
+        parts: Mapping[str, Any],
+        label: str,
+        step: Step,
+        scalars: Mapping[str, Callable[[int], float]] | None = None,
+        batches: int = 1,
+        diagnose: Callable[[Data], str] | None = None,
+    ):
+        self.run, self.schedule, self.parts, self.label, self.diagnose = run, schedule, dict(parts), label, diagnose
+        self.step, self.schedules, self.rows = step, dict(scalars or {}), batches * schedule.batch_size
+        self.data = run.train
+        self.history = History()
+        self.total = schedule.total_steps(run.train.size)
+        self.done = 0
+        self.stop = False
+        """A step that has converged sets this; the run then ends after it."""
+        self.best: tuple[float, dict[str, Any]] | None = None
+        self.bad_rounds = 0
+        self.seconds = 0.0
+        # Sums and number of steps since the last report.
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        # Minibatches are drawn from a generator of their own: what a program samples does not change what it sees. So
+        # is the noise of compiled steps: fits that run together draw what each would draw alone.
+        self.shuffler = torch.Generator().manual_seed(run.seed)
+        self.generator = torch.Generator(run.train.x.device).manual_seed(run.seed)
+        self.order = torch.empty(0, dtype=torch.long)
+        self.compiled: Compiled | None = None
+        self.compiling = schedule.compile
+        """What is left of the option: 'never' once it is decided to go on eagerly."""
+
+    def indices(self, n: int) -> Tensor | None:
+        """Rows of the next n minibatches (n, rows): one shuffled epoch after the other. None where all data fit."""
+        if self.data.size <= self.schedule.batch_size:
+            return None
+        while len(self.order) < n * self.rows:
+            self.order = torch.cat([self.order, torch.randperm(self.data.size, generator=self.shuffler)])
+        index, self.order = self.order[: n * self.rows], self.order[n * self.rows :]
+        return index.reshape(n, self.rows)
+
+    def batch(self) -> Data:
+        """The next minibatch; all the data when they fit into one."""
+        index = self.indices(1)
+        return self.data if index is None else self.data.rows(index[0].to(self.data.x.device))
+
+    def scalars(self, start: int, n: int) -> dict[str, list[float]]:
+        """Values of the scheduled quantities at n steps from the one after `start` steps."""
+        return {name: [f(start + i) for i in range(n)] for name, f in self.schedules.items()}
+
+    def advance(self, n: int) -> dict[str, Tensor]:
+        """n further steps, compiled where that was asked for and pays; returns the metrics summed over them."""
+        with numerics(self.schedule.precision, self.data.x.device):
+            return self._advance(n)
+
+    def _advance(self, n: int) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        found: Mapping[str, Tensor]
+        while n > 0 and not self.stop:
+            # The first step is Python's, with Pyro's checks.
+            if self.compiling != "never" and self.compiled is None and self.done > 0:
+                compile_together([self])
+            if self.compiled is not None:
+                found, k = self.compiled.advance(n, self.done)[0], n
+            else:
+                batch = self.batch()
+                found, k = self.step(batch, {name: f(self.done) for name, f in self.schedules.items()}), 1
+            for name, value in found.items():
+                sums[name] = sums[name] + value if name in sums else value
+            self.done, n = self.done + k, n - k
+        return sums
+
+    def train(self, validate: Callable[[], float] | None = None) -> History:
+        """Runs to the end, resuming from the folder's checkpoint when there is one.
+
+        Args:
+            validate: Returns a number to minimise; with `patience`, stops early and restores the best state.
+        """
+        with progress_bar(self.run.progress) as bar:
+            task = bar.add_task(self.label, total=self.total, note="")
+            rounds = self.rounds(validate, lambda note: bar.update(task, completed=self.done, note=note))
+            # A round is shown before it is run, so that the bar says what takes long.
+            n = next(rounds, None)
+            while n is not None:
+                if self.compiling != "never" and self.compiled is None and self.done > 0:
+                    bar.update(task, note="compiling the step ...")
+                n = _send(rounds, self.advance(n))
+        return self.history
+
+    def rounds(
+        self, validate: Callable[[], float] | None = None, report: Callable[[str], None] = lambda note: None
+    ) -> Generator[int, Mapping[str, Tensor], None]:
+        """Yields how many steps to take next, and wants to be sent the metrics summed over them."""
+        self._resume()
+        report("")
+        started, saved = time.perf_counter() - self.seconds, time.perf_counter()
+        report_every = self.schedule.report_every or max(1, self.total // 100)
+        validate_every = self.schedule.validate_every or max(1, self.total // 20)
+        while self.done < self.total and not self.stop:
+            before = self.done
+            ends = [before + 1 if before == 0 else self.total, before + report_every - before % report_every]
+            if validate is not None:
+                ends.append(before + validate_every - before % validate_every)
+            for name, value in (yield min(*ends, self.total) - before).items():
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.count += self.done - before
+            if self.done % report_every == 0 or self.done == self.total or self.stop:
+                means = {name: float(value) / self.count for name, value in self.sums.items()}
+                self.seconds = time.perf_counter() - started
+                if not math.isfinite(means["loss"]):
+                    self._diverged()
+                self.history.add(self.done, self.seconds, **means)
+                self.sums, self.count = {}, 0
+                report(f"loss {means['loss']:.4g}")
+            if validate is not None and (self.done % validate_every == 0 or self.done == self.total):
+                self.seconds = time.perf_counter() - started
+                if self._stop_early(validate()):
+                    break
+            if self.run.folder is not None and time.perf_counter() - saved > self.schedule.checkpoint_seconds:
+                self.seconds, saved = time.perf_counter() - started, time.perf_counter()
+                self.save()
+        if self.best is not None and self.schedule.patience is not None:
+            self._restore(self.best[1])
+        if self.run.folder is not None:
+            (self.run.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _stop_early(self, loss: float) -> bool:
+        self.history.add(self.done, self.seconds, validation_loss=loss)
+        if self.schedule.patience is None:
+            return False
+        if self.best is None or loss < self.best[0]:
+            self.best, self.bad_rounds = (loss, self._modules()), 0
+            return False
+        self.bad_rounds += 1
+        return self.bad_rounds >= self.schedule.patience
+
+    def _modules(self) -> dict[str, Any]:
+        return {
+            name: {k: v.detach().clone() for k, v in part.state_dict().items()}
+            for name, part in self.parts.items()
+            if isinstance(part, nn.Module)
+        }
+
+    def _restore(self, modules: Mapping[str, Any]) -> None:
+        for name, values in modules.items():
+            self.parts[name].load_state_dict(values)
+
+    def _diverged(self) -> None:
+        hint = self.diagnose(self.batch()) if self.diagnose is not None else ""
+        raise DivergenceError(
+            f"{self.label}: the loss became non-finite at or before step {self.done} of {self.total}. {hint} "
+            "Try a smaller learning rate (lr), gradient clipping (clip_norm=10) or standardised data."
+        )
+
+    # Checkpoints: written to a temporary file and renamed, so that a killed run leaves a whole one.
+
+    def save(self) -> None:
+        """Writes the checkpoint of this moment."""
+        assert self.run.folder is not None
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        payload = {
+            "version": CHECKPOINT_VERSION,
+            "label": self.label,
+            "done": self.done,
+            "total": self.total,
+            "seconds": self.seconds,
+            "rows": self.history.rows,
+            "sums": self.sums,
+            "count": self.count,
+            "bad_rounds": self.bad_rounds,
+            "best": self.best,
+            "order": self.order,
+            "shuffler": self.shuffler.get_state(),
+            "noise": self.generator.get_state(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "state": {name: part.state_dict() for name, part in self.parts.items()},
+        }
+        temporary = self.run.folder / (CHECKPOINT + ".part")
+        torch.save(payload, temporary)
+        os.replace(temporary, self.run.folder / CHECKPOINT)
+
+    def _resume(self) -> None:
+        path: Path | None = None if self.run.folder is None else self.run.folder / CHECKPOINT
+        if path is None or not path.exists():
+            return
+        try:
+            payload = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"Damaged checkpoint {path} ({error}); delete it to start afresh.") from error
+        if payload.get("version") != CHECKPOINT_VERSION or payload["label"] != self.label:
+            raise CheckpointError(
+                f"{path} belongs to another version or fit ({payload.get('label')!r}, version "
+                f"{payload.get('version')}; this is {self.label!r}, version {CHECKPOINT_VERSION}). "
+                "Delete it or choose another folder."
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(payload["state"][name])
+        self.done, self.seconds, self.bad_rounds = payload["done"], payload["seconds"], payload["bad_rounds"]
+        self.best, self.order = payload["best"], payload["order"]
+        self.history.rows[:] = payload["rows"]
+        self.sums, self.count = payload["sums"], payload["count"]
+        self.shuffler.set_state(payload["shuffler"])
+        self.generator.set_state(payload["noise"])
+        torch.set_rng_state(payload["rng"])
+        if payload["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(payload["cuda_rng"])
+
+
+def _send(rounds: Generator[int, Mapping[str, Tensor], None], sums: Mapping[str, Tensor]) -> int | None:
+    try:
+        return rounds.send(sums)
+    except StopIteration:
+        return None
+
+
+def compile_together(loops: Sequence[Loop]) -> bool:
+    """Compiles the step of loops that stand at the same point of the same schedule, if the option and the rule say so.
+
+    Where a step cannot be compiled they go on eagerly, with a notice. Returns whether it was.
+    """
+    first, compiled = loops[0], None
+    try:
+        references = [reference(loop) for loop in loops]
+        if first.compiling == "always" or pays(first.total * len(loops), references[0].calls):
+            compiled = Compiled(loops, references)
+    except NotStatic as reason:
+        warnings.warn(f"{first.label} goes on eagerly: {reason}.", CompileNotice, stacklevel=2)
+    for loop in loops:
+        loop.compiled, loop.compiling = compiled, loop.compiling if compiled is not None else "never"
+    return compiled is not None

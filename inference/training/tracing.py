@@ -1,0 +1,243 @@
+"""One training step in Python as a pure function of tensors: (state, minibatch, noise, scalars) -> (state, metrics).
+
+Under `make_fx`, what model, guide, bound, backward and optimizer do leaves a list of tensor operations. Tensors are
+known to the tracer by identity, so a step needs no rewriting: what its closures hold, parameters and the optimizers'
+own included, becomes an input and, where it was changed in place, an output.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.func import functionalize
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+
+from inference.training.noise import Noise
+from zoo.datasets.data import Data
+
+__all__ = ["NotStatic", "State", "Step", "Trace", "present", "trace_step"]
+
+Step = Callable[[Data, Mapping[str, Any]], Mapping[str, Tensor]]
+"""(minibatch, scalars of this step) -> metrics, updating modules and optimizers in place."""
+
+INTEGER_POWERS = (torch.ops.aten.pow.Scalar, torch.ops.aten.pow.Tensor_Scalar)
+
+
+class NotStatic(Exception):
+    """The step cannot be traced: its control flow depends on values, or it draws what cannot be fed to it."""
+
+
+class State:
+    """The tensors that a step updates in place: parameters, buffers, and the optimizers' own."""
+
+    def __init__(self, parts: Mapping[str, Any]):
+        self.modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+        self.optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
+
+    def tensors(self) -> list[Tensor]:
+        """Each tensor once, always in the same order."""
+        found: dict[int, Tensor] = {}
+        for module in self.modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                found.setdefault(id(tensor), tensor)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    for value in optimizer.state.get(parameter, {}).values():
+                        if isinstance(value, Tensor):
+                            found.setdefault(id(value), value)
+        return list(found.values())
+
+    def copy(self) -> list[Tensor]:
+        """A copy of their values."""
+        return [tensor.detach().clone() for tensor in self.tensors()]
+
+    @torch.no_grad()
+    def restore(self, values: Sequence[Tensor]) -> None:
+        """Writes values back."""
+        for tensor, value in zip(self.tensors(), values, strict=True):
+            tensor.copy_(value)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One step as a graph: (state, x, context, normals, uniforms, scalars, constants) to (state, metrics)."""
+
+    graph: GraphModule
+    constants: list[Tensor]
+    metrics: list[str]
+    normals: int
+    uniforms: int
+
+
+class CapturableOptimizers:
+    """While it lasts, optimizers take the path that keeps step counts in tensors, as under torch.compile."""
+
+    OPTIONS = {"capturable": True, "foreach": False, "fused": False}  # noqa: RUF012
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]):
+        self.groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+
+    def __enter__(self) -> None:
+        self.before = [{k: group[k] for k in (*self.OPTIONS, "lr") if k in group} for group in self.groups]
+        for group in self.groups:
+            group.update({k: v for k, v in self.OPTIONS.items() if k in group})
+        self.flag = torch.compiler._is_compiling_flag
+        torch.compiler._is_compiling_flag = True
+
+    def __exit__(self, *exc: object) -> None:
+        torch.compiler._is_compiling_flag = self.flag
+        for group, before in zip(self.groups, self.before, strict=True):
+            group.update(before)
+
+
+class TensorScalars(TorchFunctionMode):
+    """Lets a learning rate that is a tensor stand where optimizers want a number: add_(alpha=), addcdiv_(value=)."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Writes the product out."""
+        kwargs = kwargs or {}
+        if func is Tensor.add_ and isinstance(kwargs.get("alpha"), Tensor):
+            return args[0].add_(kwargs["alpha"] * args[1])
+        if func is Tensor.addcdiv_ and isinstance(kwargs.get("value"), Tensor):
+            return args[0].add_(kwargs["value"] * args[1] / args[2])
+        return func(*args, **kwargs)
+
+
+def trace_step(
+    step: Step, state: State, batch: Data, scalars: Mapping[str, Tensor], noise: tuple[Tensor, Tensor]
+) -> Trace:
+    """Traces a step; its effect on the state is undone."""
+    names: list[str] = []
+
+    # Tensors are known to the tracer by identity: what the step's closures hold is what is passed here.
+    def traced(tensors: list[Tensor], rows: list[Tensor], noise: Any, now: dict[str, Tensor]) -> Any:
+        with TensorScalars(), Noise(*noise):
+            metrics = step(Data(*rows), now)
+        names[:] = list(metrics)
+        return state.tensors(), [value.detach() for value in metrics.values()]
+
+    before = state.copy()
+    gradients = {p: p.grad for module in state.modules for p in module.parameters()}
+    try:
+        with CapturableOptimizers(state.optimizers):
+            graph = make_fx(traced)(state.tensors(), present(batch), noise, dict(scalars))
+    except NotStatic:
+        raise
+    except Exception as error:
+        raise NotStatic(_explain(error)) from error
+    finally:
+        state.restore(before)
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+    for node in reversed(graph.graph.nodes):
+        if node.op == "call_function" and "profiler" in str(node.target):
+            graph.graph.erase_node(node)
+    constants = _lift_constants(graph)
+    inputs = [*before, *present(batch), *noise, *scalars.values(), *constants]
+    inputs = [value.detach() for value in inputs]
+    fresh = [v.clone() if i < len(before) else v for i, v in enumerate(inputs)]
+    try:
+        with torch.no_grad():
+            pure = make_fx(functionalize(lambda *args: graph(*args), remove="mutations"))(*fresh)
+    except Exception as error:
+        raise NotStatic(_explain(error)) from error
+    for node in list(pure.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
+            node.replace_all_uses_with(node.args[1])
+            pure.graph.erase_node(node)
+        elif node.target is torch.ops.aten.copy.default and _same(*node.args[:2]):
+            node.replace_all_uses_with(node.args[1])  # vmap has no rule for it, nor for the next one
+        elif node.target is torch.ops.aten.fill.Scalar:
+            node.target = torch.ops.aten.full_like.default
+        elif node.target in INTEGER_POWERS and not node.meta["val"].is_floating_point():
+            # A C++ library would compute in floating point, and take the bits of the result for integers.
+            like = next(value for value in node.args if isinstance(value, Node))
+            for position, value in enumerate(node.args):
+                if not isinstance(value, Node):
+                    with pure.graph.inserting_before(node):
+                        filled = pure.graph.call_function(torch.ops.aten.full_like.default, (like, value))
+                    node.update_arg(position, filled)
+            node.target = torch.ops.aten.pow.Tensor_Tensor
+        elif node.target is torch.ops.aten._linalg_check_errors.default:
+            _check_in_tensors(pure.graph, node)
+        elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise NotStatic(f"it draws by {node.target}, which cannot be fed from given noise")
+    constants += _lift_constants(pure)
+    pure.graph.eliminate_dead_code()
+    pure.recompile()
+    return Trace(pure, constants, names, noise[0].numel(), noise[1].numel())
+
+
+def _check_in_tensors(graph: Graph, check: Node) -> None:
+    """A decomposition that fails raises in Python, which waits for the device; here its results become NaN instead."""
+    info = check.args[0]
+    assert isinstance(info, Node)
+    decomposition: Any = info.args[0]
+    for result in list(decomposition.users):
+        value = result.meta["val"]
+        if result is info or not value.is_floating_point():
+            continue
+        users = list(result.users)
+        with graph.inserting_before(max(result, info).next):
+            good = graph.call_function(torch.ops.aten.eq.Scalar, (info, 0))
+            for _ in range(value.ndim - info.meta["val"].ndim):
+                good = graph.call_function(torch.ops.aten.unsqueeze.default, (good, -1))
+            nan = graph.call_function(torch.ops.aten.full_like.default, (result, float("nan")))
+            kept = graph.call_function(torch.ops.aten.where.self, (good, result, nan))
+        for user in users:
+            user.replace_input_with(result, kept)
+    graph.erase_node(check)
+
+
+def _explain(error: Exception) -> str:
+    """Why a step could not be traced, in the user's terms where the reason is known."""
+    reason = str(error).strip().split("\n")[0]
+    if "_local_scalar_dense" not in reason:
+        return f"it cannot be traced ({type(error).__name__}: {reason})"
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = tuple(str(Path(str(module.__file__)).parent) for module in (torch, pyro))
+    own = [f for f in frames if not f.filename.startswith(inside) and f.name != "__torch_function__"]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"its Python code looks at the value of a tensor, as `if tensor:` and `.item()` do{where}"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two nodes hold tensors of the same shape and type."""
+    a, b = a.meta["val"], b.meta["val"]
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def _lift_constants(graph: GraphModule) -> list[Tensor]:
+    """Makes the tensors that a graph holds into further inputs, and returns them."""
+    found: dict[str, tuple[Any, Tensor]] = {}
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    for node in list(graph.graph.nodes):
+        if node.op == "get_attr":
+            if node.target not in found:
+                with graph.graph.inserting_after(last):
+                    last = graph.graph.placeholder(f"constant_{node.target}")
+                found[node.target] = (last, getattr(graph, node.target))
+            node.replace_all_uses_with(found[node.target][0])
+            graph.graph.erase_node(node)
+    graph.graph._codegen = torch.fx.graph.CodeGen()  # inputs are flat from here on
+    graph.recompile()
+    return [tensor.detach() for _, tensor in found.values()]
+
+
+def present(batch: Data) -> list[Tensor]:
+    """A minibatch as a list, without the context where there is none."""
+    return [value for value in batch if value is not None]
