@@ -12,8 +12,8 @@ from torch.nn.functional import conv1d, softplus
 from inference import fit
 from tests.conftest import FAILURE_RATE
 from tests.inference.steps import both, ready, small
+from tests.zoo.autoregressive.test_pixelcnn import SCALE, before, influence
 from tests.zoo.densities import perturbed, states
-from tests.zoo.test_pixelcnn import SCALE, before, influence
 from zoo.autoregressive.image_lstm import DiagonalBiLSTM, RowLSTM, skew, unskew
 from zoo.autoregressive.incremental import Whole
 from zoo.autoregressive.pixelrnn import CELLS, PixelRNN

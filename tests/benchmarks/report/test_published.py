@@ -19,7 +19,7 @@ from benchmarks.run import run_suite
 from benchmarks.suite import Suite
 from benchmarks.suites import get_suite
 from benchmarks.suites.published import FAMILIES, SUITE, TUNED, UNTUNED, further, row
-from tests.benchmarks.test_report import record
+from tests.benchmarks.report.test_page import record
 from zoo import datasets
 
 

@@ -315,7 +315,7 @@ def test_a_damaged_library_is_made_again(cache, monkeypatch):
 
 KILLED = """
 import sys, torch
-from tests.inference import test_compiled as t
+from tests.inference.training import test_compiled as t
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
 t.fitted("always", steps=30_000, checkpoint_seconds=0.0, out=sys.argv[1])
