@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,12 +16,11 @@ from benchmarks.report import plots
 from inference.environment import seeded
 from inference.evaluation.likelihood import log_likelihood
 from inference.evaluation.samples.classifier import train_classifier
-from inference.fit import METHODS, fit, make_method
+from inference.fit import fit
 from inference.fitted import Fit
 from zoo import catalogue, datasets
 from zoo.datasets import Data
-from zoo.errors import OptionError, UnknownNameError
-from zoo.program import Preset
+from zoo.errors import OptionError
 
 __all__ = ["check_bench_options", "fit_program", "parse_options", "sample_program", "score_program", "train_features"]
 
@@ -42,28 +40,6 @@ def parse_options(given: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
-
-
-def _sort_options(name: str, method: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the program and of the method; 'program.x' and 'method.x' say so where both have an x."""
-    signature = inspect.signature(catalogue.get(name).__init__).parameters
-    of_program, of_method = set(signature) - {"self"}, set(make_method(method).option_names())
-    found: dict[str, dict[str, Any]] = {"program": {}, "method": {}}
-    for option, value in options.items():
-        scope, dot, short = option.partition(".")
-        if dot and scope in found:
-            found[scope][short] = value
-        elif option in of_program and option in of_method:
-            raise OptionError(
-                f"Both {name} and {method} have an option {option!r}: write program.{option} or method.{option}."
-            )
-        elif option in of_program:
-            found["program"][option] = value
-        elif option in of_method:
-            found["method"][option] = value
-        else:
-            raise UnknownNameError(f"option of {name} or {method}", option, of_program | of_method)
-    return found["program"], found["method"]
 
 
 def check_bench_options(suite: str, of_cells: Mapping[str, Any], of_speed: Mapping[str, Any]) -> None:
@@ -105,33 +81,20 @@ def fit_program(
         seed, device, progress: See `inference.fit.fit`.
     """
     cls = catalogue.get(name)
-    if preset is None:
-        preset = "small" if "small" in cls.presets else None
-    elif preset not in cls.presets:
-        raise UnknownNameError(f"preset of {name}", preset, cls.presets)
-    chosen = cls.presets[preset] if preset is not None else Preset()
-    method = method or chosen.method
-    if method not in METHODS:
-        raise UnknownNameError("method", method, METHODS)
-    of_program, of_method = _sort_options(name, method, options or {})
-    if method == chosen.method:
-        of_method = {**chosen.fit, **of_method}
-        if "steps" in (options or {}) or "method.steps" in (options or {}):
-            of_method.pop("epochs", None)
-        elif "epochs" in (options or {}) or "method.epochs" in (options or {}):
-            of_method.pop("steps", None)
-    dataset = datasets.load(data or cls.dataset, binarise=binarise)
-    with seeded(seed):
-        program = catalogue.create_for(name, dataset.train, preset, **of_program)
-    found = fit(program, dataset, method, seed=seed, device=device, progress=progress, out=out, **of_method)
+    if preset is None and "small" in cls.presets:
+        preset = "small"
+    dataset = datasets.load(data or cls.preset(preset).data or cls.dataset, binarise=binarise)
+    found = fit(
+        name, dataset, method, preset=preset, seed=seed, device=device, progress=progress, out=out, **(options or {})
+    )
     if found.history.metrics:
         found.history.plot(out / "history.png")
     last = {metric: found.history.last(metric) for metric in found.history.metrics}
     return {
-        "program": catalogue.name_of(program),
+        "program": catalogue.name_of(found.program),
         "data": dataset.name,
-        "method": method,
-        "parameters": program.parameter_count(),
+        "method": found.method,
+        "parameters": found.program.parameter_count(),
         "seed": seed,
         "device": found.device,
         "seconds": found.seconds,

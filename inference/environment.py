@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
+from torch import Tensor
 
 from zoo.errors import OptionError
 
-__all__ = ["seeded", "versions"]
+__all__ = ["continued", "random_state", "seeded", "versions"]
 
 
 @contextmanager
@@ -19,6 +20,22 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
+        yield
+
+
+def random_state(device: torch.device | str = "cpu") -> list[Tensor]:
+    """Where the generators stand: torch's own and, on a GPU, the device's."""
+    cuda = torch.device(device).type == "cuda"
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if cuda else [])]
+
+
+@contextmanager
+def continued(state: list[Tensor], device: torch.device | str = "cpu") -> Iterator[None]:
+    """Runs a block from a state of `random_state` and leaves the caller's as it was."""
+    with seeded(0, device):
+        torch.set_rng_state(state[0])
+        if len(state) > 1:
+            torch.cuda.set_rng_state(state[1], device)
         yield
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from inference.environment import resolve_device, seeded
 from inference.fitted import Fit
 from inference.method import Method, Outcome, Run
-from inference.training.gradient import Trainable
+from inference.training.gradient import GradientMethod
 from inference.training.together import Begun, train_together
 from zoo import catalogue, datasets
 from zoo.datasets import Data, Dataset
@@ -69,12 +69,69 @@ def methods_for(program: Program) -> list[str]:
     return [name for name in METHODS if make_method(name).why_not(program) is None]
 
 
-def as_dataset(data: Any, program: Program | None = None) -> tuple[str, Data, Data | None]:
+@dataclass(frozen=True)
+class _Wish:
+    """What is to be fitted and how, once presets and options are sorted out."""
+
+    program: Program | str
+    options: dict[str, Any]
+    """Of the constructor, where the program is given by name."""
+    method: Method
+    data: str | None
+    """The preset's data set; None where it names none."""
+
+
+def _wish(program: Program | str, method: str | Method | None, preset: str | None, given: Mapping[str, Any]) -> _Wish:
+    """Sorts options into those of the program and of the method, over a preset's.
+
+    'program.x' and 'method.x' say whose, where both have an x.
+
+    Raises: UnknownNameError, OptionError.
+    """
+    if not isinstance(program, str):
+        if preset is not None:
+            raise OptionError(
+                f"A preset says how to build a program too, and this {type(program).__name__} is built: give its name."
+            )
+        return _Wish(program, {}, make_method(method or "svi", **given), None)
+    cls = catalogue.get(program)
+    chosen = cls.preset(preset)
+    named = method if isinstance(method, str) else chosen.method
+    of_method = type(method if isinstance(method, Method) else make_method(named)).option_names()
+    mine, theirs = _sorted(program, named, given, set(cls.option_names()), set(of_method))
+    merged = chosen.merged(mine, named, theirs)
+    if isinstance(method, Method):
+        return _Wish(program, dict(merged.program), make_method(method, **theirs), chosen.data)
+    return _Wish(program, dict(merged.program), make_method(named, **merged.fit), chosen.data)
+
+
+def _sorted(
+    program: str, method: str, given: Mapping[str, Any], of_program: set[str], of_method: set[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {"program": {}, "method": {}}
+    for option, value in given.items():
+        scope, dot, short = option.partition(".")
+        if dot and scope in found:
+            found[scope][short] = value
+        elif option in of_program and option in of_method:
+            raise OptionError(
+                f"Both {program} and {method} have an option {option!r}: write program.{option} or method.{option}."
+            )
+        elif option in of_program:
+            found["program"][option] = value
+        elif option in of_method:
+            found["method"][option] = value
+        else:
+            raise UnknownNameError(f"option of {program} or {method}", option, of_program | of_method)
+    return found["program"], found["method"]
+
+
+def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Data, Data | None]:
     """(name, train, valid) from a name, file, Dataset, Data, tensor or (x, context); None is the program's default."""
     if data is None:
         if program is None:
             raise OptionError("Give data (a name, a file, a tensor or a Dataset).")
-        data = type(program).dataset
+        data = (catalogue.get(program) if isinstance(program, str) else type(program)).dataset
     if isinstance(data, (str, Path)):
         data = datasets.load(data)
     if isinstance(data, Dataset):
@@ -86,6 +143,16 @@ def as_dataset(data: Any, program: Program | None = None) -> tuple[str, Data, Da
     raise OptionError(f"Cannot read data of type {type(data).__name__}; give a name, a file, a tensor or (x, context).")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Where:
+    """The circumstances that `fit` and `fit_many` are given."""
+
+    device: str
+    progress: bool
+    initialise: bool
+    folder: Path | None = None
+
+
 @dataclass(frozen=True)
 class _Job:
     """One fit before it is run: everything checked, program and data on the device."""
@@ -94,17 +161,47 @@ class _Job:
     method: Method
     run: Run
     data: str
-    device: torch.device
     initialise: bool
+
+    @classmethod
+    def of(cls, wish: _Wish, data: Any, seed: int, where: _Where) -> _Job:
+        """Builds the program if it is given by name, and checks what can be checked.
+
+        Raises: an error of `zoo.errors`.
+        """
+        name, train, valid = as_dataset(wish.data if data is None else data, wish.program)
+        program = wish.program
+        if isinstance(program, str):
+            with seeded(seed):
+                program = catalogue.create_for(program, train, **wish.options)
+        reason = wish.method.why_not(program)
+        if reason is not None:
+            able = ", ".join(methods_for(program)) or "none"
+            raise CapabilityError(
+                f"Method {wish.method.name!r} cannot fit {type(program).__name__}: {reason}. Methods that can: {able}."
+            )
+        program.check(*train)
+        device = resolve_device(where.device)
+        program.to(device)
+        held_out = None if valid is None else valid.to(device)
+        run = Run(train.to(device), held_out, seed, progress=where.progress, folder=where.folder)
+        return cls(program, wish.method, run, data=name, initialise=where.initialise)
 
     @contextmanager
     def started(self) -> Iterator[None]:
         """From the seed, with the program at its start."""
-        with seeded(self.run.seed, self.device):
+        with seeded(self.run.seed, self.run.train.x.device):
             if self.initialise:
                 with torch.no_grad():
                     self.program.initialise(*self.run.train)
             yield
+
+    def done(self) -> Fit:
+        """Runs the method."""
+        started = time.perf_counter()
+        with self.started():
+            outcome = self.method.run(self.program, self.run)
+        return self.fit(outcome, time.perf_counter() - started)
 
     def fit(self, outcome: Outcome, seconds: float) -> Fit:
         """Wraps an outcome."""
@@ -114,44 +211,30 @@ class _Job:
             local = any(not s.is_global for s in self.program.sites().values())
             prototype = self.run.train if local else self.run.train.rows(slice(0, 2))
         return Fit(
-            self.program, self.method.name, self.method.options(), self.data, self.run.seed, str(self.device), seconds,
-            outcome.history, outcome.gradient_evaluations, outcome.guide, outcome.guide_spec, outcome.samples,
-            outcome.info, prototype=prototype, modules=outcome.modules,
-        )  # fmt: skip
-
-
-def _job(
-    program: Program | str,
-    data: Any,
-    method: Method,
-    seed: int,
-    device: str,
-    progress: bool,
-    folder: Path | None,
-    initialise: bool,
-) -> _Job:
-    name, train, valid = as_dataset(data, None if isinstance(program, str) else program)
-    if isinstance(program, str):
-        with seeded(seed):
-            program = catalogue.create_for(program, train)
-    reason = method.why_not(program)
-    if reason is not None:
-        able = ", ".join(methods_for(program)) or "none"
-        raise CapabilityError(
-            f"Method {method.name!r} cannot fit {type(program).__name__}: {reason}. Methods that can: {able}."
+            program=self.program,
+            method=self.method.name,
+            options=self.method.options(),
+            data=self.data,
+            seed=self.run.seed,
+            device=str(self.run.train.x.device),
+            seconds=seconds,
+            history=outcome.history,
+            gradient_evaluations=outcome.gradient_evaluations,
+            guide=outcome.guide,
+            guide_spec=outcome.guide_spec,
+            samples=outcome.samples,
+            info=outcome.info,
+            prototype=prototype,
+            modules=outcome.modules,
         )
-    program.check(*train)
-    where = resolve_device(device)
-    program.to(where)
-    run = Run(train.to(where), None if valid is None else valid.to(where), seed, progress, folder)
-    return _Job(program, method, run, name, where, initialise)
 
 
 def fit(
     program: Program | str,
     data: Any = None,
-    method: str | Method = "svi",
+    method: str | Method | None = None,
     *,
+    preset: str | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: bool = False,
@@ -160,12 +243,14 @@ def fit(
     num_restarts: int = 1,
     **options: Any,
 ) -> Fit:
-    """Fits a program to data by a method, in place.
+    """Fits a program to data by a method; a built program in place.
 
     Args:
         program: A program, or a name of the catalogue (then built for the data).
-        data: A name, a file, a Dataset, a tensor (N, *event_shape) or (x, context); None is the program's default set.
-        method: A name of METHODS with `options`, or a method object.
+        data: A name, a file, a Dataset, a tensor (N, *event_shape) or (x, context); None is the data set that the
+            preset is for, or the program's default.
+        method: A name of METHODS, or a method object; None is the preset's, or 'svi'.
+        preset: A named configuration of the program, see `Program.presets`: how to build it, a method, its options.
         seed: Everything random follows from it.
         device: 'auto', 'cpu', 'cuda' or 'mps'.
         progress: Shows a bar.
@@ -173,33 +258,34 @@ def fit(
         initialise: Calls `program.initialise` on the training data first.
         num_restarts: Fits from so many seeds, `seed` and those after it, and keeps the one with the lowest final loss;
             `Fit.info['restarts']` has all final losses. See `fit_many`.
+        options: Of the method and, where the program is given by name, of its constructor; they win over the preset's.
+            Where both have an option x, `**{"program.x": ..., "method.x": ...}`.
 
     Raises: an error of `zoo.errors`, before any compute is spent, for data or options that make no sense;
         DivergenceError during it.
     """
-    chosen = make_method(method, **options)
+    wish, folder = _wish(program, method, preset, options), None if out is None else Path(out)
+    where = _Where(device=device, progress=progress, initialise=initialise, folder=folder)
     if num_restarts != 1:
-        if num_restarts < 1:
-            raise OptionError(f"num_restarts must be at least 1, got {num_restarts}.")
-        seeds = range(seed, seed + num_restarts)
-        fits = fit_many(program, data, chosen, seeds=seeds, device=device, progress=progress, initialise=initialise)
-        losses = [final_loss(each) for each in fits]
-        best = fits[losses.index(min(losses))]
-        best.info["restarts"] = losses
-        if isinstance(program, Program):
-            program.to(resolve_device(device)).load_state_dict(best.program.state_dict())
-        if out is not None:
-            best.save(out)
-        return best
-    folder = None if out is None else Path(out)
-    job = _job(program, data, chosen, seed, device, progress, folder, initialise)
-    started = time.perf_counter()
-    with job.started():
-        outcome = chosen.run(job.program, job.run)
-    found = job.fit(outcome, time.perf_counter() - started)
+        found = _best(wish, data, range(seed, seed + num_restarts), where)
+    else:
+        found = _Job.of(wish, data, seed, where).done()
     if folder is not None:
         found.save(folder)
     return found
+
+
+def _best(wish: _Wish, data: Any, seeds: Sequence[int], where: _Where) -> Fit:
+    """The fit with the lowest final loss; a program that was given has its parameters."""
+    if not seeds:
+        raise OptionError("num_restarts must be at least 1.")
+    fits = _many(wish, data, seeds, where)
+    losses = [final_loss(each) for each in fits]
+    best = fits[losses.index(min(losses))]
+    best.info["restarts"] = losses
+    if isinstance(wish.program, Program):
+        wish.program.to(resolve_device(where.device)).load_state_dict(best.program.state_dict())
+    return best
 
 
 def final_loss(found: Fit) -> float:
@@ -217,9 +303,10 @@ def final_loss(found: Fit) -> float:
 def fit_many(
     program: Program | str,
     data: Any = None,
-    method: str | Method = "svi",
+    method: str | Method | None = None,
     *,
     seeds: Sequence[int],
+    preset: str | None = None,
     device: str = "auto",
     progress: bool = False,
     initialise: bool = True,
@@ -234,33 +321,29 @@ def fit_many(
     Args:
         program: A program, which is left as it is: each fit has a copy, so that its networks start alike (what
             `initialise` draws does not). Or a name of the catalogue, built anew for each seed.
-        data, method, device, progress, initialise, options: As for `fit`.
+        data, method, preset, device, progress, initialise, options: As for `fit`.
         seeds: One for each fit.
 
     Returns: The fits in the order of `seeds`. `Fit.seconds` is the time of all together over their number.
     """
-    chosen = make_method(method, **options)
+    where = _Where(device=device, progress=progress, initialise=initialise)
+    return _many(_wish(program, method, preset, options), data, seeds, where)
 
-    def jobs() -> list[_Job]:
-        copies = [program if isinstance(program, str) else copy.deepcopy(program) for _ in seeds]
-        pairs = zip(copies, seeds, strict=True)
-        return [_job(each, data, chosen, seed, device, progress, None, initialise) for each, seed in pairs]
 
-    started = time.perf_counter()
-    if isinstance(chosen, Trainable) and len(seeds) > 1:
-        together = jobs()
-        begun = []
+def _many(wish: _Wish, data: Any, seeds: Sequence[int], where: _Where) -> list[Fit]:
+    where = replace(where, folder=None)
+
+    def jobs() -> Iterator[_Job]:
+        for seed in seeds:
+            yield _Job.of(replace(wish, program=copy.deepcopy(wish.program)), data, seed, where)
+
+    if isinstance(wish.method, GradientMethod) and len(seeds) > 1:
+        started, together, begun = time.perf_counter(), list(jobs()), []
         for job in together:
             with job.started():
-                begun.append(Begun(chosen.prepare(job.program, job.run)))
-        if train_together(begun, progress):
-            outcomes = [each.training.finish() for each in begun]
+                begun.append(Begun(wish.method.prepare(job.program, job.run)))
+        if train_together(begun, where.progress):
+            outcomes = [each.finish() for each in begun]
             seconds = (time.perf_counter() - started) / len(seeds)
             return [job.fit(outcome, seconds) for job, outcome in zip(together, outcomes, strict=True)]
-    found = []
-    for job in jobs():
-        started = time.perf_counter()
-        with job.started():
-            outcome = chosen.run(job.program, job.run)
-        found.append(job.fit(outcome, time.perf_counter() - started))
-    return found
+    return [job.done() for job in jobs()]

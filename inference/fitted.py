@@ -27,19 +27,19 @@ __all__ = ["Fit"]
 FIT_VERSION = 1
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Fit:
     """A fitted program and what came with it. Loads and saves itself; draws from its posterior."""
 
     program: Program
     method: str
-    options: dict[str, Any]
     data: str
     seed: int
-    device: str
-    seconds: float
-    history: History
-    gradient_evaluations: int
+    options: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    seconds: float = 0.0
+    history: History = field(default_factory=History)
+    gradient_evaluations: int = 0
     guide: Callable[..., Any] | None = None
     guide_spec: dict[str, Any] | None = None
     samples: dict[str, Tensor] | None = None
@@ -143,6 +143,6 @@ class Fit:
             raise CheckpointError(f"{folder} is not a whole fit ({type(error).__name__}: {error}).") from error
         keep = ("method", "options", "data", "seed", "device", "seconds", "gradient_evaluations", "info", "versions")
         return cls(
-            program, history=History(record["history"]), guide=guide, guide_spec=spec, samples=samples,
+            program=program, history=History(record["history"]), guide=guide, guide_spec=spec, samples=samples,
             prototype=prototype, **{k: record[k] for k in keep},
         )  # fmt: skip

@@ -23,20 +23,21 @@ from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from zoo.datasets.data import Data
 from zoo.errors import CapabilityError
 from zoo.program import Program
 
 __all__ = [
     "Draws",
     "LogDensity",
+    "Simulated",
     "draw",
-    "dreams",
     "flatten_draws",
     "guide_log_prob",
     "log_joint",
     "log_weights",
     "outside_handlers",
+    "prior_draws",
+    "simulate",
     "trace_log_density",
     "unit_log_weights",
 ]
@@ -79,6 +80,10 @@ class LogDensity:
     def total(self) -> Tensor:
         """Density of everything together, (S,)."""
         return self.local.sum(-1) + self.globals
+
+    def __sub__(self, other: LogDensity) -> LogDensity:
+        """The log ratio, kept apart in the same way."""
+        return LogDensity(self.local - other.local, self.globals - other.globals, self.joint or other.joint)
 
 
 @dataclass(frozen=True)
@@ -216,8 +221,7 @@ def log_weights(
 ) -> tuple[Draws, LogDensity]:
     """Draws n particles and their log importance weights log p(x, z) - log q(z | x)."""
     draws = draw(guide, n, x, context)
-    p, q = log_joint(program, draws.values, x, context, particles=n), draws.log_prob
-    return draws, LogDensity(p.local - q.local, p.globals - q.globals, p.joint or q.joint)
+    return draws, log_joint(program, draws.values, x, context, particles=n) - draws.log_prob
 
 
 def unit_log_weights(weights: LogDensity) -> Tensor:
@@ -232,8 +236,31 @@ def flatten_draws(draws: Mapping[str, Tensor] | Tensor) -> Tensor:
     return torch.cat([draws[name].reshape(len(draws[name]), -1) for name in sorted(draws)], 1)
 
 
+@dataclass(frozen=True)
+class Simulated:
+    """What a program made when nothing was given but the context."""
+
+    x: Tensor
+    """(n, *event_shape)."""
+    latents: dict[str, Tensor]
+    """Site -> (n, *event), or (*event) where it is global."""
+    trace: poutine.Trace
+    """For who needs the sites' distributions."""
+
+
+def simulate(program: Program, n: int, context: Tensor | None = None) -> Simulated:
+    """n examples with the latents they came from; gradients reach the program where its sites are reparameterised."""
+    trace = poutine.trace(program.model).get_trace(None, context, n)
+    latents = {
+        name: site["value"]
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and name != "x" and not site["is_observed"] and not site_is_subsample(site)
+    }
+    return Simulated(trace.nodes["_RETURN"]["value"], latents, trace)
+
+
 @torch.no_grad()
-def simulate(
+def prior_draws(
     model: Callable[..., Any],
     n: int,
     x: Tensor,
@@ -244,14 +271,3 @@ def simulate(
     with pyro.plate("particles", n, dim=-2), pyro.validation_enabled(False):
         trace = poutine.trace(poutine.condition(model, data=dict(given or {}))).get_trace(x, context, None)
     return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}
-
-
-@torch.no_grad()
-def dreams(program: Program, like: Data) -> tuple[Data, dict[str, Tensor]]:
-    """As many draws (x, latents) from the program as `like` has examples, under the same context.
-
-    Returns: The examples, and their local latents with a particle dimension of 1 in front.
-    """
-    trace = poutine.trace(program.model).get_trace(None, like.context, like.size)
-    latents = {name: trace.nodes[name]["value"][None] for name in program.sites()}
-    return Data(trace.nodes["_RETURN"]["value"], like.context), latents

@@ -7,13 +7,13 @@ import torch
 from pyro import poutine
 from torch.distributions import biject_to, constraints
 
-from inference.particles import log_joint, simulate
+from inference.particles import log_joint, prior_draws
 from zoo.program import ImplicitProgram, Program
 
-__all__ = ["needs_local_latents", "no_local_latents", "unsuitable", "why_no_draws"]
+__all__ = ["why_not_local_density", "why_not_local", "why_no_implicit_guide", "why_no_draws"]
 
 
-def unsuitable(program: Program, contrast: str | None = None) -> str | None:
+def why_no_implicit_guide(program: Program, contrast: str | None = None) -> str | None:
     """Why a program can have no implicit guide, or None; with a contrast, why it cannot be fitted by that one.
 
     Any program with continuous latents can have the guide. To fit it by the ELBO ('adaptive', 'prior') takes a density
@@ -53,19 +53,19 @@ def _exclusive(program: Program) -> bool:
     with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
         context = program.example_context(4)
         x = program.model(None, context, 4)
-        drawn = simulate(program.model, 8, x, context)
+        drawn = prior_draws(program.model, 8, x, context)
         values = {name: drawn[name] for name, site in program.sites().items() if not site.is_discrete}
         return bool((log_joint(program, values, x, context).total == -torch.inf).all())
 
 
-def needs_local_latents(program: Program) -> str | None:
+def why_not_local_density(program: Program) -> str | None:
     """Why a program is refused by the methods that want continuous latents of the examples and no others, or None."""
     if isinstance(program, ImplicitProgram):
         return "it is implicit: it has no density"
-    return no_local_latents(program)
+    return why_not_local(program)
 
 
-def no_local_latents(program: Program) -> str | None:
+def why_not_local(program: Program) -> str | None:
     """Why a program's latents are not all continuous and of single examples, or None; a density is not asked for."""
     sites = program.sites()
     if not sites:

@@ -130,19 +130,15 @@ def create(name: str, **options: Any) -> Program:
     """Builds a program by name with constructor options."""
     cls = get(name)
     for option in options:
-        if option not in cls._hub_mixin_init_parameters or option == "self":
-            raise UnknownNameError(f"option of {name}", option, set(cls._hub_mixin_init_parameters) - {"self"})
+        if option not in cls.option_names():
+            raise UnknownNameError(f"option of {name}", option, cls.option_names())
     return cls(**options)
 
 
 def create_for(name: str, data: Data, preset: str | None = None, **options: Any) -> Program:
     """Builds a program of the right size for data, with a preset's options under the given ones."""
     cls = get(name)
-    if preset is not None:
-        if preset not in cls.presets:
-            raise UnknownNameError(f"preset of {name}", preset, cls.presets)
-        options = {**cls.presets[preset].program, **options}
-    return cls.for_data(*data, **options)
+    return cls.for_data(*data, **cls.preset(preset).merged(options).program)
 
 
 # Saving is huggingface_hub's form (config.json, model.safetensors), with the program's name added to the config so that
@@ -153,8 +149,7 @@ def save(program: Program, folder: str | Path) -> Path:
     """Writes config.json and model.safetensors."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    options: Any = program._hub_mixin_config or {}
-    config = {"program": name_of(program), "version": CONFIG_VERSION, **options}
+    config = {"program": name_of(program), "version": CONFIG_VERSION, **program.config()}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
     tensors = {k: v.detach().cpu().clone() for k, v in program.state_dict().items()}
     save_file(tensors, folder / "model.safetensors")

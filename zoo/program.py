@@ -21,7 +21,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, SupportError
+from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, SupportError, UnknownNameError
 
 __all__ = [
     "ClosedFormEM",
@@ -61,11 +61,27 @@ class Site:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named configuration: constructor options, the method that fits it and that method's options."""
+    """A named configuration: constructor options, the method that fits it, that method's options, and the data.
+
+    `data` is the name of the data set that the preset is for; None is the program's default.
+    """
 
     program: Mapping[str, Any] = field(default_factory=dict)
     method: str = "svi"
     fit: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None
+
+    def merged(
+        self, program: Mapping[str, Any] | None = None, method: str | None = None, fit: Mapping[str, Any] | None = None
+    ) -> Preset:
+        """The preset under changes, which win: `steps` replaces `epochs` and vice versa; another method has none of
+        the old one's options."""
+        changes = dict(fit or {})
+        kept = dict(self.fit) if method in (None, self.method) else {}
+        for length, other in (("steps", "epochs"), ("epochs", "steps")):
+            if length in changes:
+                kept.pop(other, None)
+        return Preset({**self.program, **(program or {})}, method or self.method, {**kept, **changes}, self.data)
 
 
 class Program(PyroModule, PyTorchModelHubMixin):
@@ -200,12 +216,34 @@ class Program(PyroModule, PyTorchModelHubMixin):
             context: What x is conditioned on, or None.
             options: Constructor options that win over what the data say.
         """
-        accepted = cls._hub_mixin_init_parameters
+        accepted = cls.option_names()
         if "event_shape" in accepted:
             options.setdefault("event_shape", list(x.shape[1:]))
         if "context_shape" in accepted and context is not None:
             options.setdefault("context_shape", list(context.shape[1:]))
         return cls(**options)
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Names of the constructor's options."""
+        return [name for name in cls._hub_mixin_init_parameters if name != "self"]
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's options as this program has them; `type(program)(**config)` builds one of its kind."""
+        options: Any = self._hub_mixin_config or {}
+        return dict(options)
+
+    @classmethod
+    def preset(cls, name: str | None) -> Preset:
+        """A preset by name; None is none: the constructor's and the method's defaults.
+
+        Raises: UnknownNameError.
+        """
+        if name is None:
+            return Preset()
+        if name not in cls.presets:
+            raise UnknownNameError(f"preset of {cls.__name__}", name, cls.presets)
+        return cls.presets[name]
 
     def parameter_count(self) -> int:
         """How many free numbers the program has (guide included, if it owns one)."""

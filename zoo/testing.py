@@ -236,7 +236,7 @@ def check_exactness(program: Program) -> None:
 @torch.no_grad()
 def check_save(program: Program) -> None:
     """Saving and loading gives the same class, configuration, tensors and predictions, bit for bit."""
-    config = program._hub_mixin_config or {}
+    config = program.config()
     json.dumps(config)  # raises on anything that is not JSON
     with tempfile.TemporaryDirectory() as folder:
         catalogue.save(program, folder)

@@ -40,7 +40,6 @@ from inference.evaluation.estimates import elbo, importance_log_weights
 from inference.evaluation.gaps import posterior_gap
 from inference.evaluation.two_samples import c2st
 from inference.guides.named import AUTOGUIDES, guide_parameters
-from inference.history import History
 from inference.particles import flatten_draws, log_joint
 from zoo import catalogue
 from zoo.datasets import Data
@@ -133,10 +132,8 @@ def fit_method(cell: Cell, problem: Problem, device: str) -> Fit:
     Method 'exact' is the target's own posterior: the row that says what draws and classifiers make of the truth.
     """
     if cell.method.method == "exact":
-        return Fit(
-            problem.target.program(), "exact", {}, problem.target.name, cell.seed, "cpu", 0.0, History(), 0,
-            problem.target.posterior,
-        )  # fmt: skip
+        target = problem.target
+        return Fit(program=target.program(), method="exact", data=target.name, seed=cell.seed, guide=target.posterior)
     options = dict(cell.method.options)
     with seeded(cell.seed):
         program = rebuilt(problem.target.program(), cell.method.program, problem.train)
@@ -161,7 +158,7 @@ def count(found: Fit) -> int:
 
 def rebuilt(program: Program, changes: Mapping[str, Any], data: Data) -> Program:
     """The same model with a fresh guide of its own, of other constructor options perhaps; the model's numbers stay."""
-    config: dict[str, Any] = dict(program._hub_mixin_config or {})  # type: ignore[arg-type]
+    config = program.config()
     new = catalogue.create(catalogue.name_of(program), **{**config, **changes})
     guided = {id(p) for p in guide_parameters(new.guide, new, data)}
     old = program.state_dict()

@@ -86,7 +86,7 @@ def write(target: Target, folder: Path, draws: int, seed: int) -> Path:
         "description": target.description,
         "how": target.how,
         "equations": inspect.getdoc(sys.modules[type(program).__module__]),
-        "program": {"name": catalogue.name_of(program), "options": program._hub_mixin_config or {}},
+        "program": {"name": catalogue.name_of(program), "options": program.config()},
         "log_evidence": target.total_log_evidence,
         "sites": {
             site: {"global": sites[site].is_global, "discrete": sites[site].is_discrete, "shape": list(mean.shape)}

@@ -11,8 +11,7 @@ bound in expectation. Run backwards from an exact posterior draw, 1/w is unbiase
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,8 @@ from pyro import poutine
 from torch import Tensor
 
 from inference.evaluation.estimates import Estimate, density, evaluating, log_mean_exp
-from inference.particles import draw, log_joint, trace_log_density, unit_log_weights
+from inference.hmc import transition
+from inference.particles import draw, log_joint, simulate, trace_log_density, unit_log_weights
 from inference.unconstrained import Coordinates
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
@@ -123,7 +123,7 @@ def _run(
         rise = path.betas[t] - path.betas[t - 1]
         if not backwards:
             log_weights = log_weights + rise * rest
-        z, rest, accept = _hmc(log_densities, z, path.betas[t], sizes[t - 1], path.leapfrog)
+        z, rest, accept = _move(log_densities, z, path.betas[t], sizes[t - 1], path.leapfrog)
         if backwards:
             log_weights = log_weights - rise * rest
         accepted = accepted + accept
@@ -132,33 +132,19 @@ def _run(
     return Annealed(log_weights, z, accepted / count, Path(path.betas, sizes, path.leapfrog))
 
 
-def _hmc(
+def _move(
     log_densities: LogDensities, z: Tensor, beta: Tensor, size: Tensor, leapfrog: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One Hamiltonian transition of every chain and unit; returns states, their log rest, acceptance rate (U,)."""
 
-    def potential(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        at = at.detach().requires_grad_()
-        with torch.enable_grad():
-            start, rest = log_densities(at)
-            value = start + beta * rest
-            (grad,) = torch.autograd.grad(value.sum(), at)
-        return value.detach(), rest.detach(), grad
+    def tempered(at: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        start, rest = log_densities(at["z"])
+        return start + beta * rest, rest
 
     # A random length for each chain, since a fixed one can be a period of the orbit and go nowhere.
-    step = (size * (0.6 + 0.8 * torch.rand_like(z[..., 0])))[..., None]
-    momentum = torch.randn_like(z)
-    value, rest, grad = potential(z)
-    energy = value - momentum.square().sum(-1) / 2
-    new, momentum = z, momentum + step * grad / 2
-    for i in range(leapfrog):
-        new = new + step * momentum
-        new_value, new_rest, grad = potential(new)
-        momentum = momentum + (step if i < leapfrog - 1 else step / 2) * grad
-    ratio = (new_value - momentum.square().sum(-1) / 2 - energy).nan_to_num(nan=-math.inf)
-    accept = torch.rand_like(ratio).log() < ratio
-    z, rest = torch.where(accept[..., None], new, z), torch.where(accept, new_rest, rest)
-    return z, rest, ratio.clamp(max=0).exp().mean(0)
+    step = size * (0.6 + 0.8 * torch.rand_like(z[..., 0]))
+    moved = transition(tempered, {"z": z}, step, leapfrog)
+    return moved.values["z"], moved.aside, moved.acceptance.mean(0)
 
 
 def ais(
@@ -213,15 +199,13 @@ def bidirectional(
     """
     with evaluating(program, None, seed, next(program.parameters(), torch.zeros(())).device):
         with torch.no_grad():
-            trace = poutine.trace(program.model).get_trace(None, context, n)
-        x = trace.nodes["x"]["value"]
-        problem = _Problem(program, x, context, None)
+            made = simulate(program, n, context)
+        problem = _Problem(program, made.x, context, None)
         forward = anneal(problem.log_densities, problem.draw_start, chains=chains, steps=steps, leapfrog=leapfrog)
-        latents = {name: trace.nodes[name]["value"] for name in problem.coordinates.sites}
         # Sites outside the plate get its dimension, so that all have the form (S, B or 1, *event) with S = 1.
         truth = {
-            name: (value[None] if problem.coordinates.sites[name].is_global else value)[None]
-            for name, value in latents.items()
+            name: (made.latents[name][None] if site.is_global else made.latents[name])[None]
+            for name, site in problem.coordinates.sites.items()
         }
         z = problem.coordinates.pack(truth).expand(chains, -1, -1)
         backward = _run(problem.log_densities, z, forward.path, backwards=True)
@@ -230,7 +214,7 @@ def bidirectional(
     return Bracket(
         Estimate(lower, f"AIS-{steps}x{chains}", True, lower_error),
         Estimate(-inverse, f"reverse AIS-{steps}x{chains}", False, upper_error),
-        Data(x, context),
+        Data(made.x, context),
     )
 
 

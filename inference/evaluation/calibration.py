@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from scipy import stats
 from torch import Tensor
 
 from inference.evaluation.estimates import evaluating
-from inference.particles import draw
+from inference.particles import draw, simulate
 from zoo.errors import CapabilityError, OptionError, ShapeError
 from zoo.program import Program
 
@@ -176,12 +175,12 @@ def _ranks(
     with evaluating(program, None, seed, device):
         for _ in range(rounds):
             with torch.no_grad():
-                trace = poutine.trace(program.model).get_trace(None, context, batch)
-            draws = sampler(trace.nodes["x"]["value"].detach(), context, n_draws)
+                made = simulate(program, batch, context)
+            draws = sampler(made.x, context, n_draws)
             for name in sites:
                 if name not in draws:
                     raise CapabilityError(f"The sampler gives no draws of the latent site {name!r}.")
-                truth, found = trace.nodes[name]["value"].detach(), draws[name].detach()
+                truth, found = made.latents[name], draws[name].detach()
                 if sites[name].is_global and found.ndim == truth.ndim + 2:
                     found = found[:, 0]  # straight from a guide, with the plate's dimension
                 if found.shape != (n_draws, *truth.shape):

@@ -113,13 +113,8 @@ def weight_batches(
         for start in range(0, particles, rows):
             n = min(rows, particles - start)
             draws = draw(guide, n, *batch)
-            p, q = log_joint(program, draws.values, *batch, particles=n), draws.log_prob
-            parts.append(unit_log_weights(_minus(p, q)))
+            parts.append(unit_log_weights(log_joint(program, draws.values, *batch, particles=n) - draws.log_prob))
         yield torch.cat(parts)
-
-
-def _minus(p: LogDensity, q: LogDensity) -> LogDensity:
-    return LogDensity(p.local - q.local, p.globals - q.globals, p.joint or q.joint)
 
 
 def _check_autoguide_rows(guide: Any, data: Data) -> None:

@@ -176,31 +176,38 @@ def posterior_gap(
         raise OptionError(f"family must be 'diagonal' or 'full', got {family!r}.")
     guide = guide if guide is not None else program.guide
     before = elbo(program, guide, data, eval_particles, seed)
-    if len(before.values) == 1:
+    evidence = _by_unit(log_evidence, len(before.values))
+    sites = _guided(program, guide, data)
+    search = _Search(program, steps=steps, lr=lr, particles=particles, eval_particles=eval_particles, seed=seed)
+    amortised = not isinstance(guide, AutoGuide) and not any(site.is_global for site in program.sites().values())
+    if amortised:
+        parts = [search.local(guide, batch, sites, family) for batch in data.batches(BATCH)]
+    else:
+        parts = [search.whole(guide, data)]
+    errors = [best.monte_carlo_error for best, _ in parts if best.monte_carlo_error is not None]
+    best = Estimate(torch.cat([b.values for b, _ in parts]), before.how, True, torch.cat(errors))
+    return Gap(evidence, before, best, amortised=amortised, settling=torch.cat([s for _, s in parts]))
+
+
+def _by_unit(log_evidence: Tensor, units: int) -> Tensor:
+    """(U,); summed where all examples are one unit."""
+    if units == 1:
         log_evidence = log_evidence.sum().reshape(1)
-    if log_evidence.shape != before.values.shape:
-        raise ShapeError(f"log_evidence must have shape {tuple(before.values.shape)}, got {tuple(log_evidence.shape)}.")
-    sites = program.sites()
+    if log_evidence.shape != (units,):
+        raise ShapeError(f"log_evidence must have shape {(units,)}, got {tuple(log_evidence.shape)}.")
+    return log_evidence
+
+
+def _guided(program: Program, guide: GuideFn, data: Data) -> dict[str, Site]:
+    """The sites that the guide samples; all must be continuous."""
     names = guided_sites(guide, data)
-    discrete = sorted(n for n in names if sites[n].is_discrete)
+    found = {name: site for name, site in program.sites().items() if name in names}
+    discrete = sorted(name for name, site in found.items() if site.is_discrete)
     if discrete:
         raise CapabilityError(
             f"posterior_gap cannot optimise the guide over the discrete sites {discrete}; sum them out."
         )
-    amortised = not isinstance(guide, AutoGuide) and not any(site.is_global for site in sites.values())
-    search = _Search(program, steps, lr, particles, eval_particles, seed)
-    if amortised:
-        wanted = {name: site for name, site in sites.items() if name in names}
-        parts = [search.local(guide, batch, wanted, family) for batch in data.batches(BATCH)]
-    else:
-        parts = [search.whole(guide, data)]
-    best = Estimate(
-        torch.cat([b.values for b, _ in parts]),
-        before.how,
-        True,
-        torch.cat([b.monte_carlo_error for b, _ in parts if b.monte_carlo_error is not None]),
-    )
-    return Gap(log_evidence, before, best, amortised, torch.cat([s for _, s in parts]))
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from inference.games.game import GUIDES, Adversarial, Contest, Sides, check_guide, moved_together
 from inference.guides.named import build_guide
-from inference.particles import flatten_draws
-from inference.requirements import needs_local_latents, why_no_draws
+from inference.particles import flatten_draws, simulate
+from inference.requirements import why_no_draws, why_not_local_density
 from zoo.datasets.data import Data
 from zoo.errors import OptionError
 from zoo.nets import mlp
@@ -42,7 +42,7 @@ class LatentCritic(nn.Module):
         return self.net(z if context is None else torch.cat([z, context.flatten(1)], -1)).squeeze(-1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AAEGame(Adversarial):
     """Fits program and guide as an adversarial autoencoder.
 
@@ -93,7 +93,7 @@ class AAEGame(Adversarial):
 
     def why_not(self, program: Program) -> str | None:
         """Needs local continuous latents and a guide that draws all of them with gradients; x needs a density."""
-        reason = needs_local_latents(program)
+        reason = why_not_local_density(program)
         if reason is not None or self.guide != "own":
             return reason
         return why_no_draws(program)
@@ -126,15 +126,12 @@ class _Latents(Contest):
 
     def sides(self, batch: Data, *, makers: bool) -> Sides:
         with torch.no_grad():
-            prior = poutine.trace(self.program.model).get_trace(None, batch.context, batch.size)
+            prior = simulate(self.program, batch.size, batch.context)
         guided = poutine.trace(self.guide).get_trace(*batch, None)
-        real, fake = self._latents(prior), self._latents(guided)
+        real, fake = flatten_draws(prior.latents), flatten_draws({n: guided.nodes[n]["value"] for n in self.names})
         if not makers:
             return Sides(real, fake)
         joint = poutine.trace(poutine.replay(self.program.model, trace=guided)).get_trace(*batch, None)
         joint.compute_log_prob(lambda name, site: name == "x")
         log_prob = joint.nodes["x"]["log_prob"].sum() / batch.size
         return Sides(real, fake, -self.weight * log_prob, {"reconstruction": log_prob})
-
-    def _latents(self, trace: poutine.Trace) -> Tensor:
-        return flatten_draws({name: trace.nodes[name]["value"] for name in self.names})

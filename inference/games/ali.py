@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from inference.games.game import GUIDES, Adversarial, Contest, Sides, check_guide, moved_together
 from inference.games.losses import CriticFn
 from inference.guides.named import build_guide
-from inference.requirements import no_local_latents, why_no_draws
+from inference.particles import simulate
+from inference.requirements import why_no_draws, why_not_local
 from zoo.datasets.data import Data
 from zoo.errors import OptionError
 from zoo.nets import mlp
@@ -40,7 +41,7 @@ class SuggestsJointCritic(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ALIGame(Adversarial):
     """Fits a program and its guide by a game over pairs of an example and its latents.
 
@@ -74,7 +75,7 @@ class ALIGame(Adversarial):
 
     def why_not(self, program: Program) -> str | None:
         """Continuous local latents, all of them guided; x and latents differentiable in what made them."""
-        reason = no_local_latents(program)
+        reason = why_not_local(program)
         if reason is None and self.train_program:
             with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
                 made = poutine.trace(program.model).get_trace(None, program.example_context(2), 2)
@@ -144,12 +145,12 @@ class _Pairs(Contest):
     def sides(self, batch: Data, *, makers: bool) -> Sides:
         inferred = poutine.trace(self.guide).get_trace(*batch, None)
         with nullcontext() if self.train_program else torch.no_grad():
-            made = poutine.trace(self.program.model).get_trace(None, batch.context, batch.size)
-        x = made.nodes["x"]["value"].to(batch.x)
-        real, fake = self._pack(batch.x, inferred), self._pack(x, made)
+            made = simulate(self.program, batch.size, batch.context)
+        latents = {name: inferred.nodes[name]["value"] for name in self.names}
+        x = made.x.to(batch.x)
+        real, fake = self._pack(batch.x, latents), self._pack(x, made.latents)
         if not (makers and self.cycle):
             return Sides(real, fake, shown=(batch.x, x))
-        latents = {name: inferred.nodes[name]["value"] for name in self.names}
         again = poutine.condition(self.program.model, data=latents)(None, batch.context, batch.size)
         error = (again - batch.x).square().mean()
         return Sides(real, fake, self.cycle * error, {"reconstruction": error}, (batch.x, x))
@@ -164,8 +165,8 @@ class _Pairs(Contest):
 
         return logits
 
-    def _pack(self, x: Tensor, trace: poutine.Trace) -> Tensor:
-        return _rows(x, *(trace.nodes[name]["value"] for name in self.names))
+    def _pack(self, x: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
+        return _rows(x, *(latents[name] for name in self.names))
 
 
 def _rows(*parts: Tensor | None) -> Tensor:

@@ -14,37 +14,25 @@ import pyro
 import torch
 from torch import Tensor
 
-from inference.games.aae import AAEGame
-from inference.games.gan import GANGame
-from inference.games.losses import GAMES, Game, Minimax, NonSaturating
+from inference.games.losses import Minimax
 from inference.guides.implicit import ImplicitGuide, Piece
 from inference.guides.named import build_guide
-from inference.guides.ratio import CONTRASTS, RatioCritic, estimated_log_prob
-from inference.method import Method, Outcome, Run
+from inference.guides.ratio import CONTRASTS, RatioCritic
+from inference.method import Outcome, Run, at_least, fraction, positive
 from inference.particles import LogDensity, log_joint
-from inference.requirements import unsuitable
+from inference.requirements import why_no_implicit_guide
+from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import rate, set_rate
+from inference.training.optimizers import set_rate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.program import Program
 
-__all__ = [
-    "AVB",
-    "GAMES",
-    "AAEGame",
-    "GANGame",
-    "Game",
-    "ImplicitGuide",
-    "Minimax",
-    "NonSaturating",
-    "RatioCritic",
-    "estimated_log_prob",
-]
+__all__ = ["AVB"]
 
 
-@dataclass(frozen=True)
-class AVB(Method):
+@dataclass(frozen=True, kw_only=True)
+class AVB(GradientMethod):
     """Maximises E_q[log p(x, z) - log q(z | x)] over an implicit guide, log q estimated by a critic.
 
     Steps of the critic, which tells the guide's draws from others (see `RatioCritic`), take turns with reparameterised
@@ -71,12 +59,12 @@ class AVB(Method):
             8,192 over the points of a step, but 32 to 512 for each.
         particles: Draws of each latent a step; None spreads 256 over the batch.
         critic_steps: Critic steps to each step of the guide.
-        lr: Adam's learning rate for guide and program, with cosine decay to zero.
-        critic_lr: The critic's, with cosine decay to a tenth.
+        critic_lr: Adam's learning rate for the critic, which decays to a tenth; `lr` is that of guide and program.
         anneal: Fraction of the run over which the target moves; 0 starts at the posterior.
         train_program: False fits the guide alone and leaves the model's parameters as they are; the joint contrast
             can do nothing else (method 'ali' trains both).
-        steps, epochs, batch_size, compile: See `inference.training.loop.Schedule`; a step is one of the guide.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`; a step is
+            one of the guide.
     """
 
     name: ClassVar[str] = "avb"
@@ -92,12 +80,9 @@ class AVB(Method):
     critic_lr: float = 4e-3
     anneal: float = 0.5
     train_program: bool = True
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 128
-    compile: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.contrast not in CONTRASTS:
             raise UnknownNameError("contrast", self.contrast, CONTRASTS)
         if self.contrast == "joint" and self.train_program:
@@ -105,38 +90,27 @@ class AVB(Method):
                 "contrast='joint' fits the guide to a program that stays as it is: set train_program=False, or take "
                 "the method 'ali', which trains both."
             )
-        for name in ("lr", "critic_lr"):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"{name} must be positive, got {getattr(self, name)}.")
-        for name, least in (("critic_steps", 1), ("particles", 1), ("moments", 2), ("extra_noise", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise OptionError(f"{name} must be at least {least}, got {value}.")
-        if not 0 <= self.anneal <= 1:
-            raise OptionError(f"anneal is a fraction of the run, in [0, 1]; got {self.anneal}.")
+        positive(critic_lr=self.critic_lr)
+        at_least(1, critic_steps=self.critic_steps, particles=self.particles)
+        at_least(2, moments=self.moments)
+        at_least(0, extra_noise=self.extra_noise)
+        fraction(anneal=self.anneal)
 
     def why_not(self, program: Program) -> str | None:
         """Needs continuous latents, and by contrast a density (discrete latents summable) or only local ones."""
-        return unsuitable(program, self.contrast)
+        return why_no_implicit_guide(program, self.contrast)
 
-    def run(self, program: Program, run: Run) -> Outcome:
-        """Fits the guide, and the program with it, in place."""
+    def prepare(self, program: Program, run: Run) -> Training:
+        """Builds guide and critic, ready to take steps."""
         spec = {"kind": "implicit", "options": {"hidden": list(self.hidden), "extra_noise": self.extra_noise}}
         guide = build_guide(spec, program, run.train)
         assert isinstance(guide, ImplicitGuide)
         parameters = list(guide.parameters())
         if self.train_program:
             parameters += [p for p in program.parameters() if p.requires_grad]
-        schedule = Schedule.of(self)
         size = run.train.size
-        total = schedule.total_steps(size)
-        rows = min(self.batch_size, size) if "local" in guide.blocks else 1
-        particles = self.particles or max(1, 256 // rows)
-        points = rows * (particles if len(guide.blocks) == 2 else 1)
-        if self.contrast == "joint":
-            points += rows * self.critic_steps  # the program's own x
-        moments = {"global": self.moments or 512, "local": self.moments or min(max(8192 // points, 32), 512)}
-        critic = RatioCritic(guide, moments, self.critic_hidden, self.contrast)
+        particles, moments = self._draws(guide, size)
+        critic = RatioCritic(guide, moments, self.critic_hidden, contrast=self.contrast)
         optimizer = torch.optim.Adam(parameters, self.lr, (0.5, 0.999))
         critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr, (0.5, 0.999))
 
@@ -155,26 +129,33 @@ class AVB(Method):
             optimizer.step()
             return {"loss": -elbo, "critic_loss": critic_loss.detach()}
 
-        scalars = {
-            "lr": rate("cosine", self.lr, total),
-            "critic_lr": rate("cosine", self.critic_lr, total, 0.1 * self.critic_lr),
-        }
+        scalars = {"lr": self.rate(run), "critic_lr": self.rate(run, self.critic_lr, 0.1 * self.critic_lr)}
         if self.anneal and self.contrast != "joint":
-            scalars["beta"] = lambda done: min(1.0, (done + 1) / (self.anneal * total))
-        parts: dict[str, Any] = {
-            "program": program,
-            "guide": guide,
-            "critic": critic,
-            "optimizer": optimizer,
-            "critic_optimizer": critic_optimizer,
-        }
-        loop = Loop(run, schedule, parts, f"avb {type(program).__name__}", step, scalars)
+            scalars["beta"] = self.growing(run, self.anneal)
+        players: dict[str, Any] = {"program": program, "guide": guide, "critic": critic}
+        parts = {**players, "optimizer": optimizer, "critic_optimizer": critic_optimizer}
+        label = f"avb {type(program).__name__}"
+        loop = Loop(run, Schedule.of(self), parts, label=label, step=step, scalars=scalars)
+
+        def finish() -> Outcome:
+            for player in players.values():
+                player.eval()
+            evaluations = loop.done * particles
+            return Outcome(
+                guide, spec, history=loop.history, gradient_evaluations=evaluations, modules={"critic": critic}
+            )
+
         program.train()
-        history = loop.train()
-        program.eval()
-        guide.eval()
-        critic.eval()
-        return Outcome(guide, spec, None, history, loop.done * particles, modules={"critic": critic})
+        return Training(loop, finish)
+
+    def _draws(self, guide: ImplicitGuide, size: int) -> tuple[int, dict[str, int]]:
+        """Particles of a step, and noise vectors behind the moments of each block, for so many examples."""
+        rows = min(self.batch_size, size) if "local" in guide.blocks else 1
+        particles = self.particles or max(1, 256 // rows)
+        points = rows * (particles if len(guide.blocks) == 2 else 1)
+        if self.contrast == "joint":
+            points += rows * self.critic_steps  # the program's own x
+        return particles, {"global": self.moments or 512, "local": self.moments or min(max(8192 // points, 32), 512)}
 
 
 Compared = tuple[Piece, Piece | None]

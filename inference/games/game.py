@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from inference.games.losses import CriticFn, Game, make_game
 from inference.games.regularisers import Regulariser, check_pair, make_regulariser, saturates
 from inference.guides.named import guide_parameters
-from inference.method import Method, Outcome, Run
+from inference.method import Outcome, Run, at_least, positive
+from inference.particles import Simulated
+from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import rate, set_rate
+from inference.training.optimizers import set_rate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.program import Program
@@ -49,8 +51,8 @@ class CollapseNotice(UserWarning):
 class Sides:
     """What a critic compares: `real` and `fake` (B, ...) each, and what the makers of samples minimise besides, ().
 
-    `shown` is (data, samples) of which the diversity is watched; None is (real, fake). `dream` is where the fake side
-    comes from, for contests that need to know.
+    `shown` is (data, samples) of which the diversity is watched; None is (real, fake). `made` is what the program
+    simulated for the fake side, for contests that need to know.
     """
 
     real: Tensor
@@ -58,7 +60,7 @@ class Sides:
     loss: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     shown: tuple[Tensor, Tensor] | None = None
-    dream: Any = None
+    made: Simulated | None = None
 
 
 class Contest(ABC):
@@ -85,7 +87,7 @@ class Contest(ABC):
         """What the critic's optimizer moves, once a regulariser has prepared the critic."""
         return list(self.critic.parameters())
 
-    def critic_loss(self, sides: Sides) -> Tensor | None:
+    def critic_loss(self, sides: Sides, batch: Data) -> Tensor | None:
         """What that optimizer minimises besides the game, (), or None: of a guide that shares the critic's layers."""
         return None
 
@@ -152,8 +154,8 @@ def moved_together(program: Program, guide: Callable[..., Any], data: Data, trai
     return [p for p in dict.fromkeys(parameters) if p.requires_grad]
 
 
-@dataclass(frozen=True)
-class Adversarial(Method):
+@dataclass(frozen=True, kw_only=True)
+class Adversarial(GradientMethod):
     """Base of the methods that play a game against a critic, in alternating Adam steps.
 
     `Outcome.modules["critic"]` is the critic at the end. `Outcome.info` says how the game ended, on up to 1,000
@@ -169,12 +171,12 @@ class Adversarial(Method):
             a `Regulariser`; or None.
         critic: The critic; None takes the one that the method or the program suggests.
         critic_steps: Critic steps to each step of the other player.
-        lr: Adam's learning rate for the other player.
-        critic_lr: The critic's; None is the same (else: two time scales, Heusel et al. 2017).
+        critic_lr: Adam's learning rate for the critic; None is `lr`, that of the other player (else: two time scales,
+            Heusel et al. 2017).
         betas: Adam's, of both.
-        decay: 'cosine' to zero over the run, which lets the players settle instead of orbiting, or 'constant'.
         ema: Ends with an exponential moving average of the weights, of this decay (0.999, say); None with the last.
-        steps, epochs, batch_size, compile: See `inference.training.loop.Schedule`; a step is one of the other player.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`; a step is
+            one of the other player. The default decay lets the players settle instead of orbiting.
     """
 
     COLLAPSED: ClassVar[float] = 0.5
@@ -187,24 +189,15 @@ class Adversarial(Method):
     lr: float = 1e-3
     critic_lr: float | None = None
     betas: Sequence[float] = (0.5, 0.999)
-    decay: str = "cosine"
     ema: float | None = None
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 128
-    compile: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_pair(make_game(self.game), make_regulariser(self.regulariser))
-        if self.critic_steps < 1:
-            raise OptionError(f"critic_steps must be at least 1, got {self.critic_steps}.")
-        for name, value in (("lr", self.lr), ("critic_lr", self.critic_lr)):
-            if value is not None and value <= 0:
-                raise OptionError(f"{name} must be positive, got {value}.")
+        at_least(1, critic_steps=self.critic_steps)
+        positive(critic_lr=self.critic_lr)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise OptionError(f"betas must be two numbers in [0, 1), got {self.betas}.")
-        if self.decay not in ("cosine", "constant"):
-            raise OptionError(f"decay must be 'cosine' or 'constant', got {self.decay!r}.")
         if self.ema is not None and not 0 < self.ema < 1:
             raise OptionError(f"ema must lie in (0, 1), got {self.ema}.")
 
@@ -212,108 +205,129 @@ class Adversarial(Method):
     def contest(self, program: Program, data: Data) -> Contest:
         """Builds the contest: critic, guide, who moves what."""
 
-    def run(self, program: Program, run: Run) -> Outcome:
-        """Fits the program, and the guide if there is one, in place."""
-        game, regulariser = make_game(self.game), make_regulariser(self.regulariser)
-        contest = self.contest(program, run.train)
-        critic, parameters = contest.critic.to(run.train.x), list(contest.parameters)
-        if regulariser is not None:
-            regulariser.prepare(critic)
-        betas = (float(self.betas[0]), float(self.betas[1]))
-        optimizer = torch.optim.Adam(parameters, self.lr, betas)
-        critic_optimizer = torch.optim.Adam(contest.critic_parameters(), self.critic_lr or self.lr, betas)
-        averaged = [*parameters, *(b for b in program.buffers() if b.is_floating_point())]
-        average = Average(averaged) if self.ema is not None else None
-        schedule = Schedule.of(self)
-
-        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
-            # Each critic step has a minibatch of its own; the other player's is the last one.
-            full = batch.size == run.train.size
-            own = [batch] * self.critic_steps if full else list(batch.batches(self.batch_size))
-            set_rate(critic_optimizer, now["critic_lr"])
-            for seen in own:
-                with torch.no_grad(), pyro.validation_enabled(loop.done == 0):
-                    sides = contest.sides(seen, makers=False)
-                judge = contest.judge(seen)
-                critic_loss = game.critic_loss(judge, sides.real, sides.fake)
-                penalty = None if regulariser is None else regulariser.penalty(judge, sides.real, sides.fake)
-                besides = (penalty, contest.critic_loss(sides))
-                total = critic_loss + sum(each for each in besides if each is not None)
-                critic_optimizer.zero_grad(set_to_none=True)
-                total.backward()
-                critic_optimizer.step()
-                if regulariser is not None:
-                    regulariser.after_step(critic)
-            with pyro.validation_enabled(False):
-                sides = contest.sides(seen, makers=True)
-            judge = contest.judge(seen)
-            loss = game.generator_loss(judge, sides.real, sides.fake)
-            if contest.two_sided:
-                loss = loss + game.real_loss(judge, sides.real)
-            whole = loss if sides.loss is None else loss + sides.loss
-            optimizer.zero_grad(set_to_none=True)
-            whole.backward(inputs=parameters)
-            set_rate(optimizer, now["lr"])
-            optimizer.step()
-            if average is not None:
-                average.update(averaged, now["ema"])
-            return {
-                "loss": loss.detach(),
-                "critic_loss": critic_loss.detach(),
-                **{name: value.detach() for name, value in sides.metrics.items()},
-                **_position(game, judge, sides),
-            }
-
-        total_steps = schedule.total_steps(run.train.size)
-        scalars: dict[str, Any] = {"lr": rate(self.decay, self.lr, total_steps)}
-        scalars["critic_lr"] = rate(self.decay, self.critic_lr or self.lr, total_steps)
-        parts: dict[str, Any] = {
-            "program": program,
-            "critic": critic,
-            "optimizer": optimizer,
-            "critic_optimizer": critic_optimizer,
-        }
-        if isinstance(contest.guide, nn.Module):
-            parts["guide"] = contest.guide
-        if average is not None:
-            parts["average"], ema = average, self.ema
+    def prepare(self, program: Program, run: Run) -> Training:
+        """Sets up both players, ready to take steps."""
+        match = _Match(self, program, self.contest(program, run.train), run.train)
+        scalars = {"lr": self.rate(run), "critic_lr": self.rate(run, self.critic_lr)}
+        if self.ema is not None:
+            ema = self.ema
             # Short at first, so that the start of the run is soon forgotten.
             scalars["ema"] = lambda done: min(ema, (1 + done) / (10 + done))
-        players = [part for part in parts.values() if isinstance(part, nn.Module)]
-        label = f"{self.name} {type(program).__name__}"
-        loop = Loop(run, schedule, parts, label, step, scalars, batches=self.critic_steps)
-        for player in players:
-            player.train()
-        history = loop.train()
-        if average is not None:
-            average.copy_to(averaged)
-        for player in players:
-            player.eval()
-        info = self._how_it_ended(game, regulariser, contest, run.train)
-        for what in ("collapsed", "saturated"):
-            if info[what]:
-                warnings.warn(_advice(what, type(program).__name__, info), CollapseNotice, stacklevel=2)
-        return Outcome(
-            guide=contest.guide,
-            guide_spec=contest.guide_spec,
-            history=history,
-            gradient_evaluations=loop.done * (1 + self.critic_steps),
-            info=info,
-            modules={"critic": critic},
-        )
+        loop = Loop(
+            run, Schedule.of(self), match.parts, label=f"{self.name} {type(program).__name__}",
+            step=lambda batch, now: match.step(batch, now, checked=loop.done == 0), scalars=scalars,
+            batches=self.critic_steps,
+        )  # fmt: skip
 
-    def _how_it_ended(
-        self, game: Game, regulariser: Regulariser | None, contest: Contest, data: Data
-    ) -> dict[str, Any]:
-        rows = torch.randperm(data.size)[:1000].to(data.x.device)
-        seen = data.rows(rows)
+        def finish() -> Outcome:
+            info = match.end(run.train)
+            for what in ("collapsed", "saturated"):
+                if info[what]:
+                    warnings.warn(_advice(what, type(program).__name__, info), CollapseNotice, stacklevel=2)
+            return Outcome(
+                guide=match.contest.guide,
+                guide_spec=match.contest.guide_spec,
+                history=loop.history,
+                gradient_evaluations=loop.done * (1 + self.critic_steps),
+                info=info,
+                modules={"critic": match.critic},
+            )
+
+        for player in match.players:
+            player.train()
+        return Training(loop, finish)
+
+
+class _Match:
+    """One game as it is played: the players with their optimizers, and the turns they take."""
+
+    def __init__(self, method: Adversarial, program: Program, contest: Contest, data: Data):
+        self.method, self.contest, self.size = method, contest, data.size
+        self.game, self.regulariser = make_game(method.game), make_regulariser(method.regulariser)
+        self.critic, self.parameters = contest.critic.to(data.x), list(contest.parameters)
+        if self.regulariser is not None:
+            self.regulariser.prepare(self.critic)
+        betas = (float(method.betas[0]), float(method.betas[1]))
+        self.optimizer = torch.optim.Adam(self.parameters, method.lr, betas)
+        critic_lr = method.critic_lr or method.lr
+        self.critic_optimizer = torch.optim.Adam(contest.critic_parameters(), critic_lr, betas)
+        self.averaged = [*self.parameters, *(b for b in program.buffers() if b.is_floating_point())]
+        self.average = Average(self.averaged) if method.ema is not None else None
+        parts = {
+            "program": program,
+            "critic": self.critic,
+            "optimizer": self.optimizer,
+            "critic_optimizer": self.critic_optimizer,
+            "guide": contest.guide if isinstance(contest.guide, nn.Module) else None,
+            "average": self.average,
+        }
+        self.parts: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
+        self.players = [part for part in self.parts.values() if isinstance(part, nn.Module)]
+
+    def step(self, batch: Data, now: Mapping[str, Any], checked: bool) -> Mapping[str, Tensor]:
+        """The critic's turns, then one of the other player; `checked` with Pyro's checks."""
+        # Each critic step has a minibatch of its own; the other player's is the last one.
+        full = batch.size == self.size
+        own = [batch] * self.method.critic_steps if full else list(batch.batches(self.method.batch_size))
+        set_rate(self.critic_optimizer, now["critic_lr"])
+        for seen in own:
+            critic_loss = self.critic_turn(seen, checked)
+        judge = self.contest.judge(seen)
+        loss, sides = self.maker_turn(seen, judge, now["lr"])
+        if self.average is not None:
+            self.average.update(self.averaged, now["ema"])
+        return {
+            "loss": loss.detach(),
+            "critic_loss": critic_loss.detach(),
+            **{name: value.detach() for name, value in sides.metrics.items()},
+            **_position(self.game, judge, sides),
+        }
+
+    def critic_turn(self, batch: Data, checked: bool) -> Tensor:
+        """One step of the critic on a minibatch; returns its loss in the game."""
+        with torch.no_grad(), pyro.validation_enabled(checked):
+            sides = self.contest.sides(batch, makers=False)
+        judge = self.contest.judge(batch)
+        loss = self.game.critic_loss(judge, sides.real, sides.fake)
+        penalty = None if self.regulariser is None else self.regulariser.penalty(judge, sides.real, sides.fake)
+        besides = (penalty, self.contest.critic_loss(sides, batch))
+        total = loss + sum(each for each in besides if each is not None)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self.critic_optimizer.step()
+        if self.regulariser is not None:
+            self.regulariser.after_step(self.critic)
+        return loss
+
+    def maker_turn(self, batch: Data, judge: CriticFn, lr: Any) -> tuple[Tensor, Sides]:
+        """One step of the other player; returns its loss in the game, and what it made."""
+        with pyro.validation_enabled(False):
+            sides = self.contest.sides(batch, makers=True)
+        loss = self.game.generator_loss(judge, sides.real, sides.fake)
+        if self.contest.two_sided:
+            loss = loss + self.game.real_loss(judge, sides.real)
+        whole = loss if sides.loss is None else loss + sides.loss
+        self.optimizer.zero_grad(set_to_none=True)
+        whole.backward(inputs=self.parameters)
+        set_rate(self.optimizer, lr)
+        self.optimizer.step()
+        return loss, sides
+
+    def end(self, data: Data) -> dict[str, Any]:
+        """Hands out the averaged weights, if any, and says how the game ended, on up to 1,000 examples."""
+        if self.average is not None:
+            self.average.copy_to(self.averaged)
+        for player in self.players:
+            player.eval()
+        seen = data.rows(torch.randperm(data.size)[:1000].to(data.x.device))
         with torch.no_grad():
-            sides = contest.sides(seen, makers=False)
-        end = {name: float(value) for name, value in _position(game, contest.judge(seen), sides).items()}
+            sides = self.contest.sides(seen, makers=False)
+        end = {name: float(value) for name, value in _position(self.game, self.contest.judge(seen), sides).items()}
+        can_saturate = saturates(self.game, self.regulariser)
         return {
             **end,
-            "collapsed": end["diversity"] < self.COLLAPSED,
-            "saturated": saturates(game, regulariser) and end["critic_accuracy"] > self.SATURATED,
+            "collapsed": end["diversity"] < self.method.COLLAPSED,
+            "saturated": can_saturate and end["critic_accuracy"] > self.method.SATURATED,
         }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from inference.games.game import Adversarial, Contest, Sides
 from inference.guides.named import guide_parameters, guided_sites
+from inference.particles import Simulated, simulate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.program import ImplicitProgram, Program
@@ -23,7 +24,7 @@ from zoo.program import ImplicitProgram, Program
 __all__ = ["GANGame"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GANGame(Adversarial):
     """Fits an implicit program by playing against a critic of its samples.
 
@@ -104,27 +105,30 @@ class _Images(Contest):
     def critic_parameters(self) -> list[nn.Parameter]:
         return [*super().critic_parameters(), *self.readers]
 
-    def critic_loss(self, sides: Sides) -> Tensor | None:
-        return -self._weighted(self._information(sides.dream, sides.fake)) if self.shared else None
+    def critic_loss(self, sides: Sides, batch: Data) -> Tensor | None:
+        if not self.shared:
+            return None
+        assert sides.made is not None
+        return -self._weighted(self._information(sides.made, batch.context))
 
     def sides(self, batch: Data, *, makers: bool) -> Sides:
-        dream = poutine.trace(self.program.model).get_trace(None, batch.context, batch.size)
-        fake = dream.nodes["x"]["value"]
+        made = simulate(self.program, batch.size, batch.context)
         if not (makers and self.weights):
-            return Sides(batch.x, fake, dream=dream)
-        bounds = self._information(dream, fake)
-        return Sides(batch.x, fake, -self._weighted(bounds), {"information": sum(bounds.values(), fake.new_zeros(()))})
+            return Sides(batch.x, made.x, made=made)
+        bounds = self._information(made, batch.context)
+        return Sides(
+            batch.x, made.x, -self._weighted(bounds), {"information": sum(bounds.values(), made.x.new_zeros(()))}
+        )
 
     def _weighted(self, bounds: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * bound for name, bound in bounds.items()]).sum()
 
-    def _information(self, dream: poutine.Trace, fake: Tensor) -> dict[str, Tensor]:
+    def _information(self, made: Simulated, context: Tensor | None) -> dict[str, Tensor]:
         """log q(c | x) - log p(c) of each code, averaged over the batch."""
-        codes = {name: dream.nodes[name]["value"] for name in self.weights}
-        context = dream.nodes["_INPUT"]["args"][1]
-        guided = poutine.trace(poutine.condition(self.program.guide, data=codes)).get_trace(fake, context, None)
+        codes = {name: made.latents[name] for name in self.weights}
+        guided = poutine.trace(poutine.condition(self.program.guide, data=codes)).get_trace(made.x, context, None)
         bounds = {}
         for name, code in codes.items():
-            log_q, log_p = guided.nodes[name]["fn"].log_prob(code), dream.nodes[name]["fn"].log_prob(code)
+            log_q, log_p = guided.nodes[name]["fn"].log_prob(code), made.trace.nodes[name]["fn"].log_prob(code)
             bounds[name] = (log_q - log_p).mean()
         return bounds

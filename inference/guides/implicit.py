@@ -17,8 +17,8 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from inference.particles import LogDensity, log_joint, simulate
-from inference.requirements import unsuitable
+from inference.particles import LogDensity, log_joint, prior_draws, simulate
+from inference.requirements import why_no_implicit_guide
 from inference.unconstrained import Coordinates
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError
@@ -89,7 +89,7 @@ class ImplicitGuide(nn.Module):
         hidden: Units of each hidden layer.
         extra_noise: Noise inputs beyond one for each latent dimension.
 
-    Raises: CapabilityError, with the reason, for a program that `unsuitable` names.
+    Raises: CapabilityError, with the reason, for a program that `why_no_implicit_guide` names.
     """
 
     feature_loc: Tensor
@@ -97,7 +97,7 @@ class ImplicitGuide(nn.Module):
 
     def __init__(self, program: Program, data: Data, hidden: Sequence[int] = (64, 64), extra_noise: int = 16):
         super().__init__()
-        reason = unsuitable(program)
+        reason = why_no_implicit_guide(program)
         if reason is not None:
             raise CapabilityError(f"No implicit guide for {type(program).__name__}: {reason}.")
         raw = _flat(*data)
@@ -105,7 +105,7 @@ class ImplicitGuide(nn.Module):
         self.register_buffer("feature_loc", raw.mean(0))
         self.register_buffer("feature_scale", torch.where(scale > 0, scale, torch.ones_like(scale)))
         sites = {name: site for name, site in program.sites().items() if not site.is_discrete}
-        prior = simulate(program.model, PRIOR_DRAWS, *data.rows(slice(0, 16)))
+        prior = prior_draws(program.model, PRIOR_DRAWS, *data.rows(slice(0, 16)))
         self.blocks = nn.ModuleDict()
         features = 0
         for kind in ("global", "local"):
@@ -122,7 +122,7 @@ class ImplicitGuide(nn.Module):
         self.to(data.x)
         self.prior_learns = False
         """Whether the program's own parameters move the density of its latents."""
-        if unsuitable(program, "prior") is None:
+        if why_no_implicit_guide(program, "prior") is None:
             one = {name: prior[name][:1] for name in sites}
             with torch.enable_grad():
                 self.prior_learns = self.log_prior(one, *data.rows(slice(0, 16))).total.requires_grad
@@ -165,7 +165,7 @@ class ImplicitGuide(nn.Module):
         above: dict[str, Tensor] = {}
         for piece in pieces:
             block, n = self.block(piece.kind), len(piece.u)
-            values = simulate(self._model, n, x, context, above)
+            values = prior_draws(self._model, n, x, context, above)
             found.append(Piece(piece.kind, piece.h, self._packed(piece.kind, values, len(x))))
             if piece.kind == "global":
                 above = block.coordinates.unpack(piece.u)[0]
@@ -176,9 +176,10 @@ class ImplicitGuide(nn.Module):
         """n B pairs of local latents and features of the x that the program makes of them, as a piece (n, B, ...)."""
         many = None if context is None else context.repeat(n, *[1] * (context.ndim - 1))
         with pyro.validation_enabled(False):
-            trace = poutine.trace(self._model).get_trace(None, many, n * len(x))
-        values = {name: site["value"][None] for name, site in trace.nodes.items() if site["type"] == "sample"}
-        h = self.given("local", values["x"][0].to(x), many).unflatten(0, (n, len(x)))
+            program: Any = SimpleNamespace(model=self._model)
+            made = simulate(program, n * len(x), many)
+        values = {name: value[None] for name, value in made.latents.items()}
+        h = self.given("local", made.x.to(x), many).unflatten(0, (n, len(x)))
         u = self._packed("local", values, n * len(x))[0].unflatten(0, (n, len(x)))
         return [Piece("local", h, u)]
 

@@ -14,16 +14,20 @@ import pyro
 import torch
 from torch import Tensor
 
-from inference.method import Method, Outcome, Run
+from inference.method import Method, Outcome, Run, at_least
 from inference.training.loop import Loop, Schedule
 from zoo.datasets.data import Data
-from zoo.errors import DivergenceError, OptionError
+from zoo.errors import DivergenceError
 from zoo.program import ClosedFormEM, CoordinateAscent, ExactPosterior, Program
 
 __all__ = ["CAVI", "EM", "Penalised"]
 
 ROWS = 1024
 """Rows at a time in the E-step of a program that does not say how many it wants (`e_step_rows`)."""
+
+
+Sweep = Callable[[bool], dict[str, float]]
+"""Takes whether a start is new; updates the program and returns the losses after it, the climbed one last."""
 
 
 @runtime_checkable
@@ -35,7 +39,7 @@ class Penalised(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Ascent(Method):
     """Options of both methods.
 
@@ -52,14 +56,11 @@ class _Ascent(Method):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "restarts"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.tolerance < 0:
-            raise OptionError(f"tolerance cannot be negative, got {self.tolerance}.")
+        at_least(1, iterations=self.iterations, restarts=self.restarts)
+        at_least(0, tolerance=self.tolerance)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EM(_Ascent):
     """EM with both steps in closed form: maximum likelihood, or MAP for a `Penalised` program.
 
@@ -78,8 +79,7 @@ class EM(_Ascent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size is not None and self.batch_size < 1:
-            raise OptionError(f"batch_size must be at least 1, got {self.batch_size}.")
+        at_least(1, batch_size=self.batch_size)
 
     def why_not(self, program: Program) -> str | None:
         """Needs both steps in closed form."""
@@ -110,7 +110,7 @@ class EM(_Ascent):
         return Outcome(guide, {"kind": "posterior"} if exact else None, history=loop.history, info=info)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CAVI(_Ascent):
     """Coordinate ascent variational inference: closed-form sweeps over the factors of the program's own guide.
 
@@ -170,10 +170,16 @@ class _Climb:
             setattr(self, name, value)
 
 
-def _ascend(
-    method: _Ascent, program: Program, run: Run, sweep: Callable[[bool], dict[str, float]], objective: str
-) -> tuple[Loop, dict[str, Any]]:
-    """Sweeps until the objective stops rising, from each start, and leaves the best in the program.
+def _ascend(method: _Ascent, program: Program, run: Run, sweep: Sweep, objective: str) -> tuple[Loop, dict[str, Any]]:
+    """Sweeps until the objective stops rising, from each start, and leaves the best in the program."""
+    ascent = _Climber(method, program, run, sweep, objective=objective)
+    with pyro.validation_enabled(False):  # what is not finite is found out in each step
+        ascent.loop.train()
+    return ascent.loop, ascent.keep_the_best()
+
+
+class _Climber:
+    """An ascent from one start after the other.
 
     Args:
         method: The options.
@@ -182,63 +188,77 @@ def _ascend(
         sweep: Takes whether a start is new; updates and returns the losses after it, the climbed one last.
         objective: What is climbed, for messages.
     """
-    label = f"{method.name} {type(program).__name__}"
-    climb = _Climb()
-    schedule = Schedule(steps=method.iterations * method.restarts, batch_size=run.train.size, report_every=1)
-    # Rounding moves sums of log densities by a few units in the last place, times the condition of the covariances.
-    eps = torch.finfo(run.train.x.dtype).eps ** (2 / 3)
 
-    def step(batch: Data, now: Mapping[str, Any]) -> dict[str, Tensor]:
+    def __init__(self, method: _Ascent, program: Program, run: Run, sweep: Sweep, *, objective: str):
+        self.method, self.program, self.data, self.sweep, self.objective = method, program, run.train, sweep, objective
+        self.label, self.climb = f"{method.name} {type(program).__name__}", _Climb()
+        # Rounding moves sums of log densities by a few units in the last place, times the condition of the covariances.
+        self.eps = torch.finfo(run.train.x.dtype).eps ** (2 / 3)
+        schedule = Schedule(steps=method.iterations * method.restarts, batch_size=run.train.size, report_every=1)
+        self.loop = Loop(run, schedule, {"program": program, "climb": self.climb}, label=self.label, step=self.step)
+
+    def step(self, batch: Data, now: Mapping[str, Any]) -> dict[str, Tensor]:
+        """One iteration; ends the start when it has converged or used up its iterations."""
         try:
-            metrics = sweep(climb.iteration == 0)
+            metrics = self.sweep(self.climb.iteration == 0)
         except torch.linalg.LinAlgError as error:  # a decomposition of a matrix that is not finite
-            raise not_finite("not finite") from error
+            raise self.not_finite("not finite") from error
         loss = list(metrics.values())[-1]
         if not math.isfinite(loss):
-            raise not_finite(str(-loss))
-        climb.iteration += 1
-        converged = False
-        if climb.loss is not None:
-            gain, scale = climb.loss - loss, max(1.0, abs(loss))
-            converged = gain <= method.tolerance * scale
-            if gain < -max(method.tolerance, eps) * scale:
-                raise DivergenceError(
-                    f"{label}: the {objective} fell by {-gain:.3g} nats per example at iteration {climb.iteration} of "
-                    f"start {climb.restart + 1}, which exact steps cannot do. The steps of {type(program).__name__} do "
-                    "not fit together (a smoothed M-step must declare its log_prior), or its dtype is too coarse: try "
-                    "float64."
-                )
-        climb.loss = loss
-        if converged or climb.iteration == method.iterations:
-            finish(converged)
+            raise self.not_finite(str(-loss))
+        self.climb.iteration += 1
+        converged = self.has_converged(loss)
+        self.climb.loss = loss
+        if converged or self.climb.iteration == self.method.iterations:
+            self.end_of_start(loss, converged)
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
 
-    def finish(converged: bool) -> None:
-        assert climb.loss is not None
-        if climb.best is None or climb.loss < min(climb.losses):
-            climb.best = {name: value.clone() for name, value in program.state_dict().items()}
+    def has_converged(self, loss: float) -> bool:
+        """Whether the last iteration gained less than the tolerance.
+
+        Raises: DivergenceError when it lost more than rounding explains.
+        """
+        climb, tolerance = self.climb, self.method.tolerance
+        if climb.loss is None:
+            return False
+        gain, scale = climb.loss - loss, max(1.0, abs(loss))
+        if gain < -max(tolerance, self.eps) * scale:
+            raise DivergenceError(
+                f"{self.label}: the {self.objective} fell by {-gain:.3g} nats per example at iteration "
+                f"{climb.iteration} of start {climb.restart + 1}, which exact steps cannot do. The steps of "
+                f"{type(self.program).__name__} do not fit together (a smoothed M-step must declare its log_prior), or "
+                "its dtype is too coarse: try float64."
+            )
+        return gain <= tolerance * scale
+
+    def end_of_start(self, loss: float, converged: bool) -> None:
+        """Keeps the parameters if they are the best so far, and starts anew unless this was the last start."""
+        climb = self.climb
+        if climb.best is None or loss < min(climb.losses):
+            climb.best = {name: value.clone() for name, value in self.program.state_dict().items()}
             climb.converged = converged
-        climb.losses.append(climb.loss)
+        climb.losses.append(loss)
         climb.restart, climb.iteration, climb.loss = climb.restart + 1, 0, None
-        if climb.restart == method.restarts:
-            loop.stop = True
+        if climb.restart == self.method.restarts:
+            self.loop.stop = True
         else:
-            program.initialise(*run.train)
+            self.program.initialise(*self.data)
 
-    def not_finite(what: str) -> DivergenceError:
+    def keep_the_best(self) -> dict[str, Any]:
+        """Puts the best parameters into the program; returns what is to be known of the ascent."""
+        loop, climb = self.loop, self.climb
+        assert climb.best is not None
+        self.program.load_state_dict(climb.best)
+        best = min(climb.losses)
+        if loop.history.rows and climb.losses[-1] != best:
+            # The last row then belongs to a start that lost; close with the parameters that were kept.
+            row = next(r for r in loop.history.rows if list(r.values())[-1] == best)
+            loop.history.add(loop.done, loop.seconds, **{k: v for k, v in row.items() if k not in ("step", "seconds")})
+        return {"iterations": loop.done, "converged": climb.converged, "losses": climb.losses}
+
+    def not_finite(self, what: str) -> DivergenceError:
+        """The error to raise."""
         return DivergenceError(
-            f"{label}: the {objective} became {what} at iteration {climb.iteration + 1} of start {climb.restart + 1}. "
-            "Standardise the data, or raise the program's smoothing or covariance_floor."
+            f"{self.label}: the {self.objective} became {what} at iteration {self.climb.iteration + 1} of start "
+            f"{self.climb.restart + 1}. Standardise the data, or raise the program's smoothing or covariance_floor."
         )
-
-    loop = Loop(run, schedule, {"program": program, "climb": climb}, label, step)
-    with pyro.validation_enabled(False):  # what is not finite is found out above
-        loop.train()
-    assert climb.best is not None
-    program.load_state_dict(climb.best)
-    best = min(climb.losses)
-    if loop.history.rows and climb.losses[-1] != best:
-        # The last row then belongs to a start that lost; close with the parameters that were kept.
-        row = next(r for r in loop.history.rows if list(r.values())[-1] == best)
-        loop.history.add(loop.done, loop.seconds, **{k: v for k, v in row.items() if k not in ("step", "seconds")})
-    return loop, {"iterations": loop.done, "converged": climb.converged, "losses": climb.losses}

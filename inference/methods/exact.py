@@ -18,7 +18,7 @@ from zoo.program import Program
 __all__ = ["Exact"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exact(Method):
     """The exact posterior at the program's present parameters; nothing is trained.
 

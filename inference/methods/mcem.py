@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from inference.method import Method, Outcome, Run
+from inference.hmc import transition
+from inference.method import Outcome, Run, at_least
 from inference.methods.diagnosis import diagnose
-from inference.methods.wake_sleep import check_options
-from inference.particles import dreams, log_joint
-from inference.requirements import needs_local_latents
+from inference.particles import log_joint, simulate
+from inference.requirements import why_not_local_density
+from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, rate, set_rate
+from inference.training.optimizers import make_optimizer, set_rate
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError
 from zoo.program import Program
@@ -52,8 +53,8 @@ class _Chains(nn.Module):
             getattr(self, f"at_{name}")[:, index] = value
 
 
-@dataclass(frozen=True)
-class MonteCarloEM(Method):
+@dataclass(frozen=True, kw_only=True)
+class MonteCarloEM(GradientMethod):
     """Expectations by HMC, one chain or more for each training example, kept from visit to visit; gradient M-steps.
 
     A step takes a minibatch, moves its chains by one HMC proposal (`leapfrog` leapfrog steps, accepted for each
@@ -68,8 +69,8 @@ class MonteCarloEM(Method):
         m_steps: Gradient steps on the program between two proposals.
         draws: Posterior draws for each training example, made after the fit; None is 100, or none when there are more
             than 2,000 examples. Draws that follow each other are correlated.
-        lr, optimizer, decay: As in `inference.methods.svi.SVI`.
-        steps, epochs, batch_size: See `inference.training.loop.Schedule`.
+        optimizer: As in `inference.methods.svi.SVI`.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
     """
 
     name: ClassVar[str] = "mcem"
@@ -79,26 +80,19 @@ class MonteCarloEM(Method):
     acceptance: float = 0.9
     m_steps: int = 5
     draws: int | None = None
-    lr: float = 1e-2
     optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
-    decay: str = "cosine"
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 128
+    compile: str = "never"
 
     def __post_init__(self) -> None:
-        check_options(self.lr, self.decay, self.particles)
+        super().__post_init__()
+        at_least(1, particles=self.particles, leapfrog=self.leapfrog, m_steps=self.m_steps)
+        at_least(0, draws=self.draws)
         if not 0 < self.acceptance < 1:
             raise OptionError(f"acceptance is a rate in (0, 1), got {self.acceptance}.")
-        if min(self.leapfrog, self.m_steps) < 1 or (self.draws is not None and self.draws < 0):
-            raise OptionError(
-                "leapfrog and m_steps must be at least 1 and draws at least 0; "
-                f"got {self.leapfrog}, {self.m_steps} and {self.draws}."
-            )
 
     def why_not(self, program: Program) -> str | None:
         """Only real latents of the examples: HMC moves them without constraints."""
-        reason = needs_local_latents(program)
+        reason = why_not_local_density(program)
         if reason is None:
             for name, site in program.sites().items():
                 support = getattr(site.support, "base_constraint", site.support)
@@ -106,19 +100,12 @@ class MonteCarloEM(Method):
                     return f"its latent {name!r} lies in {site.support}, and HMC here moves unconstrained latents"
         return reason
 
-    def run(self, program: Program, run: Run) -> Outcome:
-        """Fits the program in place."""
-        n, name = run.train.size, type(program).__name__
+    def prepare(self, program: Program, run: Run) -> Training:
+        """Starts the chains at draws from the prior, ready to take steps."""
+        n = run.train.size
         chains = self._start(program, run.train)
         parameters = self._parameters(program, chains, run.train)
         optimizer = make_optimizer(self.optimizer, parameters, self.lr)
-        schedule = Schedule(self.steps, self.epochs, self.batch_size)
-
-        def diagnosis(index: Data) -> str:
-            return diagnose(program, lambda *batch: None, run.train.rows(index.x))
-
-        # The loop deals in row numbers instead of rows, so that an example finds its chain again.
-        rows = replace(run, train=Data(torch.arange(n, device=run.train.x.device)), valid=None)
 
         def step(index: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             batch = run.train.rows(index.x)
@@ -133,20 +120,24 @@ class MonteCarloEM(Method):
                     optimizer.step()
             return {"loss": loss.detach(), "acceptance": acceptance, "step_size": chains.log_step_size.exp()}
 
-        parts = {"program": program, "optimizer": optimizer, "chains": chains}
-        scalars = {"lr": rate(self.decay, self.lr, schedule.total_steps(n))}
-        loop = Loop(rows, schedule, parts, f"mcem {name}", step, scalars, diagnose=diagnosis)
+        # The loop deals in row numbers instead of rows, so that an example finds its chain again.
+        rows = replace(run, train=Data(torch.arange(n, device=run.train.x.device)), valid=None)
+        loop = Loop(
+            rows, Schedule.of(self), {"program": program, "optimizer": optimizer, "chains": chains},
+            label=f"mcem {type(program).__name__}", step=step, scalars={"lr": self.rate(run)},
+            diagnose=lambda index: diagnose(program, lambda *batch: None, run.train.rows(index.x)),
+        )  # fmt: skip
+
+        def finish() -> Outcome:
+            program.eval()
+            samples = self._sample(program, chains, run.train)
+            kept = ", and no draws were kept" if samples is None else ": the draws belong to the training examples"
+            info = {"posterior": f"no guide was trained{kept}", "step_size": float(chains.log_step_size.exp())}
+            evaluations = loop.done * (self.m_steps + (self.leapfrog + 1) * self.particles)
+            return Outcome(samples=samples, history=loop.history, gradient_evaluations=evaluations, info=info)
+
         program.train()
-        history = loop.train()
-        program.eval()
-        samples = self._sample(program, chains, run.train)
-        evaluations = loop.done * (self.m_steps + (self.leapfrog + 1) * self.particles)
-        info = {
-            "posterior": "no guide was trained"
-            + (": the draws belong to the training examples" if samples is not None else ", and no draws were kept"),
-            "step_size": float(chains.log_step_size.exp()),
-        }
-        return Outcome(None, None, samples, history, evaluations, info)
+        return Training(loop, finish)
 
     def propose(self, program: Program, chains: _Chains, index: Tensor, batch: Data, adapt: bool = True) -> Tensor:
         """Moves the chains of some examples by one HMC proposal each; returns the mean acceptance rate ().
@@ -158,27 +149,14 @@ class MonteCarloEM(Method):
             batch: The examples.
             adapt: Whether to move the log of the step size by a tenth of (rate - acceptance).
         """
-        before, size = chains.at(index), chains.log_step_size.exp()
-        momentum = {name: torch.randn_like(value) for name, value in before.items()}
-        start, slope = _slope(program, before, batch)
-        energy = start - _kinetic(momentum)
-        after, moving = dict(before), dict(momentum)
-        for _ in range(self.leapfrog):
-            moving = {name: p + size / 2 * slope[name] for name, p in moving.items()}
-            after = {name: z + size * moving[name] for name, z in after.items()}
-            end, slope = _slope(program, after, batch)
-            moving = {name: p + size / 2 * slope[name] for name, p in moving.items()}
-        # A trajectory that left the numbers is rejected.
-        log_rate = (end - _kinetic(moving) - energy).nan_to_num(-torch.inf, -torch.inf, -torch.inf).clamp(max=0.0)
-        accepted = torch.rand_like(log_rate).log() < log_rate
-        chains.move(
-            index,
-            {
-                name: torch.where(accepted.reshape(*accepted.shape, *[1] * (z.ndim - 2)), z, before[name])
-                for name, z in after.items()
-            },
-        )
-        rate = log_rate.exp().mean()
+
+        def log_density(latents: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            local = log_joint(program, latents, *batch).local
+            return local, local
+
+        moved = transition(log_density, chains.at(index), chains.log_step_size.exp(), self.leapfrog)
+        chains.move(index, moved.values)
+        rate = moved.acceptance.mean()
         if adapt:
             chains.log_step_size += 0.1 * (rate - self.acceptance)
         return rate
@@ -199,8 +177,9 @@ class MonteCarloEM(Method):
         """All chains at draws from the prior."""
         rounds = []
         for _ in range(self.particles):
-            parts = [dreams(program, batch)[1] for batch in data.batches(self.batch_size)]
-            rounds.append({name: torch.cat([part[name] for part in parts], 1) for name in parts[0]})
+            with torch.no_grad():
+                parts = [simulate(program, b.size, b.context).latents for b in data.batches(self.batch_size)]
+            rounds.append({name: torch.cat([part[name] for part in parts])[None] for name in parts[0]})
         return _Chains({name: torch.cat([r[name] for r in rounds]) for name in rounds[0]}, step_size=0.1)
 
     @staticmethod
@@ -216,16 +195,3 @@ class MonteCarloEM(Method):
                 f"{type(program).__name__} has no parameters in its model, so EM has nothing to maximise."
             )
         return found
-
-
-def _kinetic(momentum: Mapping[str, Tensor]) -> Tensor:
-    """(S, B)."""
-    return torch.stack([p.flatten(2).square().sum(-1) / 2 for p in momentum.values()]).sum(0)
-
-
-def _slope(program: Program, latents: Mapping[str, Tensor], batch: Data) -> tuple[Tensor, dict[str, Tensor]]:
-    """log p(x, z) (S, B) and its gradient in z."""
-    free = {name: value.detach().requires_grad_() for name, value in latents.items()}
-    with torch.enable_grad():
-        local = log_joint(program, free, *batch).local
-    return local.detach(), dict(zip(free, torch.autograd.grad(local.sum(), list(free.values())), strict=True))

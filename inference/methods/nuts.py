@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inference.chains import ess, rhat
 from inference.history import History
-from inference.method import Method, Outcome, Run
+from inference.method import Method, Outcome, Run, at_least
 from inference.training.loop import progress_bar
 from zoo.errors import DivergenceError, OptionError
 from zoo.program import ImplicitProgram, Program
@@ -29,7 +29,7 @@ RHAT_LIMIT = 1.01
 ESS_PER_CHAIN = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NUTS(Method):
     """NUTS with step size and diagonal mass matrix adapted during warm-up; the chains run one after the other.
 
@@ -53,9 +53,8 @@ class NUTS(Method):
     max_tree_depth: int = 10
 
     def __post_init__(self) -> None:
-        for name, least in (("warmup", 1), ("draws", 4), ("chains", 1), ("max_tree_depth", 1)):
-            if getattr(self, name) < least:
-                raise OptionError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        at_least(1, warmup=self.warmup, chains=self.chains, max_tree_depth=self.max_tree_depth)
+        at_least(4, draws=self.draws)
         if not 0 < self.target_accept < 1:
             raise OptionError(f"target_accept is a probability, in (0, 1); got {self.target_accept}.")
 

@@ -14,21 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from inference.guides.named import build_guide, guide_parameters, guide_spec, guided_sites, needs_full_batch
-from inference.method import Method, Outcome, Run
+from inference.method import Outcome, Run, at_least, fraction
 from inference.methods.bounds import make_objective
 from inference.methods.diagnosis import diagnose, evaluate_objective
-from inference.training.gradient import Training
+from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, rate, set_rate
+from inference.training.optimizers import make_optimizer, set_rate
 from zoo.datasets.data import Data
-from zoo.errors import CapabilityError, OptionError
+from zoo.errors import CapabilityError
 from zoo.program import ExactDensity, ImplicitProgram, Program
 
 __all__ = ["SVI"]
 
 
-@dataclass(frozen=True)
-class SVI(Method):
+@dataclass(frozen=True, kw_only=True)
+class SVI(GradientMethod):
     """SVI with any guide and any bound; see `inference.methods.bounds.OBJECTIVES` and
     `inference.guides.named.AUTOGUIDES`.
 
@@ -39,15 +39,14 @@ class SVI(Method):
             sum out itself.
         particles: Monte Carlo samples a step (the K of IWAE).
         alpha: Order of the Renyi bound.
-        lr: Learning rate at the start.
         optimizer: Name in torch.optim, or a factory (params, lr=...).
         weight_decay: Of weights, not of biases; None is the optimizer's own.
-        decay: 'cosine' to zero over the run, or 'constant'.
         clip_norm: Clips the gradient's norm; None does not.
         kl_anneal: Fraction of the run over which the weight of the KL grows from 0 to 1.
         train_program: False fits the guide alone and leaves the model's parameters as they are.
-        steps, epochs, batch_size, validate_every, patience, checkpoint_seconds, compile, precision: See
-            `inference.training.loop.Schedule`; docs/speed.md says what `compile` does.
+        validate_every: Steps between two looks at the validation data; None is a twentieth of the run.
+        patience: Looks without an improvement after which the run stops, with the best state; None never stops early.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
     """
 
     name: ClassVar[str] = "svi"
@@ -56,31 +55,18 @@ class SVI(Method):
     elbo: str = "auto"
     particles: int = 1
     alpha: float = 0.0
-    lr: float = 1e-2
     optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
     weight_decay: float | None = None
-    decay: str = "cosine"
     clip_norm: float | None = None
     kl_anneal: float = 0.0
     train_program: bool = True
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 128
     validate_every: int | None = None
     patience: int | None = None
-    checkpoint_seconds: float = 30.0
-    compile: str = "auto"
-    precision: str = "full"
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise OptionError(f"lr must be positive, got {self.lr}.")
-        if self.particles < 1:
-            raise OptionError(f"particles must be at least 1, got {self.particles}.")
-        if self.decay not in ("cosine", "constant"):
-            raise OptionError(f"decay must be 'cosine' or 'constant', got {self.decay!r}.")
-        if not 0 <= self.kl_anneal <= 1:
-            raise OptionError(f"kl_anneal is a fraction of the run, in [0, 1]; got {self.kl_anneal}.")
+        super().__post_init__()
+        at_least(1, particles=self.particles)
+        fraction(kl_anneal=self.kl_anneal)
 
     def why_not(self, program: Program) -> str | None:
         """Implicit programs have no density to bound."""
@@ -88,32 +74,12 @@ class SVI(Method):
             return "it is implicit: it has no density, so no evidence bound"
         return None
 
-    def run(self, program: Program, run: Run) -> Outcome:
-        """Fits program and guide in place."""
-        return self.prepare(program, run).run()
-
     def prepare(self, program: Program, run: Run) -> Training:
         """Builds guide, objective and optimizer, ready to take steps."""
-        spec = guide_spec(self.guide) if isinstance(self.guide, str) else {"kind": "custom"}
-        guide = build_guide(spec, program, run.train) if isinstance(self.guide, str) else self.guide
-        if needs_full_batch(guide, program) and run.train.size > self.batch_size:
-            raise CapabilityError(
-                f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
-                f"cannot see minibatches: use batch_size >= {run.train.size}, or an amortised guide (guide='own')."
-            )
+        guide, spec = self._guide(program, run.train)
         objective = make_objective(self._choose_elbo(program, guide, run.train), self.particles, self.alpha)
-        parameters = self._parameters(program, guide, run.train)
-        schedule, size = Schedule.of(self), run.train.size
-        total = schedule.total_steps(size)
+        parameters, size = self._parameters(program, guide, run.train), run.train.size
         optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay) if parameters else None
-        parts: dict[str, Any] = {"program": program}
-        if isinstance(guide, nn.Module):
-            parts["guide"] = guide
-        if optimizer is not None:
-            parts["optimizer"] = optimizer
-        scalars = {"lr": rate(self.decay, self.lr, total)}
-        if self.kl_anneal:
-            scalars["beta"] = lambda done: min(1.0, (done + 1) / (self.kl_anneal * total))
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             assert optimizer is not None
@@ -128,8 +94,15 @@ class SVI(Method):
             optimizer.step()
             return {"loss": -bound}
 
-        label = f"svi {type(program).__name__}"
-        loop = Loop(run, schedule, parts, label, step, scalars, diagnose=lambda b: diagnose(program, guide, b))
+        scalars = {"lr": self.rate(run)}
+        if self.kl_anneal:
+            scalars["beta"] = self.growing(run, self.kl_anneal)
+        parts = {"program": program, "guide": guide, "optimizer": optimizer}
+        loop = Loop(
+            run, Schedule.of(self), {name: part for name, part in parts.items() if hasattr(part, "state_dict")},
+            label=f"svi {type(program).__name__}", step=step, scalars=scalars,
+            diagnose=lambda batch: diagnose(program, guide, batch),
+        )  # fmt: skip
         if not parameters:
             loop.total = 0  # all is known
 
@@ -140,11 +113,26 @@ class SVI(Method):
         def finish() -> Outcome:
             program.eval()
             info = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
-            return Outcome(guide, spec, None, loop.history, loop.done * self.particles, info)
+            evaluations = loop.done * self.particles
+            return Outcome(guide, spec, history=loop.history, gradient_evaluations=evaluations, info=info)
 
         program.train()
         local = not any(site.is_global for site in program.sites().values())
         return Training(loop, finish, validate if run.valid is not None and local else None)
+
+    def _guide(self, program: Program, data: Data) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """The guide, and how to build it again.
+
+        Raises: CapabilityError for an autoguide over local latents that would see minibatches.
+        """
+        spec = guide_spec(self.guide) if isinstance(self.guide, str) else {"kind": "custom"}
+        guide = build_guide(spec, program, data) if isinstance(self.guide, str) else self.guide
+        if needs_full_batch(guide, program) and data.size > self.batch_size:
+            raise CapabilityError(
+                f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
+                f"cannot see minibatches: use batch_size >= {data.size}, or an amortised guide (guide='own')."
+            )
+        return guide, spec
 
     def _parameters(self, program: Program, guide: Callable[..., Any], data: Data) -> list[nn.Parameter]:
         """What to optimise, each parameter once."""

@@ -16,32 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from inference.guides.named import guide_parameters, guided_sites
-from inference.method import Method, Outcome, Run
+from inference.method import Outcome, Run, at_least
 from inference.methods.bounds import Renyi
 from inference.methods.diagnosis import diagnose, evaluate_objective
-from inference.particles import draw, dreams, guide_log_prob, log_joint
-from inference.requirements import needs_local_latents
+from inference.particles import draw, guide_log_prob, log_joint, simulate
+from inference.requirements import why_not_local_density
+from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, rate, set_rate
+from inference.training.optimizers import make_optimizer, set_rate
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError
 from zoo.program import Program
 
-__all__ = ["WakeSleep", "check_options"]
+__all__ = ["WakeSleep"]
 
 
-def check_options(lr: float, decay: str, particles: int) -> None:
-    """Raises OptionError for values that make no sense."""
-    if lr <= 0:
-        raise OptionError(f"lr must be positive, got {lr}.")
-    if decay not in ("cosine", "constant"):
-        raise OptionError(f"decay must be 'cosine' or 'constant', got {decay!r}.")
-    if particles < 1:
-        raise OptionError(f"particles must be at least 1, got {particles}.")
-
-
-@dataclass(frozen=True)
-class WakeSleep(Method):
+@dataclass(frozen=True, kw_only=True)
+class WakeSleep(GradientMethod):
     """Awake, the program learns from what its guide sees in data; asleep, the guide learns from the program's dreams.
 
     Wake, program:  sum_k w_k grad log p(x, z_k),      z_k ~ q(z | x)
@@ -55,8 +46,8 @@ class WakeSleep(Method):
         reweighted: Whether particles are weighted by importance (Bornschein & Bengio 2015).
         particles: K, for each example.
         guide_update: 'sleep', 'wake' (reweighted only) or 'both'.
-        lr, optimizer, decay: As in `inference.methods.svi.SVI`.
-        steps, epochs, batch_size, validate_every, patience: See `inference.training.loop.Schedule`.
+        optimizer, validate_every, patience: As in `inference.methods.svi.SVI`.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
     """
 
     name: ClassVar[str] = "wake-sleep"
@@ -64,18 +55,13 @@ class WakeSleep(Method):
     reweighted: bool = False
     particles: int = 1
     guide_update: str = "sleep"
-    lr: float = 1e-2
     optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
-    decay: str = "cosine"
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 128
     validate_every: int | None = None
     patience: int | None = None
-    compile: str = "auto"
 
     def __post_init__(self) -> None:
-        check_options(self.lr, self.decay, self.particles)
+        super().__post_init__()
+        at_least(1, particles=self.particles)
         if self.reweighted and self.particles < 2:
             raise OptionError(f"reweighted=True compares particles: it needs at least 2 of them, got {self.particles}.")
         if self.guide_update not in ("sleep", "wake", "both"):
@@ -88,27 +74,15 @@ class WakeSleep(Method):
 
     def why_not(self, program: Program) -> str | None:
         """Only continuous latents of the examples."""
-        return needs_local_latents(program)
+        return why_not_local_density(program)
 
-    def run(self, program: Program, run: Run) -> Outcome:
-        """Fits program and guide in place.
+    def prepare(self, program: Program, run: Run) -> Training:
+        """Splits the parameters into those of the model and of the guide, ready to take steps.
 
         Raises: CapabilityError when the guide leaves a latent out, or shares all its parameters with the model.
         """
-        name = type(program).__name__
-        missing = set(program.sites()) - guided_sites(program.guide, run.train)
-        if missing:
-            raise CapabilityError(f"Wake-sleep needs a guide over every latent; {name}'s leaves out {sorted(missing)}.")
-        recognition = guide_parameters(program.guide, program, run.train)
-        generative = [p for p in program.parameters() if p.requires_grad and all(p is not q for q in recognition)]
-        if not recognition or not generative:
-            raise CapabilityError(
-                f"Wake-sleep trains the model's and the guide's parameters in turn; {name} has {len(generative)} and "
-                f"{len(recognition)}."
-            )
-        schedule = Schedule.of(self)
+        generative, recognition = self._sides(program, run.train)
         optimizer = make_optimizer(self.optimizer, [*generative, *recognition], self.lr)
-        bound = Renyi(self.particles, 0.0)
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             optimizer.zero_grad(set_to_none=True)
@@ -119,22 +93,44 @@ class WakeSleep(Method):
             return metrics
 
         loop = Loop(
-            run, schedule, {"program": program, "optimizer": optimizer}, f"wake-sleep {name}", step,
-            {"lr": rate(self.decay, self.lr, schedule.total_steps(run.train.size))},
-            diagnose=lambda b: diagnose(program, program.guide, b),
+            run, Schedule.of(self), {"program": program, "optimizer": optimizer},
+            label=f"wake-sleep {type(program).__name__}", step=step, scalars={"lr": self.rate(run)},
+            diagnose=lambda batch: diagnose(program, program.guide, batch),
         )  # fmt: skip
 
         def validate() -> float:
             assert run.valid is not None
+            bound = Renyi(self.particles, 0.0)
             return evaluate_objective(bound, program, program.guide, run.valid, self.batch_size, run.seed)
 
+        def finish() -> Outcome:
+            program.eval()
+            evaluations = loop.done * self.evaluations_per_step
+            return Outcome(program.guide, {"kind": "own"}, history=loop.history, gradient_evaluations=evaluations)
+
         program.train()
-        history = loop.train(validate if run.valid is not None else None)
-        program.eval()
-        # Each particle awake costs the program one gradient, and the guide one if it learns awake; a dream costs one.
+        return Training(loop, finish, validate if run.valid is not None else None)
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """A particle awake costs the program one gradient, and the guide one if it learns awake; a dream costs one."""
         awake = self.particles * (1 if self.guide_update == "sleep" else 2)
-        evaluations = loop.done * (awake + (self.guide_update != "wake"))
-        return Outcome(program.guide, {"kind": "own"}, None, history, evaluations)
+        return awake + (self.guide_update != "wake")
+
+    @staticmethod
+    def _sides(program: Program, data: Data) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters of the model alone, and those of the guide."""
+        name, missing = type(program).__name__, set(program.sites()) - guided_sites(program.guide, data)
+        if missing:
+            raise CapabilityError(f"Wake-sleep needs a guide over every latent; {name}'s leaves out {sorted(missing)}.")
+        recognition = guide_parameters(program.guide, program, data)
+        generative = [p for p in program.parameters() if p.requires_grad and all(p is not q for q in recognition)]
+        if not recognition or not generative:
+            raise CapabilityError(
+                f"Wake-sleep trains the model's and the guide's parameters in turn; {name} has {len(generative)} and "
+                f"{len(recognition)}."
+            )
+        return generative, recognition
 
     def gradients(
         self, program: Program, generative: list[nn.Parameter], recognition: list[nn.Parameter], batch: Data
@@ -155,8 +151,10 @@ class WakeSleep(Method):
             log_q = guide_log_prob(program.guide, draws.values, *batch).local
             (-(weights * log_q).sum(0).mean()).backward(inputs=recognition)
         if self.guide_update != "wake":
-            dream, latents = dreams(program, batch)
-            asleep = -guide_log_prob(program.guide, latents, *dream).local.mean()
+            with torch.no_grad():
+                dream = simulate(program, batch.size, batch.context)
+            latents = {name: value[None] for name, value in dream.latents.items()}
+            asleep = -guide_log_prob(program.guide, latents, dream.x, batch.context).local.mean()
             asleep.backward(inputs=recognition)
             metrics["sleep_loss"] = asleep.detach()
         return metrics

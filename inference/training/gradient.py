@@ -1,23 +1,28 @@
-"""The base of all methods that take gradient steps: their common options, and a fit that stands ready."""
+"""The base of all methods that take gradient steps: their common options, and a fit that stands ready to be driven.
+
+A method says in `prepare` what one step does; everything else (minibatches, progress, checkpoints, compiling, many fits
+at a time) is the loop's.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from inference.method import Outcome, Run
-from inference.training.loop import Loop
+from inference.method import Method, Outcome, Run, one_of, positive
+from inference.training.loop import Loop, Schedule
+from inference.training.optimizers import DECAYS, Rate, rate
 from zoo.program import Program
 
-__all__ = ["Trainable", "Training"]
+__all__ = ["GradientMethod", "Training"]
 
 
 @dataclass
 class Training:
-    """A fit that stands ready: what `Method.run` drives to its end, and benchmarks step by step.
+    """A fit that stands ready: what `GradientMethod.run` drives to its end, and benchmarks step by step.
 
     `finish` wraps up and returns the outcome.
     """
@@ -36,10 +41,48 @@ class Training:
         return self.loop.advance(n)["loss"] / n
 
 
-@runtime_checkable
-class Trainable(Protocol):
-    """A method whose fit can be made ready and then driven from outside."""
+@dataclass(frozen=True, kw_only=True)
+class GradientMethod(Method):
+    """A method that takes gradient steps; what it can, `fit_many` does for several seeds at once.
 
+    Args:
+        lr: Learning rate at the start.
+        decay: 'cosine' to zero over the run, or 'constant'.
+        steps, epochs: Length of the run, in steps or in passes over the data; neither means 2,000 steps.
+        batch_size: Examples of a minibatch.
+        checkpoint_seconds: Time between two checkpoints, where there is a folder for them.
+        compile: 'auto' compiles the step where the run is long enough, 'always', 'never'; see docs/speed.md.
+        precision: 'full'; 'tf32' or 'bf16' for matrix products that a GPU may round.
+    """
+
+    lr: float = 1e-2
+    decay: str = "cosine"
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    checkpoint_seconds: float = 30.0
+    compile: str = "auto"
+    precision: str = "full"
+
+    def __post_init__(self) -> None:
+        positive(lr=self.lr)
+        one_of(DECAYS, decay=self.decay)
+        Schedule.of(self)  # checks the others
+
+    @abstractmethod
     def prepare(self, program: Program, run: Run) -> Training:
         """Everything but the training."""
-        ...
+
+    def run(self, program: Program, run: Run) -> Outcome:
+        """Fits the program, and the guide if there is one, in place."""
+        return self.prepare(program, run).run()
+
+    def rate(self, run: Run, start: float | None = None, end: float = 0.0) -> Rate:
+        """Learning rate by number of steps done, from `start` (None: `lr`) to `end` over the run."""
+        total = Schedule.of(self).total_steps(run.train.size)
+        return rate(self.decay, self.lr if start is None else start, total, end)
+
+    def growing(self, run: Run, share: float) -> Rate:
+        """A weight that grows from 0 to 1 over a share of the run, by number of steps done."""
+        total = Schedule.of(self).total_steps(run.train.size)
+        return lambda done: min(1.0, (done + 1) / (share * total))

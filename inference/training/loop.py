@@ -110,6 +110,7 @@ class Loop:
         run: Run,
         schedule: Schedule,
         parts: Mapping[str, Any],
+        *,
         label: str,
         step: Step,
         scalars: Mapping[str, Callable[[int], float]] | None = None,

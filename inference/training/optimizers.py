@@ -13,10 +13,15 @@ import torch
 
 from zoo.errors import OptionError
 
-__all__ = ["make_optimizer", "numerics", "rate", "set_rate"]
+__all__ = ["DECAYS", "Rate", "make_optimizer", "numerics", "rate", "set_rate"]
 
 
-def rate(decay: str, start: float, total: int, end: float = 0.0) -> Callable[[int], float]:
+Rate = Callable[[int], float]
+"""A scheduled quantity, from the number of steps done."""
+DECAYS = ("cosine", "constant")
+
+
+def rate(decay: str, start: float, total: int, end: float = 0.0) -> Rate:
     """Learning rate by number of steps done.
 
     Args:

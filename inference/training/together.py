@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from inference.environment import continued, random_state
+from inference.method import Outcome
 from inference.training.gradient import Training
 from inference.training.loop import _send, compile_together, progress_bar
 from inference.training.optimizers import numerics
@@ -14,7 +16,10 @@ __all__ = ["Begun", "train_together"]
 
 
 class Begun:
-    """A training after its first step, which is Python's; to be made within the random state of its own fit."""
+    """A training after its first step, which is Python's; to be made within the random state of its own fit.
+
+    It is finished in that state too: what a method draws at its end is what it would draw alone.
+    """
 
     def __init__(self, training: Training):
         self.training, self.loop = training, training.loop
@@ -23,10 +28,16 @@ class Begun:
         """How many steps it waits for; None when it has ended."""
         if self.wanted is not None:
             self.give(self.loop.advance(self.wanted))
+        self.random = random_state(self.loop.data.x.device)
 
     def give(self, sums: Mapping[str, Tensor]) -> None:
         """Hands over the metrics, summed over the steps that it wanted."""
         self.wanted = _send(self.rounds, sums)
+
+    def finish(self) -> Outcome:
+        """Wraps up."""
+        with continued(self.random, self.loop.data.x.device):
+            return self.training.finish()
 
 
 def train_together(fits: Sequence[Begun], progress: bool = False) -> bool:

@@ -119,6 +119,24 @@ def trace_step(
     step: Step, state: State, batch: Data, scalars: Mapping[str, Tensor], noise: tuple[Tensor, Tensor]
 ) -> Trace:
     """Traces a step; its effect on the state is undone."""
+    before = state.copy()
+    graph, names = _recorded(step, state, batch, scalars, noise)
+    constants = _lift_constants(graph)
+    inputs = [value.detach() for value in (*before, *present(batch), *noise, *scalars.values(), *constants)]
+    pure = _without_mutations(graph, [v.clone() if i < len(before) else v for i, v in enumerate(inputs)])
+    for node in list(pure.graph.nodes):
+        if node.op == "call_function":
+            _made_static(pure, node)
+    constants += _lift_constants(pure)
+    pure.graph.eliminate_dead_code()
+    pure.recompile()
+    return Trace(pure, constants, names, normals=noise[0].numel(), uniforms=noise[1].numel())
+
+
+def _recorded(
+    step: Step, state: State, batch: Data, scalars: Mapping[str, Tensor], noise: tuple[Tensor, Tensor]
+) -> tuple[GraphModule, list[str]]:
+    """What the step does, as a graph that changes the state in place, and the names of its metrics."""
     names: list[str] = []
 
     # Tensors are known to the tracer by identity: what the step's closures hold is what is passed here.
@@ -144,42 +162,40 @@ def trace_step(
     for node in reversed(graph.graph.nodes):
         if node.op == "call_function" and "profiler" in str(node.target):
             graph.graph.erase_node(node)
-    constants = _lift_constants(graph)
-    inputs = [*before, *present(batch), *noise, *scalars.values(), *constants]
-    inputs = [value.detach() for value in inputs]
-    fresh = [v.clone() if i < len(before) else v for i, v in enumerate(inputs)]
+    return graph, names
+
+
+def _without_mutations(graph: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
+    """The same graph as a pure function."""
     try:
         with torch.no_grad():
-            pure = make_fx(functionalize(lambda *args: graph(*args), remove="mutations"))(*fresh)
+            return make_fx(functionalize(lambda *args: graph(*args), remove="mutations"))(*inputs)
     except Exception as error:
         raise NotStatic(_explain(error)) from error
-    for node in list(pure.graph.nodes):
-        if node.op != "call_function":
-            continue
-        if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
-            node.replace_all_uses_with(node.args[1])
-            pure.graph.erase_node(node)
-        elif node.target is torch.ops.aten.copy.default and _same(*node.args[:2]):
-            node.replace_all_uses_with(node.args[1])  # vmap has no rule for it, nor for the next one
-        elif node.target is torch.ops.aten.fill.Scalar:
-            node.target = torch.ops.aten.full_like.default
-        elif node.target in INTEGER_POWERS and not node.meta["val"].is_floating_point():
-            # A C++ library would compute in floating point, and take the bits of the result for integers.
-            like = next(value for value in node.args if isinstance(value, Node))
-            for position, value in enumerate(node.args):
-                if not isinstance(value, Node):
-                    with pure.graph.inserting_before(node):
-                        filled = pure.graph.call_function(torch.ops.aten.full_like.default, (like, value))
-                    node.update_arg(position, filled)
-            node.target = torch.ops.aten.pow.Tensor_Tensor
-        elif node.target is torch.ops.aten._linalg_check_errors.default:
-            _check_in_tensors(pure.graph, node)
-        elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise NotStatic(f"it draws by {node.target}, which cannot be fed from given noise")
-    constants += _lift_constants(pure)
-    pure.graph.eliminate_dead_code()
-    pure.recompile()
-    return Trace(pure, constants, names, noise[0].numel(), noise[1].numel())
+
+
+def _made_static(pure: GraphModule, node: Node) -> None:
+    """Replaces an operation that vmap, inductor or a CUDA graph cannot take by one that they can."""
+    if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
+        node.replace_all_uses_with(node.args[1])
+        pure.graph.erase_node(node)
+    elif node.target is torch.ops.aten.copy.default and _same(*node.args[:2]):
+        node.replace_all_uses_with(node.args[1])  # vmap has no rule for it, nor for the next one
+    elif node.target is torch.ops.aten.fill.Scalar:
+        node.target = torch.ops.aten.full_like.default
+    elif node.target in INTEGER_POWERS and not node.meta["val"].is_floating_point():
+        # A C++ library would compute in floating point, and take the bits of the result for integers.
+        like = next(value for value in node.args if isinstance(value, Node))
+        for position, value in enumerate(node.args):
+            if not isinstance(value, Node):
+                with pure.graph.inserting_before(node):
+                    filled = pure.graph.call_function(torch.ops.aten.full_like.default, (like, value))
+                node.update_arg(position, filled)
+        node.target = torch.ops.aten.pow.Tensor_Tensor
+    elif node.target is torch.ops.aten._linalg_check_errors.default:
+        _check_in_tensors(pure.graph, node)
+    elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise NotStatic(f"it draws by {node.target}, which cannot be fed from given noise")
 
 
 def _check_in_tensors(graph: Graph, check: Node) -> None:

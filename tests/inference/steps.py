@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
 from inference.fit import make_method
 from inference.method import Run
 from inference.training.compiled import Compiled, State, reference
+from inference.training.gradient import GradientMethod
 from inference.training.loop import Loop
 from inference.training.noise import Noise
 from zoo import catalogue
@@ -50,24 +50,11 @@ def bounds(name: str) -> list[str]:
     return found
 
 
-class _Ready(Exception):
-    pass
-
-
 def ready(program: Program, data: Data, method: str = "svi", **options: Any) -> Loop:
     """The loop of a fit after its first step, which has made the optimizer's state."""
-    found: list[Loop] = []
-
-    def keep(loop: Loop, *args: Any) -> None:
-        found.append(loop)
-        raise _Ready
-
-    options = {"steps": 40, **options}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loop, "train", keep)
-        with pytest.raises(_Ready):
-            make_method(method, **options).run(program, Run(data))
-    (loop,) = found
+    made = make_method(method, **{"steps": 40, **options})
+    assert isinstance(made, GradientMethod)
+    loop = made.prepare(program, Run(data)).loop
     loop.compiling = "never"
     loop.advance(1)
     return loop

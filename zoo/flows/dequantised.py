@@ -248,10 +248,8 @@ class DequantisedFlow(Program):
                 f"got {values}, {alpha}, {guide_couplings} and {guide_hidden}."
             )
         for option in flow_options:
-            if option not in FLOWS[flow]._hub_mixin_init_parameters or option == "event_shape":
-                raise UnknownNameError(
-                    f"option of {flow}", option, set(FLOWS[flow]._hub_mixin_init_parameters) - {"self", "event_shape"}
-                )
+            if option not in FLOWS[flow].option_names() or option == "event_shape":
+                raise UnknownNameError(f"option of {flow}", option, set(FLOWS[flow].option_names()) - {"event_shape"})
         self.event_shape, self.values, self.alpha = torch.Size(event_shape), values, alpha
         self.support = Grid(values)
         options: dict[str, Any] = {"event_shape": event_shape, **flow_options}

@@ -234,7 +234,8 @@ def _train(network: Classifier, train: Data, seed: int, steps: int, label: str, 
     parts = {"network": network, "optimizer": optimizer}
     scalars = {"lr": rate("cosine", LEARNING_RATE, steps)}
     network.train()
-    Loop(Run(train, seed=seed, progress=progress), Schedule(steps=steps), parts, label, step, scalars).train()
+    run = Run(train, seed=seed, progress=progress)
+    Loop(run, Schedule(steps=steps), parts, label=label, step=step, scalars=scalars).train()
 
 
 def _moved(x: Tensor) -> Tensor:

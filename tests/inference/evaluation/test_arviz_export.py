@@ -8,13 +8,12 @@ import torch
 from inference import fit
 from inference.evaluation import arviz_export as az
 from inference.fitted import Fit
-from inference.history import History
 from tests.inference.toys import Mean, Pair, Rate, Sampler, linear
 from zoo.errors import CapabilityError, ShapeError
 
 
 def fitted(program, guide=None, samples=None, **info):
-    return Fit(program, "svi", {}, "tensor", 0, "cpu", 0.0, History(), 0, guide=guide, samples=samples, info=info)
+    return Fit(program=program, method="svi", data="tensor", seed=0, guide=guide, samples=samples, info=info)
 
 
 def test_export_of_a_guide_has_posterior_likelihood_and_data():

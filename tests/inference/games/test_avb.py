@@ -13,7 +13,7 @@ from inference import Fit, fit
 from inference.evaluation.two_samples import c2st, gaussian_kl
 from inference.games.avb import AVB, estimated_log_prob
 from inference.particles import draw, guide_log_prob, log_joint
-from inference.requirements import unsuitable
+from inference.requirements import why_no_implicit_guide
 from tests.inference.latents import Counts, Levels, NoLatents, NormalMean, Rate
 from zoo.bayes.banana import Banana
 from zoo.bayes.two_modes import TwoModes
@@ -158,7 +158,7 @@ def test_avb_refuses_before_compute() -> None:
         (GAN([2]), "joint", None),
     ):
         reason = AVB(contrast=contrast, train_program=contrast != "joint").why_not(program)
-        assert reason == unsuitable(program, contrast)
+        assert reason == why_no_implicit_guide(program, contrast)
         assert (reason is None) if why is None else (reason is not None and why in reason), (program, contrast, reason)
     with pytest.raises(OptionError, match="'ali'"):
         AVB(contrast="joint")

@@ -13,7 +13,7 @@ from inference.games.avb import AVB, annealed_loss, compared, contrast_loss, est
 from inference.guides.implicit import ImplicitGuide
 from inference.guides.ratio import CONTRASTS, RatioCritic
 from inference.particles import draw
-from inference.requirements import unsuitable
+from inference.requirements import why_no_implicit_guide
 from tests.inference.latents import Centred, Levels, NormalMean, Rate
 from zoo import catalogue
 from zoo.datasets.data import Data
@@ -154,7 +154,7 @@ def test_every_program_can_have_an_implicit_guide_or_says_why_not(name: str) -> 
     options = {"moments": 8, "particles": 2, "hidden": [8], "critic_hidden": [8], "steps": 2}
     for contrast in CONTRASTS:
         method = AVB(contrast=contrast, train_program=False, **options)
-        if unsuitable(program, contrast) is not None:
+        if why_no_implicit_guide(program, contrast) is not None:
             with pytest.raises(CapabilityError, match="cannot fit"):
                 fit(program, data, method, initialise=False)
             continue
@@ -181,4 +181,4 @@ def test_every_program_can_have_an_implicit_guide_or_says_why_not(name: str) -> 
 )
 def test_which_program_can_have_which_contrast(name: str, suits: set[str]) -> None:
     program = catalogue.create(name)
-    assert {contrast for contrast in CONTRASTS if unsuitable(program, contrast) is None} == suits
+    assert {contrast for contrast in CONTRASTS if why_no_implicit_guide(program, contrast) is None} == suits

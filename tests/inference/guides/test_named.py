@@ -198,7 +198,7 @@ def test_a_spline_closes_half_of_the_gap_on_the_vae():
     data = Data(data.x.to(torch.get_default_dtype()))
     truth = GridGuide(program).grid(*data).log_evidence
     full = posterior_gap(program, None, data, truth, family="full").approximation.mean()
-    options = {**dict(program._hub_mixin_config or {}), "guide_family": "spline"}
+    options = {**program.config(), "guide_family": "spline"}
     flow = catalogue.create("vae", **options)
     flow.decoder.load_state_dict(program.decoder.state_dict())
     flow.bias.data.copy_(program.bias)
