@@ -10,7 +10,7 @@ from torch.distributions import biject_to, constraints
 from inference.particles import log_joint, prior_draws
 from zoo.program import ImplicitProgram, Program
 
-__all__ = ["why_not_local_density", "why_not_local", "why_no_implicit_guide", "why_no_draws"]
+__all__ = ["why_no_draws", "why_no_implicit_guide", "why_not_local", "why_not_local_density"]
 
 
 def why_no_implicit_guide(program: Program, contrast: str | None = None) -> str | None:

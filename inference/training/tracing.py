@@ -174,7 +174,7 @@ def _without_mutations(graph: GraphModule, inputs: Sequence[Tensor]) -> GraphMod
         raise NotStatic(_explain(error)) from error
 
 
-def _made_static(pure: GraphModule, node: Node) -> None:
+def _made_static(pure: GraphModule, node: Any) -> None:
     """Replaces an operation that vmap, inductor or a CUDA graph cannot take by one that they can."""
     if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
         node.replace_all_uses_with(node.args[1])
