@@ -67,7 +67,7 @@ def _beside(x: Tensor, value: Tensor) -> Tensor:
 
 def _kinetic(momentum: Values) -> Tensor:
     """(S, U)."""
-    return torch.stack([p.flatten(2).square().sum(-1) / 2 for p in momentum.values()]).sum(0)
+    return torch.stack([p.reshape(*p.shape[:2], -1).square().sum(-1) / 2 for p in momentum.values()]).sum(0)
 
 
 def _slope(log_density: LogDensity, values: Values) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from inference import Fit, fit
 from inference.evaluation.two_samples import c2st, gaussian_kl
-from inference.games.avb import AVB, estimated_log_prob
+from inference.games.avb import AVB
+from inference.guides.ratio import estimated_log_prob
 from inference.particles import draw, guide_log_prob, log_joint
 from inference.requirements import why_no_implicit_guide
 from tests.inference.latents import Counts, Levels, NoLatents, NormalMean, Rate

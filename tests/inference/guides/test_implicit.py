@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from inference import fit
-from inference.games.avb import AVB, annealed_loss, compared, contrast_loss, estimated_log_prob
+from inference.games.avb import AVB, annealed_loss, compared, contrast_loss
 from inference.guides.implicit import ImplicitGuide
-from inference.guides.ratio import CONTRASTS, RatioCritic
+from inference.guides.ratio import CONTRASTS, RatioCritic, estimated_log_prob
 from inference.particles import draw
 from inference.requirements import why_no_implicit_guide
 from tests.inference.latents import Centred, Levels, NormalMean, Rate

@@ -17,7 +17,7 @@ from inference.fitted import Fit
 from inference.guides.named import guide_parameters
 from inference.methods.mcem import MonteCarloEM
 from inference.methods.wake_sleep import WakeSleep
-from inference.particles import draw, dreams
+from inference.particles import draw, simulate
 from inference.training.loop import Loop
 from tests.conftest import FAILURE_RATE
 from zoo import datasets
@@ -171,10 +171,11 @@ def test_each_phase_teaches_its_own_parameters(guide_update: str, guide_family: 
 
 def test_dreams_are_draws_of_the_program() -> None:
     program = PPCA([4], 2)
-    data, latents = dreams(program, Data(torch.zeros(20_000, 4)))
-    assert latents["z"].shape == (1, 20_000, 2)
-    residual = (data.x - latents["z"][0] @ program.weight.T - program.mean) / program.scale
-    for values in (residual.detach(), latents["z"]):
+    made = simulate(program, 20_000)
+    assert made.latents.keys() == {"z"}
+    assert made.latents["z"].shape == (20_000, 2)
+    residual = (made.x - made.latents["z"] @ program.weight.T - program.mean) / program.scale
+    for values in (residual.detach(), made.latents["z"]):
         assert kstest(values.flatten(), "norm").pvalue > FAILURE_RATE
 
 
