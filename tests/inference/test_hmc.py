@@ -53,7 +53,7 @@ def test_one_step_is_langevins_proposal() -> None:
 
 def test_what_is_said_besides_belongs_to_the_state_that_was_kept() -> None:
     values = start(50, 4)
-    moved = transition(gaussian, values, torch.tensor(1.5), 3)
+    moved = transition(gaussian, values, torch.tensor(0.9), 3)
     kept = (moved.values["w"] == values["w"]).double().mean()
     assert 0 < float(kept) < 1
     torch.testing.assert_close(moved.aside, gaussian(moved.values)[1])
