@@ -93,7 +93,7 @@ def _wish(program: Program | str, method: str | Method | None, preset: str | Non
             raise OptionError(
                 f"A preset says how to build a program too, and this {type(program).__name__} is built: give its name."
             )
-        return _Wish(program, {}, make_method(method or "svi", **given), None)
+        return _Wish(program, {}, make_method(method or "svi", **given), data=None)
     cls = catalogue.get(program)
     chosen = cls.preset(preset)
     named = method if isinstance(method, str) else chosen.method
@@ -101,8 +101,8 @@ def _wish(program: Program | str, method: str | Method | None, preset: str | Non
     mine, theirs = _sorted(program, named, given, set(cls.option_names()), set(of_method))
     merged = chosen.merged(mine, named, theirs)
     if isinstance(method, Method):
-        return _Wish(program, dict(merged.program), make_method(method, **theirs), chosen.data)
-    return _Wish(program, dict(merged.program), make_method(named, **merged.fit), chosen.data)
+        return _Wish(program, dict(merged.program), make_method(method, **theirs), data=chosen.data)
+    return _Wish(program, dict(merged.program), make_method(named, **merged.fit), data=chosen.data)
 
 
 def _sorted(

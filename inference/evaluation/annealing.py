@@ -129,7 +129,7 @@ def _run(
         accepted = accepted + accept
         if adapt and t < count:
             sizes[t] = sizes[t - 1] * torch.exp(0.2 * (accept - TARGET_ACCEPTANCE))
-    return Annealed(log_weights, z, accepted / count, Path(path.betas, sizes, path.leapfrog))
+    return Annealed(log_weights, z, accepted / count, path=Path(path.betas, sizes, path.leapfrog))
 
 
 def _move(
@@ -175,11 +175,11 @@ def ais(
 
     Raises: ImplicitDensityError; CapabilityError.
     """
-    problem = _Problem(program, x, context, start)
+    problem = _Problem(program, x, context, start=start)
     with evaluating(program, start, seed, x.device):
         run = anneal(problem.log_densities, problem.draw_start, chains=chains, steps=steps, leapfrog=leapfrog)
     values, error = log_mean_exp(run.log_weights)
-    return Estimate(values, f"AIS-{steps}x{chains}", True, error)
+    return Estimate(values, f"AIS-{steps}x{chains}", True, monte_carlo_error=error)
 
 
 def bidirectional(
@@ -200,7 +200,7 @@ def bidirectional(
     with evaluating(program, None, seed, next(program.parameters(), torch.zeros(())).device):
         with torch.no_grad():
             made = simulate(program, n, context)
-        problem = _Problem(program, made.x, context, None)
+        problem = _Problem(program, made.x, context, start=None)
         forward = anneal(problem.log_densities, problem.draw_start, chains=chains, steps=steps, leapfrog=leapfrog)
         # Sites outside the plate get its dimension, so that all have the form (S, B or 1, *event) with S = 1.
         truth = {
@@ -212,8 +212,8 @@ def bidirectional(
     lower, lower_error = log_mean_exp(forward.log_weights)
     inverse, upper_error = log_mean_exp(backward.log_weights)
     return Bracket(
-        Estimate(lower, f"AIS-{steps}x{chains}", True, lower_error),
-        Estimate(-inverse, f"reverse AIS-{steps}x{chains}", False, upper_error),
+        Estimate(lower, f"AIS-{steps}x{chains}", True, monte_carlo_error=lower_error),
+        Estimate(-inverse, f"reverse AIS-{steps}x{chains}", False, monte_carlo_error=upper_error),
         Data(made.x, context),
     )
 

@@ -115,7 +115,7 @@ def sbc(
     for name, found in ranks.items():
         counts = torch.stack([((found * bins) // (n_draws + 1) == b).sum(0) for b in range(bins)])
         p_values[name] = torch.as_tensor(stats.chisquare(counts.numpy(), axis=0).pvalue)
-    return Calibration(ranks, n_draws, p_values, f"chi-square, {bins} bins")
+    return Calibration(ranks, n_draws, p_values, test=f"chi-square, {bins} bins")
 
 
 def vsbc(
@@ -145,7 +145,7 @@ def vsbc(
         centred = found.double().numpy() / n_draws - 0.5
         tests = [_reflection_test(signs, centred[:, j]) for j in range(centred.shape[1])]
         p_values[name] = torch.tensor(tests, dtype=torch.float64)
-    return Calibration(ranks, n_draws, p_values, f"symmetry, {flips} reflections")
+    return Calibration(ranks, n_draws, p_values, test=f"symmetry, {flips} reflections")
 
 
 def _reflection_test(signs: np.ndarray, centred: np.ndarray) -> float:

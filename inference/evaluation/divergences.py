@@ -77,8 +77,10 @@ def kl_divergences(
         raise ShapeError(f"log_evidence must have shape {tuple(below.values.shape)}, got {tuple(log_evidence.shape)}.")
     error = above.std(0) / math.sqrt(particles) if particles > 1 else None
     return (
-        Estimate(log_evidence - below.values, f"KL(q||p)-{particles}", False, below.monte_carlo_error),
-        Estimate(above.mean(0) - log_evidence, f"KL(p||q)-{particles}", False, error),
+        Estimate(
+            log_evidence - below.values, f"KL(q||p)-{particles}", False, monte_carlo_error=below.monte_carlo_error
+        ),
+        Estimate(above.mean(0) - log_evidence, f"KL(p||q)-{particles}", False, monte_carlo_error=error),
     )
 
 
@@ -123,5 +125,5 @@ def moment_errors(
         float(off_mean.abs().max()),
         float(off_mean.square().mean().sqrt()),
         float(off_sd.abs().max()),
-        float(off_sd.square().mean().sqrt()),
+        sd_rms=float(off_sd.square().mean().sqrt()),
     )

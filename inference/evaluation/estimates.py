@@ -179,7 +179,7 @@ def elbo(
     """
     weights = importance_log_weights(program, guide, data, particles, seed=seed, chunk=chunk)
     error = weights.std(0) / math.sqrt(particles) if particles > 1 else None
-    return Estimate(weights.mean(0), f"ELBO-{particles}", True, error)
+    return Estimate(weights.mean(0), f"ELBO-{particles}", True, monte_carlo_error=error)
 
 
 def density(

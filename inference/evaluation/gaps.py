@@ -185,7 +185,7 @@ def posterior_gap(
     else:
         parts = [search.whole(guide, data)]
     errors = [best.monte_carlo_error for best, _ in parts if best.monte_carlo_error is not None]
-    best = Estimate(torch.cat([b.values for b, _ in parts]), before.how, True, torch.cat(errors))
+    best = Estimate(torch.cat([b.values for b, _ in parts]), before.how, True, monte_carlo_error=torch.cat(errors))
     return Gap(evidence, before, best, amortised=amortised, settling=torch.cat([s for _, s in parts]))
 
 
@@ -227,7 +227,7 @@ class _Search:
         """One Gaussian for each example."""
         with torch.no_grad(), evaluating(self.program, guide, self.seed, batch.x.device):
             loc, scale_tril, full = _gaussian_of(guide, batch, sites, family)
-        start = LocalGaussian(sites, loc, scale_tril, full)
+        start = LocalGaussian(sites, loc, scale_tril, full=full)
         found = copy.deepcopy(start)
         late = self._optimise(found, [p for p in found.parameters() if p.requires_grad], batch)
         end = self._elbo(found, batch, 2)

@@ -72,7 +72,10 @@ def log_likelihood(
         found = [log_mean_exp(weights) for weights in weight_batches(program, guide, data, particles, chunk)]
     errors = [error for _, error in found if error is not None]
     return Estimate(
-        torch.cat([value for value, _ in found]), f"IWAE-{particles}", True, torch.cat(errors) if errors else None
+        torch.cat([value for value, _ in found]),
+        f"IWAE-{particles}",
+        True,
+        monte_carlo_error=torch.cat(errors) if errors else None,
     )
 
 

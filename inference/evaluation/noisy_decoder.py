@@ -148,7 +148,7 @@ def decoder_likelihood(
     # The delta method: each term's error counts by its share of the sum.
     squares = [((v - total).exp() * e).square() for v, e in found if e is not None]
     error = torch.stack(squares).sum(0).sqrt() if squares else None
-    return Estimate(total, f"AIS-{steps}x{chains}", True, error), sigma
+    return Estimate(total, f"AIS-{steps}x{chains}", True, monte_carlo_error=error), sigma
 
 
 def choose_sigma(

@@ -108,7 +108,7 @@ class AAEGame(Adversarial):
             features += 0 if data.context is None else data.context[0].numel()
             critic = LatentCritic(features, self.critic_hidden)
         moved = moved_together(program, guide, data, self.train_program)
-        return _Latents(program, guide, spec, critic, moved, self.weight)
+        return _Latents(program, guide, spec, critic=critic, parameters=moved, weight=self.weight)
 
 
 class _Latents(Contest):
@@ -134,4 +134,4 @@ class _Latents(Contest):
         joint = poutine.trace(poutine.replay(self.program.model, trace=guided)).get_trace(*batch, None)
         joint.compute_log_prob(lambda name, site: name == "x")
         log_prob = joint.nodes["x"]["log_prob"].sum() / batch.size
-        return Sides(real, fake, -self.weight * log_prob, {"reconstruction": log_prob})
+        return Sides(real, fake, -self.weight * log_prob, metrics={"reconstruction": log_prob})

@@ -94,7 +94,16 @@ class ALIGame(Adversarial):
             critic = program.joint_critic() if suggested else PairCritic(data, _width(sites))
         parameters = moved_together(program, guide, data, self.train_program)
         weight = self.cycle / float(data.x.var(0, correction=0).mean().clamp(min=1e-12)) if self.cycle else 0.0
-        return _Pairs(program, guide, spec, critic, parameters, sites, self.train_program, weight)
+        return _Pairs(
+            program,
+            guide,
+            spec,
+            critic=critic,
+            parameters=parameters,
+            sites=sites,
+            train_program=self.train_program,
+            cycle=weight,
+        )
 
 
 class PairCritic(nn.Module):
@@ -153,7 +162,7 @@ class _Pairs(Contest):
             return Sides(real, fake, shown=(batch.x, x))
         again = poutine.condition(self.program.model, data=latents)(None, batch.context, batch.size)
         error = (again - batch.x).square().mean()
-        return Sides(real, fake, self.cycle * error, {"reconstruction": error}, (batch.x, x))
+        return Sides(real, fake, self.cycle * error, metrics={"reconstruction": error}, shown=(batch.x, x))
 
     def judge(self, batch: Data) -> CriticFn:
         width = batch.x[0].numel()

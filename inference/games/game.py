@@ -207,7 +207,7 @@ class Adversarial(GradientMethod):
 
     def prepare(self, program: Program, run: Run) -> Training:
         """Sets up both players, ready to take steps."""
-        match = _Match(self, program, self.contest(program, run.train), run.train)
+        match = _Match(self, program, self.contest(program, run.train), data=run.train)
         scalars = {"lr": self.rate(run), "critic_lr": self.rate(run, self.critic_lr)}
         if self.ema is not None:
             ema = self.ema

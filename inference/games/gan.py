@@ -67,7 +67,9 @@ class GANGame(Adversarial):
         assert isinstance(program, ImplicitProgram)
         critic = self.critic if self.critic is not None else program.critic()
         weights = self._weights(program, data)
-        contest = _Images(program, critic, weights, guide_parameters(program.guide, program, data) if weights else [])
+        contest = _Images(
+            program, critic, weights, guided=guide_parameters(program.guide, program, data) if weights else []
+        )
         if contest.shared and self.ema is not None:
             raise OptionError(
                 f"The guide of {type(program).__name__} shares layers with the critic, whose weights are not averaged; "
@@ -117,7 +119,10 @@ class _Images(Contest):
             return Sides(batch.x, made.x, made=made)
         bounds = self._information(made, batch.context)
         return Sides(
-            batch.x, made.x, -self._weighted(bounds), {"information": sum(bounds.values(), made.x.new_zeros(()))}
+            batch.x,
+            made.x,
+            -self._weighted(bounds),
+            metrics={"information": sum(bounds.values(), made.x.new_zeros(()))},
         )
 
     def _weighted(self, bounds: Mapping[str, Tensor]) -> Tensor:

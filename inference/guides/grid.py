@@ -180,7 +180,7 @@ def grid_posterior(
     mass = log_mass.exp()[..., None]
     mean = (mass * values).sum(0)
     sd = (mass * (values - mean) ** 2).sum(0).sqrt()
-    return Grid(u, log_mass, cell, log_evidence, mean, sd)
+    return Grid(u, log_mass, cell, log_evidence=log_evidence, mean=mean, sd=sd)
 
 
 class _GridDraw(dist.TorchDistribution):
@@ -246,7 +246,7 @@ class GridGuide:
         for position, site in enumerate(at.sites.values()):
             # The joint density sits on the first site; the others are determined with it.
             fn = _GridDraw(
-                values[site.name], log_density if position == 0 else None, len(site.event_shape), site.support
+                values[site.name], log_density if position == 0 else None, len(site.event_shape), support=site.support
             )
             if at.tied:
                 pyro.sample(site.name, fn)

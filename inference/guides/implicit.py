@@ -116,7 +116,7 @@ class ImplicitGuide(nn.Module):
                 features += raw.shape[1]
             draws = {name: prior[name].reshape(-1, 1, *site.event_shape) for name, site in chosen.items()}
             packed = Coordinates(chosen, 1, tied=False).pack(draws)[:, 0]
-            self.blocks[kind] = Block(chosen, packed, features, hidden, extra_noise)
+            self.blocks[kind] = Block(chosen, packed, features, hidden=hidden, extra_noise=extra_noise)
             features += packed.shape[-1]
         self._plate, self._model = program.plate, program.model
         self.to(data.x)

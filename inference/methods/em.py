@@ -172,7 +172,7 @@ class _Climb:
 
 def _ascend(method: _Ascent, program: Program, run: Run, sweep: Sweep, objective: str) -> tuple[Loop, dict[str, Any]]:
     """Sweeps until the objective stops rising, from each start, and leaves the best in the program."""
-    ascent = _Climber(method, program, run, sweep, objective=objective)
+    ascent = _Climber(method, program, run, sweep=sweep, objective=objective)
     with pyro.validation_enabled(False):  # what is not finite is found out in each step
         ascent.loop.train()
     return ascent.loop, ascent.keep_the_best()
