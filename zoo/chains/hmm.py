@@ -13,7 +13,7 @@ of Markov chains", 1970; Rabiner, "A tutorial on hidden Markov models and select
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyro
@@ -70,7 +70,7 @@ class HMM(Program):
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (8, 8),
         states: int = 8,
         emission: str = "bernoulli",
         values: int = 2,
@@ -95,41 +95,6 @@ class HMM(Program):
             self.emission = NormalEmission(states, self.dim, min_scale)
         self.support = self.emission.support
         self.encoder = nn.Conv1d(self.emission.features, states, window, padding=window // 2)
-
-    @classmethod
-    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
-        """Takes the shape from the data, `values` from their maximum, and `lengths` from whether there is a context."""
-        if options.get("emission") == "categorical":
-            options.setdefault("values", count_values(x))
-        options.setdefault("lengths", context is not None)
-        return super().for_data(x, context, **options)
-
-    def example_context(self, n: int) -> Tensor | None:
-        """Lengths T, T-1, ... (if sequences are padded)."""
-        if not self.lengths:
-            return None
-        return (self.steps - torch.arange(n).remainder(self.steps)).to(self.initial_logits)
-
-    def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        """As every program; lengths must also be integers in [1, T]."""
-        super().check(x, context)
-        if context is None:
-            return
-        if not bool(((context >= 1) & (context <= self.steps) & (context == context.round())).all()):
-            raise SupportError(
-                f"HMM needs lengths (context) that are whole numbers from 1 to {self.steps}, got values from "
-                f"{context.min():g} to {context.max():g}."
-            )
-
-    def parameter_count(self) -> int:
-        """Free numbers of the model, (K - 1) + K (K - 1) + those of the emissions, and the guide's."""
-        k, guide = self.states, sum(p.numel() for p in self.encoder.parameters())
-        emission = sum(p.numel() for p in self.emission.parameters())
-        if isinstance(self.emission, CategoricalEmission):
-            emission -= k * self.dim  # each row of probabilities sums to one
-        return (k - 1) + k * (k - 1) + emission + guide
-
-    # Program and guide.
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The path, then all steps given the path."""
@@ -238,6 +203,41 @@ class HMM(Program):
             }
         )
 
+    # Data, and how large the program is.
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
+        """Takes the shape from the data, `values` from their maximum, and `lengths` from whether there is a context."""
+        if options.get("emission") == "categorical":
+            options.setdefault("values", count_values(x))
+        options.setdefault("lengths", context is not None)
+        return super().for_data(x, context, **options)
+
+    def example_context(self, n: int) -> Tensor | None:
+        """Lengths T, T-1, ... (if sequences are padded)."""
+        if not self.lengths:
+            return None
+        return (self.steps - torch.arange(n).remainder(self.steps)).to(self.initial_logits)
+
+    def check(self, x: Tensor, context: Tensor | None = None) -> None:
+        """As every program; lengths must also be integers in [1, T]."""
+        super().check(x, context)
+        if context is None:
+            return
+        if not bool(((context >= 1) & (context <= self.steps) & (context == context.round())).all()):
+            raise SupportError(
+                f"HMM needs lengths (context) that are whole numbers from 1 to {self.steps}, got values from "
+                f"{context.min():g} to {context.max():g}."
+            )
+
+    def parameter_count(self) -> int:
+        """Free numbers of the model, (K - 1) + K (K - 1) + those of the emissions, and the guide's."""
+        k, guide = self.states, sum(p.numel() for p in self.encoder.parameters())
+        emission = sum(p.numel() for p in self.emission.parameters())
+        if isinstance(self.emission, CategoricalEmission):
+            emission -= k * self.dim  # each row of probabilities sums to one
+        return (k - 1) + k * (k - 1) + emission + guide
+
     # Parts.
 
     def _log_probabilities(self) -> tuple[Tensor, Tensor]:
@@ -289,7 +289,7 @@ class HMM(Program):
 
 
 def _check_options(
-    event_shape: list[int], states: int, emission: str, values: int, smoothing: float, min_scale: float, window: int
+    event_shape: Sequence[int], states: int, emission: str, values: int, smoothing: float, min_scale: float, window: int
 ) -> None:
     """Raises: OptionError."""
     if len(event_shape) not in (1, 2) or min(event_shape) < 1:

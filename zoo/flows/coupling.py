@@ -12,7 +12,7 @@ that a training step can be traced.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -122,9 +122,9 @@ class Coupling(nn.Module):
 def coupling_mlp(
     univariate: Univariate,
     features: int,
-    hidden: list[int],
-    activation: str = "relu",
+    hidden: Sequence[int],
     *,
+    activation: str = "relu",
     context: int = 0,
     free: bool = False,
     identity: bool = False,
@@ -152,14 +152,14 @@ class ResidualNet(nn.Module):
 
     Args:
         channels_in: Of the image.
+        channels_out: Of the output, zero at first.
         width: Channels of the hidden layers.
         blocks: Number of residual blocks.
-        channels_out: Of the output, zero at first.
 
     Shapes: (B, channels_in, H, W) -> (B, channels_out, H, W).
     """
 
-    def __init__(self, channels_in: int, width: int, blocks: int, channels_out: int):
+    def __init__(self, channels_in: int, channels_out: int, *, width: int, blocks: int):
         super().__init__()
         self.first = weight_norm(nn.Conv2d(channels_in, width, 3, padding=1))
         self.blocks = nn.ModuleList(
@@ -219,7 +219,7 @@ class Masked(nn.Module):
     Raises: UnknownNameError.
     """
 
-    def __init__(self, univariate: Univariate, features: int, hidden: list[int], activation: str = "relu"):
+    def __init__(self, univariate: Univariate, features: int, hidden: Sequence[int], *, activation: str = "relu"):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise UnknownNameError("activation", activation, ACTIVATIONS)
