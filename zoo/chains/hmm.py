@@ -80,7 +80,12 @@ class HMM(Program):
         window: int = 5,
     ):
         super().__init__()
-        _check_options(event_shape, states, emission, values, smoothing, min_scale, window)
+        _check_sequences(event_shape, emission, window)
+        for name, value, least in (("states", states, 1), ("values", values, 2), ("smoothing", smoothing, 0)):
+            if value < least:
+                raise OptionError(f"{name} must be at least {least}, got {value}.")
+        if min_scale <= 0:
+            raise OptionError(f"min_scale must be positive, got {min_scale}.")
         self.event_shape = torch.Size(event_shape)
         self.steps, self.dim = event_shape[0], (event_shape[1] if len(event_shape) == 2 else 1)
         self.states, self.lengths, self.smoothing = states, lengths, smoothing
@@ -288,9 +293,7 @@ class HMM(Program):
         return Raster(steps.to_event(2), self.event_shape, self.initial_logits.dtype)
 
 
-def _check_options(
-    event_shape: Sequence[int], states: int, emission: str, values: int, smoothing: float, min_scale: float, window: int
-) -> None:
+def _check_sequences(event_shape: Sequence[int], emission: str, window: int) -> None:
     """Raises: OptionError."""
     if len(event_shape) not in (1, 2) or min(event_shape) < 1:
         raise OptionError(f"HMM takes sequences of shape (T,) or (T, D), got event_shape={list(event_shape)}.")
@@ -298,8 +301,3 @@ def _check_options(
         raise OptionError(f"emission must be 'bernoulli', 'categorical' or 'normal', got {emission!r}.")
     if window < 1 or window % 2 == 0:
         raise OptionError(f"window must be odd and positive, got {window}.")
-    for name, value, least in (("states", states, 1), ("values", values, 2), ("smoothing", smoothing, 0)):
-        if value < least:
-            raise OptionError(f"{name} must be at least {least}, got {value}.")
-    if min_scale <= 0:
-        raise OptionError(f"min_scale must be positive, got {min_scale}.")
