@@ -80,10 +80,8 @@ class ConditionalGAN(ImplicitProgram):
             features = latent_dim + self.context_shape.numel()
             self.image = conv_generator(features, channels, image_shape(event_shape), smooth=True)
             return
-        for name, three in {
-            "hidden": hidden,
-            **{f"critic's {k}": self.critic_options[k] for k in ("hidden", "pieces")},
-        }.items():
+        units, pieces = self.critic_options["hidden"], self.critic_options["pieces"]
+        for name, three in (("hidden", hidden), ("the critic's hidden", units), ("the critic's pieces", pieces)):
             if len(three) != 3:
                 raise OptionError(f"{name} must be three numbers, got {three}.")
         for_noise, for_label, for_both = hidden

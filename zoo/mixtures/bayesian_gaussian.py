@@ -106,16 +106,6 @@ class BayesianGaussianMixture(Program):
         support = constraints.lower_cholesky if full else constraints.positive
         self.q_scatter = PyroParam(prior.scatter, support, event_dim=2 if full else 0)
 
-    @property
-    def prior(self) -> Beliefs:
-        """Parameters of the prior."""
-        return Beliefs(*(getattr(self, f"prior_{name}") for name in Beliefs._fields))
-
-    @property
-    def beliefs(self) -> Beliefs:
-        """Parameters of the guide."""
-        return Beliefs(*(getattr(self, f"q_{name}") for name in Beliefs._fields))
-
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The mixture with its parameters drawn from the prior."""
         weights, means, scale = self._sample_globals(self.prior)
@@ -141,6 +131,16 @@ class BayesianGaussianMixture(Program):
         scale = precisions.rsqrt()
         means = pyro.sample("means", dist.Normal(location, scale / mean_weight.sqrt()[:, None]).to_event(2))
         return weights, means, scale
+
+    @property
+    def prior(self) -> Beliefs:
+        """Parameters of the prior."""
+        return Beliefs(*(getattr(self, f"prior_{name}") for name in Beliefs._fields))
+
+    @property
+    def beliefs(self) -> Beliefs:
+        """Parameters of the guide."""
+        return Beliefs(*(getattr(self, f"q_{name}") for name in Beliefs._fields))
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """The optimal q(z) given the guide, proportional to exp E_q[log p(z, x)]; (N, *event_shape) -> (N, K)."""

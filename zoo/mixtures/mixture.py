@@ -45,16 +45,13 @@ class Mixture(Program):
         self.components = components
         self.weight_logits = nn.Parameter(torch.zeros(components))
 
-    @property
-    def weights(self) -> Tensor:
-        """Mixing proportions (K,), which sum to one."""
-        return self.weight_logits.softmax(-1)
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Chooses a component for each example, then draws from it."""
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Categorical(logits=self.weight_logits), infer={"enumerate": "parallel"})
+            return pyro.sample("x", self.component(z), obs=x)
 
-    @weights.setter
-    def weights(self, value: Tensor) -> None:
-        with torch.no_grad():
-            share = value / value.sum()
-            self.weight_logits.copy_(share.clamp(min=torch.finfo(value.dtype).tiny).log())
+    # What a mixture defines.
 
     def component(self, z: Tensor) -> dist.TorchDistribution:
         """p(x | z) for component numbers z of any shape, which becomes the batch shape."""
@@ -70,11 +67,16 @@ class Mixture(Program):
 
     # What follows is provided.
 
-    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
-        """Chooses a component for each example, then draws from it."""
-        with self.plate(x, context, size):
-            z = pyro.sample("z", dist.Categorical(logits=self.weight_logits), infer={"enumerate": "parallel"})
-            return pyro.sample("x", self.component(z), obs=x)
+    @property
+    def weights(self) -> Tensor:
+        """Mixing proportions (K,), which sum to one."""
+        return self.weight_logits.softmax(-1)
+
+    @weights.setter
+    def weights(self, value: Tensor) -> None:
+        with torch.no_grad():
+            share = value / value.sum()
+            self.weight_logits.copy_(share.clamp(min=torch.finfo(value.dtype).tiny).log())
 
     def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         """p(z | x), the responsibilities."""
