@@ -5,14 +5,18 @@ All of them take any number of batch dimensions on the left, as latents with par
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError, UnknownNameError
 
-__all__ = ["ACTIVATIONS", "OverBatch", "activation", "conv_decoder", "conv_encoder", "image_shape", "mlp"]
+__all__ = [
+    "ACTIVATIONS", "OverBatch",
+    "activation", "conv_decoder", "conv_encoder", "doubling", "halvings", "image_shape", "mlp", "paddings",
+]  # fmt: skip
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -100,12 +104,11 @@ def conv_encoder(shape: tuple[int, int, int], channels: Sequence[int], out: int,
 
     Shapes: (..., *shape) -> (..., out).
     """
-    before, *size = shape
     layers: list[nn.Module] = []
-    for after in channels:
+    for before, after in itertools.pairwise([shape[0], *channels]):
         layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), _activation(activation)]
-        before, size = after, _halved(size)
-    return OverBatch(nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * math.prod(size), out)), 3)
+    features = [shape[0], *channels][-1] * math.prod(halvings(shape[1:], len(channels))[-1])
+    return OverBatch(nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, out)), 3)
 
 
 def conv_decoder(
@@ -127,29 +130,68 @@ def conv_decoder(
 
     Shapes: (..., features) -> (..., *shape).
     """
-    sizes = [list(shape[1:])]
-    for _ in channels:
-        sizes.append(_halved(sizes[-1]))
-    widths = [*channels, shape[0]]
-    layers: list[nn.Module] = [
-        nn.Linear(features, widths[0] * math.prod(sizes[-1]), bias=out_bias or bool(channels)),
-        nn.Unflatten(1, (widths[0], *sizes[-1])),
-    ]
-    for i, large in enumerate(reversed(sizes[:-1])):
-        # A stride of two takes n to 2n - 1, and to 2n with one row or column more.
-        more = (1 - large[0] % 2, 1 - large[1] % 2)
-        last = i == len(channels) - 1
-        layers += [
-            _activation(activation),
-            nn.ConvTranspose2d(
-                widths[i], widths[i + 1], 3, stride=2, padding=1, output_padding=more, bias=out_bias or not last
-            ),
-        ]
+    layers = doubling(features, channels, shape, lambda _: [_activation(activation)], out_bias=out_bias)
     return OverBatch(nn.Sequential(*layers), 1)
 
 
-def _halved(size: Sequence[int]) -> list[int]:
-    return [(n + 1) // 2 for n in size]
+def doubling(
+    features: int,
+    channels: Sequence[int],
+    shape: tuple[int, int, int],
+    between: Callable[[int], list[nn.Module]],
+    kernel: int = 3,
+    *,
+    bias: bool = True,
+    out_bias: bool = True,
+) -> list[nn.Module]:
+    """Layers (B, features) -> (B, *shape): a linear one, whose output is a small image, then transposed convolutions.
+
+    Args:
+        features: Width of the input.
+        channels: Of the input of each transposed convolution.
+        shape: (channels, height, width) of the output.
+        between: What goes before a transposed convolution whose input has so many channels.
+        kernel: Side of the transposed convolutions, at least 3.
+        bias: Whether layers have a bias, but for the last.
+        out_bias: Whether the last one has.
+    """
+    widths, sizes = [*channels, shape[0]], halvings(shape[1:], len(channels))[::-1]
+    smallest = (widths[0], *sizes[0])
+    layers: list[nn.Module] = [
+        nn.Linear(features, math.prod(smallest), bias=bias if channels else out_bias),
+        nn.Unflatten(1, smallest),
+    ]
+    for i, large in enumerate(sizes[1:]):
+        pad, more = paddings(kernel, large)
+        biased = out_bias if i == len(channels) - 1 else bias
+        layers += [
+            *between(widths[i]),
+            nn.ConvTranspose2d(
+                widths[i], widths[i + 1], kernel, stride=2, padding=pad, output_padding=more, bias=biased
+            ),
+        ]
+    return layers
+
+
+def halvings(size: Sequence[int], times: int) -> list[tuple[int, int]]:
+    """(height, width) of an image, then of its halves, rounded up, so many times."""
+    height, width = size
+    found = [(height, width)]
+    for _ in range(times):
+        height, width = (height + 1) // 2, (width + 1) // 2
+        found.append((height, width))
+    return found
+
+
+def paddings(kernel: int, size: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(padding, output padding) of convolutions of stride 2 between images of this size and of half that, rounded up.
+
+    A transposed one takes n to 2 n - 2 - 2 padding + kernel + output padding, which is to be the larger size.
+    """
+    wanted = [kernel - 2 + n % 2 for n in size]
+    pad = [(n + 1) // 2 for n in wanted]
+    more = [2 * p - n for p, n in zip(pad, wanted, strict=True)]
+    return (pad[0], pad[1]), (more[0], more[1])
 
 
 _activation = activation  # the functions above have an option of that name

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import datasets
-from zoo.flows.dequantised import CellGuide
+from zoo.flows.dequantised import CellGuide, Cells
 from zoo.flows.realnvp import RealNVP
 from zoo.flows.spline import NeuralSpline
 
@@ -157,12 +157,12 @@ def compare(
     d = parts[0][0].numel()
 
     def rows(x: Tensor) -> Tensor:
-        return CellGuide(x.flatten(1), 256, 0.05, 1).rsample() if grey else x.flatten(1)
+        return CellGuide(x.flatten(1), Cells(256, 0.05), 1).rsample() if grey else x.flatten(1)
 
     torch.manual_seed(1000)  # the same draws of held-out noise for everyone
     start, valid, test = (rows(x) for x in parts)
     inside = [
-        CellGuide(x.flatten(1), 256, 0.05, 1).log_prob(u) if grey else torch.zeros(len(x))
+        CellGuide(x.flatten(1), Cells(256, 0.05), 1).log_prob(u) if grey else torch.zeros(len(x))
         for x, u in ((parts[1], valid), (parts[2], test))
     ]
     loc, scale = start.mean(0), start.std(0, correction=0)

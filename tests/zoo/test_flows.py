@@ -17,7 +17,7 @@ from tests.conftest import FAILURE_RATE
 from zoo.datasets import Data
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.flows.coupling import Univariate, checkerboard, coupling_mlp, squeeze, unsqueeze
-from zoo.flows.dequantised import CellGuide, DequantisedFlow, Rounded, cells
+from zoo.flows.dequantised import CellGuide, Cells, DequantisedFlow, Rounded
 from zoo.flows.maf import MAF
 from zoo.flows.nice import NICE
 from zoo.flows.realnvp import RealNVP
@@ -208,10 +208,10 @@ def in_the_plane(**options):
 
 def exact_masses(program):
     """States (S, D) and their log masses by integration over the cells, in logit space."""
-    d, values = program.event_shape.numel(), program.values
+    d, values = program.event_shape.numel(), program.cells.values
     level = torch.arange(values) / (values - 1)
     nodes, weights = [], []
-    for lower, upper in zip(*cells(level, values, program.alpha), strict=True):
+    for lower, upper in zip(*program.cells.edges(level), strict=True):
         ends = torch.logit(torch.stack([lower, upper])).clamp(-30, 30)
         points = 20_000 if d == 1 else 600
         edges = torch.linspace(float(ends[0]), float(ends[1]), points + 1)
@@ -278,10 +278,10 @@ def test_generated_levels_follow_the_masses(make):
 def test_the_guide_integrates_to_one_in_its_cell(how):
     program = on_the_line(dequantisation=how)
     for level in torch.arange(5) / 4:
-        lower, upper = (torch.logit(edge).clamp(-30, 30) for edge in cells(level, 5, program.alpha))
+        lower, upper = (torch.logit(edge).clamp(-30, 30) for edge in program.cells.edges(level))
         edges = torch.linspace(float(lower), float(upper), 40_001)
         u = 0.5 * (edges[1:] + edges[:-1])[:, None]
-        guide = CellGuide(level.expand(len(u), 1), 5, program.alpha, 1, program.within)
+        guide = CellGuide(level.expand(len(u), 1), program.cells, 1, flow=program.within)
         mass = guide.log_prob(u).detach().exp().sum() * (edges[1] - edges[0])
         assert float(mass) == pytest.approx(1.0, abs=1e-3)
 
@@ -289,15 +289,15 @@ def test_the_guide_integrates_to_one_in_its_cell(how):
 def test_variational_guide_starts_uniform_and_its_density_is_that_of_its_draws():
     program = DequantisedFlow([3, 2], values=4)
     x = program.generate(7)
-    uniform, variational = (CellGuide(x, 4, program.alpha, 2, within) for within in (None, program.within))
+    uniform, variational = (CellGuide(x, program.cells, 2, flow=within) for within in (None, program.within))
     u = uniform.rsample()
     torch.testing.assert_close(uniform.log_prob(u), variational.log_prob(u))
     perturbed(program)
     with torch.no_grad():
-        draws = CellGuide(x[:1].expand(20_000, 3, 2), 4, program.alpha, 2, program.within).rsample()
+        draws = CellGuide(x[:1].expand(20_000, 3, 2), program.cells, 2, flow=program.within).rsample()
         # E_q[q_uniform / q] = 1 where q covers the cell.
-        one = CellGuide(x[:1], 4, program.alpha, 2, program.within)
-        ratio = (CellGuide(x[:1], 4, program.alpha, 2).log_prob(draws) - one.log_prob(draws)).exp()
+        one = CellGuide(x[:1], program.cells, 2, flow=program.within)
+        ratio = (CellGuide(x[:1], program.cells, 2).log_prob(draws) - one.log_prob(draws)).exp()
     error = ratio.std() / len(ratio) ** 0.5
     assert abs(float(ratio.mean()) - 1.0) < 5 * float(error)
     assert float(ratio.std()) > 0.1
@@ -308,17 +308,17 @@ def test_no_draw_of_the_guide_leaves_its_cell_in_float32(alpha):
     x = torch.arange(256, dtype=torch.float32).repeat(400)[:, None] / 255
     for within in (None, perturbed(DequantisedFlow([1], flow="maf", **SMALL), 2.0).within.float()):
         with torch.no_grad():
-            u = CellGuide(x, 256, alpha, 1, within).rsample()
+            u = CellGuide(x, Cells(256, alpha), 1, flow=within).rsample()
         assert u.dtype == torch.float32
         assert bool(torch.isfinite(u).all())
-        assert bool((Rounded(u, 256, alpha, 1).log_prob(x) == 0).all())
+        assert bool((Rounded(u, Cells(256, alpha), 1).log_prob(x) == 0).all())
 
 
 def test_rounding_has_no_mass_outside_of_the_cell():
     u = torch.logit(torch.tensor([[0.2, 0.8]]))
-    assert Rounded(u, 2, 0.05, 1).sample().tolist() == [[0.0, 1.0]]
+    assert Rounded(u, Cells(2, 0.05), 1).sample().tolist() == [[0.0, 1.0]]
     rows = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
-    assert Rounded(u, 2, 0.05, 1).log_prob(rows).tolist() == [0.0, -math.inf, -math.inf]
+    assert Rounded(u, Cells(2, 0.05), 1).log_prob(rows).tolist() == [0.0, -math.inf, -math.inf]
 
 
 def test_training_raises_the_bound():

@@ -7,18 +7,35 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from zoo.errors import ShapeError
+from zoo.errors import OptionError, ShapeError
 from zoo.program import Program
 
 __all__ = ["Regression"]
 
 
 class Regression(Program):
-    """Base of programs p(x_i | c_i) with as many weights as the context has columns, option `features`."""
+    """Base of programs p(x_i | c_i) with as many weights as the context has columns.
+
+    Args:
+        features: Number D of weights.
+        prior_scale: Standard deviation of each weight beforehand.
+        scales: Other standard deviations, by name; each becomes a buffer of that name, ().
+
+    Raises: OptionError for what is not positive.
+    """
 
     family = "bayes"
     prior_scale: Tensor
-    """(features,) standard deviations of the weights beforehand."""
+    """(D,) standard deviations of the weights beforehand."""
+
+    def __init__(self, features: int, prior_scale: float, **scales: float):
+        super().__init__()
+        for name, value in {"features": features, "prior_scale": prior_scale, **scales}.items():
+            if value <= 0:
+                raise OptionError(f"{name} must be positive, got {value}.")
+        self.register_buffer("prior_scale", torch.full((features,), float(prior_scale)))
+        for name, value in scales.items():
+            self.register_buffer(name, torch.tensor(float(value)))
 
     @classmethod
     def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Self:

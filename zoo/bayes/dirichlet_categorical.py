@@ -45,12 +45,6 @@ class DirichletCategorical(Program):
         self.register_buffer("concentration", torch.full((values,), float(concentration)))
         self.guide_concentration = PyroParam(torch.full((values,), float(concentration)), constraints.positive)
 
-    @classmethod
-    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> DirichletCategorical:
-        """As many categories as the data show."""
-        options.setdefault("values", max(2, int(x.max()) + 1))
-        return cls(**options)
-
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """One vector of probabilities for all draws."""
         probs = pyro.sample("probs", dist.Dirichlet(self.concentration))
@@ -72,6 +66,12 @@ class DirichletCategorical(Program):
 
     def _updated(self, x: Tensor) -> Tensor:
         return self.concentration + torch.bincount(x.long(), minlength=len(self.concentration))
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> DirichletCategorical:
+        """As many categories as the data show."""
+        options.setdefault("values", max(2, int(x.max()) + 1))
+        return cls(**options)
 
 
 def _log_beta(a: Tensor) -> Tensor:

@@ -57,10 +57,6 @@ class EightSchools(Program):
         self.log_tau_loc = nn.Parameter(torch.tensor(0.0))
         self.log_tau_sd = PyroParam(torch.tensor(1.0), constraint=constraints.positive)
 
-    def example_context(self, n: int) -> Tensor:
-        """Standard errors between 9 and 18, as in the original data."""
-        return torch.linspace(9.0, 18.0, n).to(self.mu_scale)
-
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The hierarchical prior, and x with known standard errors."""
         assert context is not None
@@ -79,27 +75,6 @@ class EightSchools(Program):
         tau = pyro.sample("tau", dist.LogNormal(self.log_tau_loc, self.log_tau_sd))
         self._schools(mu, tau, x, context, size)
 
-    def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
-        """p(tau | x) p(mu | tau, x) p(theta | mu, tau, x): by quadrature, Normal, Normal."""
-        assert x is not None
-        assert context is not None
-        tau = pyro.sample("tau", TauPosterior(x, context, self.mu_scale, self.tau_scale))
-        mu = pyro.sample("mu", dist.Normal(*mu_given_tau(tau, x, context, self.mu_scale)))
-        self._schools(mu, tau, x, context, size)
-
-    def log_evidence(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """log p(x | sigma), by Gauss-Legendre quadrature over tau; the rest is Gaussian."""
-        assert context is not None
-        return TauPosterior(x, context, self.mu_scale, self.tau_scale).log_evidence
-
-    def transformed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The schools' effects {'theta'} from latent values, in either parametrisation.
-
-        Args:
-            values: Sites as `inference.particles.draw` gives them: local (S, B), global (S, 1).
-        """
-        return {"theta": values["theta"] if self.centered else values["mu"] + values["tau"] * values["eta"]}
-
     def _schools(self, mu: Tensor, tau: Tensor, x: Tensor | None, sigma: Tensor | None, size: int | None) -> None:
         assert x is not None
         assert sigma is not None
@@ -109,6 +84,31 @@ class EightSchools(Program):
                 pyro.sample("theta", dist.Normal(mu + tau * loc, tau * scale))
             else:
                 pyro.sample("eta", dist.Normal(loc, scale))
+
+    def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """p(tau | x) p(mu | tau, x) p(theta | mu, tau, x): by quadrature, Normal, Normal."""
+        assert x is not None
+        assert context is not None
+        tau = pyro.sample("tau", TauPosterior(x, context, mu_scale=self.mu_scale, tau_scale=self.tau_scale))
+        mu = pyro.sample("mu", dist.Normal(*mu_given_tau(tau, x, context, self.mu_scale)))
+        self._schools(mu, tau, x, context, size)
+
+    def log_evidence(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(x | sigma), by Gauss-Legendre quadrature over tau; the rest is Gaussian."""
+        assert context is not None
+        return TauPosterior(x, context, mu_scale=self.mu_scale, tau_scale=self.tau_scale).log_evidence
+
+    def transformed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The schools' effects {'theta'} from latent values, in either parametrisation.
+
+        Args:
+            values: Sites as `inference.particles.draw` gives them: local (S, B), global (S, 1).
+        """
+        return {"theta": values["theta"] if self.centered else values["mu"] + values["tau"] * values["eta"]}
+
+    def example_context(self, n: int) -> Tensor:
+        """Standard errors between 9 and 18, as in the original data."""
+        return torch.linspace(9.0, 18.0, n).to(self.mu_scale)
 
 
 def eta_given_globals(mu: Tensor, tau: Tensor, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.bayes.covariates import Regression
-from zoo.errors import OptionError
 
 __all__ = ["LogisticRegression"]
 
@@ -38,12 +37,7 @@ class LogisticRegression(Regression):
     bias_scale: Tensor
 
     def __init__(self, features: int = 30, prior_scale: float = 1.0, bias_scale: float = 5.0):
-        super().__init__()
-        for name, value in (("features", features), ("prior_scale", prior_scale), ("bias_scale", bias_scale)):
-            if value <= 0:
-                raise OptionError(f"{name} must be positive, got {value}.")
-        self.register_buffer("prior_scale", torch.full((features,), float(prior_scale)))
-        self.register_buffer("bias_scale", torch.tensor(float(bias_scale)))
+        super().__init__(features, prior_scale, bias_scale=bias_scale)
         self.w_loc = nn.Parameter(torch.zeros(features))
         self.w_scale = PyroParam(torch.full((features,), float(prior_scale)), constraint=constraints.positive)
         self.b_loc = nn.Parameter(torch.tensor(0.0))

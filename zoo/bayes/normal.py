@@ -12,6 +12,7 @@ Each dimension of the event has a mean and a precision of its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyro
@@ -24,16 +25,6 @@ from torch.distributions import constraints
 from zoo.program import Program
 
 __all__ = ["NormalGamma", "NormalUnknown"]
-
-
-class NormalGamma(NamedTuple):
-    """Parameters of a Normal-Gamma distribution of (mean, precision), (*event) each."""
-
-    loc: Tensor
-    weight: Tensor
-    """How many observations the knowledge of the mean is worth, k."""
-    concentration: Tensor
-    rate: Tensor
 
 
 class NormalUnknown(Program):
@@ -57,7 +48,7 @@ class NormalUnknown(Program):
 
     def __init__(
         self,
-        event_shape: list[int] = [],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (),
         prior_mean: float = 0.0,
         prior_weight: float = 0.1,
         concentration: float = 1.0,
@@ -73,14 +64,6 @@ class NormalUnknown(Program):
         self.mean_scale = PyroParam(torch.ones(event_shape), constraint=constraints.positive)
         self.guide_concentration = PyroParam(self.concentration.clone(), constraint=constraints.positive)
         self.guide_rate = PyroParam(self.rate.clone(), constraint=constraints.positive)
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Starts the guide from the data's moments."""
-        n, variance = len(x), x.var(0, correction=0).clamp(min=1e-6)
-        self.mean_loc.copy_(x.mean(0))
-        self.mean_scale = (variance / n).sqrt()
-        self.guide_concentration = torch.full_like(variance, n / 2)
-        self.guide_rate = variance * n / 2
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Normal-Gamma prior, Normal data."""
@@ -104,18 +87,6 @@ class NormalUnknown(Program):
         precision = pyro.sample("precision", dist.Gamma(p.concentration, p.rate).to_event(dims))
         pyro.sample("mean", dist.Normal(p.loc, (p.weight * precision).rsqrt()).to_event(dims))
 
-    def updated(self, x: Tensor) -> NormalGamma:
-        """Parameters of the posterior (Murphy, eqs. 85-89); the mean alone is then Student t."""
-        n, average = len(x), x.mean(0)
-        weight = self.prior_weight + n
-        squares = (x - average).square().sum(0) + self.prior_weight * n * (average - self.prior_mean) ** 2 / weight
-        return NormalGamma(
-            (self.prior_weight * self.prior_mean + n * average) / weight,
-            weight,
-            self.concentration + n / 2,
-            self.rate + squares / 2,
-        )
-
     def log_evidence(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The ratio of the normalisers of posterior and prior (Murphy, eq. 95), summed over the dimensions."""
         p = self.updated(x)
@@ -123,3 +94,33 @@ class NormalUnknown(Program):
         rates = self.concentration * self.rate.log() - p.concentration * p.rate.log()
         weights = 0.5 * (self.prior_weight.log() - p.weight.log())
         return (gamma + rates + weights - 0.5 * len(x) * math.log(2 * math.pi)).sum()
+
+    def updated(self, x: Tensor) -> NormalGamma:
+        """Parameters of the posterior (Murphy, eqs. 85-89); the mean alone is then Student t."""
+        n, average = len(x), x.mean(0)
+        weight = self.prior_weight + n
+        squares = (x - average).square().sum(0) + self.prior_weight * n * (average - self.prior_mean) ** 2 / weight
+        return NormalGamma(
+            loc=(self.prior_weight * self.prior_mean + n * average) / weight,
+            weight=weight,
+            concentration=self.concentration + n / 2,
+            rate=self.rate + squares / 2,
+        )
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Starts the guide from the data's moments."""
+        n, variance = len(x), x.var(0, correction=0).clamp(min=1e-6)
+        self.mean_loc.copy_(x.mean(0))
+        self.mean_scale = (variance / n).sqrt()
+        self.guide_concentration = torch.full_like(variance, n / 2)
+        self.guide_rate = variance * n / 2
+
+
+class NormalGamma(NamedTuple):
+    """Parameters of a Normal-Gamma distribution of (mean, precision), (*event) each."""
+
+    loc: Tensor
+    weight: Tensor
+    """How many observations the knowledge of the mean is worth, k."""
+    concentration: Tensor
+    rate: Tensor

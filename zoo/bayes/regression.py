@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.bayes.covariates import Regression
-from zoo.errors import OptionError
 
 __all__ = ["BayesianLinearRegression"]
 
@@ -36,12 +35,7 @@ class BayesianLinearRegression(Regression):
     noise_scale: Tensor
 
     def __init__(self, features: int = 11, prior_scale: float = 1.0, noise_scale: float = 0.7):
-        super().__init__()
-        for name, value in (("features", features), ("prior_scale", prior_scale), ("noise_scale", noise_scale)):
-            if value <= 0:
-                raise OptionError(f"{name} must be positive, got {value}.")
-        self.register_buffer("prior_scale", torch.full((features,), float(prior_scale)))
-        self.register_buffer("noise_scale", torch.tensor(float(noise_scale)))
+        super().__init__(features, prior_scale, noise_scale=noise_scale)
         self.loc = nn.Parameter(torch.zeros(features))
         self.scale = PyroParam(torch.full((features,), float(prior_scale)), constraint=constraints.positive)
 

@@ -14,13 +14,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from zoo.nets import mlp
-from zoo.program import Program
+from zoo.bayes.plane import PlaneProgram
 
 __all__ = ["TwoModes"]
 
 
-class TwoModes(Program):
+class TwoModes(PlaneProgram):
     """A fixed program with a two-mode posterior, and an amortised diagonal Gaussian guide, which sees one.
 
     Args:
@@ -28,16 +27,10 @@ class TwoModes(Program):
         hidden: Width of the guide's encoder.
     """
 
-    family = "bayes"
     paper = "made for this zoo: the square roots of a noisy complex number"
-    dataset = "moons"
-    event_shape = torch.Size([2])
-    noise_scale: Tensor
 
     def __init__(self, noise_scale: float = 0.5, hidden: int = 32):
-        super().__init__()
-        self.register_buffer("noise_scale", torch.tensor(float(noise_scale)))
-        self.encoder = mlp(2, [hidden], 4, "tanh")
+        super().__init__(noise_scale, hidden)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The square of a complex standard normal, and noise."""
@@ -46,10 +39,3 @@ class TwoModes(Program):
             a, b = z[..., 0], z[..., 1]
             loc = torch.stack([a**2 - b**2, 2 * a * b], -1)
             return pyro.sample("x", dist.Normal(loc, self.noise_scale).to_event(1), obs=x)
-
-    def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
-        """q(z | x) = N(l(x), diag(s(x)^2))."""
-        assert x is not None
-        loc, log_scale = self.encoder(x).chunk(2, -1)
-        with self.plate(x, context, size):
-            pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))

@@ -10,7 +10,7 @@ machine learning and digital communication", 1998 (logistic, where k = n - 1 is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -26,6 +26,53 @@ from zoo.errors import OptionError
 from zoo.program import Preset
 
 __all__ = ["Autoregression", "AutoregressiveChain"]
+
+
+class AutoregressiveChain(Chain):
+    """AR(k) over the pixels in raster order, with its own weights at every site.
+
+    With bits and k = 1 this is the Markov chain again, 2n - 1 parameters; the logistic form keeps the count linear in
+    k, n + k n - k (k + 1) / 2, where conditional tables would need 2^k a site.
+
+    Args:
+        event_shape: Shape of one example, n sites.
+        order: Number k of predecessors.
+        likelihood: 'bernoulli' for bits, 'normal' for real numbers.
+    """
+
+    paper = "Yule, On a method of investigating periodicities in disturbed series, 1927; Frey 1998"
+    presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({"order": 8}, "svi", {"steps": 2000})}
+
+    def __init__(self, event_shape: Sequence[int] = (8, 8), order: int = 8, likelihood: str = "bernoulli"):
+        super().__init__(event_shape)
+        if order < 1:
+            raise OptionError(f"order must be at least 1, got {order}; order 0 is the program Independent.")
+        if likelihood not in ("bernoulli", "normal"):
+            raise OptionError(f"likelihood must be 'bernoulli' or 'normal', got {likelihood!r}.")
+        self.order, self.likelihood = order, likelihood
+        self.support = constraints.boolean if likelihood == "bernoulli" else constraints.real
+        self.bias = nn.Parameter(torch.zeros(self.length))
+        self.weight = nn.Parameter(torch.zeros(self.length, order))
+        if likelihood == "normal":
+            self.scale = PyroParam(torch.ones(self.length), constraint=constraints.positive)
+
+    def distribution(self) -> Autoregression:
+        """The autoregression from the first pixel to the last."""
+        return Autoregression(self.bias, self.weight, self.scale if self.likelihood == "normal" else None)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Starts from independent sites at the data's frequencies, or means and standard deviations."""
+        flat = x.reshape(len(x), self.length)
+        if self.likelihood == "normal":
+            self.bias.copy_(flat.mean(0))
+            self.scale = flat.std(0, correction=0).clamp(min=1e-3)
+        else:
+            self.bias.copy_(((flat.sum(0) + 0.5) / (len(x) + 1)).logit())
+
+    def parameter_count(self) -> int:
+        """Free numbers: a bias (and a scale) a site, and a weight for each predecessor that exists."""
+        weights = sum(min(i, self.order) for i in range(self.length))
+        return weights + self.length * (2 if self.likelihood == "normal" else 1)
 
 
 class Autoregression(TorchDistribution):
@@ -53,7 +100,7 @@ class Autoregression(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Autoregression:
         """The same over more batch dimensions."""
-        return Autoregression(self.bias, self.weight, self.scale, torch.Size(batch_shape))
+        return Autoregression(self.bias, self.weight, self.scale, batch_shape=torch.Size(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """All sites at once: their predecessors are known."""
@@ -76,50 +123,3 @@ class Autoregression(TorchDistribution):
             drawn = (noise[..., i] < linear.sigmoid()) if self.scale is None else linear + noise[..., i]
             padded[..., k + i] = drawn.to(padded)
         return padded[..., k:]
-
-
-class AutoregressiveChain(Chain):
-    """AR(k) over the pixels in raster order, with its own weights at every site.
-
-    With bits and k = 1 this is the Markov chain again, 2n - 1 parameters; the logistic form keeps the count linear in
-    k, n + k n - k (k + 1) / 2, where conditional tables would need 2^k a site.
-
-    Args:
-        event_shape: Shape of one example, n sites.
-        order: Number k of predecessors.
-        likelihood: 'bernoulli' for bits, 'normal' for real numbers.
-    """
-
-    paper = "Yule, On a method of investigating periodicities in disturbed series, 1927; Frey 1998"
-    presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({"order": 8}, "svi", {"steps": 2000})}
-
-    def __init__(self, event_shape: list[int] = [8, 8], order: int = 8, likelihood: str = "bernoulli"):  # noqa: B006
-        super().__init__(event_shape)
-        if order < 1:
-            raise OptionError(f"order must be at least 1, got {order}; order 0 is the program Independent.")
-        if likelihood not in ("bernoulli", "normal"):
-            raise OptionError(f"likelihood must be 'bernoulli' or 'normal', got {likelihood!r}.")
-        self.order, self.likelihood = order, likelihood
-        self.support = constraints.boolean if likelihood == "bernoulli" else constraints.real
-        self.bias = nn.Parameter(torch.zeros(self.length))
-        self.weight = nn.Parameter(torch.zeros(self.length, order))
-        if likelihood == "normal":
-            self.scale = PyroParam(torch.ones(self.length), constraint=constraints.positive)
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Starts from independent sites at the data's frequencies, or means and standard deviations."""
-        flat = x.reshape(len(x), self.length)
-        if self.likelihood == "normal":
-            self.bias.copy_(flat.mean(0))
-            self.scale = flat.std(0, correction=0).clamp(min=1e-3)
-        else:
-            self.bias.copy_(((flat.sum(0) + 0.5) / (len(x) + 1)).logit())
-
-    def distribution(self) -> Autoregression:
-        """The autoregression from the first pixel to the last."""
-        return Autoregression(self.bias, self.weight, self.scale if self.likelihood == "normal" else None)
-
-    def parameter_count(self) -> int:
-        """Free numbers: a bias (and a scale) a site, and a weight for each predecessor that exists."""
-        weights = sum(min(i, self.order) for i in range(self.length))
-        return weights + self.length * (2 if self.likelihood == "normal" else 1)

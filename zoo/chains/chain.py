@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyro
@@ -22,36 +22,6 @@ MAX_PARAMETERS = 2**24
 """The largest table a chain allocates: 64 MB in float32. An RGB pixel just fits; torch.multinomial takes no more."""
 
 
-def log_frequencies(counts: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Log of the maximum likelihood probabilities (..., m) given counts (..., m).
-
-    Args:
-        counts: Observed or expected counts.
-        smoothing: Pseudo-observations added to each row, spread evenly over its m values: the mode of the posterior
-            under `log_dirichlet`. Zero is plain maximum likelihood.
-
-    Rows that were never seen become uniform. Zero counts get the smallest positive number, not zero, so that no
-    parameter is infinite.
-    """
-    m = counts.shape[-1]
-    smoothed = counts + smoothing / m
-    total = smoothed.sum(-1, keepdim=True)
-    probs = torch.where(total > 0, smoothed / total.clamp(min=torch.finfo(counts.dtype).tiny), 1 / m)
-    return probs.clamp(min=torch.finfo(counts.dtype).tiny).log()
-
-
-def log_dirichlet(log_probs: Tensor, smoothing: float) -> Tensor:
-    """Log prior () of tables of log-probabilities (..., m), each row Dirichlet(1 + smoothing / m), up to a constant."""
-    return smoothing / log_probs.shape[-1] * log_probs.sum()
-
-
-def count_values(x: Tensor) -> int:
-    """Number m of values 0 ... m-1 in the data, at least 2; also 2 for what is not a category (`check` says so)."""
-    if x.numel() == 0 or not bool((torch.isfinite(x) & (x >= 0) & (x == x.round())).all()):
-        return 2
-    return max(2, int(x.max()) + 1)
-
-
 class Chain(Program):
     """Base of the programs without latents: subclasses give the `distribution` of x in raster order.
 
@@ -62,28 +32,28 @@ class Chain(Program):
     family = "chains"
     dataset = "digits-binary"
 
-    def __init__(self, event_shape: list[int]):
+    def __init__(self, event_shape: Sequence[int]):
         super().__init__()
         self.event_shape = torch.Size(event_shape)
         self.length = self.event_shape.numel()
         if self.length < 1:
             raise OptionError(f"event_shape {list(event_shape)} has no sites; every dimension must be at least 1.")
 
-    def distribution(self) -> TorchDistribution:
-        """p(x_1, ..., x_n), of event shape (n,)."""
-        raise NotImplementedError(f"{type(self).__name__} must define distribution()")
-
-    def _image(self) -> Raster:
-        return Raster(self.distribution(), self.event_shape, next(self.parameters()).dtype)
-
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """One site; nothing is latent."""
         with self.plate(x, context, size):
             return pyro.sample("x", self._image(), obs=x)
 
+    def distribution(self) -> TorchDistribution:
+        """p(x_1, ..., x_n), of event shape (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define distribution()")
+
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The density itself, (B,)."""
         return self._image().log_prob(x)
+
+    def _image(self) -> Raster:
+        return Raster(self.distribution(), self.event_shape, next(self.parameters()).dtype)
 
 
 class TableChain(Chain):
@@ -101,7 +71,7 @@ class TableChain(Chain):
 
     presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({}, "em")}
 
-    def __init__(self, event_shape: list[int], values: int, smoothing: float):
+    def __init__(self, event_shape: Sequence[int], values: int, smoothing: float):
         super().__init__(event_shape)
         if values < 2:
             raise OptionError(f"values must be at least 2, got {values}.")
@@ -143,3 +113,33 @@ class TableChain(Chain):
     def _count(self, index: Tensor, size: int) -> Tensor:
         """How often each of `size` table cells occurs in `index`, in the dtype of the parameters."""
         return torch.bincount(index.flatten(), minlength=size).to(next(self.parameters()).dtype)
+
+
+def log_frequencies(counts: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Log of the maximum likelihood probabilities (..., m) given counts (..., m).
+
+    Args:
+        counts: Observed or expected counts.
+        smoothing: Pseudo-observations added to each row, spread evenly over its m values: the mode of the posterior
+            under `log_dirichlet`. Zero is plain maximum likelihood.
+
+    Rows that were never seen become uniform. Zero counts get the smallest positive number, not zero, so that no
+    parameter is infinite.
+    """
+    m = counts.shape[-1]
+    smoothed = counts + smoothing / m
+    total = smoothed.sum(-1, keepdim=True)
+    probs = torch.where(total > 0, smoothed / total.clamp(min=torch.finfo(counts.dtype).tiny), 1 / m)
+    return probs.clamp(min=torch.finfo(counts.dtype).tiny).log()
+
+
+def log_dirichlet(log_probs: Tensor, smoothing: float) -> Tensor:
+    """Log prior () of tables of log-probabilities (..., m), each row Dirichlet(1 + smoothing / m), up to a constant."""
+    return smoothing / log_probs.shape[-1] * log_probs.sum()
+
+
+def count_values(x: Tensor) -> int:
+    """Number m of values 0 ... m-1 in the data, at least 2; also 2 for what is not a category (`check` says so)."""
+    if x.numel() == 0 or not bool((torch.isfinite(x) & (x >= 0) & (x == x.round())).all()):
+        return 2
+    return max(2, int(x.max()) + 1)

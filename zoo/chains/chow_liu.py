@@ -11,7 +11,7 @@ Theory, 1968.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +28,78 @@ __all__ = ["ChowLiuTree", "Tree", "mutual_information"]
 
 ROWS = 4096
 """Rows whose one-hot form is held at a time while pairs are counted."""
+
+
+class ChowLiuTree(TableChain):
+    """The tree of largest mutual information, and the frequencies along its edges: maximum likelihood of both.
+
+    The structure (buffers `order` and `parents`) is chosen by `initialise`, from data; before, it is the Markov chain
+    in raster order. Then one step of EM counts the tables. Which site is the root changes no density.
+
+    Args:
+        event_shape: Shape of one example, n sites.
+        values: Number m of values a site takes, 0 ... m-1.
+        smoothing: Pseudo-examples, spread evenly over all m^n states, that count beside the data for the structure and
+            for the tables: both then maximise log-likelihood + `log_prior()`. Zero is plain maximum likelihood.
+    """
+
+    paper = "Chow & Liu, Approximating discrete probability distributions with dependence trees, 1968"
+    order: Tensor
+    parents: Tensor
+
+    def __init__(self, event_shape: Sequence[int] = (8, 8), values: int = 2, smoothing: float = 1.0):
+        super().__init__(event_shape, values, smoothing)
+        if (self.length * values) ** 2 > MAX_PARAMETERS:
+            raise OptionError(
+                f"ChowLiuTree counts all pairs of sites and values, and {self.length} sites of {values} values have "
+                f"{(self.length * values) ** 2:,}; at most {MAX_PARAMETERS:,} are allowed. Use fewer sites or values, "
+                "or a program with a fixed structure such as MarkovChain."
+            )
+        self.root_logits = nn.Parameter(torch.zeros(values))
+        self.edge_logits = nn.Parameter(torch.zeros(self.length - 1, values, values))
+        self.register_buffer("order", torch.arange(self.length))
+        self.register_buffer("parents", torch.arange(self.length) - 1)
+
+    def distribution(self) -> Tree:
+        """The tree with its tables."""
+        return Tree(self.root_logits, self.edge_logits, order=self.order, parents=self.parents)
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Chooses the tree, a maximum spanning tree of the pairwise mutual information."""
+        information = mutual_information(self._sites(x), self.values, self.smoothing).cpu().numpy()
+        # A spanning tree of least weight; scipy takes a zero for a missing edge, so all weights are positive.
+        tree = minimum_spanning_tree(1.0 + information.max() - information)
+        order, parents = breadth_first_order(tree, 0, directed=False, return_predecessors=True)
+        parents[0] = -1
+        self.order.copy_(torch.from_numpy(order.astype(np.int64)))
+        self.parents.copy_(torch.from_numpy(parents.astype(np.int64)))
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Counts of the root's value (m,) and of each edge's pair of values (n-1, m, m)."""
+        sites, tree = self._sites(x), self.distribution()
+        return self.log_prob(x).sum(), {
+            "root": self._count(sites[:, self.order[:1]], self.values),
+            "edges": self._count(tree.cells(sites), self.edge_logits.numel()).view_as(self.edge_logits),
+        }
+
+    @torch.no_grad()
+    def m_step(self, statistics: Mapping[str, Tensor]) -> None:
+        """Conditional frequencies; a row of an edge's table gets the m-th part of the pseudo-examples."""
+        self.root_logits.copy_(log_frequencies(statistics["root"], self.smoothing))
+        self.edge_logits.copy_(log_frequencies(statistics["edges"], self.smoothing / self.values))
+
+    def log_prior(self) -> Tensor:
+        """The log prior () of which `smoothing` makes the fit the mode: the pseudo-examples' log-likelihood."""
+        tree = self.distribution()
+        edges = log_dirichlet(tree.edge_logits, self.smoothing / self.values)
+        return log_dirichlet(tree.root_logits, self.smoothing) + edges
+
+    @staticmethod
+    def free_parameters(sites: int, values: int = 2) -> int:
+        """(m - 1) + (n - 1) m (m - 1): 2n - 1 for n bits."""
+        return (values - 1) * (1 + (sites - 1) * values)
 
 
 class Tree(TorchDistribution):
@@ -49,6 +121,7 @@ class Tree(TorchDistribution):
         self,
         root_logits: Tensor,
         edge_logits: Tensor,
+        *,
         order: Tensor,
         parents: Tensor,
         batch_shape: torch.Size = torch.Size(),
@@ -65,7 +138,8 @@ class Tree(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Tree:
         """The same over more batch dimensions."""
-        return Tree(self.root_logits, self.edge_logits, self.order, self.parents, torch.Size(batch_shape))
+        tables = self.root_logits, self.edge_logits
+        return Tree(*tables, order=self.order, parents=self.parents, batch_shape=torch.Size(batch_shape))
 
     def cells(self, value: Tensor) -> Tensor:
         """Which cell of `edge_logits`, flattened, each edge of values (..., n) is in: (..., n-1)."""
@@ -110,75 +184,3 @@ def mutual_information(sites: Tensor, values: int, smoothing: float = 0.0) -> Te
     expected = single.unsqueeze(1) * single
     terms = torch.where(joint > 0, joint * (joint / expected.clamp(min=torch.finfo(joint.dtype).tiny)).log(), 0.0)
     return terms.reshape(n, values, n, values).sum((1, 3))
-
-
-class ChowLiuTree(TableChain):
-    """The tree of largest mutual information, and the frequencies along its edges: maximum likelihood of both.
-
-    The structure (buffers `order` and `parents`) is chosen by `initialise`, from data; before, it is the Markov chain
-    in raster order. Then one step of EM counts the tables. Which site is the root changes no density.
-
-    Args:
-        event_shape: Shape of one example, n sites.
-        values: Number m of values a site takes, 0 ... m-1.
-        smoothing: Pseudo-examples, spread evenly over all m^n states, that count beside the data for the structure and
-            for the tables: both then maximise log-likelihood + `log_prior()`. Zero is plain maximum likelihood.
-    """
-
-    paper = "Chow & Liu, Approximating discrete probability distributions with dependence trees, 1968"
-    order: Tensor
-    parents: Tensor
-
-    def __init__(self, event_shape: list[int] = [8, 8], values: int = 2, smoothing: float = 1.0):  # noqa: B006
-        super().__init__(event_shape, values, smoothing)
-        if (self.length * values) ** 2 > MAX_PARAMETERS:
-            raise OptionError(
-                f"ChowLiuTree counts all pairs of sites and values, and {self.length} sites of {values} values have "
-                f"{(self.length * values) ** 2:,}; at most {MAX_PARAMETERS:,} are allowed. Use fewer sites or values, "
-                "or a program with a fixed structure such as MarkovChain."
-            )
-        self.root_logits = nn.Parameter(torch.zeros(values))
-        self.edge_logits = nn.Parameter(torch.zeros(self.length - 1, values, values))
-        self.register_buffer("order", torch.arange(self.length))
-        self.register_buffer("parents", torch.arange(self.length) - 1)
-
-    @staticmethod
-    def free_parameters(sites: int, values: int = 2) -> int:
-        """(m - 1) + (n - 1) m (m - 1): 2n - 1 for n bits."""
-        return (values - 1) * (1 + (sites - 1) * values)
-
-    def distribution(self) -> Tree:
-        """The tree with its tables."""
-        return Tree(self.root_logits, self.edge_logits, self.order, self.parents)
-
-    @torch.no_grad()
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Chooses the tree, a maximum spanning tree of the pairwise mutual information."""
-        information = mutual_information(self._sites(x), self.values, self.smoothing).cpu().numpy()
-        # A spanning tree of least weight; scipy takes a zero for a missing edge, so all weights are positive.
-        tree = minimum_spanning_tree(1.0 + information.max() - information)
-        order, parents = breadth_first_order(tree, 0, directed=False, return_predecessors=True)
-        parents[0] = -1
-        self.order.copy_(torch.from_numpy(order.astype(np.int64)))
-        self.parents.copy_(torch.from_numpy(parents.astype(np.int64)))
-
-    @torch.no_grad()
-    def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Counts of the root's value (m,) and of each edge's pair of values (n-1, m, m)."""
-        sites, tree = self._sites(x), self.distribution()
-        return self.log_prob(x).sum(), {
-            "root": self._count(sites[:, self.order[:1]], self.values),
-            "edges": self._count(tree.cells(sites), self.edge_logits.numel()).view_as(self.edge_logits),
-        }
-
-    @torch.no_grad()
-    def m_step(self, statistics: Mapping[str, Tensor]) -> None:
-        """Conditional frequencies; a row of an edge's table gets the m-th part of the pseudo-examples."""
-        self.root_logits.copy_(log_frequencies(statistics["root"], self.smoothing))
-        self.edge_logits.copy_(log_frequencies(statistics["edges"], self.smoothing / self.values))
-
-    def log_prior(self) -> Tensor:
-        """The log prior () of which `smoothing` makes the fit the mode: the pseudo-examples' log-likelihood."""
-        tree = self.distribution()
-        edges = log_dirichlet(tree.edge_logits, self.smoothing / self.values)
-        return log_dirichlet(tree.root_logits, self.smoothing) + edges

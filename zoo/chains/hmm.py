@@ -13,7 +13,7 @@ of Markov chains", 1970; Rabiner, "A tutorial on hidden Markov models and select
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyro
@@ -70,7 +70,7 @@ class HMM(Program):
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (8, 8),
         states: int = 8,
         emission: str = "bernoulli",
         values: int = 2,
@@ -80,7 +80,12 @@ class HMM(Program):
         window: int = 5,
     ):
         super().__init__()
-        _check_options(event_shape, states, emission, values, smoothing, min_scale, window)
+        _check_sequences(event_shape, emission, window)
+        for name, value, least in (("states", states, 1), ("values", values, 2), ("smoothing", smoothing, 0)):
+            if value < least:
+                raise OptionError(f"{name} must be at least {least}, got {value}.")
+        if min_scale <= 0:
+            raise OptionError(f"min_scale must be positive, got {min_scale}.")
         self.event_shape = torch.Size(event_shape)
         self.steps, self.dim = event_shape[0], (event_shape[1] if len(event_shape) == 2 else 1)
         self.states, self.lengths, self.smoothing = states, lengths, smoothing
@@ -95,41 +100,6 @@ class HMM(Program):
             self.emission = NormalEmission(states, self.dim, min_scale)
         self.support = self.emission.support
         self.encoder = nn.Conv1d(self.emission.features, states, window, padding=window // 2)
-
-    @classmethod
-    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
-        """Takes the shape from the data, `values` from their maximum, and `lengths` from whether there is a context."""
-        if options.get("emission") == "categorical":
-            options.setdefault("values", count_values(x))
-        options.setdefault("lengths", context is not None)
-        return super().for_data(x, context, **options)
-
-    def example_context(self, n: int) -> Tensor | None:
-        """Lengths T, T-1, ... (if sequences are padded)."""
-        if not self.lengths:
-            return None
-        return (self.steps - torch.arange(n).remainder(self.steps)).to(self.initial_logits)
-
-    def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        """As every program; lengths must also be integers in [1, T]."""
-        super().check(x, context)
-        if context is None:
-            return
-        if not bool(((context >= 1) & (context <= self.steps) & (context == context.round())).all()):
-            raise SupportError(
-                f"HMM needs lengths (context) that are whole numbers from 1 to {self.steps}, got values from "
-                f"{context.min():g} to {context.max():g}."
-            )
-
-    def parameter_count(self) -> int:
-        """Free numbers of the model, (K - 1) + K (K - 1) + those of the emissions, and the guide's."""
-        k, guide = self.states, sum(p.numel() for p in self.encoder.parameters())
-        emission = sum(p.numel() for p in self.emission.parameters())
-        if isinstance(self.emission, CategoricalEmission):
-            emission -= k * self.dim  # each row of probabilities sums to one
-        return (k - 1) + k * (k - 1) + emission + guide
-
-    # Program and guide.
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The path, then all steps given the path."""
@@ -238,6 +208,41 @@ class HMM(Program):
             }
         )
 
+    # Data, and how large the program is.
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
+        """Takes the shape from the data, `values` from their maximum, and `lengths` from whether there is a context."""
+        if options.get("emission") == "categorical":
+            options.setdefault("values", count_values(x))
+        options.setdefault("lengths", context is not None)
+        return super().for_data(x, context, **options)
+
+    def example_context(self, n: int) -> Tensor | None:
+        """Lengths T, T-1, ... (if sequences are padded)."""
+        if not self.lengths:
+            return None
+        return (self.steps - torch.arange(n).remainder(self.steps)).to(self.initial_logits)
+
+    def check(self, x: Tensor, context: Tensor | None = None) -> None:
+        """As every program; lengths must also be integers in [1, T]."""
+        super().check(x, context)
+        if context is None:
+            return
+        if not bool(((context >= 1) & (context <= self.steps) & (context == context.round())).all()):
+            raise SupportError(
+                f"HMM needs lengths (context) that are whole numbers from 1 to {self.steps}, got values from "
+                f"{context.min():g} to {context.max():g}."
+            )
+
+    def parameter_count(self) -> int:
+        """Free numbers of the model, (K - 1) + K (K - 1) + those of the emissions, and the guide's."""
+        k, guide = self.states, sum(p.numel() for p in self.encoder.parameters())
+        emission = sum(p.numel() for p in self.emission.parameters())
+        if isinstance(self.emission, CategoricalEmission):
+            emission -= k * self.dim  # each row of probabilities sums to one
+        return (k - 1) + k * (k - 1) + emission + guide
+
     # Parts.
 
     def _log_probabilities(self) -> tuple[Tensor, Tensor]:
@@ -288,9 +293,7 @@ class HMM(Program):
         return Raster(steps.to_event(2), self.event_shape, self.initial_logits.dtype)
 
 
-def _check_options(
-    event_shape: list[int], states: int, emission: str, values: int, smoothing: float, min_scale: float, window: int
-) -> None:
+def _check_sequences(event_shape: Sequence[int], emission: str, window: int) -> None:
     """Raises: OptionError."""
     if len(event_shape) not in (1, 2) or min(event_shape) < 1:
         raise OptionError(f"HMM takes sequences of shape (T,) or (T, D), got event_shape={list(event_shape)}.")
@@ -298,8 +301,3 @@ def _check_options(
         raise OptionError(f"emission must be 'bernoulli', 'categorical' or 'normal', got {emission!r}.")
     if window < 1 or window % 2 == 0:
         raise OptionError(f"window must be odd and positive, got {window}.")
-    for name, value, least in (("states", states, 1), ("values", values, 2), ("smoothing", smoothing, 0)):
-        if value < least:
-            raise OptionError(f"{name} must be at least {least}, got {value}.")
-    if min_scale <= 0:
-        raise OptionError(f"min_scale must be positive, got {min_scale}.")

@@ -7,7 +7,7 @@ Sites: x (*event_shape); no latents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyro.distributions as dist
 import torch
@@ -30,14 +30,9 @@ class Independent(TableChain):
 
     paper = "The naive baseline of density estimation"
 
-    def __init__(self, event_shape: list[int] = [8, 8], values: int = 2, smoothing: float = 1.0):  # noqa: B006
+    def __init__(self, event_shape: Sequence[int] = (8, 8), values: int = 2, smoothing: float = 1.0):
         super().__init__(event_shape, values, smoothing)
         self.logits = nn.Parameter(torch.zeros(self.length, values))
-
-    @staticmethod
-    def free_parameters(sites: int, values: int = 2) -> int:
-        """n (m - 1): an RGB pixel of 256 values a channel takes 3 * 255."""
-        return sites * (values - 1)
 
     def distribution(self) -> TorchDistribution:
         """A categorical distribution for each site."""
@@ -54,3 +49,8 @@ class Independent(TableChain):
     def m_step(self, statistics: Mapping[str, Tensor]) -> None:
         """Frequencies."""
         self.logits.copy_(log_frequencies(statistics["counts"], self.smoothing))
+
+    @staticmethod
+    def free_parameters(sites: int, values: int = 2) -> int:
+        """n (m - 1): an RGB pixel of 256 values a channel takes 3 * 255."""
+        return sites * (values - 1)

@@ -12,7 +12,7 @@ add over independent channels, 3 * 255 = 765; they do not multiply into a joint 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -24,6 +24,45 @@ from torch.distributions import constraints
 from zoo.chains.chain import TableChain, log_frequencies
 
 __all__ = ["FullJoint", "JointTable"]
+
+
+class FullJoint(TableChain):
+    """Any distribution over n sites of m values, at the price of m^n - 1 parameters.
+
+    Args:
+        event_shape: Shape of one example, n sites.
+        values: Number m of values a site takes, 0 ... m-1.
+        smoothing: Pseudo-examples in the maximum likelihood fit, spread evenly over the m^n states.
+
+    Raises: OptionError, with the number of parameters, where the table is too large to be stored.
+    """
+
+    paper = "The definition of a joint distribution; 2^n - 1 parameters"
+    dataset = "nltcs"
+
+    def __init__(self, event_shape: Sequence[int] = (16,), values: int = 2, smoothing: float = 1.0):
+        super().__init__(event_shape, values, smoothing)
+        self.logits = nn.Parameter(torch.zeros(values**self.length))
+
+    def distribution(self) -> JointTable:
+        """The table."""
+        return JointTable(self.logits, self.length, self.values)
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Counts of each state (m^n,)."""
+        counts = self._count(self.distribution().index(self._sites(x)), self.logits.numel())
+        return self.log_prob(x).sum(), {"counts": counts}
+
+    @torch.no_grad()
+    def m_step(self, statistics: Mapping[str, Tensor]) -> None:
+        """Frequencies."""
+        self.logits.copy_(log_frequencies(statistics["counts"], self.smoothing))
+
+    @staticmethod
+    def free_parameters(sites: int, values: int = 2) -> int:
+        """m^n - 1: 2^n - 1 for n bits, 256^3 - 1 for an RGB pixel."""
+        return values**sites - 1
 
 
 class JointTable(TorchDistribution):
@@ -52,7 +91,7 @@ class JointTable(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> JointTable:
         """The same over more batch dimensions."""
-        return JointTable(self.logits, len(self.place), self.values, torch.Size(batch_shape))
+        return JointTable(self.logits, len(self.place), self.values, batch_shape=torch.Size(batch_shape))
 
     def index(self, value: Tensor) -> Tensor:
         """Values (..., n) -> cells of the table (...,)."""
@@ -66,42 +105,3 @@ class JointTable(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Looks it up."""
         return self.logits.log_softmax(-1)[self.index(value)]
-
-
-class FullJoint(TableChain):
-    """Any distribution over n sites of m values, at the price of m^n - 1 parameters.
-
-    Args:
-        event_shape: Shape of one example, n sites.
-        values: Number m of values a site takes, 0 ... m-1.
-        smoothing: Pseudo-examples in the maximum likelihood fit, spread evenly over the m^n states.
-
-    Raises: OptionError, with the number of parameters, where the table is too large to be stored.
-    """
-
-    paper = "The definition of a joint distribution; 2^n - 1 parameters"
-    dataset = "nltcs"
-
-    def __init__(self, event_shape: list[int] = [16], values: int = 2, smoothing: float = 1.0):  # noqa: B006
-        super().__init__(event_shape, values, smoothing)
-        self.logits = nn.Parameter(torch.zeros(values**self.length))
-
-    @staticmethod
-    def free_parameters(sites: int, values: int = 2) -> int:
-        """m^n - 1: 2^n - 1 for n bits, 256^3 - 1 for an RGB pixel."""
-        return values**sites - 1
-
-    def distribution(self) -> JointTable:
-        """The table."""
-        return JointTable(self.logits, self.length, self.values)
-
-    @torch.no_grad()
-    def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Counts of each state (m^n,)."""
-        counts = self._count(self.distribution().index(self._sites(x)), self.logits.numel())
-        return self.log_prob(x).sum(), {"counts": counts}
-
-    @torch.no_grad()
-    def m_step(self, statistics: Mapping[str, Tensor]) -> None:
-        """Frequencies."""
-        self.logits.copy_(log_frequencies(statistics["counts"], self.smoothing))

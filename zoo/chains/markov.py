@@ -9,7 +9,7 @@ Markov, "Extension of the law of large numbers to dependent quantities", 1906.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,10 @@ class MarkovChain(TableChain):
 
     paper = "Markov, Extension of the law of large numbers to dependent quantities, 1906"
 
-    def __init__(self, event_shape: list[int] = [8, 8], values: int = 2, smoothing: float = 1.0):  # noqa: B006
+    def __init__(self, event_shape: Sequence[int] = (8, 8), values: int = 2, smoothing: float = 1.0):
         super().__init__(event_shape, values, smoothing)
         self.initial_logits = nn.Parameter(torch.zeros(values))
         self.transition_logits = nn.Parameter(torch.zeros(self.length - 1, values, values))
-
-    @staticmethod
-    def free_parameters(sites: int, values: int = 2) -> int:
-        """(m - 1) + (n - 1) m (m - 1): 2n - 1 for n bits."""
-        return (values - 1) * (1 + (sites - 1) * values)
 
     def distribution(self) -> MarkovPath:
         """The path from the first pixel to the last."""
@@ -61,3 +56,8 @@ class MarkovChain(TableChain):
         """Conditional frequencies."""
         self.initial_logits.copy_(log_frequencies(statistics["initial"], self.smoothing))
         self.transition_logits.copy_(log_frequencies(statistics["transition"], self.smoothing))
+
+    @staticmethod
+    def free_parameters(sites: int, values: int = 2) -> int:
+        """(m - 1) + (n - 1) m (m - 1): 2n - 1 for n bits."""
+        return (values - 1) * (1 + (sites - 1) * values)

@@ -22,7 +22,10 @@ from zoo.errors import DatasetError, OptionError, ShapeError
 
 __all__ = ["compress", "edges", "expand", "from_levels", "read_wav", "to_levels", "write_wav"]
 
-_FULL = 32768  # what one means in 16 bits
+FULL = 32768
+"""What an amplitude of one is in 16 bits."""
+
+# Levels.
 
 
 def compress(waveform: Tensor, values: int = 256) -> Tensor:
@@ -53,6 +56,15 @@ def edges(values: int = 256) -> Tensor:
     return expand((2 * torch.arange(mu, dtype=torch.float64) + 1) / mu - 1, values)
 
 
+def _mu(values: int) -> int:
+    if values < 2:
+        raise OptionError(f"values (the number of levels) must be at least 2, got {values}.")
+    return values - 1
+
+
+# Files.
+
+
 def write_wav(path: str | os.PathLike[str], waveform: Tensor, rate: int = 8000) -> None:
     """Writes one channel of 16 bits.
 
@@ -65,7 +77,7 @@ def write_wav(path: str | os.PathLike[str], waveform: Tensor, rate: int = 8000) 
     """
     if waveform.ndim != 1:
         raise ShapeError(f"A .wav file holds one waveform (samples,), got the shape {tuple(waveform.shape)}.")
-    whole = (waveform.detach().double().cpu() * _FULL).round().clamp(-_FULL, _FULL - 1)
+    whole = (waveform.detach().double().cpu() * FULL).round().clamp(-FULL, FULL - 1)
     with wave.open(os.fspath(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -88,10 +100,4 @@ def read_wav(path: str | os.PathLike[str] | IO[bytes]) -> tuple[Tensor, int]:
         raise DatasetError(
             f"{path} has {form[0]} channels of {8 * form[1]} bits; expected one of 16 bits. Convert it first."
         )
-    return torch.tensor(np.frombuffer(frames, "<i2").astype(np.float64) / _FULL).to(torch.get_default_dtype()), rate
-
-
-def _mu(values: int) -> int:
-    if values < 2:
-        raise OptionError(f"values (the number of levels) must be at least 2, got {values}.")
-    return values - 1
+    return torch.tensor(np.frombuffer(frames, "<i2").astype(np.float64) / FULL).to(torch.get_default_dtype()), rate

@@ -109,4 +109,4 @@ class Dataset:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dataset:
         """All splits on a device or in a dtype (labels stay as they are)."""
         train, valid, test = (split.to(device, dtype) for split in (self.train, self.valid, self.test))
-        return Dataset(self.card, train, valid, test, self.labels)
+        return Dataset(self.card, train=train, valid=valid, test=test, labels=self.labels)

@@ -48,7 +48,17 @@ def load(path: Path) -> Dataset:
     shape = _event_shape(splits, path)
     sizes = {name: len(splits.x[name]) for name in SPLITS}
     description, source = f"User data: {how}.", f"file {path.absolute()}"
-    return splits.dataset(Card(str(path), description, shape, _support(splits), sizes, source, "not known (user data)"))
+    return splits.dataset(
+        Card(
+            str(path),
+            description,
+            shape=shape,
+            support=_support(splits),
+            splits=sizes,
+            source=source,
+            licence="not known (user data)",
+        )
+    )
 
 
 def _split(x: Array, how: str, scale: float = 1.0) -> tuple[Splits, str]:

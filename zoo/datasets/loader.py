@@ -102,7 +102,7 @@ def _labelled(dataset: Dataset) -> Dataset:
         x = dataset.split(name).x
         return Data(x, one_hot(dataset.labels[name].long(), card.classes).to(x))
 
-    return Dataset(card, split("train"), split("valid"), split("test"), dataset.labels)
+    return Dataset(card, train=split("train"), valid=split("valid"), test=split("test"), labels=dataset.labels)
 
 
 def _parse(name: str) -> tuple[str, str | None]:
@@ -138,4 +138,4 @@ def _binarised(dataset: Dataset, how: str | None) -> Dataset:
         return Data(binary.binarise(data.x.double(), how, generator).to(data.x.dtype), data.context)
 
     train, valid, test = split(dataset.train), split(dataset.valid), split(dataset.test)
-    return Dataset(_binarised_card(dataset.card, how), train, valid, test, dataset.labels)
+    return Dataset(_binarised_card(dataset.card, how), train=train, valid=valid, test=test, labels=dataset.labels)

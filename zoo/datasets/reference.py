@@ -66,7 +66,9 @@ def reference_posterior(name: str) -> ReferencePosterior:
         chains = {key: np.array([chain[key] for chain in by_chain]) for key in by_chain[0]}
         mean = {key: float(values.mean()) for key, values in chains.items()}
         sd = {key: float(values.std(ddof=1)) for key, values in chains.items()}
-    return ReferencePosterior(source.name, _arrays(found["data"]), tuple(chains), chains, mean, sd)
+    return ReferencePosterior(
+        source.name, data=_arrays(found["data"]), parameters=tuple(chains), draws=chains, mean=mean, sd=sd
+    )
 
 
 def observed(name: str) -> dict[str, Any]:

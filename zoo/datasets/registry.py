@@ -39,27 +39,42 @@ def _debd_entry(name: str, what: str, width: int, *sizes: int) -> Entry:
     source = f"github.com/arranger1044/DEBD, datasets/{name}/"
     splits = dict(zip(SPLITS, sizes, strict=True))
     description = f"{what}, {width} binary variables; the split of the published tables."
-    card = Card(name, description, (width,), "binary", splits, source, "none stated", remote.DEBD[name])
+    card = Card(
+        name,
+        description,
+        shape=(width,),
+        support="binary",
+        splits=splits,
+        source=source,
+        licence="none stated",
+        files=remote.DEBD[name],
+    )
     return Entry(card, partial(remote.debd, name))
 
 
 def _plane(name: str, what: str, source: str, read: Callable[[], Splits]) -> Entry:
-    return Entry(Card(name, what, (2,), "real", _sizes(2000, 500, 500), source, GENERATED), read)
+    return Entry(
+        Card(name, what, shape=(2,), support="real", splits=_sizes(2000, 500, 500), source=source, licence=GENERATED),
+        read,
+    )
 
 
 def _gaussians(name: str, what: str, sizes: dict[str, int]) -> Entry:
-    card = Card(name, what, (2,), "real", sizes, "generated here, seed 0", GENERATED)
+    card = Card(
+        name, what, shape=(2,), support="real", splits=sizes, source="generated here, seed 0", licence=GENERATED
+    )
     return Entry(card, partial(modes.gaussians, name, sizes))
 
 
-def _stacked(of: str, read: Callable[[], Splits], shape: tuple[int, ...], train: int, *origin: Any) -> Entry:
+def _stacked(of: str, read: Callable[[], Splits], shape: tuple[int, ...], train: int, **origin: Any) -> Entry:
     """`origin` is source, licence and files of the single digits."""
     name, sizes = f"stacked-{of}", _sizes(train, 2000, 2000)
     description = (
         f"Three images of {of} as the channels of one, drawn independently with seed 0, each split from its own "
         "images; a thousand modes (Metz et al. 2017). The label is the three digits, read as a number."
     )
-    return Entry(Card(name, description, shape, "unit", sizes, *origin), partial(modes.stacked, read, sizes))
+    card = Card(name, description, shape=shape, support="unit", splits=sizes, **origin)
+    return Entry(card, partial(modes.stacked, read, sizes))
 
 
 def _by_name(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -72,11 +87,11 @@ REGISTRY: dict[str, Entry] = _by_name(
             Card(
                 "digits",
                 "Handwritten digits 8x8; values 0 to 16 divided by 16; split stratified by class with seed 0.",
-                (8, 8),
-                "unit",
-                _sizes(1297, 250, 250),
-                DIGITS,
-                UCI,
+                shape=(8, 8),
+                support="unit",
+                splits=_sizes(1297, 250, 250),
+                source=DIGITS,
+                licence=UCI,
                 classes=10,
             ),
             embedded.digits,
@@ -85,12 +100,12 @@ REGISTRY: dict[str, Entry] = _by_name(
             Card(
                 "mnist",
                 "MNIST handwritten digits; bytes divided by 255; valid is the last 10,000 of the training images.",
-                (28, 28),
-                "unit",
-                _sizes(50_000, 10_000, 10_000),
-                "LeCun, Cortes and Burges; mirrors of the four original files",
-                "none stated by the authors; Keras lists it as CC BY-SA 3.0",
-                remote.MNIST,
+                shape=(28, 28),
+                support="unit",
+                splits=_sizes(50_000, 10_000, 10_000),
+                source="LeCun, Cortes and Burges; mirrors of the four original files",
+                licence="none stated by the authors; Keras lists it as CC BY-SA 3.0",
+                files=remote.MNIST,
                 classes=10,
             ),
             remote.mnist,
@@ -100,12 +115,12 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "mnist10k",
                 "10,000 MNIST digits; bytes divided by 255; stratified split with seed 0 (published MNIST numbers do "
                 "not compare).",
-                (28, 28),
-                "unit",
-                _sizes(8000, 1000, 1000),
-                CAZALA,
-                "MIT",
-                remote.MNIST10K,
+                shape=(28, 28),
+                support="unit",
+                splits=_sizes(8000, 1000, 1000),
+                source=CAZALA,
+                licence="MIT",
+                files=remote.MNIST10K,
                 classes=10,
             ),
             remote.mnist10k,
@@ -115,12 +130,12 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "freyfaces",
                 "One face on video; bytes divided by 255; neighbouring frames are alike, so the splits are consecutive "
                 "blocks in the order of the video.",
-                (28, 20),
-                "unit",
-                _sizes(1565, 200, 200),
-                "github.com/jmtomczak/vae_vampprior, datasets/Freyfaces/freyfaces.pkl (Roweis and Frey)",
-                "none stated for the data (code: MIT)",
-                remote.FREYFACES,
+                shape=(28, 20),
+                support="unit",
+                splits=_sizes(1565, 200, 200),
+                source="github.com/jmtomczak/vae_vampprior, datasets/Freyfaces/freyfaces.pkl (Roweis and Frey)",
+                licence="none stated for the data (code: MIT)",
+                files=remote.FREYFACES,
             ),
             remote.freyfaces,
         ),
@@ -133,12 +148,12 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "jsb",
                 "Bach chorales as piano rolls, a step per quarter note, column k = MIDI note 21 + k; padded with zeros "
                 "to 160 steps, the context is the length; split of Boulanger-Lewandowski et al. (2012).",
-                (160, 88),
-                "binary",
-                _sizes(229, 76, 77),
-                "github.com/czhuang/JSB-Chorales-dataset, jsb-chorales-quarter.json",
-                "none stated",
-                remote.JSB,
+                shape=(160, 88),
+                support="binary",
+                splits=_sizes(229, 76, 77),
+                source="github.com/czhuang/JSB-Chorales-dataset, jsb-chorales-quarter.json",
+                licence="none stated",
+                files=remote.JSB,
             ),
             remote.jsb,
         ),
@@ -147,12 +162,12 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "jsb-frames",
                 "Single time steps of the Bach chorales of 'jsb', 88 keys, one row a step, so that every step has the "
                 "same weight, as in the published numbers per time step.",
-                (88,),
-                "binary",
-                _sizes(13807, 4602, 4725),
-                "github.com/czhuang/JSB-Chorales-dataset, jsb-chorales-quarter.json",
-                "none stated",
-                remote.JSB,
+                shape=(88,),
+                support="binary",
+                splits=_sizes(13807, 4602, 4725),
+                source="github.com/czhuang/JSB-Chorales-dataset, jsb-chorales-quarter.json",
+                licence="none stated",
+                files=remote.JSB,
             ),
             remote.jsb_frames,
         ),
@@ -163,12 +178,12 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "(an eighth of a second) side by side within each recording, whose last samples that fill no window "
                 "are left out, so nothing is padded. The context is the digit, one-hot. Split by take, the same "
                 "speakers in each: takes 0 to 4 are the data set's own test split, 5 to 9 serve as valid.",
-                (speech.WINDOW,),
-                "unit",
-                _sizes(7017, 887, 860),
-                "github.com/Jakobovski/free-spoken-digit-dataset, recordings/*.wav (v1.0.10)",
-                "CC BY-SA 4.0",
-                speech.SPOKEN_DIGITS,
+                shape=(speech.WINDOW,),
+                support="unit",
+                splits=_sizes(7017, 887, 860),
+                source="github.com/Jakobovski/free-spoken-digit-dataset, recordings/*.wav (v1.0.10)",
+                licence="CC BY-SA 4.0",
+                files=speech.SPOKEN_DIGITS,
             ),
             speech.spoken_digits,
         ),
@@ -178,11 +193,11 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "Colour patches 8x8 of two photographs, side by side without overlap; bytes divided by 255. The splits "
                 "are separate parts of each photograph, left to right, with a column of patches left out between "
                 "them, so that no patch has a neighbour in another split.",
-                (3, 8, 8),
-                "unit",
-                _sizes(6360, 954, 954),
-                f"{SKLEARN} (load_sample_images): china.jpg by danielbuechele, flower.jpg by vultilion (Flickr)",
-                "CC BY 2.0",
+                shape=(3, 8, 8),
+                support="unit",
+                splits=_sizes(6360, 954, 954),
+                source=f"{SKLEARN} (load_sample_images): china.jpg by danielbuechele, flower.jpg by vultilion (Flickr)",
+                licence="CC BY 2.0",
             ),
             embedded.photo_patches,
         ),
@@ -190,11 +205,11 @@ REGISTRY: dict[str, Entry] = _by_name(
             Card(
                 "eight_schools",
                 "Effect of coaching in eight schools (x) and its standard error (context); every split is all rows.",
-                (),
-                "real",
-                _sizes(8, 8, 8),
-                "Rubin (1981), table 1; Gelman et al., Bayesian Data Analysis, section 5.5",
-                PUBLIC,
+                shape=(),
+                support="real",
+                splits=_sizes(8, 8, 8),
+                source="Rubin (1981), table 1; Gelman et al., Bayesian Data Analysis, section 5.5",
+                licence=PUBLIC,
             ),
             embedded.eight_schools,
         ),
@@ -203,12 +218,12 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "kidiq",
                 "Test score of 434 children (x) given [1, mother finished high school] (context); every split is all "
                 "rows.",
-                (),
-                "real",
-                _sizes(434, 434, 434),
-                "posteriordb, data set kidiq; Gelman and Hill (2006)",
-                "BSD 3-Clause",
-                POSTERIORS["kidiq"].files[:2],
+                shape=(),
+                support="real",
+                splits=_sizes(434, 434, 434),
+                source="posteriordb, data set kidiq; Gelman and Hill (2006)",
+                licence="BSD 3-Clause",
+                files=POSTERIORS["kidiq"].files[:2],
             ),
             remote.kidiq,
         ),
@@ -217,11 +232,11 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "diabetes",
                 "Disease progression after a year (x) given an intercept and ten covariates (context), standardised by "
                 "the training rows; random split with seed 0.",
-                (),
-                "real",
-                _sizes(354, 44, 44),
-                f"{SKLEARN} (load_diabetes): Efron, Hastie, Johnstone and Tibshirani (2004)",
-                "none stated for the data; scikit-learn: BSD 3-Clause",
+                shape=(),
+                support="real",
+                splits=_sizes(354, 44, 44),
+                source=f"{SKLEARN} (load_diabetes): Efron, Hastie, Johnstone and Tibshirani (2004)",
+                licence="none stated for the data; scikit-learn: BSD 3-Clause",
             ),
             embedded.diabetes,
         ),
@@ -230,11 +245,11 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "breast-cancer",
                 "Whether a tumour is benign (x) given thirty measurements of its cells (context), standardised by the "
                 "training rows; split stratified by x with seed 0.",
-                (),
-                "binary",
-                _sizes(455, 57, 57),
-                f"{SKLEARN} (load_breast_cancer): Street, Wolberg and Mangasarian (1993), Wisconsin diagnostic",
-                UCI,
+                shape=(),
+                support="binary",
+                splits=_sizes(455, 57, 57),
+                source=f"{SKLEARN} (load_breast_cancer): Street, Wolberg and Mangasarian (1993), Wisconsin diagnostic",
+                licence=UCI,
             ),
             embedded.breast_cancer,
         ),
@@ -243,11 +258,11 @@ REGISTRY: dict[str, Entry] = _by_name(
                 "iris",
                 "Four measurements of flowers of three species, standardised by the training rows; split stratified by "
                 "species with seed 0.",
-                (4,),
-                "real",
-                _sizes(90, 30, 30),
-                f"{SKLEARN} (load_iris): Fisher (1936)",
-                UCI,
+                shape=(4,),
+                support="real",
+                splits=_sizes(90, 30, 30),
+                source=f"{SKLEARN} (load_iris): Fisher (1936)",
+                licence=UCI,
             ),
             embedded.iris,
         ),
@@ -255,11 +270,11 @@ REGISTRY: dict[str, Entry] = _by_name(
             Card(
                 "coin",
                 "Twelve tosses of a drawing pin, 9 point up (1); their order does not matter; every split is all rows.",
-                (),
-                "binary",
-                _sizes(12, 12, 12),
-                "the example of Lindley and Phillips (1976), Inference for a Bernoulli process",
-                PUBLIC,
+                shape=(),
+                support="binary",
+                splits=_sizes(12, 12, 12),
+                source="the example of Lindley and Phillips (1976), Inference for a Bernoulli process",
+                licence=PUBLIC,
             ),
             embedded.coin,
         ),
@@ -289,7 +304,7 @@ REGISTRY: dict[str, Entry] = _by_name(
             "Twenty-five Gaussians of standard deviation 0.05 on a grid of step 2, as in Lin et al. (2018).",
             _sizes(10_000, 1000, 2000),
         ),
-        _stacked("digits", embedded.digits, (3, 8, 8), 20_000, DIGITS, UCI),
-        _stacked("mnist10k", remote.mnist10k, (3, 28, 28), 10_000, CAZALA, "MIT", remote.MNIST10K),
+        _stacked("digits", embedded.digits, (3, 8, 8), 20_000, source=DIGITS, licence=UCI),
+        _stacked("mnist10k", remote.mnist10k, (3, 28, 28), 10_000, source=CAZALA, licence="MIT", files=remote.MNIST10K),
     ]
 )

@@ -41,7 +41,7 @@ class Splits:
             return Data(tensor(self.x[name]).div_(self.scale), None if context is None else tensor(context))
 
         labels = {name: torch.tensor(array, dtype=torch.int64) for name, array in self.labels.items()}
-        return Dataset(card, split("train"), split("valid"), split("test"), labels)
+        return Dataset(card, train=split("train"), valid=split("valid"), test=split("test"), labels=labels)
 
 
 def consecutive(x: Array, labels: Array, sizes: Mapping[str, int]) -> Splits:

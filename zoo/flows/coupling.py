@@ -1,9 +1,11 @@
-r"""Couplings: one part of x passes, the other is transformed number by number as a network of the first part says.
+r"""Layers that transform x number by number, as a network of other numbers says: couplings and masked layers.
 
 Dinh, Krueger & Bengio, "NICE", 2014 (additive); Dinh, Sohl-Dickstein & Bengio, "Density estimation using Real NVP",
-ICLR 2017 (affine); Durkan et al., "Neural spline flows", NeurIPS 2019 (rational-quadratic splines).
+ICLR 2017 (affine); Durkan et al., "Neural spline flows", NeurIPS 2019 (rational-quadratic splines); Papamakarios,
+Pavlakou & Murray, "Masked autoregressive flow for density estimation", NIPS 2017 (masked).
 
-    z_a = x_a or g(x_a; own parameters),   z_b = g(x_b; net(x_a)),   log |det| = sum log g'
+    coupling:  z_a = x_a or g(x_a; own parameters),   z_b = g(x_b; net(x_a))       log |det| = sum log g'
+    masked:    z_i = g(x_i; net(x_1, ..., x_i-1))
 
 The functions g of one number are zuko's: pure functions of their parameters, without a cache or a branch on data, so
 that a training step can be traced.
@@ -12,7 +14,7 @@ that a training step can be traced.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -122,9 +124,9 @@ class Coupling(nn.Module):
 def coupling_mlp(
     univariate: Univariate,
     features: int,
-    hidden: list[int],
-    activation: str = "relu",
+    hidden: Sequence[int],
     *,
+    activation: str = "relu",
     context: int = 0,
     free: bool = False,
     identity: bool = False,
@@ -147,19 +149,52 @@ def coupling_mlp(
     return Coupling(univariate, net, free=features if free else 0)
 
 
+class Masked(nn.Module):
+    """One autoregressive layer, zuko's, over (B, D): a masked network sees all numbers, and each gives those after it.
+
+    z takes one pass, its inverse D.
+
+    Args:
+        univariate: What is done to each number.
+        features: D.
+        hidden: Widths of the hidden layers of the masked network.
+        activation: A key of `zoo.nets.ACTIVATIONS`.
+
+    Raises: UnknownNameError.
+    """
+
+    def __init__(self, univariate: Univariate, features: int, hidden: Sequence[int], *, activation: str = "relu"):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise UnknownNameError("activation", activation, ACTIVATIONS)
+        options: dict[str, Any] = {"hidden_features": hidden, "activation": ACTIVATIONS[activation]}
+        self.transform = MaskedAutoregressiveTransform(
+            features, univariate=univariate.make, shapes=univariate.shapes, **(options if features > 1 else {})
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) -> (B, D), and log |det dz/dx| (B,)."""
+        z, log_det = self.transform(None).call_and_ladj(x)
+        return z, log_det
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Number by number."""
+        return self.transform(None).inv(z)
+
+
 class ResidualNet(nn.Module):
     """Residual blocks of 3x3 convolutions with weight normalisation, all of which the output sees (skip connections).
 
     Args:
         channels_in: Of the image.
+        channels_out: Of the output, zero at first.
         width: Channels of the hidden layers.
         blocks: Number of residual blocks.
-        channels_out: Of the output, zero at first.
 
     Shapes: (B, channels_in, H, W) -> (B, channels_out, H, W).
     """
 
-    def __init__(self, channels_in: int, width: int, blocks: int, channels_out: int):
+    def __init__(self, channels_in: int, channels_out: int, *, width: int, blocks: int):
         super().__init__()
         self.first = weight_norm(nn.Conv2d(channels_in, width, 3, padding=1))
         self.blocks = nn.ModuleList(
@@ -205,34 +240,3 @@ def start_at_zero(layer: nn.Module) -> None:
     """Then what the layer gives parameters to starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
-
-
-class Masked(nn.Module):
-    """One autoregressive layer, zuko's; its inverse takes D passes.
-
-    Args:
-        univariate: What is done to each number.
-        features: D.
-        hidden: Widths of the hidden layers of the masked network.
-        activation: A key of `zoo.nets.ACTIVATIONS`.
-
-    Raises: UnknownNameError.
-    """
-
-    def __init__(self, univariate: Univariate, features: int, hidden: list[int], activation: str = "relu"):
-        super().__init__()
-        if activation not in ACTIVATIONS:
-            raise UnknownNameError("activation", activation, ACTIVATIONS)
-        options: dict[str, Any] = {"hidden_features": hidden, "activation": ACTIVATIONS[activation]}
-        self.transform = MaskedAutoregressiveTransform(
-            features, univariate=univariate.make, shapes=univariate.shapes, **(options if features > 1 else {})
-        )
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D) -> (B, D), and log |det dz/dx| (B,)."""
-        z, log_det = self.transform(None).call_and_ladj(x)
-        return z, log_det
-
-    def inverse(self, z: Tensor) -> Tensor:
-        """Number by number."""
-        return self.transform(None).inv(z)

@@ -10,7 +10,7 @@ Papamakarios, Pavlakou & Murray, "Masked autoregressive flow for density estimat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import nn
@@ -48,9 +48,9 @@ class MAF(VectorFlow):
 
     def __init__(
         self,
-        event_shape: list[int] = [2],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (2,),
         layers: int = 4,
-        hidden: list[int] = [32, 32],  # noqa: B006
+        hidden: Sequence[int] = (32, 32),
         activation: str = "relu",
         permutation: str = "reverse",
     ):
@@ -59,5 +59,5 @@ class MAF(VectorFlow):
         d = self.event_shape.numel()
         self.layers = nn.ModuleList()
         for _ in range(layers):
-            self.layers.append(Masked(Univariate("affine", limit=LIMIT), d, hidden, activation))
+            self.layers.append(Masked(Univariate("affine", limit=LIMIT), d, hidden, activation=activation))
             self.layers.append(Permutation(d, permutation))

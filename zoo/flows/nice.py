@@ -9,7 +9,7 @@ Dinh, Krueger & Bengio, "NICE: Non-linear independent components estimation", 20
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -20,26 +20,6 @@ from zoo.flows.flow import Permutation, VectorFlow, check_sizes
 from zoo.program import Preset
 
 __all__ = ["NICE", "Scaling"]
-
-
-class Scaling(nn.Module):
-    """z = exp(s) x: what additive couplings lack, as they keep every volume.
-
-    Args:
-        features: D.
-    """
-
-    def __init__(self, features: int):
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D) -> (B, D), and the sum of s for each."""
-        return x * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
-
-    def inverse(self, z: Tensor) -> Tensor:
-        """x = exp(-s) z."""
-        return z * (-self.log_scale).exp()
 
 
 class NICE(VectorFlow):
@@ -63,9 +43,9 @@ class NICE(VectorFlow):
 
     def __init__(
         self,
-        event_shape: list[int] = [2],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (2,),
         couplings: int = 4,
-        hidden: list[int] = [32, 32],  # noqa: B006
+        hidden: Sequence[int] = (32, 32),
         activation: str = "relu",
         prior: str = "logistic",
     ):
@@ -74,6 +54,26 @@ class NICE(VectorFlow):
         d = self.event_shape.numel()
         self.layers = nn.ModuleList([Permutation(d, "alternate")])  # odd and even numbers take turns, as in the paper
         for _ in range(couplings):
-            self.layers.append(coupling_mlp(Univariate("additive"), d, hidden, activation))
+            self.layers.append(coupling_mlp(Univariate("additive"), d, hidden, activation=activation))
             self.layers.append(Permutation(d))
         self.layers.append(Scaling(d))
+
+
+class Scaling(nn.Module):
+    """z = exp(s) x: what additive couplings lack, as they keep every volume.
+
+    Args:
+        features: D.
+    """
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) -> (B, D), and the sum of s for each."""
+        return x * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """x = exp(-s) z."""
+        return z * (-self.log_scale).exp()

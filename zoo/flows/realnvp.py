@@ -12,7 +12,7 @@ Dinh, Sohl-Dickstein & Bengio, "Density estimation using Real NVP", ICLR 2017.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -61,9 +61,9 @@ class RealNVP(Flow):
 
     def __init__(
         self,
-        event_shape: list[int] = [2],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (2,),
         couplings: int = 4,
-        hidden: list[int] = [32, 32],  # noqa: B006
+        hidden: Sequence[int] = (32, 32),
         network: str = "mlp",
         scales: int = 2,
         activation: str = "relu",
@@ -77,14 +77,14 @@ class RealNVP(Flow):
             d = self.event_shape.numel()
             layers: list[nn.Module] = [Permutation(d, "alternate")]
             for _ in range(couplings):
-                layers += [coupling_mlp(Univariate("affine"), d, hidden, activation), Permutation(d)]
+                layers += [coupling_mlp(Univariate("affine"), d, hidden, activation=activation), Permutation(d)]
             self.stages = nn.ModuleList([nn.ModuleList(layers)])
             return
         channels, height, width = self.image = image_shape(event_shape)
         if height % 2 ** (scales - 1) or width % 2 ** (scales - 1) or not hidden:
             raise ShapeError(
                 f"{scales} scales need a height and a width that {2 ** (scales - 1)} divides, and hidden not empty; "
-                f"got event_shape {tuple(event_shape)} and hidden={hidden}."
+                f"got event_shape {tuple(event_shape)} and hidden={list(hidden)}."
             )
         self.stages = nn.ModuleList()
         for scale in range(scales):
@@ -136,9 +136,9 @@ class RealNVP(Flow):
         return h.reshape(len(z), *self.event_shape)
 
 
-def _coupling(channels: int, hidden: list[int], mask: Tensor | None = None) -> Coupling:
+def _coupling(channels: int, hidden: Sequence[int], mask: Tensor | None = None) -> Coupling:
     """An affine coupling of an image by a residual network."""
     univariate = Univariate("affine")
     seen = channels if mask is not None else channels // 2
     changed = channels if mask is not None else channels - seen
-    return Coupling(univariate, ResidualNet(seen, hidden[0], len(hidden), changed * univariate.size), mask)
+    return Coupling(univariate, ResidualNet(seen, changed * univariate.size, width=hidden[0], blocks=len(hidden)), mask)

@@ -10,7 +10,7 @@ Durkan, Bekasov, Murray & Papamakarios, "Neural spline flows", NeurIPS 2019.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import nn
@@ -53,11 +53,11 @@ class NeuralSpline(VectorFlow):
 
     def __init__(
         self,
-        event_shape: list[int] = [2],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (2,),
         layers: int = 4,
         bins: int = 8,
         bound: float = 5.0,
-        hidden: list[int] = [32, 32],  # noqa: B006
+        hidden: Sequence[int] = (32, 32),
         activation: str = "relu",
         kind: str = "coupling",
         permutation: str = "reverse",
@@ -73,8 +73,8 @@ class NeuralSpline(VectorFlow):
         for _ in range(layers):
             layer: nn.Module
             if kind == "coupling":
-                layer = coupling_mlp(univariate, d, hidden, activation, free=True)
+                layer = coupling_mlp(univariate, d, hidden, activation=activation, free=True)
             else:
-                layer = Masked(univariate, d, hidden, activation)
+                layer = Masked(univariate, d, hidden, activation=activation)
             self.layers.append(layer)
             self.layers.append(Permutation(d, permutation))

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.errors import OptionError
-from zoo.implicit.networks import SUPPORTS, Layers, decoder_stack, dense_stack, encoder_stack
+from zoo.implicit.networks import SUPPORTS, JointCritic, Layers, decoder_stack, encoder_stack, network_options
 from zoo.nets import OverBatch
 from zoo.program import Implicit, ImplicitProgram, Preset, same_support
 
-__all__ = ["ALI", "JointCritic"]
+__all__ = ["ALI"]
 
-LEAST_LOG_SCALE = -5.0
+LOG_SCALES = (-5.0, 1.0)
 """Bounds of the encoder's log scale: no narrower, nor wider than e, than any posterior under N(0, I) need be."""
 
 
@@ -50,78 +50,44 @@ class ALI(ImplicitProgram):
         batch_norm: Whether generator and encoder normalise their layers but the last, as in both papers. Not together
             with the method's `cycle`: the generator would then see batches of two kinds, latents of the prior and of
             the guide, and be judged by an average of their moments that is neither's.
-        critic_layers: Of the critic's branch for x; None is `layers`.
-        critic_latent: Widths of its branch for z.
-        critic_joint: Widths of what sees both.
-        dropout: In the critic, before every hidden layer; 0.4 of it on the image.
+        critic: Options of `JointCritic`: `layers` of its branch for x (those of the encoder), widths `latent` of its
+            branch for z ([64]) and `joint` of what sees both ([128]), and `dropout` before every hidden layer (0.2;
+            0.4 of it on the image).
 
-    Raises: OptionError for an unknown support or encoder or mixed layers, ShapeError for layers that do not fit.
+    Raises: OptionError for an unknown support or encoder or mixed layers, UnknownNameError for another option of the
+        critic, ShapeError for layers that do not fit.
     """
 
     paper = "Dumoulin et al., Adversarially learned inference, 2017"
     dataset = "mnist10k"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset(  # dense as BiGAN's, with ALICE's term: two minutes are too few for the game alone
-            {
-                "latent_dim": 32,
-                "layers": [256, 256],
-                "batch_norm": False,
-                "critic_latent": [64],
-                "critic_joint": [256],
-            },
-            "ali",
-            {
-                "regulariser": "spectral-norm", "cycle": 2.0, "steps": 2500, "batch_size": 100, "lr": 1e-3,
-            },
-        ),
-        "paper": Preset(  # ALI's table for images of 32 x 32, with a last kernel that fits those of 28 x 28
-            {
-                "latent_dim": 64,
-                "layers": [[32, 5, 1], [64, 4, 2], [128, 4, 1], [256, 4, 2], [512, 3, 1], [512, 1, 1]],
-                "critic_layers": [[32, 5, 1], [64, 4, 2], [128, 4, 1], [256, 4, 2], [512, 3, 1]],
-                "critic_latent": [512, 512],
-                "critic_joint": [1024, 1024],
-            },
-            "ali",
-            {"epochs": 100, "batch_size": 100, "lr": 1e-4},
-        ),
-    }  # fmt: skip
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (8, 8),
         latent_dim: int = 16,
-        layers: Layers = [64, 64],  # noqa: B006
+        layers: Layers = (64, 64),
         encoder: str = "normal",
         support: str = "unit",
         batch_norm: bool = True,
-        critic_layers: Layers | None = None,
-        critic_latent: list[int] = [64],  # noqa: B006
-        critic_joint: list[int] = [128],  # noqa: B006
-        dropout: float = 0.2,
+        critic: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if support not in SUPPORTS:
             raise OptionError(f"support must be 'unit' (data in [0, 1]) or 'real', got {support!r}.")
         if encoder not in ("normal", "deterministic"):
             raise OptionError(f"encoder must be 'normal' (ALI) or 'deterministic' (BiGAN), got {encoder!r}.")
-        self.event_shape = torch.Size(event_shape)
-        self.support = SUPPORTS[support]
+        self.event_shape, self.support = torch.Size(event_shape), SUPPORTS[support]
         self.latent_dim, self.deterministic = latent_dim, encoder == "deterministic"
-        self.critic_layers = list(layers if critic_layers is None else critic_layers)
-        self.critic_latent, self.critic_joint, self.dropout = list(critic_latent), list(critic_joint), dropout
+        self.critic_options = network_options(
+            "ALI's critic", critic, layers=layers, latent=(64,), joint=(128,), dropout=0.2
+        )
         codes = latent_dim if self.deterministic else 2 * latent_dim
         body, width = encoder_stack(self.event_shape, layers, norm=batch_norm)
-        encoder_stack(self.event_shape, self.critic_layers)  # so that layers that do not fit fail here
+        encoder_stack(self.event_shape, self.critic_options["layers"])  # so that layers that do not fit fail here
         self.encoder = OverBatch(nn.Sequential(body, nn.Linear(width, codes)), len(self.event_shape))
-        self.decoder = OverBatch(decoder_stack(latent_dim, self.event_shape, layers, batch_norm), 1)
+        self.decoder = OverBatch(decoder_stack(latent_dim, self.event_shape, layers, norm=batch_norm), 1)
         # The generator's last bias, one for each pixel also when convolutional: data can set it.
         self.bias = nn.Parameter(torch.zeros(self.event_shape))
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Sets the last bias so that without input from below the generator draws the data's mean."""
-        mean = x.mean(0)
-        self.bias.copy_(torch.logit(mean, eps=1e-2) if same_support(self.support, constraints.unit_interval) else mean)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """A standard normal latent through the generator; differentiable in its parameters."""
@@ -146,7 +112,16 @@ class ALI(ImplicitProgram):
         if self.deterministic:
             return Implicit(codes, 1)
         loc, log_scale = codes.chunk(2, -1)
-        return dist.Normal(loc, log_scale.clamp(LEAST_LOG_SCALE, 1.0).exp()).to_event(1)
+        return dist.Normal(loc, log_scale.clamp(*LOG_SCALES).exp()).to_event(1)
+
+    def joint_critic(self) -> nn.Module:
+        """A fresh critic of pairs, (B, *event_shape), (B, k) -> (B,) logits."""
+        return JointCritic(self.event_shape, self.latent_dim, **self.critic_options)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Sets the last bias so that without input from below the generator draws the data's mean."""
+        mean = x.mean(0)
+        self.bias.copy_(torch.logit(mean, eps=1e-2) if same_support(self.support, constraints.unit_interval) else mean)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -154,44 +129,23 @@ class ALI(ImplicitProgram):
         q = self.encode(x)
         return self.decode(q.value if self.deterministic else q.mean)
 
-    def joint_critic(self) -> nn.Module:
-        """A fresh critic of pairs, (B, *event_shape), (B, k) -> (B,) logits."""
-        return JointCritic(
-            self.event_shape, self.latent_dim, self.critic_layers, self.critic_latent, self.critic_joint, self.dropout
-        )
-
-
-class JointCritic(nn.Module):
-    """A branch for x, a branch for z, and dense layers on both; leaky rectifiers and dropout, as ALI's.
-
-    Without batch normalisation: each pair is judged alone.
-
-    Args:
-        event_shape: Shape of one example.
-        latent_dim: Numbers of z.
-        layers: Of the branch for x: widths, or [channels, kernel, stride].
-        latent: Widths of the branch for z.
-        joint: Widths of the layers on both.
-        dropout: Before every hidden layer; 0.4 of it on the image.
-
-    Shapes: x (B, *event_shape), z (B, latent_dim) -> logits (B,) of "data and guide".
-    """
-
-    def __init__(
-        self,
-        event_shape: torch.Size,
-        latent_dim: int,
-        layers: Layers,
-        latent: Sequence[int],
-        joint: Sequence[int],
-        dropout: float = 0.2,
-    ):
-        super().__init__()
-        self.of_x, width = encoder_stack(event_shape, layers, dropout)
-        self.of_z, other = dense_stack([latent_dim, *latent], dropout), [latent_dim, *latent][-1]
-        head = dense_stack([width + other, *joint], dropout, first=dropout)
-        self.head = nn.Sequential(head, nn.Dropout(dropout), nn.Linear([width + other, *joint][-1], 1))
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """Logits."""
-        return self.head(torch.cat([self.of_x(x), self.of_z(z)], -1)).squeeze(-1)
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(  # dense as BiGAN's, with ALICE's term: two minutes are too few for the game alone
+            {"latent_dim": 32, "layers": [256, 256], "batch_norm": False, "critic": {"latent": [64], "joint": [256]}},
+            "ali",
+            {"regulariser": "spectral-norm", "cycle": 2.0, "steps": 2500, "batch_size": 100, "lr": 1e-3},
+        ),
+        "paper": Preset(  # ALI's table for images of 32 x 32, with a last kernel that fits those of 28 x 28
+            {
+                "latent_dim": 64,
+                "layers": [[32, 5, 1], [64, 4, 2], [128, 4, 1], [256, 4, 2], [512, 3, 1], [512, 1, 1]],
+                "critic": {
+                    "layers": [[32, 5, 1], [64, 4, 2], [128, 4, 1], [256, 4, 2], [512, 3, 1]],
+                    "latent": [512, 512],
+                    "joint": [1024, 1024],
+                },
+            },
+            "ali",
+            {"epochs": 100, "batch_size": 100, "lr": 1e-4},
+        ),
+    }

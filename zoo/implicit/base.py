@@ -1,7 +1,8 @@
-"""Base of the GANs whose players are convolutional."""
+"""The program of the GANs whose players are convolutional; what tells them apart is said in a few class variables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import pyro
@@ -23,7 +24,7 @@ class ConvolutionalGAN(ImplicitProgram):
 
         z --> x      sites: z (latent_dim,) local; x (*event_shape), implicit
 
-    Subclasses say what their papers say: the noise, whether networks are `smooth`, and the critic's norm and slope.
+    Subclasses say what their papers say: the noise, whether networks are smooth, and the critic's norm and slope.
 
     Args:
         event_shape: Of one example: an image (height, width) or (channels, height, width), with `hidden` any shape.
@@ -37,36 +38,38 @@ class ConvolutionalGAN(ImplicitProgram):
     Raises: OptionError, ShapeError for what are no images, UnknownNameError for a support.
     """
 
+    dataset = "mnist10k"
+
     UNIFORM: ClassVar[bool] = False
     """Noise uniform in [-1, 1] instead of standard normal."""
     SMOOTH: ClassVar[bool] = False
+    """3x3 convolutions between the strided ones; see `conv_generator` and `ConvCritic`."""
     NORM: ClassVar[Norm] = "batch"
+    """The critic's normalisation."""
     SLOPE: ClassVar[float] = 0.2
-
-    dataset = "mnist10k"
+    """Of the critic's leaky ReLUs below zero."""
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (8, 8),
         latent_dim: int = 32,
-        channels: list[int] = [32, 16],  # noqa: B006
-        critic_channels: list[int] | None = None,
+        channels: Sequence[int] = (32, 16),
+        critic_channels: Sequence[int] | None = None,
         kernel: int = 4,
-        hidden: list[int] | None = None,
+        hidden: Sequence[int] | None = None,
         support: str = "unit",
     ):
         super().__init__()
         if support not in SUPPORTS:
             raise UnknownNameError("support", support, SUPPORTS)
         self.event_shape, self.support = torch.Size(event_shape), SUPPORTS[support]
-        self.latent_dim, self.hidden = latent_dim, None if hidden is None else list(hidden)
-        self.kernel = kernel
-        self.critic_channels = list(channels[::-1] if critic_channels is None else critic_channels)
+        self.latent_dim, self.kernel, self.hidden = latent_dim, kernel, hidden
+        self.critic_channels = channels[::-1] if critic_channels is None else critic_channels
         if hidden is not None:
             self.net: nn.Module = mlp(latent_dim, hidden, self.event_shape.numel())
         else:
             shape = image_shape(self.event_shape)
-            self.net = conv_generator(latent_dim, channels, shape, kernel, smooth=self.SMOOTH)
+            self.net = conv_generator(latent_dim, channels, shape, kernel=kernel, smooth=self.SMOOTH)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Noise through the generator; differentiable in its parameters."""
@@ -74,8 +77,7 @@ class ConvolutionalGAN(ImplicitProgram):
             low = next(self.net.parameters()).new_full((self.latent_dim,), -1.0)
             noise = dist.Uniform(low, -low) if self.UNIFORM else dist.Normal(0 * low, -low)
             z = pyro.sample("z", noise.to_event(1))
-            value = self.net(z)
-            value = value.reshape(*z.shape[:-1], *self.event_shape)
+            value = self.net(z).reshape(*z.shape[:-1], *self.event_shape)
             if same_support(self.support, constraints.unit_interval):
                 value = (torch.tanh(value) + 1) / 2
             return pyro.sample("x", Implicit(value, len(self.event_shape)), obs=x)
@@ -85,6 +87,6 @@ class ConvolutionalGAN(ImplicitProgram):
         if self.hidden is not None:
             return nn.Sequential(nn.Flatten(), mlp(self.event_shape.numel(), self.hidden, 1), nn.Flatten(0))
         return ConvCritic(
-            self.event_shape, self.critic_channels, self.kernel, self.NORM, self.SLOPE, smooth=self.SMOOTH,
-            centred=same_support(self.support, constraints.unit_interval),
+            self.event_shape, self.critic_channels, kernel=self.kernel, norm=self.NORM, slope=self.SLOPE,
+            smooth=self.SMOOTH, centred=same_support(self.support, constraints.unit_interval),
         )  # fmt: skip

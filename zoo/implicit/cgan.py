@@ -11,7 +11,7 @@ stochastic gradient descent with growing momentum and falling rate; here by the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -21,7 +21,7 @@ from torch.distributions import constraints
 from torch.nn.functional import one_hot
 
 from zoo.errors import OptionError
-from zoo.implicit.networks import ConvCritic, Maxout, conv_generator
+from zoo.implicit.networks import ConvCritic, Maxout, conv_generator, network_options
 from zoo.nets import image_shape
 from zoo.program import Implicit, ImplicitProgram, Preset
 
@@ -41,97 +41,55 @@ class ConditionalGAN(ImplicitProgram):
             projection discriminator", ICLR 2018), for the hinge game with spectral normalisation.
         latent_dim: Number k of noise inputs.
         hidden: Rectified linear units of the generator: for the noise, for the label, for both together ('mlp').
-        critic_hidden: Maxout units of the critic: for the image, for the label, for both together ('mlp').
-        pieces: Linear pieces of these maxout units, three numbers.
-        dropout: The critic drops hidden units with this probability, pixels with 0.4 of it ('mlp').
         channels: Of the generator's images, from the smallest on ('conv').
-        critic_channels: Of the critic's strided convolutions, from the image on ('conv').
+        critic: Options of the critic. Of 'mlp', those of `ConditionalCritic`: maxout units `hidden` for the image, for
+            the label, for both together ([32, 16, 32]), as many linear `pieces` of these ([5, 5, 4]), and `dropout`
+            (0.5). Of 'conv', that of `ProjectionCritic`: `channels` of the strided convolutions, from the image on
+            ([8, 16]).
 
-    Raises: OptionError for an unknown network or other than three numbers; ShapeError for 'conv' without images.
+    Raises: OptionError for an unknown network or other than three numbers; UnknownNameError for another option of the
+        critic; ShapeError for 'conv' without images.
     """
 
     paper = "Mirza & Osindero, Conditional generative adversarial nets, 2014"
     dataset = "mnist10k-labelled"
     support = constraints.unit_interval
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset(
-            {"network": "conv", "latent_dim": 64, "channels": [64, 32, 8], "critic_channels": [8, 16]}, "gan",
-            {
-                "game": "hinge", "regulariser": "spectral-norm", "steps": 3000, "batch_size": 32, "lr": 1e-3,
-                "ema": 0.995, "compile": "never",
-            },
-        ),
-        "paper": Preset(
-            {"latent_dim": 100, "hidden": [200, 1000, 1200], "critic_hidden": [240, 50, 240]}, "gan",
-            {"epochs": 200, "batch_size": 100, "lr": 2e-4},
-        ),
-    }  # fmt: skip
 
     LABEL: ClassVar[float] = 3.0
     """What 'conv' multiplies the label by, so that one number of it counts beside all those of the noise."""
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
-        context_shape: list[int] = [10],  # noqa: B006
+        event_shape: Sequence[int] = (8, 8),
+        context_shape: Sequence[int] = (10,),
         network: str = "mlp",
         latent_dim: int = 32,
-        hidden: list[int] = [32, 32, 64],  # noqa: B006
-        critic_hidden: list[int] = [32, 16, 32],  # noqa: B006
-        pieces: list[int] = [5, 5, 4],  # noqa: B006
-        dropout: float = 0.5,
-        channels: list[int] = [32, 16, 8],  # noqa: B006
-        critic_channels: list[int] = [8, 16],  # noqa: B006
+        hidden: Sequence[int] = (32, 32, 64),
+        channels: Sequence[int] = (32, 16, 8),
+        critic: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if network not in ("mlp", "conv"):
             raise OptionError(f"network must be 'mlp' or 'conv', got {network!r}.")
-        for name, three in (("hidden", hidden), ("critic_hidden", critic_hidden), ("pieces", pieces)):
-            if len(three) != 3:
-                raise OptionError(f"{name} must be three numbers, got {three}.")
         self.event_shape, self.context_shape = torch.Size(event_shape), torch.Size(context_shape)
         self.network, self.latent_dim = network, latent_dim
-        self.critic_hidden, self.pieces, self.dropout = list(critic_hidden), list(pieces), dropout
-        self.critic_channels = list(critic_channels)
+        self.critic_options = network_options(f"the critic of network={network!r}", critic, **CRITICS[network])
         # One for each pixel, in both: data can set it for the paper's.
         self.bias = nn.Parameter(torch.zeros(self.event_shape))
         if network == "conv":
             features = latent_dim + self.context_shape.numel()
             self.image = conv_generator(features, channels, image_shape(event_shape), smooth=True)
             return
+        units, pieces = self.critic_options["hidden"], self.critic_options["pieces"]
+        for name, three in (("hidden", hidden), ("the critic's hidden", units), ("the critic's pieces", pieces)):
+            if len(three) != 3:
+                raise OptionError(f"{name} must be three numbers, got {three}.")
         for_noise, for_label, for_both = hidden
         self.noise = nn.Sequential(nn.Linear(latent_dim, for_noise), nn.ReLU())
         self.label = nn.Sequential(nn.Linear(self.context_shape.numel(), for_label), nn.ReLU())
         self.both = nn.Sequential(nn.Linear(for_noise + for_label, for_both), nn.ReLU())
         self.image = nn.Linear(for_both, self.event_shape.numel(), bias=False)
         self._start()
-
-    @torch.no_grad()
-    def _start(self) -> None:
-        """Weights under which noise and label both make a difference at once.
-
-        Noise in [0, 1] has a small variance about a large mean, and of the label one number is not zero: under torch's
-        own start all images begin alike, and the game can end as it began.
-        """
-        into, bias = self.noise.parameters()
-        nn.init.normal_(into, 0.0, (12 / self.latent_dim) ** 0.5)
-        bias.copy_(-into.sum(1) / 2)
-        nn.init.normal_(next(self.label.parameters()))
-        nn.init.kaiming_normal_(next(self.both.parameters()))
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Sets the output bias of 'mlp' so that without input from below it draws the data's mean.
-
-        Convolutions do better from grey: where the mean is black their sigmoid has next to no slope.
-        """
-        if self.network == "mlp":
-            self.bias.copy_(torch.logit(x.mean(0), eps=1e-2))
-
-    def example_context(self, n: int) -> Tensor:
-        """Classes one-hot (n, *context_shape), one after the other."""
-        classes = self.context_shape.numel()
-        hot = one_hot(torch.arange(n, device=self.bias.device) % classes, classes)
-        return hot.to(self.bias.dtype).reshape(n, *self.context_shape)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Noise and label through the generator; differentiable in its parameters."""
@@ -154,9 +112,56 @@ class ConditionalGAN(ImplicitProgram):
 
     def critic(self) -> nn.Module:
         """Maxout layers with dropout, or convolutions and a projection."""
-        if self.network == "conv":
-            return ProjectionCritic(self.event_shape, self.context_shape, self.critic_channels)
-        return ConditionalCritic(self.event_shape, self.context_shape, self.critic_hidden, self.pieces, self.dropout)
+        kind = ProjectionCritic if self.network == "conv" else ConditionalCritic
+        return kind(self.event_shape, self.context_shape, **self.critic_options)
+
+    def example_context(self, n: int) -> Tensor:
+        """Classes one-hot (n, *context_shape), one after the other."""
+        classes = self.context_shape.numel()
+        hot = one_hot(torch.arange(n, device=self.bias.device) % classes, classes)
+        return hot.to(self.bias.dtype).reshape(n, *self.context_shape)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Sets the output bias of 'mlp' so that without input from below it draws the data's mean.
+
+        Convolutions do better from grey: where the mean is black their sigmoid has next to no slope.
+        """
+        if self.network == "mlp":
+            self.bias.copy_(torch.logit(x.mean(0), eps=1e-2))
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Weights under which noise and label both make a difference at once.
+
+        Noise in [0, 1] has a small variance about a large mean, and of the label one number is not zero: under torch's
+        own start all images begin alike, and the game can end as it began.
+        """
+        into, bias = self.noise.parameters()
+        nn.init.normal_(into, 0.0, (12 / self.latent_dim) ** 0.5)
+        bias.copy_(-into.sum(1) / 2)
+        nn.init.normal_(next(self.label.parameters()))
+        nn.init.kaiming_normal_(next(self.both.parameters()))
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"network": "conv", "latent_dim": 64, "channels": [64, 32, 8], "critic": {"channels": [8, 16]}}, "gan",
+            {
+                "game": "hinge", "regulariser": "spectral-norm", "steps": 3000, "batch_size": 32, "lr": 1e-3,
+                "ema": 0.995, "compile": "never",
+            },
+        ),
+        "paper": Preset(
+            {"latent_dim": 100, "hidden": [200, 1000, 1200], "critic": {"hidden": [240, 50, 240]}}, "gan",
+            {"epochs": 200, "batch_size": 100, "lr": 2e-4},
+        ),
+    }  # fmt: skip
+
+
+CRITICS: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": (32, 16, 32), "pieces": (5, 5, 4), "dropout": 0.5},
+    "conv": {"channels": (8, 16)},
+}
+"""The critic's options for each network, and their defaults."""
 
 
 class ConditionalCritic(nn.Module):
@@ -176,6 +181,7 @@ class ConditionalCritic(nn.Module):
         self,
         event_shape: torch.Size,
         context_shape: torch.Size,
+        *,
         hidden: Sequence[int],
         pieces: Sequence[int] = (5, 5, 4),
         dropout: float = 0.5,
@@ -204,7 +210,7 @@ class ProjectionCritic(nn.Module):
     Shapes: (B, *event_shape), (B, *context_shape) -> (B,) logits of "real".
     """
 
-    def __init__(self, event_shape: torch.Size, context_shape: torch.Size, channels: Sequence[int]):
+    def __init__(self, event_shape: torch.Size, context_shape: torch.Size, *, channels: Sequence[int]):
         super().__init__()
         self.shape = image_shape(event_shape)
         *down, self.read = ConvCritic(event_shape, channels, norm="none", slope=0.1, smooth=True).net

@@ -11,7 +11,7 @@ the paper (goodfeli/adversarial, mnist.yaml).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import pyro
@@ -43,6 +43,50 @@ class GAN(ImplicitProgram):
     """
 
     paper = "Goodfellow et al., Generative adversarial nets, 2014"
+
+    def __init__(
+        self,
+        event_shape: Sequence[int] = (8, 8),
+        latent_dim: int = 32,
+        hidden: Sequence[int] = (256, 256),
+        support: str = "unit",
+        critic_hidden: Sequence[int] = (64, 64),
+        pieces: int = 5,
+        dropout: float = 0.5,
+    ):
+        super().__init__()
+        if support not in SUPPORTS:
+            raise OptionError(f"support must be 'unit' (data in [0, 1]) or 'real', got {support!r}.")
+        self.event_shape = torch.Size(event_shape)
+        self.support = SUPPORTS[support]
+        self.latent_dim = latent_dim
+        self.critic_hidden, self.pieces, self.dropout = critic_hidden, pieces, dropout
+        sizes = [latent_dim, *hidden]
+        layers: list[nn.Module] = []
+        for i, o in itertools.pairwise(sizes):
+            layers += [nn.Linear(i, o), nn.ReLU()]
+        self.last = nn.Linear(sizes[-1], self.event_shape.numel())
+        self.net = nn.Sequential(*layers, self.last, nn.Sigmoid() if support == "unit" else nn.Identity())
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Noise through the generator; differentiable in its parameters."""
+        with self.plate(x, context, size):
+            zero = self.last.bias.new_zeros(self.latent_dim)
+            z = pyro.sample("z", dist.Normal(zero, 1.0).to_event(1))
+            value = self.net(z).unflatten(-1, self.event_shape)
+            return pyro.sample("x", Implicit(value, len(self.event_shape)), obs=x)
+
+    def critic(self) -> nn.Module:
+        """Maxout layers with dropout."""
+        return MaxoutCritic(self.event_shape, self.critic_hidden, pieces=self.pieces, dropout=self.dropout)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Sets the output bias so that without input from below the generator draws the data's mean (as the paper)."""
+        mean = x.flatten(1).mean(0)
+        self.last.bias.copy_(
+            torch.logit(mean, eps=1e-2) if same_support(self.support, constraints.unit_interval) else mean
+        )
+
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
             {}, "gan", {"steps": 8000, "batch_size": 100, "lr": 1e-3, "critic_lr": 2e-4, "ema": 0.995}
@@ -61,46 +105,3 @@ class GAN(ImplicitProgram):
             {"steps": 7000, "batch_size": 128, "lr": 1e-3, "betas": [0.0, 0.9], "ema": 0.999, "compile": "never"},
         ),
     }  # fmt: skip
-
-    def __init__(
-        self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
-        latent_dim: int = 32,
-        hidden: list[int] = [256, 256],  # noqa: B006
-        support: str = "unit",
-        critic_hidden: list[int] = [64, 64],  # noqa: B006
-        pieces: int = 5,
-        dropout: float = 0.5,
-    ):
-        super().__init__()
-        if support not in SUPPORTS:
-            raise OptionError(f"support must be 'unit' (data in [0, 1]) or 'real', got {support!r}.")
-        self.event_shape = torch.Size(event_shape)
-        self.support = SUPPORTS[support]
-        self.latent_dim = latent_dim
-        self.critic_hidden, self.pieces, self.dropout = list(critic_hidden), pieces, dropout
-        sizes = [latent_dim, *hidden]
-        layers: list[nn.Module] = []
-        for i, o in itertools.pairwise(sizes):
-            layers += [nn.Linear(i, o), nn.ReLU()]
-        self.last = nn.Linear(sizes[-1], self.event_shape.numel())
-        self.net = nn.Sequential(*layers, self.last, nn.Sigmoid() if support == "unit" else nn.Identity())
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Sets the output bias so that without input from below the generator draws the data's mean (as the paper)."""
-        mean = x.flatten(1).mean(0)
-        self.last.bias.copy_(
-            torch.logit(mean, eps=1e-2) if same_support(self.support, constraints.unit_interval) else mean
-        )
-
-    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
-        """Noise through the generator; differentiable in its parameters."""
-        with self.plate(x, context, size):
-            zero = self.last.bias.new_zeros(self.latent_dim)
-            z = pyro.sample("z", dist.Normal(zero, 1.0).to_event(1))
-            value = self.net(z).unflatten(-1, self.event_shape)
-            return pyro.sample("x", Implicit(value, len(self.event_shape)), obs=x)
-
-    def critic(self) -> nn.Module:
-        """Maxout layers with dropout."""
-        return MaxoutCritic(self.event_shape, self.critic_hidden, self.pieces, self.dropout)

@@ -14,8 +14,8 @@ with a guide. The noise z is nobody's to recover, and the guide leaves it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -25,7 +25,7 @@ from torch.distributions import constraints
 from torch.nn.functional import affine_grid, grid_sample, softplus
 
 from zoo.errors import OptionError
-from zoo.implicit.networks import conv_generator, downward
+from zoo.implicit.networks import conv_generator, conv_trunk, network_options
 from zoo.nets import OverBatch, image_shape
 from zoo.program import Implicit, ImplicitProgram, Preset
 
@@ -46,7 +46,7 @@ class InfoGAN(ImplicitProgram):
       standard normal, and the generator gets 2 Phi(s) - 1, which is uniform on (-1, 1): the same program up to a
       bijection, I(s; x) unchanged, with a guide that has the support of its prior.
     - What an image says of a continuous code grows without bound as the generator learns to be precise. The paper's
-      code fixes the guide's scale; here it is learned but no less than `least_scale`, which keeps the bound below
+      code fixes the guide's scale; here it is learned but no less than a `least_scale`, which keeps the bound below
       1/2 - log(least_scale) a code, and honest.
     - The guide shares the critic's layers, as in the paper, and learns in the critic's turn. Besides, in training it
       reads the class from images that are shifted, turned, sheared and stretched at random, with noise (`moves`): by
@@ -60,70 +60,48 @@ class InfoGAN(ImplicitProgram):
         latent_dim: Number of noise inputs that are no codes.
         hidden: Units of the dense layer that each network has on the far side of its convolutions.
         channels: Of the strided convolutions of critic and guide, from the image on; of the generator's backwards.
-        code_hidden: Units of the guide's last hidden layer.
-        least_scale: The guide's scale of s is at least this.
-        moves: How much images are moved before the guide reads them in training, 0 for not at all; at 1 as much as
-            `MOST` says.
+        reader: Options of what the guide has of its own: units `hidden` of its last hidden layer (32); `least_scale`,
+            which its scale of s is at least (0.5); how much images `moves` before it reads them in training, 0 for not
+            at all, at 1 as much as `MOST` says (1).
 
-    Raises: OptionError, ShapeError for what are no images.
+    Raises: OptionError; UnknownNameError for another option of the reader; ShapeError for what are no images.
     """
 
     paper = "Chen et al., InfoGAN: interpretable representation learning by information maximizing GANs, 2016"
     dataset = "mnist10k"
     support = constraints.unit_interval
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset(
-            {"latent_dim": 32, "hidden": 128, "channels": [16, 32], "code_hidden": 64, "moves": 0.7}, "gan",
-            {
-                "steps": 3000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3,
-                "information": {"c": 1.0, "s": 0.2}, "compile": "never",
-            },
-        ),
-        "digits": Preset(
-            {"hidden": 64, "channels": [16, 32]}, "gan",
-            {
-                "steps": 5000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3, "compile": "never",
-                "information": {"c": 1.0, "s": 0.3},
-            },
-        ),
-        "paper": Preset(
-            {"latent_dim": 62, "hidden": 1024, "channels": [64, 128], "code_hidden": 128, "moves": 0.0}, "gan",
-            {
-                "epochs": 100, "batch_size": 128, "lr": 1e-3, "critic_lr": 2e-4, "decay": "constant",
-                "information": {"c": 1.0, "s": 0.1},
-            },
-        ),
-    }  # fmt: skip
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (8, 8),
         categories: int = 10,
         codes: int = 2,
         latent_dim: int = 16,
         hidden: int = 64,
-        channels: list[int] = [8, 16],  # noqa: B006
-        code_hidden: int = 32,
-        least_scale: float = 0.5,
-        moves: float = 1.0,
+        channels: Sequence[int] = (8, 16),
+        reader: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        options = network_options("InfoGAN's reader", reader, hidden=32, least_scale=0.5, moves=1.0)
+        self.least_scale, self.moves = options["least_scale"], options["moves"]
         if categories < 2 or codes < 1:
             raise OptionError(f"InfoGAN needs categories >= 2 and codes >= 1, got {categories} and {codes}.")
-        if least_scale <= 0 or moves < 0:
-            raise OptionError(f"least_scale must be positive and moves >= 0, got {least_scale} and {moves}.")
+        if self.least_scale <= 0 or self.moves < 0:
+            raise OptionError(f"least_scale must be positive and moves >= 0, got {self.least_scale} and {self.moves}.")
         self.event_shape, self.shape = torch.Size(event_shape), image_shape(event_shape)
-        self.categories, self.codes, self.latent_dim = categories, codes, latent_dim
-        self.hidden, self.channels, self.least_scale, self.moves = hidden, list(channels), least_scale, moves
+        self.categories, self.codes, self.latent_dim, self.hidden = categories, codes, latent_dim, hidden
         self.generator = OverBatch(
             nn.Sequential(
                 nn.Linear(categories + codes + latent_dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
                 conv_generator(hidden, channels[::-1], self.shape, apart=True),
             ), 1,
         )  # fmt: skip
-        self.trunk = nn.Sequential(*downward(self.shape, channels, hidden, SLOPE))
-        dense = [nn.Linear(hidden, code_hidden, bias=False), nn.BatchNorm1d(code_hidden), nn.LeakyReLU(SLOPE)]
-        self.reader = nn.Sequential(*dense, nn.Linear(code_hidden, categories + 2 * codes))
+        self.trunk = conv_trunk(self.shape, channels, hidden, SLOPE)
+        width = options["hidden"]
+        self.reader = nn.Sequential(
+            nn.Linear(hidden, width, bias=False), nn.BatchNorm1d(width), nn.LeakyReLU(SLOPE),
+            nn.Linear(width, categories + 2 * codes),
+        )  # fmt: skip
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Class, codes and noise through the generator; differentiable in its parameters."""
@@ -147,6 +125,10 @@ class InfoGAN(ImplicitProgram):
             pyro.sample("c", dist.OneHotCategorical(logits=seen[:, : self.categories]))
             pyro.sample("s", dist.Normal(loc, self.least_scale + softplus(scale)).to_event(1))
 
+    def critic(self) -> nn.Module:
+        """The paper's critic: a linear unit on the layers that it shares with the guide."""
+        return InfoGANCritic(self.trunk, self.shape, self.hidden)
+
     def _moved(self, x: Tensor) -> Tensor:
         """Images (B, channels, height, width), each after a random affine map, zero outside, and with noise."""
         shift, turn, shear, stretch, noise = (self.moves * most for most in MOST)
@@ -159,9 +141,29 @@ class InfoGAN(ImplicitProgram):
         grid = affine_grid(torch.stack([across, along], 1), list(x.shape), align_corners=False)
         return grid_sample(x, grid, align_corners=False) + noise * torch.randn(x.shape, dtype=x.dtype, device=x.device)
 
-    def critic(self) -> nn.Module:
-        """The paper's critic: a linear unit on the layers that it shares with the guide."""
-        return InfoGANCritic(self.trunk, self.shape, self.hidden)
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"latent_dim": 32, "hidden": 128, "channels": [16, 32], "reader": {"hidden": 64, "moves": 0.7}}, "gan",
+            {
+                "steps": 3000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3,
+                "information": {"c": 1.0, "s": 0.2}, "compile": "never",
+            },
+        ),
+        "digits": Preset(
+            {"hidden": 64, "channels": [16, 32]}, "gan",
+            {
+                "steps": 5000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3, "compile": "never",
+                "information": {"c": 1.0, "s": 0.3},
+            },
+        ),
+        "paper": Preset(
+            {"latent_dim": 62, "hidden": 1024, "channels": [64, 128], "reader": {"hidden": 128, "moves": 0.0}}, "gan",
+            {
+                "epochs": 100, "batch_size": 128, "lr": 1e-3, "critic_lr": 2e-4, "decay": "constant",
+                "information": {"c": 1.0, "s": 0.1},
+            },
+        ),
+    }  # fmt: skip
 
 
 class InfoGANCritic(nn.Module):

@@ -1,40 +1,70 @@
-"""What the convolutional adversarial networks share: strided convolutions up and down, and the program around them.
+"""The networks of adversarial games: convolutions up and down, maxout units, and the stacks of ALI.
 
-Generators go up by transposed convolutions, critics come down by strided ones, neither with pooling, after Radford,
-Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial networks", ICLR
-2016. Each step doubles or halves the image, rounded up where a side is odd, so that any size can be made.
+Convolutional generators go up by transposed convolutions, critics come down by strided ones, neither with pooling,
+after Radford, Metz & Chintala, "Unsupervised representation learning with deep convolutional generative adversarial
+networks", ICLR 2016. Each step doubles or halves the image, rounded up where a side is odd, so that any size can be
+made. The stacks take layers as ALI's tables list them, whose kernels cut off the border of an image instead.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.errors import OptionError, ShapeError
-from zoo.nets import OverBatch, image_shape
+from zoo.errors import OptionError, ShapeError, UnknownNameError
+from zoo.nets import OverBatch, doubling, halvings, image_shape, paddings
 
-__all__ = ["ConvCritic", "Maxout", "MaxoutCritic", "conv_generator", "downward"]
+__all__ = [
+    "SUPPORTS", "ConvCritic", "JointCritic", "Layers", "Maxout", "MaxoutCritic", "Norm", "Shaped",
+    "conv_generator", "conv_trunk", "decoder_stack", "dense_stack", "encoder_stack", "network_options",
+]  # fmt: skip
 
 SUPPORTS: dict[str, constraints.Constraint] = {"unit": constraints.unit_interval, "real": constraints.real}
+"""What the option `support` of a generator may be, and what it means."""
 
 Norm = str
 """'batch', 'layer' or 'none'."""
-
 NORMS = ("batch", "layer", "none")
+
+Layers = Sequence[Any]
+"""Widths of dense layers, or [channels, kernel, stride] of convolutions; `Sequence[int | Sequence[int]]`."""
+LEAK = 0.2
+"""Slope below zero of the leaky ReLUs of the stacks."""
+
+
+def network_options(network: str, given: Mapping[str, Any] | None, **known: Any) -> dict[str, Any]:
+    """The options of one of a program's networks, which its constructor takes as one argument.
+
+    Args:
+        network: What it is called in errors.
+        given: Some of the options, by name; None for none.
+        known: All of them, with their defaults.
+
+    Raises: UnknownNameError for an option that is not known, OptionError for what has no names.
+    """
+    if not isinstance(given, Mapping | None):
+        raise OptionError(f"The options of {network} must be given by name, as {known}; got {given!r}.")
+    for option in given or {}:
+        if option not in known:
+            raise UnknownNameError(f"option of {network}", option, known)
+    return {**known, **(given or {})}
+
+
+# Convolutions that double and halve.
 
 
 def conv_generator(
     features: int,
     channels: Sequence[int],
     shape: tuple[int, int, int],
-    kernel: int = 4,
     *,
+    kernel: int = 4,
     smooth: bool = False,
     apart: bool = False,
 ) -> nn.Module:
@@ -52,25 +82,20 @@ def conv_generator(
     Raises: OptionError.
     """
     _check(channels, kernel)
-    widths = [*channels] if smooth else [*channels, shape[0]]
-    sizes = [list(shape[1:])]
-    for _ in widths[1:]:
-        sizes.append([_halved(n) for n in sizes[-1]])
-    sizes.reverse()
-    layers: list[nn.Module] = [
-        nn.Linear(features, widths[0] * math.prod(sizes[0]), bias=False),
-        nn.Unflatten(1, (widths[0], *sizes[0])),
-    ]
-    for i, large in enumerate(sizes[1:]):
-        pad, more = _padding(kernel, large)
-        last = i == len(sizes) - 2 and not smooth
-        if i == 0 and apart:
-            layers[1:] = [nn.BatchNorm1d(widths[0] * math.prod(sizes[0])), *layers[1:], nn.ReLU()]
-        else:
-            layers += [nn.BatchNorm2d(widths[i]), nn.ReLU()]
-        layers.append(nn.ConvTranspose2d(widths[i], widths[i + 1], kernel, 2, pad, more, bias=last))
+
+    def normed(width: int) -> list[nn.Module]:
+        return [nn.BatchNorm2d(width), nn.ReLU()]
+
     if smooth:
-        layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.Conv2d(widths[-1], shape[0], 3, padding=1)]
+        *inner, last = channels
+        layers = doubling(features, inner, (last, *shape[1:]), normed, kernel, bias=False, out_bias=False)
+        layers += [*normed(last), nn.Conv2d(last, shape[0], 3, padding=1)]
+    else:
+        layers = doubling(features, channels, shape, normed, kernel, bias=False)
+    if apart:
+        projection, unflatten, _, *above = layers
+        assert isinstance(projection, nn.Linear)
+        layers = [projection, nn.BatchNorm1d(projection.out_features), unflatten, *above]
     return OverBatch(nn.Sequential(*layers).apply(_start), 1)
 
 
@@ -94,10 +119,10 @@ class ConvCritic(nn.Module):
         self,
         event_shape: Sequence[int],
         channels: Sequence[int],
+        *,
         kernel: int = 4,
         norm: Norm = "batch",
         slope: float = 0.2,
-        *,
         smooth: bool = False,
         centred: bool = True,
     ):
@@ -106,25 +131,23 @@ class ConvCritic(nn.Module):
         if norm not in NORMS:
             raise OptionError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}.")
         self.shape, self.centred = image_shape(event_shape), centred
-        before, *size = self.shape
+        sizes = halvings(self.shape[1:], len(channels))
+        convolutions = []  # (channels, side, stride, padding)
+        for width, size in zip(channels, sizes, strict=False):
+            convolutions += [(width, 3, 1, (1, 1))] if smooth else []
+            convolutions.append((width, kernel, 2, paddings(kernel, size)[0]))
+        if smooth:
+            convolutions.append((2 * channels[-1], 3, 1, (1, 1)))
         layers: list[nn.Module] = []
-
-        def add(width: int, side: int, stride: int, padding: tuple[int, int]) -> int:
+        before = self.shape[0]
+        for width, side, stride, padding in convolutions:
             normed = norm != "none" and bool(layers)
             layers.append(nn.Conv2d(before, width, side, stride, padding, bias=not normed))
             if normed:
                 layers.append(nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(1, width))
             layers.append(nn.LeakyReLU(slope))
-            return width
-
-        for width in channels:
-            if smooth:
-                before = add(width, 3, 1, (1, 1))
-            before = add(width, kernel, 2, _padding(kernel, size)[0])
-            size = [_halved(n) for n in size]
-        if smooth:
-            before = add(2 * before, 3, 1, (1, 1))
-        self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * math.prod(size), 1)).apply(_start)
+            before = width
+        self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * math.prod(sizes[-1]), 1)).apply(_start)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
@@ -132,26 +155,26 @@ class ConvCritic(nn.Module):
         return self.net(2 * x - 1 if self.centred else x).squeeze(-1)
 
 
+def conv_trunk(shape: Sequence[int], channels: Sequence[int], hidden: int, slope: float) -> nn.Sequential:
+    """Images (B, *shape) to features (B, hidden): a `ConvCritic`'s convolutions, then a dense layer, batch-normalised.
+
+    Args:
+        shape: (channels, height, width).
+        channels: Of the convolutions.
+        hidden: Units of the dense layer.
+        slope: Of the leaky ReLUs below zero.
+    """
+    *down, last = ConvCritic(shape, channels, slope=slope).net
+    assert isinstance(last, nn.Linear)
+    dense = nn.Linear(last.in_features, hidden, bias=False)
+    return nn.Sequential(*down, dense, nn.BatchNorm1d(hidden), nn.LeakyReLU(slope))
+
+
 def _check(channels: Sequence[int], kernel: int) -> None:
     if not channels:
         raise OptionError("channels must name at least one layer.")
     if kernel < 3:
         raise OptionError(f"kernel must be at least 3, got {kernel}.")
-
-
-def _halved(n: int) -> int:
-    return (n + 1) // 2
-
-
-def _padding(kernel: int, size: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(padding, output padding) of convolutions of stride 2 between images of this size and of half that, rounded up.
-
-    A transposed one takes n to 2 n - 2 - 2 padding + kernel + output padding, which is to be the larger size.
-    """
-    wanted = [kernel - 2 + n % 2 for n in size]
-    pad = [(n + 1) // 2 for n in wanted]
-    more = [2 * p - n for p, n in zip(pad, wanted, strict=True)]
-    return (pad[0], pad[1]), (more[0], more[1])
 
 
 def _start(module: nn.Module) -> None:
@@ -164,6 +187,9 @@ def _start(module: nn.Module) -> None:
         return
     if module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+# Maxout.
 
 
 class Maxout(nn.Module):
@@ -189,7 +215,7 @@ class MaxoutCritic(nn.Module):
         dropout: Probability of dropping a hidden unit; inputs are dropped with 0.4 of it.
     """
 
-    def __init__(self, event_shape: torch.Size, hidden: list[int], pieces: int = 5, dropout: float = 0.5):
+    def __init__(self, event_shape: torch.Size, hidden: Sequence[int], *, pieces: int = 5, dropout: float = 0.5):
         super().__init__()
         self.event_dim = len(event_shape)
         sizes = [event_shape.numel(), *hidden]
@@ -204,36 +230,141 @@ class MaxoutCritic(nn.Module):
         return self.net(flat).squeeze(-1)
 
 
-def downward(shape: Sequence[int], channels: Sequence[int], hidden: int, slope: float) -> list[nn.Module]:
-    """Layers from images (B, *shape) to features (B, hidden): strided convolutions, then a dense one, batch-normalised.
+# The stacks of ALI: dense layers, or convolutions without padding, as a list says.
+
+
+def encoder_stack(
+    event_shape: torch.Size, layers: Layers, *, dropout: float | None = None, norm: bool = False
+) -> tuple[nn.Module, int]:
+    """Layers (B, *event_shape) -> (B, width) with leaky ReLUs, and that width.
 
     Args:
-        shape: (channels, height, width).
-        channels: Of the convolutions.
-        hidden: Units of the dense layer.
+        event_shape: Shape of one example; an image for convolutions.
+        layers: All dense or all convolutional, from the example on.
+        dropout: Before every layer, 0.4 of it on the example; None for no dropout.
+        norm: Batch normalisation after every layer.
+
+    Raises: OptionError for mixed layers or none, ShapeError for kernels that do not fit.
     """
-    *down, last = ConvCritic(shape, channels, slope=slope).net
-    assert isinstance(last, nn.Linear)
-    dense = nn.Linear(last.in_features, hidden, bias=False)
-    return [*down, dense, nn.BatchNorm1d(hidden), nn.LeakyReLU(slope)]
+    if _convolutional(layers):
+        shapes = _shapes(event_shape, layers)
+        shape: Sequence[int] = shapes[0]
+        width = math.prod(shapes[-1])
+        maps: Sequence[nn.Linear | nn.Conv2d] = [
+            nn.Conv2d(below, channels, kernel, stride, bias=not norm)
+            for (below, *_), (channels, kernel, stride) in zip(shapes, layers, strict=False)
+        ]
+    else:
+        sizes = [event_shape.numel(), *layers]
+        shape, width = (sizes[0],), sizes[-1]
+        maps = [nn.Linear(i, o, bias=not norm) for i, o in itertools.pairwise(sizes)]
+    hidden = _hidden(maps, dropout, first=0.4 * (dropout or 0.0), norm=norm)
+    return nn.Sequential(Shaped(shape), *hidden, nn.Flatten()), width
 
 
-LEAK = 0.2
+def dense_stack(sizes: Sequence[int], dropout: float, *, first: float = 0.0) -> nn.Sequential:
+    """Dense layers (B, sizes[0]) -> (B, sizes[-1]) with leaky ReLUs; none where there is one size.
+
+    Args:
+        sizes: Widths, of the input first.
+        dropout: Before every layer but the first.
+        first: Dropout before the first one.
+    """
+    return nn.Sequential(*_hidden([nn.Linear(i, o) for i, o in itertools.pairwise(sizes)], dropout, first=first))
 
 
-Layers = list[Any]
-"""Widths of dense layers, or [channels, kernel, stride] of convolutions; `list[int | list[int]]`."""
+def decoder_stack(features: int, event_shape: torch.Size, layers: Layers, *, norm: bool) -> nn.Module:
+    """The layers of an `encoder_stack` in reverse, (B, features) -> (B, *event_shape), with ReLUs between.
 
+    The last one has neither bias nor nonlinearity, which the program adds.
 
-def dense_stack(sizes: Sequence[int], dropout: float, first: float = 0.0) -> nn.Sequential:
+    Args:
+        features: Width of the input.
+        event_shape: Shape of one example.
+        layers: From the example on; convolutions are transposed.
+        norm: Batch normalisation after every layer but the last.
+
+    Raises: OptionError, ShapeError.
+    """
     found: list[nn.Module] = []
-    for depth, (i, o) in enumerate(itertools.pairwise(sizes)):
-        found += [nn.Dropout(dropout if depth else first), nn.Linear(i, o), nn.LeakyReLU(LEAK)]
-    return nn.Sequential(*found)
+    if not _convolutional(layers):
+        for i, o in itertools.pairwise([features, *layers[::-1]]):
+            found += [nn.Linear(i, o, bias=not norm), *([nn.BatchNorm1d(o)] if norm else []), nn.ReLU()]
+        return nn.Sequential(*found, nn.Linear(layers[0], event_shape.numel(), bias=False), Shaped(event_shape))
+    shapes = _shapes(event_shape, layers)
+    found = [nn.Linear(features, math.prod(shapes[-1]), bias=not norm), nn.Unflatten(1, shapes[-1])]
+    for depth, (channels, kernel, stride) in reversed(list(enumerate(layers))):
+        below, *large = shapes[depth]
+        # The rows and columns that the stride left over on the way down.
+        more = tuple((n - kernel) % stride for n in large)
+        found += [
+            *([nn.BatchNorm2d(channels)] if norm else []),
+            nn.ReLU(),
+            nn.ConvTranspose2d(channels, below, kernel, stride, output_padding=more, bias=not norm and depth > 0),
+        ]
+    return nn.Sequential(*found, Shaped(event_shape))
 
 
-def _geometry(event_shape: torch.Size, layers: Layers) -> list[tuple[int, int, int]]:
-    """(channels, height, width) before and after each convolution."""
+class JointCritic(nn.Module):
+    """A branch for x, a branch for z, and dense layers on both; leaky ReLUs and dropout, as ALI's.
+
+    Without batch normalisation: each pair is judged alone.
+
+    Args:
+        event_shape: Shape of one example.
+        latent_dim: Numbers of z.
+        layers: Of the branch for x: widths, or [channels, kernel, stride].
+        latent: Widths of the branch for z.
+        joint: Widths of the layers on both.
+        dropout: Before every hidden layer; 0.4 of it on the image.
+
+    Shapes: x (B, *event_shape), z (B, latent_dim) -> logits (B,) of "data and guide".
+    """
+
+    def __init__(
+        self,
+        event_shape: torch.Size,
+        latent_dim: int,
+        *,
+        layers: Layers,
+        latent: Sequence[int] = (64,),
+        joint: Sequence[int] = (128,),
+        dropout: float = 0.2,
+    ):
+        super().__init__()
+        self.of_x, width = encoder_stack(event_shape, layers, dropout=dropout)
+        self.of_z = dense_stack([latent_dim, *latent], dropout)
+        sizes = [width + [latent_dim, *latent][-1], *joint]
+        self.head = nn.Sequential(
+            dense_stack(sizes, dropout, first=dropout), nn.Dropout(dropout), nn.Linear(sizes[-1], 1)
+        )
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Logits."""
+        return self.head(torch.cat([self.of_x(x), self.of_z(z)], -1)).squeeze(-1)
+
+
+class Shaped(nn.Module):
+    """Every example in another shape: (B, ...) -> (B, *shape)."""
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same numbers."""
+        return x.reshape(len(x), *self.shape)
+
+
+def _convolutional(layers: Layers) -> bool:
+    kinds = {isinstance(layer, int) for layer in layers}
+    if len(kinds) != 1:
+        raise OptionError(f"layers must be all widths or all [channels, kernel, stride], and not empty; got {layers}.")
+    return not kinds.pop()
+
+
+def _shapes(event_shape: torch.Size, layers: Layers) -> list[tuple[int, int, int]]:
+    """(channels, height, width) before the first convolution and after each."""
     shapes = [image_shape(event_shape)]
     for channels, kernel, stride in layers:
         _, *size = shapes[-1]
@@ -247,68 +378,20 @@ def _geometry(event_shape: torch.Size, layers: Layers) -> list[tuple[int, int, i
     return shapes
 
 
-def _convolutional(layers: Layers) -> bool:
-    kinds = {isinstance(layer, int) for layer in layers}
-    if len(kinds) != 1:
-        raise OptionError(f"layers must be all widths or all [channels, kernel, stride], and not empty; got {layers}.")
-    return not kinds.pop()
-
-
-def encoder_stack(
-    event_shape: torch.Size, layers: Layers, dropout: float | None = None, norm: bool = False
-) -> tuple[nn.Module, int]:
-    """(B, *event_shape) -> (B, width), and the width; with dropout before, or batch normalisation after, each layer."""
+def _hidden(
+    maps: Sequence[nn.Linear | nn.Conv2d], dropout: float | None, *, first: float = 0.0, norm: bool = False
+) -> list[nn.Module]:
+    """Each linear map with dropout before it, batch normalisation and a leaky ReLU after it."""
     found: list[nn.Module] = []
-    conv = _convolutional(layers)
-    if conv:
-        shapes = _geometry(event_shape, layers)
-        sizes, width = [shape[0] for shape in shapes], torch.Size(shapes[-1]).numel()
-        found = [_Shaped(shapes[0])]
-    else:
-        found = [nn.Flatten()]
-        sizes, width = [event_shape.numel(), *layers], layers[-1]
-    for depth, (i, o) in enumerate(itertools.pairwise(sizes)):
+    for depth, layer in enumerate(maps):
         if dropout is not None:
-            found.append(nn.Dropout(dropout if depth else 0.4 * dropout))
-        if conv:
-            _, kernel, stride = layers[depth]
-            found.append(nn.Conv2d(i, o, kernel, stride, bias=not norm))
-        else:
-            found.append(nn.Linear(i, o, bias=not norm))
+            found.append(nn.Dropout(dropout if depth else first))
+        found.append(layer)
         if norm:
-            found.append(nn.BatchNorm2d(o) if conv else nn.BatchNorm1d(o))
+            found.append(
+                nn.BatchNorm1d(layer.out_features)
+                if isinstance(layer, nn.Linear)
+                else nn.BatchNorm2d(layer.out_channels)
+            )
         found.append(nn.LeakyReLU(LEAK))
-    return nn.Sequential(*found, nn.Flatten()), width
-
-
-def decoder_stack(features: int, event_shape: torch.Size, layers: Layers, norm: bool) -> nn.Module:
-    """(B, features) -> (B, *event_shape): the layers in reverse; the last one without bias, which the program adds."""
-    if not _convolutional(layers):
-        found: list[nn.Module] = []
-        for i, o in itertools.pairwise([features, *layers[::-1]]):
-            found += [nn.Linear(i, o, bias=not norm), *([nn.BatchNorm1d(o)] if norm else []), nn.ReLU()]
-        last = nn.Linear(layers[0], event_shape.numel(), bias=False)
-        return nn.Sequential(*found, last, _Shaped(event_shape))
-    shapes = _geometry(event_shape, layers)
-    found = [nn.Linear(features, torch.Size(shapes[-1]).numel(), bias=not norm), nn.Unflatten(1, shapes[-1])]
-    for depth, (channels, kernel, stride) in reversed(list(enumerate(layers))):
-        below, *large = shapes[depth]
-        # The rows and columns that the stride left over on the way down.
-        more = tuple((n - kernel) % stride for n in large)
-        found += [
-            *([nn.BatchNorm2d(channels)] if norm else []),
-            nn.ReLU(),
-            nn.ConvTranspose2d(channels, below, kernel, stride, output_padding=more, bias=not norm and depth > 0),
-        ]
-    return nn.Sequential(*found, _Shaped(event_shape))
-
-
-class _Shaped(nn.Module):
-    """Every example in another shape."""
-
-    def __init__(self, shape: Sequence[int]):
-        super().__init__()
-        self.shape = tuple(shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(len(x), *self.shape)
+    return found

@@ -14,7 +14,7 @@ graphical models", 2000.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import pyro
@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.errors import CapabilityError, OptionError
-from zoo.mixtures.mixture import CHUNK, kmeans_labels
-from zoo.mixtures.moments import Moments, moments, normal
+from zoo.mixtures.moments import CHUNK, Moments, kmeans_labels, moments, normal
 from zoo.program import Preset, Program
 
 __all__ = ["BayesianGaussianMixture", "Beliefs", "Wishart"]
@@ -35,57 +34,6 @@ __all__ = ["BayesianGaussianMixture", "Beliefs", "Wishart"]
 EVIDENCE_LIMIT = 2**20
 """Most assignments of examples to components that `log_evidence` enumerates."""
 EVIDENCE_CHUNK = 2**12
-
-
-class Wishart(dist.Wishart):
-    """torch's Wishart without its check for singular draws, whose sense is inverted (seen in torch 2.13).
-
-    With it every proper draw warns and is drawn again.
-    """
-
-    def rsample(self, sample_shape: torch.Size = torch.Size(), max_try_correction: int | None = None) -> Tensor:
-        """Bartlett's decomposition."""
-        return self._bartlett_sampling(torch.Size(sample_shape))
-
-
-class Beliefs(NamedTuple):
-    """Parameters of Dirichlet x Normal-Wishart (Normal-Gamma when diagonal): the prior, and the guide."""
-
-    concentration: Tensor
-    """(K,)"""
-    location: Tensor
-    """m, (K, D)"""
-    mean_weight: Tensor
-    """kappa, (K,): how many observations the knowledge of the mean is worth."""
-    dof: Tensor
-    """nu, (K,)"""
-    scatter: Tensor
-    """Root of Psi: elementwise (K, D) when diagonal, Cholesky factor (K, D, D) when full."""
-
-    @property
-    def full(self) -> bool:
-        """Whether precisions are matrices."""
-        return self.scatter.ndim > self.location.ndim
-
-    @property
-    def log_det(self) -> Tensor:
-        """log |Psi|, (K,)."""
-        root = self.scatter.diagonal(dim1=-2, dim2=-1) if self.full else self.scatter
-        return 2 * root.log().sum(-1)
-
-    @property
-    def half_dofs(self) -> Tensor:
-        """Arguments of the (multivariate) gamma function, (K, D)."""
-        d = self.location.shape[-1]
-        each = torch.arange(d).to(self.dof) if self.full else self.dof.new_zeros(d)
-        return (self.dof[..., None] - each) / 2
-
-    @property
-    def log_normaliser(self) -> Tensor:
-        """Log of the integral of the unnormalised density, (), up to a constant that depends on K and D alone."""
-        component = self.half_dofs.lgamma().sum(-1) - self.dof / 2 * self.log_det
-        component = component - self.location.shape[-1] / 2 * self.mean_weight.log()
-        return component.sum() + self.concentration.lgamma().sum() - self.concentration.sum().lgamma()
 
 
 class BayesianGaussianMixture(Program):
@@ -119,7 +67,7 @@ class BayesianGaussianMixture(Program):
 
     def __init__(
         self,
-        event_shape: list[int] = [2],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (2,),
         components: int = 3,
         covariance: str = "diagonal",
         concentration: float = 1.0,
@@ -142,11 +90,11 @@ class BayesianGaussianMixture(Program):
         least_dof = d - 1.0 if full else 0.0
         root = (2 * rate) ** 0.5
         prior = Beliefs(
-            torch.full((k,), float(concentration)),
-            torch.zeros(k, d),
-            torch.full((k,), float(mean_weight)),
-            torch.full((k,), 2.0 * shape + least_dof),
-            root * torch.eye(d).repeat(k, 1, 1) if full else torch.full((k, d), root),
+            concentration=torch.full((k,), float(concentration)),
+            location=torch.zeros(k, d),
+            mean_weight=torch.full((k,), float(mean_weight)),
+            dof=torch.full((k,), 2.0 * shape + least_dof),
+            scatter=root * torch.eye(d).repeat(k, 1, 1) if full else torch.full((k, d), root),
         )
         for name, value in prior._asdict().items():
             self.register_buffer(f"prior_{name}", value, persistent=False)
@@ -157,16 +105,6 @@ class BayesianGaussianMixture(Program):
         self.q_dof = PyroParam(prior.dof, constraints.greater_than(least_dof))
         support = constraints.lower_cholesky if full else constraints.positive
         self.q_scatter = PyroParam(prior.scatter, support, event_dim=2 if full else 0)
-
-    @property
-    def prior(self) -> Beliefs:
-        """Parameters of the prior."""
-        return Beliefs(*(getattr(self, f"prior_{name}") for name in Beliefs._fields))
-
-    @property
-    def beliefs(self) -> Beliefs:
-        """Parameters of the guide."""
-        return Beliefs(*(getattr(self, f"q_{name}") for name in Beliefs._fields))
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The mixture with its parameters drawn from the prior."""
@@ -193,6 +131,16 @@ class BayesianGaussianMixture(Program):
         scale = precisions.rsqrt()
         means = pyro.sample("means", dist.Normal(location, scale / mean_weight.sqrt()[:, None]).to_event(2))
         return weights, means, scale
+
+    @property
+    def prior(self) -> Beliefs:
+        """Parameters of the prior."""
+        return Beliefs(*(getattr(self, f"prior_{name}") for name in Beliefs._fields))
+
+    @property
+    def beliefs(self) -> Beliefs:
+        """Parameters of the guide."""
+        return Beliefs(*(getattr(self, f"q_{name}") for name in Beliefs._fields))
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """The optimal q(z) given the guide, proportional to exp E_q[log p(z, x)]; (N, *event_shape) -> (N, K)."""
@@ -272,7 +220,10 @@ class BayesianGaussianMixture(Program):
             scatter = torch.linalg.cholesky(prior.scatter @ prior.scatter.mT + within + between)
         else:
             scatter = (prior.scatter**2 + found.second - found.first * shift + shrink * distance**2).sqrt()
-        return Beliefs(prior.concentration + found.counts, location, mean_weight, prior.dof + found.counts, scatter)
+        return Beliefs(
+            concentration=prior.concentration + found.counts, location=location, mean_weight=mean_weight,
+            dof=prior.dof + found.counts, scatter=scatter,
+        )  # fmt: skip
 
     def _log_joint(self, posterior: Beliefs, n: int) -> Tensor:
         """log p(x, z) of n examples by the posterior given z; where z is soft (weights), the ELBO less H[q(z)]."""
@@ -283,3 +234,54 @@ class BayesianGaussianMixture(Program):
         self.q_location.copy_(beliefs.location)
         for name in ("concentration", "mean_weight", "dof", "scatter"):
             setattr(self, f"q_{name}", getattr(beliefs, name))
+
+
+class Beliefs(NamedTuple):
+    """Parameters of Dirichlet x Normal-Wishart (Normal-Gamma when diagonal): the prior, and the guide."""
+
+    concentration: Tensor
+    """(K,)"""
+    location: Tensor
+    """m, (K, D)"""
+    mean_weight: Tensor
+    """kappa, (K,): how many observations the knowledge of the mean is worth."""
+    dof: Tensor
+    """nu, (K,)"""
+    scatter: Tensor
+    """Root of Psi: elementwise (K, D) when diagonal, Cholesky factor (K, D, D) when full."""
+
+    @property
+    def full(self) -> bool:
+        """Whether precisions are matrices."""
+        return self.scatter.ndim > self.location.ndim
+
+    @property
+    def log_det(self) -> Tensor:
+        """log |Psi|, (K,)."""
+        root = self.scatter.diagonal(dim1=-2, dim2=-1) if self.full else self.scatter
+        return 2 * root.log().sum(-1)
+
+    @property
+    def half_dofs(self) -> Tensor:
+        """Arguments of the (multivariate) gamma function, (K, D)."""
+        d = self.location.shape[-1]
+        each = torch.arange(d).to(self.dof) if self.full else self.dof.new_zeros(d)
+        return (self.dof[..., None] - each) / 2
+
+    @property
+    def log_normaliser(self) -> Tensor:
+        """Log of the integral of the unnormalised density, (), up to a constant that depends on K and D alone."""
+        component = self.half_dofs.lgamma().sum(-1) - self.dof / 2 * self.log_det
+        component = component - self.location.shape[-1] / 2 * self.mean_weight.log()
+        return component.sum() + self.concentration.lgamma().sum() - self.concentration.sum().lgamma()
+
+
+class Wishart(dist.Wishart):
+    """torch's Wishart without its check for singular draws, whose sense is inverted (seen in torch 2.13).
+
+    With it every proper draw warns and is drawn again.
+    """
+
+    def rsample(self, sample_shape: torch.Size = torch.Size(), max_try_correction: int | None = None) -> Tensor:
+        """Bartlett's decomposition."""
+        return self._bartlett_sampling(torch.Size(sample_shape))

@@ -9,7 +9,7 @@ Bishop, "Pattern Recognition and Machine Learning", section 9.3.3, 2006.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -43,7 +43,7 @@ class BernoulliMixture(Mixture):
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (8, 8),
         components: int = 10,
         smoothing: float = 0.1,
     ):

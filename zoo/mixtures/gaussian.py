@@ -10,7 +10,7 @@ Dempster, Laird & Rubin, "Maximum likelihood from incomplete data via the EM alg
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -53,7 +53,7 @@ class GaussianMixture(Mixture):
 
     def __init__(
         self,
-        event_shape: list[int] = [2],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (2,),
         components: int = 3,
         covariance: str = "full",
         covariance_floor: float = 1e-6,

@@ -9,26 +9,20 @@ A new mixture defines `component`, `statistics` and `m_step`.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import ClassVar
 
 import pyro
 import pyro.distributions as dist
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from zoo.errors import OptionError
-from zoo.mixtures.moments import normalise_, rows_at_a_time, wide
+from zoo.mixtures.moments import CHUNK, kmeans_labels, normalise_, rows_at_a_time, wide
 from zoo.program import Program
 
-__all__ = ["CHUNK", "Mixture", "kmeans_labels"]
-
-CHUNK = 1024
-"""Rows taken at a time where a whole data set is gone through; memory is CHUNK x components x dimensions."""
+__all__ = ["Mixture"]
 
 
 class Mixture(Program):
@@ -43,7 +37,7 @@ class Mixture(Program):
     e_step_rows: ClassVar[None] = None
     """How many rows EM should hand to `e_step` at a time: any number, it divides them itself."""
 
-    def __init__(self, event_shape: list[int], components: int):
+    def __init__(self, event_shape: Sequence[int], components: int):
         super().__init__()
         if components < 1:
             raise OptionError(f"components must be at least 1, got {components}.")
@@ -51,16 +45,13 @@ class Mixture(Program):
         self.components = components
         self.weight_logits = nn.Parameter(torch.zeros(components))
 
-    @property
-    def weights(self) -> Tensor:
-        """Mixing proportions (K,), which sum to one."""
-        return self.weight_logits.softmax(-1)
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Chooses a component for each example, then draws from it."""
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Categorical(logits=self.weight_logits), infer={"enumerate": "parallel"})
+            return pyro.sample("x", self.component(z), obs=x)
 
-    @weights.setter
-    def weights(self, value: Tensor) -> None:
-        with torch.no_grad():
-            share = value / value.sum()
-            self.weight_logits.copy_(share.clamp(min=torch.finfo(value.dtype).tiny).log())
+    # What a mixture defines.
 
     def component(self, z: Tensor) -> dist.TorchDistribution:
         """p(x | z) for component numbers z of any shape, which becomes the batch shape."""
@@ -76,11 +67,16 @@ class Mixture(Program):
 
     # What follows is provided.
 
-    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
-        """Chooses a component for each example, then draws from it."""
-        with self.plate(x, context, size):
-            z = pyro.sample("z", dist.Categorical(logits=self.weight_logits), infer={"enumerate": "parallel"})
-            return pyro.sample("x", self.component(z), obs=x)
+    @property
+    def weights(self) -> Tensor:
+        """Mixing proportions (K,), which sum to one."""
+        return self.weight_logits.softmax(-1)
+
+    @weights.setter
+    def weights(self, value: Tensor) -> None:
+        with torch.no_grad():
+            share = value / value.sum()
+            self.weight_logits.copy_(share.clamp(min=torch.finfo(value.dtype).tiny).log())
 
     def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         """p(z | x), the responsibilities."""
@@ -133,19 +129,3 @@ class Mixture(Program):
     def parameter_count(self) -> int:
         """Free numbers; the K weights sum to one, so one of them is not free."""
         return super().parameter_count() - 1
-
-
-def kmeans_labels(x: Tensor, components: int) -> Tensor:
-    """Cluster numbers (N,) of the rows of x by scikit-learn's k-means++ and k-means, seeded from torch's generator.
-
-    Raises: OptionError when there are fewer rows than components.
-    """
-    if len(x) < components:
-        raise OptionError(f"{components} components cannot start from {len(x)} examples; use components <= {len(x)}.")
-    seed = int(torch.randint(2**31 - 1, ()))
-    rows = x.detach().reshape(len(x), -1).cpu().numpy()
-    with warnings.catch_warnings():
-        # Fewer distinct rows than components: some components start empty, which EM can live with.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = KMeans(components, n_init=1, random_state=seed).fit_predict(rows)
-    return torch.as_tensor(labels, dtype=torch.long, device=x.device)

@@ -1,15 +1,31 @@
-"""The arithmetic of a mixture's E-step: responsibilities, moments, how many rows at a time, in which precision."""
+"""The arithmetic that mixtures share: a Gaussian's density, responsibilities and moments, k-means, how much at a time.
+
+An E-step goes through the data in chunks. Of each it needs log p(x, z) of all rows and components, makes
+responsibilities of it (`normalise_`) and adds up what these weigh (`moments`); nothing but sums remains.
+"""
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import pyro.distributions as dist
 import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.distributions.transforms import ReshapeTransform
 
-__all__ = ["Moments", "moments", "normal", "normalise_", "rows_at_a_time", "wide"]
+from zoo.errors import OptionError
+
+__all__ = ["CHUNK", "Moments", "kmeans_labels", "moments", "normal", "normalise_", "rows_at_a_time", "wide"]
+
+CHUNK = 1024
+"""Rows taken at a time where a whole data set is gone through; memory is CHUNK x components x dimensions."""
+CACHED = 2**20
+"""Numbers that a chunk of the E-step may hold on a CPU: 8 MiB in double precision, about what its caches keep close."""
+FEWEST_ROWS = 512
+"""Rows of a chunk of the E-step at least: products of thinner matrices are slow."""
 
 
 def normal(mean: Tensor, scale: Tensor, event_shape: torch.Size) -> dist.TorchDistribution:
@@ -29,12 +45,30 @@ def normal(mean: Tensor, scale: Tensor, event_shape: torch.Size) -> dist.TorchDi
     return dist.TransformedDistribution(flat, [ReshapeTransform(mean.shape[-1:], event_shape)])
 
 
+def normalise_(joint: Tensor, dim: int) -> Tensor:
+    """Replaces log p(x, z) by the responsibilities p(z | x), in place.
+
+    Args:
+        joint: Log densities of all rows and components.
+        dim: Along which the components lie.
+
+    Returns: the summed log p(x), (), in double precision.
+    """
+    top = joint.amax(dim, keepdim=True)
+    mass = joint.sub_(top).exp_().sum(dim, keepdim=True)
+    joint.div_(mass)
+    return top.add_(mass.log_()).sum(dtype=wide(joint.device))
+
+
 class Moments(NamedTuple):
-    """Weighted sums over rows of 1, of x - centre, and of its squares or outer products."""
+    """Weighted sums over rows for each of K components: of 1, of x - centre, and of its squares or outer products."""
 
     counts: Tensor
+    """(K,)"""
     first: Tensor
+    """(K, D)"""
     second: Tensor
+    """(K, D) or (K, D, D)"""
 
 
 def moments(x: Tensor, weights: Tensor, centre: Tensor, full: bool) -> Moments:
@@ -47,19 +81,28 @@ def moments(x: Tensor, weights: Tensor, centre: Tensor, full: bool) -> Moments:
         full: Whether `second` holds outer products (K, D, D) rather than squares (K, D).
     """
     first, second = [], []
-    for weight, point in zip(weights.unbind(-1), centre, strict=True):  # one at a time, see `component_log_prob`
+    for weight, point in zip(weights.unbind(-1), centre, strict=True):
+        # One at a time: several times faster than (N, K, D) at once, which leaves the processor's caches.
         difference = x - point
         first.append(weight @ difference)
         second.append((weight[:, None] * difference).T @ difference if full else weight @ difference.square())
     return Moments(weights.sum(0), torch.stack(first), torch.stack(second))
 
 
-def normalise_(joint: Tensor, dim: int) -> Tensor:
-    """Replaces log p(x, z) by p(z | x) in place, z along `dim`; returns the summed log p(x) (), in double precision."""
-    top = joint.amax(dim, keepdim=True)
-    mass = joint.sub_(top).exp_().sum(dim, keepdim=True)
-    joint.div_(mass)
-    return top.add_(mass.log_()).sum(dtype=wide(joint.device))
+def kmeans_labels(x: Tensor, components: int) -> Tensor:
+    """Cluster numbers (N,) of the rows of x by scikit-learn's k-means++ and k-means, seeded from torch's generator.
+
+    Raises: OptionError when there are fewer rows than components.
+    """
+    if len(x) < components:
+        raise OptionError(f"{components} components cannot start from {len(x)} examples; use components <= {len(x)}.")
+    seed = int(torch.randint(2**31 - 1, ()))
+    rows = x.detach().reshape(len(x), -1).cpu().numpy()
+    with warnings.catch_warnings():
+        # Fewer distinct rows than components: some components start empty, which EM can live with.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        labels = KMeans(components, n_init=1, random_state=seed).fit_predict(rows)
+    return torch.as_tensor(labels, dtype=torch.long, device=x.device)
 
 
 def rows_at_a_time(numbers: int, device: torch.device) -> int:
@@ -75,11 +118,3 @@ def rows_at_a_time(numbers: int, device: torch.device) -> int:
 def wide(device: torch.device) -> torch.dtype:
     """The widest floating dtype of a device: double precision wherever it exists."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-CACHED = 2**20
-"""Numbers that a chunk of the E-step may hold on a CPU: 8 MiB in double precision, about what its caches keep close."""
-
-
-FEWEST_ROWS = 512
-"""Rows of a chunk at least: products of thinner matrices are slow."""

@@ -9,8 +9,9 @@ from torch import nn
 
 from inference import fit
 from zoo.datasets import load
-from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, ShapeError
-from zoo.implicit.ali import ALI, JointCritic
+from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, ShapeError, UnknownNameError
+from zoo.implicit.ali import ALI
+from zoo.implicit.networks import JointCritic
 from zoo.testing import check_program
 
 CONVOLUTIONS = [[6, 3, 1], [8, 4, 2]]
@@ -20,7 +21,8 @@ CONVOLUTIONS = [[6, 3, 1], [8, 4, 2]]
 @pytest.mark.parametrize("layers", [[16], CONVOLUTIONS])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_contract(encoder: str, layers: list, batch_norm: bool) -> None:
-    check_program(ALI([8, 8], 3, layers, encoder, batch_norm=batch_norm, critic_latent=[8], critic_joint=[8]))
+    critic = {"latent": [8], "joint": [8]}
+    check_program(ALI([8, 8], 3, layers, encoder=encoder, batch_norm=batch_norm, critic=critic))
 
 
 @pytest.mark.parametrize("shape", [[5, 7], [3, 9, 6], [1, 8, 8]])
@@ -70,7 +72,7 @@ def test_presets_build_and_fit(name: str) -> None:
 
 
 def test_a_deterministic_encoder_has_no_density_and_one_answer() -> None:
-    program = ALI([4], 2, [8], "deterministic").eval()
+    program = ALI([4], 2, [8], encoder="deterministic").eval()
     trace = poutine.trace(program.guide).get_trace(torch.rand(5, 4))
     with pytest.raises(ImplicitDensityError):
         trace.log_prob_sum()
@@ -93,7 +95,7 @@ def test_initialise_sets_the_mean_image() -> None:
 
 def test_the_critic_sees_both_and_judges_each_pair_alone() -> None:
     for layers in ([16], CONVOLUTIONS):
-        critic = JointCritic(torch.Size([8, 8]), 3, layers, [5], [7]).eval()
+        critic = JointCritic(torch.Size([8, 8]), 3, layers=layers, latent=[5], joint=[7]).eval()
         x, z = torch.rand(4, 8, 8, requires_grad=True), torch.randn(4, 3, requires_grad=True)
         logits = critic(x, z)
         assert logits.shape == (4,)
@@ -112,7 +114,9 @@ def test_the_critic_sees_both_and_judges_each_pair_alone() -> None:
         ({"layers": []}, OptionError),
         ({"layers": [8, [8, 3, 1]]}, OptionError),
         ({"layers": [[8, 5, 1], [8, 5, 1]]}, ShapeError),
-        ({"critic_layers": [[8, 9, 1]]}, ShapeError),
+        ({"critic": {"layers": [[8, 9, 1]]}}, ShapeError),
+        ({"critic": {"width": 8}}, UnknownNameError),
+        ({"critic": [64]}, OptionError),
         ({"event_shape": [4], "layers": [[8, 3, 1]]}, ShapeError),
     ],
 )

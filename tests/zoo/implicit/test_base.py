@@ -52,9 +52,9 @@ def test_presets_build_and_take_a_step(cls: type[ConvolutionalGAN], name: str) -
 @pytest.mark.parametrize("shape", SHAPES)
 def test_images_of_any_size(shape: tuple[int, ...], kernel: int, smooth: bool) -> None:
     whole = (1, *shape)[-3:]
-    generator = conv_generator(3, [6, 4, 2], whole, kernel, smooth=smooth)
+    generator = conv_generator(3, [6, 4, 2], whole, kernel=kernel, smooth=smooth)
     assert generator(torch.randn(5, 2, 3)).shape == (5, 2, *whole)
-    critic = ConvCritic(shape, [2, 4, 6], kernel, smooth=smooth)
+    critic = ConvCritic(shape, [2, 4, 6], kernel=kernel, smooth=smooth)
     assert critic(torch.rand(5, *shape)).shape == (5,)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro
 import pytest
 import torch
@@ -9,15 +11,16 @@ from pyro import poutine
 from torch.nn.functional import one_hot
 
 from inference import fit
-from zoo.errors import OptionError, ShapeError
+from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.implicit.cgan import ConditionalCritic, ConditionalGAN
 from zoo.testing import check_program
 
-SMALL = {"latent_dim": 4, "hidden": [8, 8, 16], "channels": [4, 4], "critic_hidden": [8, 4, 8], "critic_channels": [4]}
+SMALL = {"latent_dim": 4, "hidden": [8, 8, 16], "channels": [4, 4]}
+CRITIC = {"mlp": {"hidden": [8, 4, 8]}, "conv": {"channels": [4]}}
 
 
-def small(network: str, event_shape: list[int] = [5, 4], classes: int = 3) -> ConditionalGAN:  # noqa: B006
-    return ConditionalGAN(event_shape, [classes], network, **SMALL)
+def small(network: str, event_shape: Sequence[int] = (5, 4), classes: int = 3) -> ConditionalGAN:
+    return ConditionalGAN(event_shape, [classes], network, **SMALL, critic=CRITIC[network])
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_generator_and_critic_see_the_label(network: str) -> None:
 
 
 def test_critic_drops_units_only_in_training() -> None:
-    critic = ConditionalCritic(torch.Size([6, 6]), torch.Size([3]), [8, 4, 8])
+    critic = ConditionalCritic(torch.Size([6, 6]), torch.Size([3]), hidden=[8, 4, 8])
     x, label = torch.rand(5, 6, 6), torch.eye(3)[[0, 1, 2, 0, 1]]
     assert not torch.equal(critic(x, label), critic(x, label))
     critic.eval()
@@ -102,7 +105,7 @@ def test_learns_what_each_class_looks_like() -> None:
     x[labels == 1, 2:] += 0.7
     context = one_hot(labels, 2).to(x)
     torch.manual_seed(0)
-    program = ConditionalGAN.for_data(x, context, hidden=[16, 16, 32], critic_hidden=[16, 8, 16], dropout=0.2)
+    program = ConditionalGAN.for_data(x, context, hidden=[16, 16, 32], critic={"hidden": [16, 8, 16], "dropout": 0.2})
     fit(program, (x, context), "gan", steps=400, batch_size=100, lr=2e-3, compile="never")
     drawn = program.generate(context=context)
     above = drawn[:, :2].mean((1, 2)) > drawn[:, 2:].mean((1, 2))
@@ -121,8 +124,10 @@ def test_starts_from_the_mean_of_the_data() -> None:
 def test_bad_options_and_data() -> None:
     with pytest.raises(OptionError, match=r"'mlp' or 'conv', got 'rnn'"):
         ConditionalGAN(network="rnn")
-    with pytest.raises(OptionError, match="critic_hidden must be three numbers"):
-        ConditionalGAN(critic_hidden=[8, 8])
+    with pytest.raises(OptionError, match="critic's hidden must be three numbers"):
+        ConditionalGAN(critic={"hidden": [8, 8]})
+    with pytest.raises(UnknownNameError, match="network='conv' 'hidden'"):
+        ConditionalGAN(network="conv", critic={"hidden": [8, 8, 8]})
     with pytest.raises(ShapeError, match="images"):
         ConditionalGAN([7], network="conv")
     with pytest.raises(ShapeError, match="conditional"):

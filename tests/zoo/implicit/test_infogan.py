@@ -21,7 +21,7 @@ from zoo.implicit.gan import GAN
 from zoo.implicit.infogan import InfoGAN
 from zoo.testing import check_program
 
-SMALL = {"categories": 4, "latent_dim": 3, "hidden": 8, "channels": [4, 4], "code_hidden": 8}
+SMALL = {"categories": 4, "latent_dim": 3, "hidden": 8, "channels": [4, 4], "reader": {"hidden": 8}}
 
 
 @pytest.mark.parametrize("event_shape", [[8, 8], [7, 9], [3, 8, 8]])
@@ -75,7 +75,7 @@ def test_the_guide_is_read_from_images_as_they_are_but_in_training() -> None:
 
 
 def test_scale_has_a_floor_and_moves_can_be_left_out() -> None:
-    program, x = InfoGAN(**SMALL, least_scale=0.7, moves=0.0), torch.rand(5, 8, 8)
+    program, x = InfoGAN(**{**SMALL, "reader": {"least_scale": 0.7, "moves": 0.0}}), torch.rand(5, 8, 8)
     first = poutine.trace(program.guide).get_trace(x, None, None).nodes
     second = poutine.trace(program.guide).get_trace(x, None, None).nodes
     assert torch.equal(first["c"]["fn"].logits, second["c"]["fn"].logits)
@@ -91,7 +91,7 @@ def test_samples_take_particle_dimensions() -> None:
 
 
 def test_moves_keep_where_nothing_moves_and_move_otherwise() -> None:
-    program = InfoGAN(**SMALL, moves=1e-6)
+    program = InfoGAN(**{**SMALL, "reader": {"moves": 1e-6}})
     x = torch.rand(3, 1, 8, 8)
     assert torch.allclose(program._moved(x), x, atol=1e-4)
     program.moves = 1.0
@@ -119,7 +119,9 @@ def test_bad_options() -> None:
     with pytest.raises(OptionError, match="categories >= 2"):
         InfoGAN(categories=1)
     with pytest.raises(OptionError, match="least_scale must be positive"):
-        InfoGAN(least_scale=0.0)
+        InfoGAN(reader={"least_scale": 0.0})
+    with pytest.raises(UnknownNameError, match="InfoGAN's reader 'width'"):
+        InfoGAN(reader={"width": 8})
     with pytest.raises(ShapeError, match="images"):
         InfoGAN([5])
 
@@ -171,7 +173,9 @@ def test_weights_are_by_code() -> None:
 def test_a_guide_learns_to_read_dreams_and_is_what_comes_out() -> None:
     torch.manual_seed(0)
     x = torch.rand(400, 8, 8)
-    program = InfoGAN.for_data(x, categories=2, codes=1, latent_dim=2, hidden=16, channels=[4, 8], moves=0.5)
+    program = InfoGAN.for_data(
+        x, categories=2, codes=1, latent_dim=2, hidden=16, channels=[4, 8], reader={"moves": 0.5}
+    )
     found = fit(program, x, "gan", steps=100, batch_size=50, lr=2e-3, information={"s": 0.0}, compile="never")
     assert found.history.rows[-1]["information"] > 0.9 * math.log(2)
     dreams = poutine.trace(program.model).get_trace(None, None, 500).nodes
