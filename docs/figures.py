@@ -62,7 +62,7 @@ def posterior() -> None:
 
 def with_guide(program: Program, family: str) -> Program:
     """The same decoder with another guide."""
-    options = {**dict(program._hub_mixin_config or {}), "guide_family": family}
+    options = {**dict(program._hub_mixin_config or {}), "guide": family}
     new = catalogue.create("vae", **options)
     new.decoder.load_state_dict(program.decoder.state_dict())
     new.bias.data.copy_(program.bias)

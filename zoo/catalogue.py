@@ -71,7 +71,7 @@ BUILTIN: dict[str, str] = {
 """Name -> module:class."""
 
 ENTRY_POINT_GROUP = "zoo.programs"
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
 
 
 def _locations() -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Discretised logistic: a distribution over grey levels that knows that neighbouring levels are alike.
+"""Distributions that Pyro has not: over levels of grey or of sound, samplers, mixtures that autoguides can map to.
 
-Salimans et al., "PixelCNN++", ICLR 2017; Kingma et al., "Improving variational inference with inverse autoregressive
-flow", NIPS 2016.
+The discretised logistic knows that neighbouring levels are alike: Salimans et al., "PixelCNN++", ICLR 2017; Kingma et
+al., "Improving variational inference with inverse autoregressive flow", NIPS 2016.
 
     P(x) = s((x + h - loc) / scale) - s((x - h - loc) / scale),   s the logistic function, h half a step of the grid
 """
@@ -18,10 +18,11 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all, clamp_probs
 from torch.nn.functional import log_softmax, logsigmoid
 
+from zoo.datasets import audio
 from zoo.errors import OptionError
 from zoo.program import Implicit
 
-__all__ = ["DiscretizedLogistic", "Grid", "GridCategorical", "NormalMixture", "Sampler"]
+__all__ = ["CompandedLogistic", "DiscretizedLogistic", "Grid", "GridCategorical", "NormalMixture", "Sampler"]
 
 
 class Grid(constraints.Constraint):
@@ -130,6 +131,51 @@ class GridCategorical(dist.TorchDistribution):
         log_probs, level = log_softmax(self.logits, -1), level.unsqueeze(-1)
         shape = torch.broadcast_shapes(log_probs.shape[:-1], level.shape[:-1])
         return log_probs.expand(*shape, -1).gather(-1, level.expand(*shape, 1)).squeeze(-1)
+
+
+class CompandedLogistic(dist.TorchDistribution):
+    """A logistic amplitude rounded to its mu-law level; what lies outside [-1, 1] goes to the outermost.
+
+    Args:
+        loc: Mean amplitude.
+        scale: Its scale, positive.
+        edges: Amplitudes (values - 1,) between the levels; see `zoo.datasets.audio.edges`.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, loc: Tensor, scale: Tensor, edges: Tensor):
+        self.loc, self.scale = broadcast_all(loc, scale)
+        self.edges = edges.to(self.loc)
+        super().__init__(self.loc.shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The grid."""
+        return Grid(len(self.edges) + 1)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> CompandedLogistic:
+        """The same over more batch dimensions."""
+        return CompandedLogistic(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.edges)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """Draws levels."""
+        noise = torch.rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+        return audio.to_levels(self.loc + self.scale * torch.logit(clamp_probs(noise)), len(self.edges) + 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log mass of each level."""
+        last = len(self.edges)
+        level = (value * last).round().long()
+        upper, lower = self.edges[level.clamp(max=last - 1)], self.edges[(level - 1).clamp(min=0)]
+        to_left = logsigmoid((upper - self.loc) / self.scale)
+        to_right = logsigmoid((self.loc - lower) / self.scale)
+        # s(a) - s(b) = s(a) s(-b) (1 - e^(b - a)), which loses no digits in the tails. The outermost have no a, or no
+        # b; what stands in for it keeps the gradient of the branch not taken finite.
+        width = torch.where(upper > lower, upper - lower, torch.ones_like(upper))
+        inside = to_left + to_right + torch.log(-torch.expm1(-width / self.scale))
+        return torch.where(level == 0, to_left, torch.where(level == last, to_right, inside))
 
 
 class Sampler(Implicit):

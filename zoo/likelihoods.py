@@ -1,28 +1,48 @@
-"""What one site of an autoregressive network follows, given its predecessors: bits, levels, or real numbers.
+"""What numbers follow, given what a network puts out for them: bits, categories, levels, or real numbers.
 
-An emission says how many numbers the network puts out for a site, which distribution they mean, and how a draw follows
-from uniform noise, so that two ways of sampling can be given the same noise and must agree.
+One module for the decoders of latent programs and for the conditionals of autoregressive networks. A likelihood says
+how many numbers the network puts out for a site, which distribution they mean, where its biases start, and how a draw
+follows from uniform noise, so that two ways of sampling can be given the same noise and must agree.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro.distributions as dist
 import torch
+from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import clamp_probs
 from torch.nn.functional import log_softmax, one_hot
 
-from zoo.distributions import DiscretizedLogistic, Grid, GridCategorical
+from zoo.datasets import audio
+from zoo.distributions import CompandedLogistic, DiscretizedLogistic, Grid, GridCategorical
 from zoo.errors import OptionError, UnknownNameError
+from zoo.specs import Spec, at_least_one, make_part
 
-__all__ = ["EMISSIONS", "Bernoulli", "Emission", "GaussianMixture", "Levels", "LogisticMixture", "make_emission"]
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Categorical",
+    "CompandedMixture",
+    "GaussianMixture",
+    "Levels",
+    "Likelihood",
+    "Logistic",
+    "LogisticMixture",
+    "Normal",
+    "make_likelihood",
+]
+
+SCALES = ("global", "pixel")
 
 
-class Emission:
+class Likelihood(PyroModule):
     """The distribution of one site from `size` numbers."""
 
-    size: int
+    size: int = 1
     """Numbers that the network puts out for a site."""
     noise: int = 1
     """Uniform numbers that a draw of one site uses."""
@@ -30,29 +50,32 @@ class Emission:
 
     def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
         """(..., size) -> a distribution of batch shape (...)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define distribution(outputs)")
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """Values (...) from outputs (..., size) and uniform noise (..., noise)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define draw(outputs, noise)")
 
     def initial(self, x: Tensor) -> Tensor:
-        """Outputs (*event_shape, size) of independent sites fitted to data (N, *event_shape): where biases start."""
-        raise NotImplementedError
+        """Outputs (*event_shape, size) of independent sites fitted to data (N, *event_shape): where biases start.
+
+        Sets what the likelihood itself learns to go with them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define initial(x)")
 
     def embed(self, x: Tensor) -> Tensor:
-        """What a network sees of values: about centred, about of size one."""
+        """What a network sees of values: about of size one."""
         return x
 
 
-class Bernoulli(Emission):
+class Bernoulli(Likelihood):
     """Bits: one logit a site."""
 
-    size, support = 1, constraints.boolean
+    support = constraints.boolean
 
     def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
         """Bernoulli(sigmoid(output))."""
-        return dist.Bernoulli(logits=outputs.squeeze(-1), validate_args=False)
+        return dist.Bernoulli(logits=outputs.squeeze(-1))
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """1 where the noise is below the probability."""
@@ -63,13 +86,48 @@ class Bernoulli(Emission):
         return ((x.sum(0) + 0.5) / (len(x) + 1)).logit().unsqueeze(-1)
 
 
-class Levels(Emission):
-    """Levels 0, 1/(values-1), ..., 1 with any probabilities: the 256-way softmax of PixelRNN and WaveNet."""
+class Categorical(Likelihood):
+    """Integers 0, ..., values - 1 with any probabilities.
+
+    Args:
+        values: How many, at least 2; so many numbers a site.
+    """
 
     def __init__(self, values: int = 256):
-        if values < 2:
-            raise OptionError(f"values (the number of levels) must be at least 2, got {values}.")
-        self.size = self.values = values
+        super().__init__()
+        self.size = self.values = _levels(values)
+        self.support = constraints.integer_interval(0, values - 1)
+
+    def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
+        """Categorical(softmax(outputs))."""
+        return dist.Categorical(logits=outputs)
+
+    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """The first value at which the cumulative probability exceeds the noise."""
+        below = (outputs.softmax(-1).cumsum(-1)[..., :-1] <= noise).sum(-1)
+        return below.to(outputs.dtype)
+
+    def initial(self, x: Tensor) -> Tensor:
+        """Log frequencies, one observation spread over the values of each site."""
+        counts = torch.zeros(*x.shape[1:], self.values).to(x)
+        for part in x.round().long().split(256):
+            counts += one_hot(part, self.values).sum(0)
+        return ((counts + 1 / self.values) / (len(x) + 1)).log()
+
+    def embed(self, x: Tensor) -> Tensor:
+        """To [0, 1]."""
+        return x / (self.values - 1)
+
+
+class Levels(Categorical):
+    """Levels 0, 1/(values-1), ..., 1 with any probabilities: the 256-way softmax of PixelRNN and WaveNet.
+
+    Args:
+        values: How many, at least 2; so many numbers a site.
+    """
+
+    def __init__(self, values: int = 256):
+        super().__init__(values)
         self.support = Grid(values)
 
     def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
@@ -78,22 +136,106 @@ class Levels(Emission):
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """The first level at which the cumulative probability exceeds the noise."""
-        below = (outputs.softmax(-1).cumsum(-1)[..., :-1] <= noise).sum(-1)
-        return below.to(outputs.dtype) / (self.values - 1)
+        return super().draw(outputs, noise) / (self.values - 1)
 
     def initial(self, x: Tensor) -> Tensor:
         """Log frequencies, one observation spread over the levels of each site."""
-        counts = torch.zeros(*x.shape[1:], self.values).to(x)
-        for part in (x * (self.values - 1)).round().long().split(256):
-            counts += one_hot(part, self.values).sum(0)
-        return ((counts + 1 / self.values) / (len(x) + 1)).log()
+        return super().initial(x * (self.values - 1))
 
     def embed(self, x: Tensor) -> Tensor:
         """[0, 1] -> [-1, 1]."""
         return 2 * x - 1
 
 
-class GaussianMixture(Emission):
+class _Scaled(Likelihood):
+    """The network puts out a location; the scale around it is the likelihood's own and learned.
+
+    Args:
+        scale: 'global' (one number) or 'pixel' (one for each site).
+        event_shape: Of an example; None where sites are drawn one by one, which can only share a scale.
+
+    Raises: UnknownNameError, OptionError.
+    """
+
+    least: float
+    """Of the scale at the start."""
+    of_unit_variance: float = 1.0
+    """The scale at which the variance is one."""
+
+    def __init__(self, scale: str, event_shape: Sequence[int] | None):
+        super().__init__()
+        if scale not in SCALES:
+            raise UnknownNameError("scale", scale, SCALES)
+        if scale == "pixel" and event_shape is None:
+            raise OptionError(
+                "scale='pixel' is for decoders; sites that are drawn one by one share a scale ('global')."
+            )
+        shape = torch.Size(event_shape or ()) if scale == "pixel" else torch.Size()
+        self.scale = PyroParam(torch.ones(shape), constraint=constraints.positive)
+
+    def initial(self, x: Tensor) -> Tensor:
+        """Means; the scale starts at the spread around them."""
+        mean = x.mean(0)
+        variance = (x - mean).square().mean(0)
+        # Pixels that never change have no spread of their own.
+        spread = variance.clamp(min=1e-4 * variance.mean()) if self.scale.shape else variance.mean()
+        self.scale = (spread.sqrt() * self.of_unit_variance).clamp(min=self.least)
+        return mean.unsqueeze(-1)
+
+
+class Normal(_Scaled):
+    """Real numbers: a mean a site, and a learned scale.
+
+    Args:
+        scale: 'global' (one number) or 'pixel' (one for each site, in decoders).
+        event_shape: Given by the decoder.
+
+    Raises: UnknownNameError, OptionError.
+    """
+
+    support, least = constraints.real, 1e-6
+
+    def __init__(self, scale: str = "global", event_shape: Sequence[int] | None = None):
+        super().__init__(scale, event_shape)
+
+    def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
+        """Normal(output, scale)."""
+        return dist.Normal(outputs.squeeze(-1), self.scale)
+
+    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """By the inverse distribution function."""
+        return outputs.squeeze(-1) + self.scale * torch.special.ndtri(clamp_probs(noise[..., 0]))
+
+
+class Logistic(_Scaled):
+    """Levels 0, 1/(values-1), ..., 1: a discretised logistic, a mean a site, and a learned scale.
+
+    Args:
+        values: Number of levels, at least 2.
+        scale: 'global' (one number) or 'pixel' (one for each site, in decoders).
+        event_shape: Given by the decoder.
+
+    Raises: UnknownNameError, OptionError.
+    """
+
+    # A logistic variable of scale s has standard deviation pi s / sqrt(3).
+    of_unit_variance = 3**0.5 / torch.pi
+
+    def __init__(self, values: int = 256, scale: str = "global", event_shape: Sequence[int] | None = None):
+        super().__init__(scale, event_shape)
+        self.values = _levels(values)
+        self.support, self.least = Grid(values), 1 / values
+
+    def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
+        """The rounded logistic."""
+        return DiscretizedLogistic(outputs.squeeze(-1), self.scale, self.values)
+
+    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """By the inverse distribution function, rounded to the grid."""
+        return _to_grid(outputs.squeeze(-1) + self.scale * torch.logit(clamp_probs(noise[..., 0])), self.values)
+
+
+class GaussianMixture(Likelihood):
     """Real numbers: a mixture of normals (logits, means, log scales), as in RNADE.
 
     Args:
@@ -104,8 +246,8 @@ class GaussianMixture(Emission):
     noise, support = 2, constraints.real
 
     def __init__(self, components: int = 10, floor: float = 1e-3):
-        if components < 1:
-            raise OptionError(f"components must be at least 1, got {components}.")
+        super().__init__()
+        at_least_one(components=components)
         self.components, self.floor, self.size = components, floor, 3 * components
 
     def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,7 +277,7 @@ class GaussianMixture(Emission):
         return torch.cat([torch.zeros_like(loc), loc, scale.log()], -1)
 
 
-class LogisticMixture(Emission):
+class LogisticMixture(Likelihood):
     """Levels 0, 1/(values-1), ..., 1: a mixture of discretised logistics (PixelCNN++): near levels are alike.
 
     Args:
@@ -146,9 +288,9 @@ class LogisticMixture(Emission):
     noise = 2
 
     def __init__(self, components: int = 10, values: int = 256):
-        if components < 1:
-            raise OptionError(f"components must be at least 1, got {components}.")
-        self.components, self.values, self.size = components, values, 3 * components
+        super().__init__()
+        at_least_one(components=components)
+        self.components, self.values, self.size = components, _levels(values), 3 * components
         self.support = Grid(values)
 
     def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,7 +311,7 @@ class LogisticMixture(Emission):
         chosen = _component(log_weights, noise[..., :1])
         logistic = torch.logit(clamp_probs(noise[..., 1]))
         x = loc.gather(-1, chosen).squeeze(-1) + scale.gather(-1, chosen).squeeze(-1) * logistic
-        return (x.clamp(0, 1) * (self.values - 1)).round() / (self.values - 1)
+        return _to_grid(x, self.values)
 
     def initial(self, x: Tensor) -> Tensor:
         """Means at spread quantiles of each site, equal weights, scales of the standard deviation over K."""
@@ -183,30 +325,90 @@ class LogisticMixture(Emission):
         return 2 * x - 1
 
 
+class CompandedMixture(Likelihood):
+    """Mu-law levels from a mixture of logistic amplitudes with one mean: (mean, logits, log scales).
+
+    Args:
+        components: K; 2 K + 1 numbers a site.
+        values: Number of levels.
+    """
+
+    noise = 2
+
+    def __init__(self, components: int = 3, values: int = 256):
+        super().__init__()
+        at_least_one(components=components)
+        self.components, self.values, self.size = components, _levels(values), 2 * components + 1
+        self.edges, self.support = audio.edges(values), Grid(values)
+
+    def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean (..., 1), logits and log scales (..., K)."""
+        loc, logits, log_scale = outputs.split([1, self.components, self.components], -1)
+        return loc, logits, log_scale
+
+    def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
+        """The mixture."""
+        loc, logits, log_scale = self.parts(outputs)
+        weights = dist.Categorical(logits=logits, validate_args=False)
+        logistics = CompandedLogistic(loc, log_scale.exp(), self.edges)
+        return dist.MixtureSameFamily(weights, logistics, validate_args=False)
+
+    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """A component by the first number, its logistic amplitude by the second, companded to the nearest level."""
+        loc, logits, log_scale = self.parts(outputs)
+        chosen = _component(log_softmax(logits, -1), noise[..., :1])
+        scale = log_scale.exp().gather(-1, chosen).squeeze(-1)
+        return audio.to_levels(loc.squeeze(-1) + scale * torch.logit(clamp_probs(noise[..., 1])), self.values)
+
+    def initial(self, x: Tensor) -> Tensor:
+        """The mean amplitude, equal weights, scales spread about that of the amplitudes."""
+        wave = audio.from_levels(x, self.values)
+        scale = (wave.std(0) * 3**0.5 / torch.pi).clamp(min=1 / self.values)
+        spread = torch.linspace(-1.0, 1.0, self.components).to(x) if self.components > 1 else x.new_zeros(1)
+        log_scale = scale.log().unsqueeze(-1) + spread
+        return torch.cat([wave.mean(0).unsqueeze(-1), torch.zeros_like(log_scale), log_scale], -1)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """[0, 1] -> [-1, 1]."""
+        return 2 * x - 1
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "categorical": Categorical,
+    "levels": Levels,
+    "normal": Normal,
+    "logistic": Logistic,
+    "gaussian-mixture": GaussianMixture,
+    "logistic-mixture": LogisticMixture,
+    "companded-mixture": CompandedMixture,
+}
+"""Name -> class; its constructor's arguments are the options."""
+
+
+def make_likelihood(likelihood: Spec, event_shape: Sequence[int] | None = None) -> Likelihood:
+    """A likelihood by name ("bernoulli"), or by name and options ({"name": "levels", "values": 4}).
+
+    Args:
+        likelihood: A key of LIKELIHOODS, or a mapping with one as its "name" and options of the class.
+        event_shape: Of an example, from a decoder, which puts out all sites at once.
+
+    Raises: UnknownNameError for a name or an option that there is not; OptionError for a bad value of one.
+    """
+    return make_part("likelihood", likelihood, LIKELIHOODS, event_shape=event_shape)
+
+
 def _component(log_weights: Tensor, noise: Tensor) -> Tensor:
     """Index (..., 1) of the component at which the cumulative weight exceeds the noise (..., 1)."""
     return (log_weights.exp().cumsum(-1)[..., :-1] <= noise).sum(-1, keepdim=True)
 
 
-EMISSIONS = ("bernoulli", "levels", "gaussian-mixture", "logistic-mixture")
+def _to_grid(x: Tensor, values: int) -> Tensor:
+    """The nearest of the levels in [0, 1]."""
+    return (x.clamp(0, 1) * (values - 1)).round() / (values - 1)
 
 
-def make_emission(name: str, values: int = 256, components: int = 10) -> Emission:
-    """An emission by name.
-
-    Args:
-        name: One of EMISSIONS.
-        values: Levels of 'levels' and 'logistic-mixture'.
-        components: Of the mixtures.
-
-    Raises: UnknownNameError, OptionError.
-    """
-    if name == "bernoulli":
-        return Bernoulli()
-    if name == "levels":
-        return Levels(values)
-    if name == "gaussian-mixture":
-        return GaussianMixture(components)
-    if name == "logistic-mixture":
-        return LogisticMixture(components, values)
-    raise UnknownNameError("likelihood", name, EMISSIONS)
+def _levels(values: int) -> int:
+    if values < 2:
+        raise OptionError(f"values (the number of levels) must be at least 2, got {values}.")
+    return values

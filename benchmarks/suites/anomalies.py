@@ -14,7 +14,7 @@ __all__ = ["SUITE"]
 
 METRICS = ("auroc", "bits_normal", "bits_anomalous", "seconds")
 STOP: dict[str, Any] = {"epochs": 100, "batch_size": 100, "lr": 3e-3, "patience": 4}
-GREY: dict[str, Any] = {"likelihood": "logistic-mixture", "values": 256, "components": 3}
+GREY: dict[str, Any] = {"likelihood": {"name": "logistic-mixture", "values": 256, "components": 3}}
 SHORT: dict[str, Any] = {**STOP, "epochs": 20}
 
 

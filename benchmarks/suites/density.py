@@ -52,7 +52,7 @@ IWAE: dict[str, Any] = {
     "elbo": "iwae", "particles": 5, "epochs": 20, "batch_size": 50, "lr": 2e-3, "patience": 6
 }  # fmt: skip
 GATED: dict[str, Any] = {"features": 24, "layers": 6}
-MIXED: dict[str, Any] = {"likelihood": "logistic-mixture", "values": 256, "components": 5}
+MIXED: dict[str, Any] = {"likelihood": {"name": "logistic-mixture", "values": 256, "components": 5}}
 DISCRETE = ("freyfaces",)
 """Grey data whose programs here give probabilities of levels, not densities."""
 

@@ -85,9 +85,9 @@ SUITE = Suite(
             for target in ("banana", "two-modes")
         ),
         row("vae-digits", "digits-binary", EXACT, svi("SVI, diagonal", **AMORTISED),
-            svi("SVI, full rank", program={"guide_family": "full"}, **AMORTISED),
-            svi("SVI, flow", program={"guide_family": "iaf"}, **AMORTISED),
-            svi("SVI, spline flow", program={"guide_family": "spline"}, **AMORTISED), nuts(500, 500, 4),
+            svi("SVI, full rank", program={"guide": "full"}, **AMORTISED),
+            svi("SVI, flow", program={"guide": "iaf"}, **AMORTISED),
+            svi("SVI, spline flow", program={"guide": "spline"}, **AMORTISED), nuts(500, 500, 4),
             avb(steps=10_000), split="test", metrics=WITH_GAP),
     ),
 )  # fmt: skip

@@ -64,7 +64,7 @@ TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
             {**MASKS, "epochs": 150, "lr": 0.1, "weight_decay": 0.01, "validate_every": 50, "patience": 6},
         ),
         "MADE, mask sampling": (
-            {"hidden": [500], "masks": 300, "shuffle": True, "direct": True},
+            {"hidden": [500], "masks": {"count": 300, "shuffle": True}, "direct": True},
             {**MASKS, "epochs": 200, "lr": 0.6, "validate_every": 320, "patience": 3},
         ),
     },

@@ -90,9 +90,7 @@ def test_a_second_run_does_only_what_is_missing(stub: None, tmp_path: Path) -> N
 
 def test_cells_differ_when_any_declared_option_differs() -> None:
     def key(**changes: object) -> str:
-        method = MethodSpec(
-            "SVI", "svi", {"lr": changes.get("lr", 0.1)}, {"guide_family": changes.get("family", "full")}
-        )
+        method = MethodSpec("SVI", "svi", {"lr": changes.get("lr", 0.1)}, {"guide": changes.get("family", "full")})
         program = ProgramSpec("vae", {"latent_dim": changes.get("dim", 2)}, "VAE")
         return Cell("s", "density", program, method, "digits", "test", ("elbo",), int(str(changes.get("seed", 0)))).key
 

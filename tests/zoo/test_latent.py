@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from inspect import signature
 from typing import Any
 
 import pyro.distributions as dist
@@ -23,8 +24,11 @@ from zoo import catalogue
 from zoo.datasets import Data
 from zoo.distributions import DiscretizedLogistic
 from zoo.errors import OptionError, ShapeError, SupportError, UnknownNameError
+from zoo.latent.coders import NETWORKS
+from zoo.latent.heads import HEADS
 from zoo.latent.ppca import PPCA
-from zoo.latent.vae import GUIDE_FAMILIES, LIKELIHOODS, NETWORKS, VAE
+from zoo.latent.vae import VAE
+from zoo.likelihoods import LIKELIHOODS
 from zoo.program import ClosedFormEM, ExactDensity, ExactPosterior
 
 # Two-sided normal quantile of the suite's failure rate: how many standard errors a Monte Carlo estimate may be off.
@@ -35,13 +39,25 @@ def ppca_data(n: int = 300, d: int = 6, k: int = 2) -> Tensor:
     return torch.randn(n, k) @ torch.randn(k, d) * 2 + torch.randn(d) + 0.5 * torch.randn(n, d)
 
 
-def vae(likelihood: str, network: str = "mlp", guide_family: str = "diagonal", **options: Any) -> VAE:
-    options = {"event_shape": [5, 4], "latent_dim": 3, "hidden": [6, 5], "values": 5, "flow_hidden": 8} | options
-    return VAE(likelihood=likelihood, network=network, guide_family=guide_family, **options)
+def spec(name: str, **options: Any) -> dict[str, Any]:
+    """A likelihood or a guide, small: five values, two components, flows of eight units."""
+    made = {**LIKELIHOODS, **HEADS}[name]
+    small = {"values": 5, "components": 2, "hidden": 8} | options
+    return {"name": name, **{key: value for key, value in small.items() if key in signature(made).parameters}}
 
 
+def vae(likelihood: str, network: str = "mlp", guide: str = "diagonal", values: int = 5, **options: Any) -> VAE:
+    options = {"event_shape": [5, 4], "latent_dim": 3, "hidden": [6, 5]} | options
+    return VAE(likelihood=spec(likelihood, values=values), network=network, guide=spec(guide), **options)
+
+
+CLASSIC = ("bernoulli", "categorical", "normal", "logistic")
 every_vae = pytest.mark.parametrize(
-    ("likelihood", "network", "guide_family"), list(itertools.product(LIKELIHOODS, NETWORKS, GUIDE_FAMILIES))
+    ("likelihood", "network", "guide"),
+    [
+        *itertools.product(CLASSIC, NETWORKS, HEADS),
+        *itertools.product(sorted(set(LIKELIHOODS) - set(CLASSIC)), NETWORKS, ("diagonal",)),
+    ],
 )
 
 
@@ -196,10 +212,8 @@ def test_masses_of_all_images_sum_to_one(likelihood: str, network: str) -> None:
 
 
 @every_vae
-def test_guide_matches_model_and_gradients_reach_every_parameter(
-    likelihood: str, network: str, guide_family: str
-) -> None:
-    program = vae(likelihood, network, guide_family)
+def test_guide_matches_model_and_gradients_reach_every_parameter(likelihood: str, network: str, guide: str) -> None:
+    program = vae(likelihood, network, guide)
     x = program.generate(6)
     assert x.dtype == torch.get_default_dtype()
     program.check(x)
@@ -217,8 +231,8 @@ def test_guide_matches_model_and_gradients_reach_every_parameter(
 
 
 @every_vae
-def test_particles_at_once_equal_particles_one_by_one(likelihood: str, network: str, guide_family: str) -> None:
-    program = vae(likelihood, network, guide_family)
+def test_particles_at_once_equal_particles_one_by_one(likelihood: str, network: str, guide: str) -> None:
+    program = vae(likelihood, network, guide)
     x = program.generate(4)
     draws = draw(program.guide, 3, x)
     p, q = log_joint(program, draws.values, x).local, guide_log_prob(program.guide, draws.values, x).local
@@ -235,8 +249,8 @@ def test_the_vae_promises_no_exact_answer() -> None:
 
 
 @every_vae
-def test_works_in_either_precision(likelihood: str, network: str, guide_family: str) -> None:
-    program = vae(likelihood, network, guide_family)
+def test_works_in_either_precision(likelihood: str, network: str, guide: str) -> None:
+    program = vae(likelihood, network, guide)
     assert {p.dtype for p in program.parameters()} == {torch.float64}
     x = program.generate(4)
     program.float()
@@ -246,9 +260,9 @@ def test_works_in_either_precision(likelihood: str, network: str, guide_family: 
     assert guide_log_prob(program.guide, {"z": draws.values["z"].clone()}, x.float()).local.dtype == torch.float32
 
 
-@pytest.mark.parametrize("guide_family", GUIDE_FAMILIES)
-def test_saving_reproduces_predictions(guide_family: str, tmp_path: Any) -> None:
-    program = vae("logistic", "conv", guide_family)
+@pytest.mark.parametrize("guide", HEADS)
+def test_saving_reproduces_predictions(guide: str, tmp_path: Any) -> None:
+    program = vae("logistic", "conv", guide)
     x = program.generate(4)
     draws = draw(program.guide, 2, x)
     again = catalogue.load(catalogue.save(program, tmp_path))
@@ -265,14 +279,18 @@ def test_saving_reproduces_predictions(guide_family: str, tmp_path: Any) -> None
     [
         ({"likelihood": "bernouli"}, UnknownNameError, "bernoulli"),
         ({"network": "cnn"}, UnknownNameError, "conv"),
-        ({"guide_family": "iaff"}, UnknownNameError, "iaf"),
-        ({"scale": "local"}, UnknownNameError, "global"),
+        ({"guide": "iaff"}, UnknownNameError, "iaf"),
+        ({"likelihood": {"name": "normal", "scale": "local"}}, UnknownNameError, "global"),
+        ({"likelihood": {"name": "normal", "values": 5}}, UnknownNameError, "option of normal"),
+        ({"likelihood": {"values": 5}}, UnknownNameError, "levels"),
+        ({"likelihood": 5}, OptionError, "likelihood must be a name"),
+        ({"guide": {"name": "full", "steps": 2}}, UnknownNameError, "option of full"),
         ({"activation": "swish"}, UnknownNameError, "silu"),
         ({"latent_dim": 0}, OptionError, "latent_dim"),
         ({"hidden": [4, 0]}, OptionError, "hidden"),
-        ({"values": 1}, OptionError, "values"),
-        ({"guide_family": "iaf", "latent_dim": 1}, OptionError, "latent_dim >= 2"),
-        ({"guide_family": "iaf", "latent_dim": 9, "flow_hidden": 8}, OptionError, "flow_hidden"),
+        ({"likelihood": {"name": "logistic", "values": 1}}, OptionError, "values"),
+        ({"guide": "iaf", "latent_dim": 1}, OptionError, "latent_dim >= 2"),
+        ({"guide": {"name": "iaf", "hidden": 8}, "latent_dim": 9}, OptionError, "hidden >= latent_dim"),
         ({"event_shape": [16], "network": "conv"}, ShapeError, "images"),
     ],
 )
@@ -316,15 +334,15 @@ def test_initial_bias_fits_each_pixel(network: str) -> None:
         else:
             torch.testing.assert_close(d.loc, x.mean(0))
         if likelihood == "normal":
-            torch.testing.assert_close(program.scale, (x - x.mean(0)).square().mean().sqrt().detach())
+            torch.testing.assert_close(program.likelihood.scale, (x - x.mean(0)).square().mean().sqrt().detach())
 
 
 # The VAE's densities
 
 
-@pytest.mark.parametrize("guide_family", ["full", "iaf"])
-def test_guide_density_integrates_to_one(guide_family: str) -> None:
-    program = vae("bernoulli", guide_family=guide_family, latent_dim=2)
+@pytest.mark.parametrize("guide", ["full", "iaf"])
+def test_guide_density_integrates_to_one(guide: str) -> None:
+    program = vae("bernoulli", guide=guide, latent_dim=2)
     x = program.generate(2)
     line = torch.linspace(-25, 25, 401)
     z = torch.cartesian_prod(line, line)[:, None].expand(-1, 2, 2)
@@ -333,8 +351,8 @@ def test_guide_density_integrates_to_one(guide_family: str) -> None:
 
 
 def test_flow_density_equals_the_jacobian() -> None:
-    program = vae("bernoulli", guide_family="iaf", flow_steps=3)
-    for p in program.flows.parameters():
+    program = VAE([5, 4], 3, [6, 5], guide={"name": "iaf", "steps": 3, "hidden": 8})
+    for p in program.head.flows.parameters():
         torch.nn.init.normal_(p, std=0.5)
     x = program.generate(1)
     q = program.encode(x)
@@ -376,9 +394,9 @@ def test_analytic_kl_agrees_with_monte_carlo(network: str) -> None:
     assert bounds["mean_field"].std() < bounds["trace"].std()
 
 
-@pytest.mark.parametrize("guide_family", GUIDE_FAMILIES)
-def test_more_particles_bound_the_evidence_better(guide_family: str) -> None:
-    program = vae("bernoulli", guide_family=guide_family)
+@pytest.mark.parametrize("guide", HEADS)
+def test_more_particles_bound_the_evidence_better(guide: str) -> None:
+    program = vae("bernoulli", guide=guide)
     x = program.generate(20)
     with torch.no_grad():
         program.decoder[-1].weight.mul_(3.0)  # a posterior that the untrained guide misses
@@ -398,7 +416,7 @@ def test_linear_vae_is_ppca(latent_dim: int, network: str) -> None:
         assert [tuple(p.shape) for p in linear.decoder.parameters()] == [(6, latent_dim)]
         ppca.weight.copy_(weight)
         ppca.mean.copy_(linear.bias.normal_().flatten())
-        linear.scale = ppca.scale = torch.tensor(0.7)
+        linear.likelihood.scale = ppca.scale = torch.tensor(0.7)
     x = ppca.generate(5)
     line = torch.linspace(-7, 7, 281)
     z = torch.cartesian_prod(*[line] * latent_dim).reshape(-1, 1, latent_dim)

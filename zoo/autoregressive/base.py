@@ -5,6 +5,7 @@ p(x) = prod_i p(x_o(i) | x_o(1), ..., x_o(i-1))          o the order of the site
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from zoo.density import DensityProgram
-from zoo.errors import ShapeError, UnknownNameError
-from zoo.likelihoods import Emission
+from zoo.errors import OptionError, ShapeError, UnknownNameError
+from zoo.likelihoods import make_likelihood
 from zoo.program import Program
+from zoo.specs import Spec
 
 __all__ = ["ORDERS", "Autoregressive", "ClassConditional", "FixedOrder", "fixed_order", "pixel_order", "sound_shape"]
 
@@ -35,12 +37,25 @@ def pixel_order(event_shape: torch.Size) -> Tensor:
 class Autoregressive(DensityProgram):
     """Base of the programs with exact conditionals.
 
-    A subclass sets `event_shape`, `emission` and `support`, and gives `outputs`. Sampling by the base costs a pass
-    through the network for every site; a subclass that can do better overrides `continue_from` alone.
+    A subclass gives `outputs`. Sampling by the base costs a pass through the network for every site; a subclass that
+    can do better overrides `continue_from` alone.
+
+    Args:
+        event_shape: Shape of one example.
+        likelihood: What a site follows given those before it, one of `zoo.likelihoods.LIKELIHOODS`: 'bernoulli' (x in
+            {0, 1}), 'levels' (a softmax; x on a grid of `values` levels in [0, 1]), 'logistic-mixture' (the same grid),
+            'gaussian-mixture' (x real); with options: {"name": "logistic-mixture", "values": 256, "components": 10}.
+
+    Raises: UnknownNameError, OptionError.
     """
 
     family = "autoregressive"
-    emission: Emission
+
+    def __init__(self, event_shape: Sequence[int], likelihood: Spec):
+        super().__init__()
+        self.event_shape = torch.Size(event_shape)
+        self.likelihood = make_likelihood(likelihood)
+        self.support = self.likelihood.support
 
     @property
     def order(self) -> Tensor:
@@ -48,12 +63,12 @@ class Autoregressive(DensityProgram):
         return pixel_order(self.event_shape)
 
     def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the emission wants of every site given those before it, (B, *event_shape) -> (B, *event_shape, size)."""
+        """What the likelihood wants of each site, from those before: (B, *event_shape) -> (B, *event_shape, size)."""
         raise NotImplementedError(f"{type(self).__name__} must define outputs(x, context)")
 
     def conditionals(self, x: Tensor, context: Tensor | None = None) -> TorchDistribution:
         """p(x_i | the sites before i) of every site, of batch shape (B, *event_shape)."""
-        return self.emission.distribution(self.outputs(x, context))
+        return self.likelihood.distribution(self.outputs(x, context))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The sum over all sites; one pass."""
@@ -70,7 +85,7 @@ class Autoregressive(DensityProgram):
             x: (n, *event_shape); what its other sites hold does not matter.
             known: 0 draws all.
             context: (n, ...) or None.
-            noise: Uniform numbers (n, D, emission.noise), the i-th for the i-th site of the order; None draws them.
+            noise: Uniform numbers (n, D, likelihood.noise), the i-th for the i-th site of the order; None draws them.
 
         Raises: ShapeError.
         """
@@ -78,7 +93,7 @@ class Autoregressive(DensityProgram):
         if not 0 <= known <= sites:
             raise ShapeError(f"known must be between 0 and the number of sites, {sites}; got {known}.")
         if noise is None:
-            noise = torch.rand(len(x), sites, self.emission.noise, dtype=x.dtype, device=x.device)
+            noise = torch.rand(len(x), sites, self.likelihood.noise, dtype=x.dtype, device=x.device)
         hidden = torch.ones(sites, dtype=torch.bool, device=x.device)
         hidden[self.order[:known].to(x.device)] = False
         start = x.reshape(len(x), sites).masked_fill(hidden, 0.0)
@@ -99,7 +114,7 @@ class Autoregressive(DensityProgram):
         flat = x.reshape(len(x), -1).clone()
         for i, site in enumerate(self.order.tolist()[known:], start=known):
             outputs = self.outputs(flat.reshape(x.shape), context).reshape(*flat.shape, -1)
-            flat[:, site] = self.emission.draw(outputs[:, site], noise[:, i])
+            flat[:, site] = self.likelihood.draw(outputs[:, site], noise[:, i])
         return flat.reshape(x.shape)
 
     def _blank(self, n: int) -> Tensor:
@@ -108,9 +123,21 @@ class Autoregressive(DensityProgram):
 
 
 class ClassConditional(Autoregressive):
-    """Base of the programs that can be given a class: `classes` is how many there are, 0 for no context."""
+    """Base of the programs that can be given a class.
 
-    classes: int
+    Args:
+        event_shape: Shape of one example.
+        likelihood: What a site follows.
+        classes: Number of classes that the context says, one-hot; 0 for no context.
+
+    Raises: UnknownNameError, OptionError.
+    """
+
+    def __init__(self, event_shape: Sequence[int], likelihood: Spec, classes: int):
+        super().__init__(event_shape, likelihood)
+        if classes < 0:
+            raise OptionError(f"classes must be 0 (no context) or the number of classes, got {classes}.")
+        self.classes = classes
 
     @classmethod
     def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
@@ -147,17 +174,17 @@ class FixedOrder(Autoregressive):
 
     Args:
         event_shape: Shape of one example.
+        likelihood: What a site follows.
         order: One of ORDERS.
         seed: Of the random order.
 
-    Raises: UnknownNameError.
+    Raises: UnknownNameError, OptionError.
     """
 
     permutation: Tensor
 
-    def __init__(self, event_shape: list[int], order: str, seed: int):
-        super().__init__()
-        self.event_shape = torch.Size(event_shape)
+    def __init__(self, event_shape: Sequence[int], likelihood: Spec, order: str, seed: int):
+        super().__init__(event_shape, likelihood)
         self.register_buffer("permutation", fixed_order(self.event_shape, order, seed))
 
     @property
@@ -166,7 +193,7 @@ class FixedOrder(Autoregressive):
         return self.permutation
 
 
-def sound_shape(name: str, event_shape: list[int]) -> torch.Size:
+def sound_shape(name: str, event_shape: Sequence[int]) -> torch.Size:
     """The shape (samples,) of a program over sound.
 
     Raises: ShapeError for anything but one dimension with a sample or more.

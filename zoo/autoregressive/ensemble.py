@@ -86,7 +86,7 @@ class OrderEnsemble(Autoregressive):
     def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Those of the single member.
 
-        Raises: CapabilityError for a mixture, whose conditionals are not those of the emission.
+        Raises: CapabilityError for a mixture, whose conditionals are not those of the likelihood.
         """
         if self.single is None:
             raise CapabilityError(
@@ -97,7 +97,7 @@ class OrderEnsemble(Autoregressive):
 
     def site_log_probs(self, x: Tensor, k: int | Tensor, context: Tensor | None = None) -> Tensor:
         """log p(x_i | the sites before i, k) of every site, (B, D)."""
-        terms = self.emission.distribution(self.outputs_of(x, k, context)).log_prob(x)
+        terms = self.likelihood.distribution(self.outputs_of(x, k, context)).log_prob(x)
         return terms.reshape(len(x), -1)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:

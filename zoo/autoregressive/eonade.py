@@ -2,7 +2,7 @@ r"""EoNADE and DeepNADE: one network for all orders of the sites, trained on ran
 
 Uria, Murray & Larochelle, "A deep and tractable density estimator", ICML 2014.
 
-    h_1 = g(c + W (m * x) + U m),   h_l = g(c_l + W_l h_l-1),   p(x_i | x_m) = emission(b + V h_L)_i
+    h_1 = g(c + W (m * x) + U m),   h_l = g(c_l + W_l h_l-1),   p(x_i | x_m) = likelihood(b + V h_L)_i
 
 with m in {0, 1}^D the known sites. Training draws an order o and a number d of known sites, and takes all the others
 at once: unbiased for the mean of log p(x | o) over all D! orders, a lower bound on the log of their mixture:
@@ -16,7 +16,7 @@ Evaluation is the exact mixture (EoNADE) over K fixed orders. One hidden layer i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from zoo.autoregressive.ensemble import OrderEnsemble, pick
 from zoo.errors import OptionError
-from zoo.likelihoods import make_emission
 from zoo.nets import activation as make_activation
 from zoo.program import Preset
+from zoo.specs import Spec, at_least_one
 
 __all__ = ["EoNADE"]
 
@@ -46,9 +46,7 @@ class EoNADE(OrderEnsemble):
         input_mask: Whether the network sees which sites are known (U), and so tells a zero from what is unknown. Data
             of few ones (categories, one bit each) train faster without.
         activation: A key of `zoo.nets.ACTIVATIONS`.
-        likelihood: One of `zoo.likelihoods.EMISSIONS`.
-        values: Number of levels of 'levels' and 'logistic-mixture'.
-        components: Of the mixtures.
+        likelihood: What a site follows; see `zoo.likelihoods.LIKELIHOODS`.
         seed: Of the orders.
 
     Raises: OptionError, UnknownNameError.
@@ -56,39 +54,21 @@ class EoNADE(OrderEnsemble):
 
     paper = "Uria, Murray & Larochelle, A deep and tractable density estimator, 2014"
     dataset = "digits-binary"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset(
-            {"hidden": [500], "activation": "tanh"},
-            "svi",
-            {"lr": 3e-3, "epochs": 150, "batch_size": 100},
-        ),
-        "paper": Preset(
-            {"hidden": [500, 500], "orders": 128},
-            "svi",
-            {"epochs": 1000, "batch_size": 100, "lr": 1e-3, "validate_every": 25_000},
-        ),
-    }
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006
-        hidden: list[int] = [64],  # noqa: B006
+        event_shape: Sequence[int] = (8, 8),
+        hidden: Sequence[int] = (64,),
         orders: int = 4,
         input_mask: bool = True,
         activation: str = "relu",
-        likelihood: str = "bernoulli",
-        values: int = 256,
-        components: int = 10,
+        likelihood: Spec = "bernoulli",
         seed: int = 0,
     ):
-        super().__init__()
+        super().__init__(event_shape, likelihood)
         if not hidden or min(hidden) < 1:
             raise OptionError(f"hidden must give the width of at least one layer, each at least 1; got {hidden}.")
-        if orders < 1:
-            raise OptionError(f"orders must be at least 1, got {orders}.")
-        self.event_shape = torch.Size(event_shape)
-        self.emission = make_emission(likelihood, values, components)
-        self.support = self.emission.support
+        at_least_one(orders=orders)
         self.activation = make_activation(activation)
         sites, generator = self.event_shape.numel(), torch.Generator().manual_seed(seed)
         self.register_buffer(
@@ -97,18 +77,14 @@ class EoNADE(OrderEnsemble):
         self.first = nn.Linear(sites, hidden[0])
         self.mask_weight = nn.Parameter(torch.zeros(hidden[0], sites)) if input_mask else None
         self.deep = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
-        self.last = nn.Linear(hidden[-1], sites * self.emission.size)
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Starts the outputs at those of independent sites fitted to the data."""
-        self.last.bias.copy_(self.emission.initial(x).reshape(-1))
+        self.last = nn.Linear(hidden[-1], sites * self.likelihood.size)
 
     def given(self, x: Tensor, known: Tensor) -> Tensor:
         """Outputs (B, D, size) of all sites given the known ones: flat x (B, D), known (B, D) of zeros and ones."""
-        linear = self.first(self.emission.embed(x) * known)
+        linear = self.first(self.likelihood.embed(x) * known)
         if self.mask_weight is not None:
             linear = linear + F.linear(known, self.mask_weight)
-        return self.last(self._above(linear)).unflatten(-1, (-1, self.emission.size))
+        return self.last(self._above(linear)).unflatten(-1, (-1, self.likelihood.size))
 
     def training_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The estimate at the top, with an order and a split for each row.
@@ -122,19 +98,23 @@ class EoNADE(OrderEnsemble):
         d = ((torch.arange(len(x), device=x.device) / len(x) + shift) % 1.0 * sites).floor().unsqueeze(-1)
         rank = torch.rand(flat.shape, dtype=x.dtype, device=x.device).argsort(-1)
         known = (rank < d).to(x.dtype)
-        terms = self.emission.distribution(self.given(flat, known)).log_prob(flat)
+        terms = self.likelihood.distribution(self.given(flat, known)).log_prob(flat)
         return (terms * (1 - known)).sum(-1) * (sites / (sites - d.squeeze(-1)))
 
     def outputs_of(self, x: Tensor, k: int | Tensor, context: Tensor | None = None) -> Tensor:
         """One walk through the order k."""
         order = pick(self.permutations, k)
         _, outputs = self._walk(x.reshape(len(x), -1), order, 0, None)
-        return torch.stack(outputs, 1)[:, order.argsort()].reshape(*x.shape, self.emission.size)
+        return torch.stack(outputs, 1)[:, order.argsort()].reshape(*x.shape, self.likelihood.size)
 
     def continue_from(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
         """The same walk, drawing on the way."""
         drawn, _ = self._walk(x.reshape(len(x), -1), self.order, known, noise)
         return drawn.reshape(x.shape)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Starts the outputs at those of independent sites fitted to the data."""
+        self.last.bias.copy_(self.likelihood.initial(x).reshape(-1))
 
     def _above(self, linear: Tensor) -> Tensor:
         """The last hidden layer from the linear part of the first."""
@@ -145,7 +125,7 @@ class EoNADE(OrderEnsemble):
 
     def _walk(self, x: Tensor, order: Tensor, known: int, noise: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Through an order from site `known` on: (x, outputs of these sites), where x is drawn if there is noise."""
-        seen, weight = self.emission.embed(x)[:, order].unbind(1), self.first.weight.t()[order]
+        seen, weight = self.likelihood.embed(x)[:, order].unbind(1), self.first.weight.t()[order]
         shifts = None if self.mask_weight is None else self.mask_weight.t()[order]
         last_weight = self.last.weight.unflatten(0, (len(order), -1))[order]
         last_bias = self.last.bias.unflatten(0, (len(order), -1))[order]
@@ -156,9 +136,18 @@ class EoNADE(OrderEnsemble):
             if i >= known:
                 outputs.append(F.linear(self._above(linear), last_weight[i], last_bias[i]))
                 if noise is not None:
-                    values[i] = self.emission.draw(outputs[-1], noise[:, i])
-                    value = self.emission.embed(values[i])
+                    values[i] = self.likelihood.draw(outputs[-1], noise[:, i])
+                    value = self.likelihood.embed(values[i])
             linear = torch.addr(linear, value, weight[i])
             if shifts is not None:
                 linear = linear + shifts[i]
         return (x if noise is None else torch.stack(values, 1)[:, order.argsort()]), outputs
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset({"hidden": [500], "activation": "tanh"}, "svi", {"lr": 3e-3, "epochs": 150, "batch_size": 100}),
+        "paper": Preset(
+            {"hidden": [500, 500], "orders": 128},
+            "svi",
+            {"epochs": 1000, "batch_size": 100, "lr": 1e-3, "validate_every": 25_000},
+        ),
+    }

@@ -14,19 +14,90 @@ decoders", NIPS 2016.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from zoo.autoregressive.base import ClassConditional
-from zoo.autoregressive.incremental import PixelNetwork, Whole, at_least_one
+from zoo.autoregressive.incremental import PixelNetwork, Whole
 from zoo.autoregressive.masked_conv import CausalConv2d, MaskedConv2d
 from zoo.errors import OptionError
 from zoo.program import Preset
+from zoo.specs import Spec, at_least_one
 
 __all__ = ["GatedPixelCNN"]
+
+
+class GatedPixelCNN(ClassConditional, PixelNetwork):
+    """The gated PixelCNN, on its own or conditional on a class.
+
+    Args:
+        event_shape: (height, width) or (channels, height, width).
+        features: Feature maps p of each stack.
+        layers: Number of layers, the first included.
+        head_hidden: Feature maps of the layer before the last.
+        first_kernel: Size of the first kernel, odd, at least 3.
+        kernel: Size of the others, odd.
+        classes: Number of classes that the context says, one-hot; 0 for an unconditional program.
+        likelihood: What a channel of a pixel follows, one of `zoo.likelihoods.LIKELIHOODS`; the paper's is 'levels'.
+
+    Raises: ShapeError, OptionError, UnknownNameError.
+    """
+
+    paper = "van den Oord et al., Conditional image generation with PixelCNN decoders, 2016"
+
+    def __init__(
+        self,
+        event_shape: Sequence[int] = (8, 8),
+        features: int = 16,
+        layers: int = 2,
+        head_hidden: int = 32,
+        first_kernel: int = 7,
+        kernel: int = 3,
+        classes: int = 0,
+        likelihood: Spec = "bernoulli",
+    ):
+        super().__init__(event_shape, likelihood, classes)
+        at_least_one(features=features, layers=layers, head_hidden=head_hidden)
+        channels = self.image[0]
+        self.layers = nn.ModuleList(
+            _Layer(features, kernel if i else first_kernel, channels, classes, i == 0, i == layers - 1)
+            for i in range(layers)
+        )
+        self.make_head(features, head_hidden)
+
+    def above(self, run: Whole, context: Tensor | None) -> None:
+        """The vertical stack."""
+        v: Tensor | None = None
+        layers: Any = self.layers
+        for layer in layers:
+            v = layer.above(run, v, context)
+
+    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
+        """The horizontal stack and the head."""
+        h: Tensor | None = None
+        total: Tensor | None = None
+        layers: Any = self.layers
+        for layer in layers:
+            h, skip = layer.beside(run, h)
+            total = skip if total is None else total + skip
+        assert total is not None
+        return self.read(run, total)
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"features": 32, "layers": 4, "head_hidden": 64, "first_kernel": 5},
+            "svi",
+            {"epochs": 22, "batch_size": 32, "lr": 3e-3},
+        ),
+        "mnist": Preset({"features": 24, "layers": 6}, "svi", {"epochs": 10, "batch_size": 32, "lr": 3e-3}),
+        "paper": Preset(
+            {"features": 384, "layers": 20, "head_hidden": 1024, "kernel": 5, "likelihood": "levels"},
+            "svi",
+            {"epochs": 100, "batch_size": 128, "optimizer": "rmsprop", "lr": 1e-4},
+        ),
+    }
 
 
 def _gate(h: Tensor) -> Tensor:
@@ -85,93 +156,3 @@ class _Layer(nn.Module):
             return None, skip
         h = run(self.across, h)
         return (h if before is None else before + h), skip
-
-
-class GatedPixelCNN(ClassConditional, PixelNetwork):
-    """The gated PixelCNN, on its own or conditional on a class.
-
-    Args:
-        event_shape: (height, width) or (channels, height, width).
-        features: Feature maps p of each stack.
-        layers: Number of layers, the first included.
-        head_hidden: Feature maps of the layer before the last.
-        first_kernel: Size of the first kernel, odd, at least 3.
-        kernel: Size of the others, odd.
-        classes: Number of classes that the context says, one-hot; 0 for an unconditional program.
-        likelihood: An emission: 'bernoulli' (x in {0, 1}), 'levels' (the paper's softmax; x on a grid of `values`
-            levels in [0, 1]), 'logistic-mixture' (the same grid) or 'gaussian-mixture' (x real).
-        values: Number of levels.
-        components: Of the mixtures.
-
-    Raises: ShapeError, OptionError, UnknownNameError.
-    """
-
-    paper = "van den Oord et al., Conditional image generation with PixelCNN decoders, 2016"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset(
-            {"features": 32, "layers": 4, "head_hidden": 64, "first_kernel": 5},
-            "svi",
-            {"epochs": 22, "batch_size": 32, "lr": 3e-3},
-        ),
-        "mnist": Preset(
-            {"features": 24, "layers": 6},
-            "svi",
-            {"epochs": 10, "batch_size": 32, "lr": 3e-3},
-        ),
-        "paper": Preset(
-            {
-                "features": 384,
-                "layers": 20,
-                "head_hidden": 1024,
-                "kernel": 5,
-                "likelihood": "levels",
-            },
-            "svi",
-            {"epochs": 100, "batch_size": 128, "optimizer": "rmsprop", "lr": 1e-4},
-        ),
-    }
-
-    def __init__(
-        self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
-        features: int = 16,
-        layers: int = 2,
-        head_hidden: int = 32,
-        first_kernel: int = 7,
-        kernel: int = 3,
-        classes: int = 0,
-        likelihood: str = "bernoulli",
-        values: int = 256,
-        components: int = 10,
-    ):
-        super().__init__(event_shape, likelihood, values, components)
-        at_least_one(features=features, layers=layers, head_hidden=head_hidden)
-        if classes < 0:
-            raise OptionError(f"classes must be 0 (no context) or the number of classes, got {classes}.")
-        self.classes = classes
-        channels = self.image[0]
-        self.layers = nn.ModuleList(
-            _Layer(features, kernel if i else first_kernel, channels, classes, i == 0, i == layers - 1)
-            for i in range(layers)
-        )
-        self.mix = MaskedConv2d(features, head_hidden, 1, "B", channels)
-        self.head = MaskedConv2d(head_hidden, channels * self.emission.size, 1, "B", channels)
-
-    def above(self, run: Whole, context: Tensor | None) -> None:
-        """The vertical stack."""
-        v: Tensor | None = None
-        layers: Any = self.layers
-        for layer in layers:
-            v = layer.above(run, v, context)
-
-    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
-        """The horizontal stack and the head."""
-        h: Tensor | None = None
-        total: Tensor | None = None
-        layers: Any = self.layers
-        for layer in layers:
-            h, skip = layer.beside(run, h)
-            total = skip if total is None else total + skip
-        assert total is not None
-        h = run(self.mix, relu(total))
-        return run(self.head, relu(h))

@@ -7,22 +7,122 @@ the kernel sees of the layer below; what depends on the rows above only is compu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear
+from torch.nn.functional import conv2d, linear, relu
 from torch.nn.functional import pad as pad_with_zeros
 
 from zoo.autoregressive.base import Autoregressive
-from zoo.autoregressive.masked_conv import CausalConv2d
-from zoo.errors import OptionError
-from zoo.likelihoods import make_emission
+from zoo.autoregressive.masked_conv import CausalConv2d, MaskedConv2d
 from zoo.nets import image_shape
+from zoo.specs import Spec
 
-__all__ = ["Cached", "PixelNetwork", "Whole", "at_least_one"]
+__all__ = ["Cached", "PixelNetwork", "Whole"]
 
 Inner = Callable[[Tensor], Tensor]
+
+
+class PixelNetwork(Autoregressive):
+    """Base of the convolutional networks over pixels, rows first, the channels of a pixel one after the other.
+
+    A subclass gives `beside`, and `above` if part of it depends on the rows above only.
+
+    Args:
+        event_shape: (height, width) or (channels, height, width).
+        likelihood: What a channel of a pixel follows; see `zoo.likelihoods.LIKELIHOODS`.
+
+    Raises: ShapeError, UnknownNameError, OptionError.
+    """
+
+    dataset = "digits-binary"
+    head: CausalConv2d
+    """The last layer: its bias is where independent pixels start."""
+    by_channel = True
+    """Whether what `beside` gives for a channel depends on the pixel's channels before."""
+
+    def __init__(self, event_shape: Sequence[int], likelihood: Spec):
+        super().__init__(event_shape, likelihood)
+        self.image = image_shape(event_shape)
+
+    def make_head(self, features: int, hidden: int) -> None:
+        """The two last layers, of 1 x 1, from feature maps of the last layer to what the likelihood wants."""
+        channels = self.image[0]
+        self.mix = MaskedConv2d(features, hidden, 1, "B", channels)
+        self.head = MaskedConv2d(hidden, channels * self.likelihood.size, 1, "B", channels)
+
+    def read(self, run: Whole, h: Tensor) -> Tensor:
+        """What the head puts out, (B, numbers, H, W), for features h."""
+        h = run(self.mix, relu(h))
+        return run(self.head, relu(h))
+
+    def above(self, run: Whole, context: Tensor | None) -> None:
+        """Computes and keeps what depends on the rows above only."""
+
+    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
+        """What the head puts out, (B, numbers, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} must define beside(run, context)")
+
+    def arrange(self, raw: Tensor, x: Tensor) -> Tensor:
+        """What the likelihood wants, (B, channels, H, W, size).
+
+        Args:
+            raw: What the head put out, (B, numbers, H, W).
+            x: Values (B, channels, H, W), for likelihoods that couple the channels of a pixel.
+        """
+        return raw.unflatten(1, (self.image[0], self.likelihood.size)).movedim(2, -1)
+
+    def see(self, x: Tensor) -> Tensor:
+        """What the network sees of values (B, channels, H, W)."""
+        return self.likelihood.embed(x)
+
+    def outputs(self, x: Tensor, context: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+        """One pass: (B, *event_shape) -> (B, *event_shape, likelihood.size)."""
+        image = x.reshape(len(x), *self.image)
+        run = Whole(self.see(image), dropout)
+        self.above(run, context)
+        return self.arrange(self.beside(run, context), image).reshape(*x.shape, -1)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """The head's bias starts at independent sites fitted to the data, averaged over the positions."""
+        channels = self.image[0]
+        mean = self.likelihood.initial(x).reshape(channels, -1, self.likelihood.size).mean(1)
+        assert self.head.bias is not None
+        self.head.bias.copy_(self.biases(mean))
+
+    def biases(self, outputs: Tensor) -> Tensor:
+        """The head's biases for outputs (channels, size) that are the same everywhere."""
+        return outputs.flatten()
+
+    def parameter_count(self) -> int:
+        """Free numbers: weights that a mask makes zero are none."""
+        masks = [layer.mask for layer in self.modules() if isinstance(layer, CausalConv2d) and layer.mask is not None]
+        return super().parameter_count() - sum(int((~mask).sum()) for mask in masks)
+
+    def continue_from(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
+        """Pixel by pixel; a pixel costs its own position in every layer, not a pass over the image."""
+        channels, height, width = self.image
+        image = x.reshape(len(x), *self.image).clone()
+        run = Cached(self.see(image))
+        self.above(run, context)
+        self.beside(run, context)
+        for pixel in range(known // channels, height * width):
+            row, column = divmod(pixel, width)
+            if column == 0:
+                run.move(row, 0, width)
+                self.above(run, context)
+            run.move(row, column, 1)
+            here = image[:, :, row : row + 1, column : column + 1]
+            raw = None
+            for channel in range(max(known - pixel * channels, 0), channels):
+                if raw is None or self.by_channel:
+                    raw = self.beside(run, context)
+                outputs = self.arrange(raw, here)[:, channel, 0, 0]
+                values = self.likelihood.draw(outputs, noise[:, pixel * channels + channel])
+                image[:, channel, row, column] = values
+                run.write(channel, row, column, self.likelihood.embed(values))
+        return image.reshape(x.shape)
 
 
 class Whole:
@@ -163,108 +263,3 @@ class Cached(Whole):
         if patch.shape[2:] == weight.shape[2:]:  # one position: a convolution's set-up would cost more than its sums
             return linear(patch.flatten(1), weight.flatten(1), layer.bias)[:, :, None, None]
         return conv2d(patch, weight, layer.bias, layer.stride)
-
-
-class PixelNetwork(Autoregressive):
-    """Base of the convolutional networks over pixels, rows first, the channels of a pixel one after the other.
-
-    A subclass gives `beside`, and `above` if part of it depends on the rows above only.
-
-    Args:
-        event_shape: (height, width) or (channels, height, width).
-        likelihood: An emission's name.
-        values: Levels of the emissions that have levels.
-        components: Of the emissions that are mixtures.
-
-    Raises: ShapeError, UnknownNameError, OptionError.
-    """
-
-    dataset = "digits-binary"
-    head: CausalConv2d
-    """The last layer: its bias is where independent pixels start."""
-    by_channel = True
-    """Whether what `beside` gives for a channel depends on the pixel's channels before."""
-
-    def __init__(self, event_shape: list[int], likelihood: str, values: int, components: int):
-        super().__init__()
-        self.image = image_shape(event_shape)
-        self.event_shape = torch.Size(event_shape)
-        self.emission = make_emission(likelihood, values, components)
-        self.support = self.emission.support
-
-    def above(self, run: Whole, context: Tensor | None) -> None:
-        """Computes and keeps what depends on the rows above only."""
-
-    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
-        """What the head puts out, (B, numbers, H, W)."""
-        raise NotImplementedError(f"{type(self).__name__} must define beside(run, context)")
-
-    def arrange(self, raw: Tensor, x: Tensor) -> Tensor:
-        """What the emission wants, (B, channels, H, W, size).
-
-        Args:
-            raw: What the head put out, (B, numbers, H, W).
-            x: Values (B, channels, H, W), for emissions that couple the channels of a pixel.
-        """
-        return raw.unflatten(1, (self.image[0], self.emission.size)).movedim(2, -1)
-
-    def see(self, x: Tensor) -> Tensor:
-        """What the network sees of values (B, channels, H, W)."""
-        return self.emission.embed(x)
-
-    def outputs(self, x: Tensor, context: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-        """One pass: (B, *event_shape) -> (B, *event_shape, emission.size)."""
-        image = x.reshape(len(x), *self.image)
-        run = Whole(self.see(image), dropout)
-        self.above(run, context)
-        return self.arrange(self.beside(run, context), image).reshape(*x.shape, -1)
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """The head's bias starts at independent sites fitted to the data, averaged over the positions."""
-        channels = self.image[0]
-        mean = self.emission.initial(x).reshape(channels, -1, self.emission.size).mean(1)
-        assert self.head.bias is not None
-        self.head.bias.copy_(self.biases(mean))
-
-    def biases(self, outputs: Tensor) -> Tensor:
-        """The head's biases for outputs (channels, size) that are the same everywhere."""
-        return outputs.flatten()
-
-    def parameter_count(self) -> int:
-        """Free numbers: weights that a mask makes zero are none."""
-        masks = [layer.mask for layer in self.modules() if isinstance(layer, CausalConv2d) and layer.mask is not None]
-        return super().parameter_count() - sum(int((~mask).sum()) for mask in masks)
-
-    def continue_from(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
-        """Pixel by pixel; a pixel costs its own position in every layer, not a pass over the image."""
-        channels, height, width = self.image
-        image = x.reshape(len(x), *self.image).clone()
-        run = Cached(self.see(image))
-        self.above(run, context)
-        self.beside(run, context)
-        for pixel in range(known // channels, height * width):
-            row, column = divmod(pixel, width)
-            if column == 0:
-                run.move(row, 0, width)
-                self.above(run, context)
-            run.move(row, column, 1)
-            here = image[:, :, row : row + 1, column : column + 1]
-            raw = None
-            for channel in range(max(known - pixel * channels, 0), channels):
-                if raw is None or self.by_channel:
-                    raw = self.beside(run, context)
-                outputs = self.arrange(raw, here)[:, channel, 0, 0]
-                values = self.emission.draw(outputs, noise[:, pixel * channels + channel])
-                image[:, channel, row, column] = values
-                run.write(channel, row, column, self.emission.embed(values))
-        return image.reshape(x.shape)
-
-
-def at_least_one(**options: int) -> None:
-    """Checks options that count something.
-
-    Raises: OptionError.
-    """
-    for name, value in options.items():
-        if value < 1:
-            raise OptionError(f"{name} must be at least 1, got {value}.")

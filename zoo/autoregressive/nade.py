@@ -3,17 +3,17 @@ r"""NADE and RNADE: every site has a hidden layer that sees the sites before it,
 Larochelle & Murray, "The neural autoregressive distribution estimator", AISTATS 2011; Uria, Murray & Larochelle,
 "RNADE: the real-valued neural autoregressive density-estimator", NIPS 2013.
 
-    a_1 = c,   a_i+1 = a_i + W_i x_i,   h_i = g(rho_i a_i),   p(x_i | x_<i) = emission(b_i + V_i h_i)
+    a_1 = c,   a_i+1 = a_i + W_i x_i,   h_i = g(rho_i a_i),   p(x_i | x_<i) = likelihood(b_i + V_i h_i)
 
-with W_i the i-th column of W. In NADE all rho_i are 1 and the emission is Bernoulli; in RNADE rho is learned, since the
-sums grow with i and would saturate the units, and the emission is a mixture of normals.
+with W_i the i-th column of W. In NADE all rho_i are 1 and the likelihood is Bernoulli; in RNADE rho is learned, since
+the sums grow with i and would saturate the units, and the likelihood is a mixture of normals.
 
     x_1, ..., x_i-1 --> x_i      sites: x (*event_shape); no latents
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.autoregressive.base import FixedOrder
-from zoo.errors import OptionError
-from zoo.likelihoods import make_emission
 from zoo.nets import activation as make_activation
 from zoo.program import Preset
+from zoo.specs import Spec, at_least_one
 
 __all__ = ["NADE", "RNADE"]
 
 BLOCK = 16
 """Sites whose hidden layers are computed together: a product of matrices in place of as many small steps."""
+SGD = {"batch_size": 100, "optimizer": "sgd", "patience": 10}
 
 
 class NADE(FixedOrder):
@@ -43,9 +43,7 @@ class NADE(FixedOrder):
         hidden: Number H of hidden units.
         order: 'raster' (the order of pixels) or 'random'.
         activation: A key of `zoo.nets.ACTIVATIONS`.
-        likelihood: One of `zoo.likelihoods.EMISSIONS`.
-        values: Number of levels of 'levels' and 'logistic-mixture'.
-        components: Of the mixtures.
+        likelihood: What a site follows; see `zoo.likelihoods.LIKELIHOODS`.
         seed: Of the random order.
 
     Raises: OptionError, UnknownNameError.
@@ -53,61 +51,25 @@ class NADE(FixedOrder):
 
     paper = "Larochelle & Murray, The neural autoregressive distribution estimator, 2011"
     dataset = "digits-binary"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset({"hidden": 100}, "svi", {"epochs": 100, "batch_size": 100, "lr": 5e-3, "patience": 4}),
-        # Rates are those of a mean over 100 rows. Adam moves rare weights as fast as others, and overfits these two.
-        "dna": Preset(
-            {"hidden": 100},
-            "svi",
-            {"epochs": 60, "batch_size": 100, "optimizer": "sgd", "lr": 0.6, "validate_every": 16, "patience": 10},
-        ),
-        "mushrooms": Preset(
-            {"hidden": 100},
-            "svi",
-            {
-                "epochs": 100,
-                "batch_size": 100,
-                "optimizer": "sgd",
-                "lr": 2.0,
-                "clip_norm": 3.0,
-                "validate_every": 40,
-                "patience": 10,
-            },
-        ),
-        "paper": Preset(
-            {"hidden": 500, "order": "random"},
-            "svi",
-            {"epochs": 500, "batch_size": 100, "optimizer": "sgd", "lr": 0.1, "decay": "constant", "patience": 10},
-        ),
-    }
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006
+        event_shape: Sequence[int] = (8, 8),
         hidden: int = 64,
         order: str = "raster",
         activation: str = "sigmoid",
-        likelihood: str = "bernoulli",
-        values: int = 256,
-        components: int = 10,
+        likelihood: Spec = "bernoulli",
         seed: int = 0,
     ):
-        super().__init__(event_shape, order, seed)
-        if hidden < 1:
-            raise OptionError(f"hidden (the number of hidden units) must be at least 1, got {hidden}.")
-        self.emission = make_emission(likelihood, values, components)
-        self.support = self.emission.support
+        super().__init__(event_shape, likelihood, order=order, seed=seed)
+        at_least_one(hidden=hidden)
         self.activation = make_activation(activation)
         sites = self.event_shape.numel()
         self.first = nn.Linear(sites, hidden)  # W and c
-        self.last = nn.Linear(hidden, sites * self.emission.size)  # V and b
+        self.last = nn.Linear(hidden, sites * self.likelihood.size)  # V and b
         nn.init.zeros_(self.last.weight)  # so that the first outputs are the biases, those of independent sites
         nn.init.zeros_(self.first.bias)
         self.rescaling: nn.Parameter | None = None
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Starts at independent sites fitted to the data."""
-        self.last.bias.copy_(self.emission.initial(x).flatten())
 
     def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Block by block: the sum up to a block's first site, and within it products with a triangle of its inputs."""
@@ -123,7 +85,7 @@ class NADE(FixedOrder):
             if block.stop < sites:
                 linear = torch.addmm(linear, here, weight[block])
         outputs = torch.cat(found)[self.permutation.argsort()]
-        return outputs.transpose(0, 1).reshape(*x.shape, self.emission.size)
+        return outputs.transpose(0, 1).reshape(*x.shape, self.likelihood.size)
 
     def continue_from(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
         """Site by site; a site that has been drawn is added to the running sum."""
@@ -134,15 +96,19 @@ class NADE(FixedOrder):
         for i, (row, out, bias, uniform) in enumerate(steps):
             if i >= known:
                 units = self._units(linear, slice(i, i + 1)).reshape(linear.shape)
-                sites[i] = self.emission.draw(torch.addmm(bias, units, out), uniform)
-                linear = torch.addr(linear, self.emission.embed(sites[i]), row)
+                sites[i] = self.likelihood.draw(torch.addmm(bias, units, out), uniform)
+                linear = torch.addr(linear, self.likelihood.embed(sites[i]), row)
         return torch.stack(sites, 1)[:, self.permutation.argsort()].reshape(x.shape)
 
-    # Everything below is in the order of the sites.
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Starts at independent sites fitted to the data."""
+        self.last.bias.copy_(self.likelihood.initial(x).flatten())
+
+    # What follows is in the order of the sites.
 
     def _inputs(self, x: Tensor) -> Tensor:
         """What the hidden layers see, (B, D)."""
-        return self.emission.embed(x).reshape(len(x), -1)[:, self.permutation]
+        return self.likelihood.embed(x).reshape(len(x), -1)[:, self.permutation]
 
     def _first(self) -> Tensor:
         """W, (D, H)."""
@@ -160,6 +126,18 @@ class NADE(FixedOrder):
             linear = self.rescaling[block].reshape(-1, 1, 1) * linear
         return self.activation(linear)
 
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset({"hidden": 100}, "svi", {"epochs": 100, "batch_size": 100, "lr": 5e-3, "patience": 4}),
+        # Rates are those of a mean over 100 rows. Adam moves rare weights as fast as others, and overfits these two.
+        "dna": Preset({"hidden": 100}, "svi", {**SGD, "epochs": 60, "lr": 0.6, "validate_every": 16}),
+        "mushrooms": Preset(
+            {"hidden": 100}, "svi", {**SGD, "epochs": 100, "lr": 2.0, "clip_norm": 3.0, "validate_every": 40}
+        ),
+        "paper": Preset(
+            {"hidden": 500, "order": "random"}, "svi", {**SGD, "epochs": 500, "lr": 0.1, "decay": "constant"}
+        ),
+    }
+
 
 class RNADE(NADE):
     """RNADE in a fixed order: real numbers, each a mixture of normals; grey levels with 'logistic-mixture'.
@@ -169,11 +147,10 @@ class RNADE(NADE):
     Args:
         event_shape: Shape of one example, D sites.
         hidden: Number H of hidden units.
-        components: Of the mixture of each site.
         order: 'raster' (the order of pixels) or 'random'.
         activation: A key of `zoo.nets.ACTIVATIONS`; the paper's best is 'relu'.
-        likelihood: 'gaussian-mixture', or any other of `zoo.likelihoods.EMISSIONS`.
-        values: Number of levels of 'levels' and 'logistic-mixture'.
+        likelihood: 'gaussian-mixture' (with options: {"name": "gaussian-mixture", "components": 20}), or any other of
+            `zoo.likelihoods.LIKELIHOODS`.
         seed: Of the random order.
 
     Raises: OptionError, UnknownNameError.
@@ -181,30 +158,29 @@ class RNADE(NADE):
 
     paper = "Uria, Murray & Larochelle, RNADE: the real-valued neural autoregressive density-estimator, 2013"
     dataset = "moons"
+
+    def __init__(
+        self,
+        event_shape: Sequence[int] = (8, 8),
+        hidden: int = 50,
+        order: str = "raster",
+        activation: str = "relu",
+        likelihood: Spec = "gaussian-mixture",
+        seed: int = 0,
+    ):
+        super().__init__(event_shape, hidden, order, activation=activation, likelihood=likelihood, seed=seed)
+        self.rescaling = nn.Parameter(torch.ones(self.event_shape.numel()))  # rho
+
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({}, "svi", {"epochs": 100, "batch_size": 100, "lr": 2e-3, "patience": 4}),
         "grey": Preset(  # the 17 levels of the digits
-            {"likelihood": "logistic-mixture", "values": 17, "components": 5},
+            {"likelihood": {"name": "logistic-mixture", "values": 17, "components": 5}},
             "svi",
             {"epochs": 100, "batch_size": 100, "lr": 2e-3, "patience": 4},
         ),
         "paper": Preset(
-            {"hidden": 512, "components": 20},
+            {"hidden": 512, "likelihood": {"name": "gaussian-mixture", "components": 20}},
             "svi",
-            {"epochs": 500, "batch_size": 100, "optimizer": "sgd", "lr": 1e-3, "decay": "constant", "patience": 10},
+            {**SGD, "epochs": 500, "lr": 1e-3, "decay": "constant"},
         ),
     }
-
-    def __init__(
-        self,
-        event_shape: list[int] = [8, 8],  # noqa: B006
-        hidden: int = 50,
-        components: int = 10,
-        order: str = "raster",
-        activation: str = "relu",
-        likelihood: str = "gaussian-mixture",
-        values: int = 256,
-        seed: int = 0,
-    ):
-        super().__init__(event_shape, hidden, order, activation, likelihood, values, components, seed)
-        self.rescaling = nn.Parameter(torch.ones(self.event_shape.numel()))  # rho

@@ -12,17 +12,74 @@ seen. `GatedPixelCNN` sees all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from zoo.autoregressive.incremental import PixelNetwork, Whole, at_least_one
+from zoo.autoregressive.incremental import PixelNetwork, Whole
 from zoo.autoregressive.masked_conv import MaskedConv2d
 from zoo.program import Preset
+from zoo.specs import Spec, at_least_one
 
 __all__ = ["PixelCNN"]
+
+
+class PixelCNN(PixelNetwork):
+    """The PixelCNN of 2016.
+
+    Args:
+        event_shape: (height, width) or (channels, height, width).
+        hidden: Feature maps h inside a residual block; 2 h between blocks.
+        blocks: Number of residual blocks.
+        head_hidden: Feature maps of the layer before the last.
+        first_kernel: Size of the first kernel, odd.
+        kernel: Size of the kernels of the blocks, odd.
+        likelihood: What a channel of a pixel follows, one of `zoo.likelihoods.LIKELIHOODS`; the paper's is 'levels'.
+
+    Raises: ShapeError, OptionError, UnknownNameError.
+    """
+
+    paper = "van den Oord, Kalchbrenner & Kavukcuoglu, Pixel recurrent neural networks, 2016"
+
+    def __init__(
+        self,
+        event_shape: Sequence[int] = (8, 8),
+        hidden: int = 16,
+        blocks: int = 2,
+        head_hidden: int = 32,
+        first_kernel: int = 7,
+        kernel: int = 3,
+        likelihood: Spec = "bernoulli",
+    ):
+        super().__init__(event_shape, likelihood)
+        at_least_one(hidden=hidden, blocks=blocks, head_hidden=head_hidden)
+        channels = self.image[0]
+        self.start = MaskedConv2d(channels, 2 * hidden, first_kernel, "A", channels)
+        self.blocks = nn.ModuleList(_Block(2 * hidden, kernel, channels) for _ in range(blocks))
+        self.make_head(2 * hidden, head_hidden)
+
+    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
+        """The whole network: every layer looks at rows above and pixels to the left alike."""
+        h = run.first(self.start)
+        for block in self.blocks:
+            h = block(run, h)
+        return self.read(run, h)
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"hidden": 32, "blocks": 4, "head_hidden": 64, "first_kernel": 5},
+            "svi",
+            {"epochs": 30, "batch_size": 32, "lr": 3e-3},
+        ),
+        "mnist": Preset({"hidden": 16, "blocks": 7}, "svi", {"epochs": 24, "batch_size": 32, "lr": 3e-3}),
+        "paper": Preset(
+            {"hidden": 128, "blocks": 15, "head_hidden": 1024, "likelihood": "levels"},
+            "svi",
+            {"epochs": 100, "batch_size": 16, "optimizer": "rmsprop", "lr": 1e-3},
+        ),
+    }
 
 
 class _Block(nn.Module):
@@ -40,74 +97,3 @@ class _Block(nn.Module):
         inside = run(self.narrow, relu(h))
         inside = run(self.look, relu(inside))
         return h + run(self.widen, relu(inside))
-
-
-class PixelCNN(PixelNetwork):
-    """The PixelCNN of 2016.
-
-    Args:
-        event_shape: (height, width) or (channels, height, width).
-        hidden: Feature maps h inside a residual block; 2 h between blocks.
-        blocks: Number of residual blocks.
-        head_hidden: Feature maps of the layer before the last.
-        first_kernel: Size of the first kernel, odd.
-        kernel: Size of the kernels of the blocks, odd.
-        likelihood: An emission: 'bernoulli' (x in {0, 1}), 'levels' (the paper's softmax; x on a grid of `values`
-            levels in [0, 1]), 'logistic-mixture' (the same grid) or 'gaussian-mixture' (x real).
-        values: Number of levels.
-        components: Of the mixtures.
-
-    Raises: ShapeError, OptionError, UnknownNameError.
-    """
-
-    paper = "van den Oord, Kalchbrenner & Kavukcuoglu, Pixel recurrent neural networks, 2016"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset(
-            {"hidden": 32, "blocks": 4, "head_hidden": 64, "first_kernel": 5},
-            "svi",
-            {"epochs": 30, "batch_size": 32, "lr": 3e-3},
-        ),
-        "mnist": Preset(
-            {"hidden": 16, "blocks": 7},
-            "svi",
-            {"epochs": 24, "batch_size": 32, "lr": 3e-3},
-        ),
-        "paper": Preset(
-            {
-                "hidden": 128,
-                "blocks": 15,
-                "head_hidden": 1024,
-                "likelihood": "levels",
-            },
-            "svi",
-            {"epochs": 100, "batch_size": 16, "optimizer": "rmsprop", "lr": 1e-3},
-        ),
-    }
-
-    def __init__(
-        self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
-        hidden: int = 16,
-        blocks: int = 2,
-        head_hidden: int = 32,
-        first_kernel: int = 7,
-        kernel: int = 3,
-        likelihood: str = "bernoulli",
-        values: int = 256,
-        components: int = 10,
-    ):
-        super().__init__(event_shape, likelihood, values, components)
-        at_least_one(hidden=hidden, blocks=blocks, head_hidden=head_hidden)
-        channels = self.image[0]
-        self.start = MaskedConv2d(channels, 2 * hidden, first_kernel, "A", channels)
-        self.blocks = nn.ModuleList(_Block(2 * hidden, kernel, channels) for _ in range(blocks))
-        self.mix = MaskedConv2d(2 * hidden, head_hidden, 1, "B", channels)
-        self.head = MaskedConv2d(head_hidden, channels * self.emission.size, 1, "B", channels)
-
-    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
-        """The whole network: every layer looks at rows above and pixels to the left alike."""
-        h = run.first(self.start)
-        for block in self.blocks:
-            h = block(run, h)
-        h = run(self.mix, relu(h))
-        return run(self.head, relu(h))

@@ -17,25 +17,142 @@ The paper's weight normalisation with its data-dependent start is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
-from zoo.autoregressive.incremental import PixelNetwork, Whole, at_least_one
+from zoo.autoregressive.incremental import PixelNetwork, Whole
 from zoo.autoregressive.masked_conv import CausalConv2d
 from zoo.distributions import DiscretizedLogistic
 from zoo.errors import OptionError
 from zoo.likelihoods import LogisticMixture
 from zoo.program import Preset
+from zoo.specs import Spec, at_least_one
 
 __all__ = ["PixelCNNPlusPlus"]
 
 POINT = ((1, 1), (0, 0, 0, 0))
 DOWN = ((2, 3), (1, 1, 1, 0))  # this row and the one above, a column to either side
 RIGHT = ((2, 2), (1, 0, 1, 0))  # this row and the one above, this column and the one to the left
+
+
+class PixelCNNPlusPlus(PixelNetwork):
+    """The PixelCNN++.
+
+    Args:
+        event_shape: (height, width) or (channels, height, width).
+        features: Feature maps of each stream.
+        blocks: Residual blocks of each stream before the next lower resolution.
+        scales: Number of resolutions, each half of the one before.
+        dropout: Probability of dropping a feature within a block, in training.
+        likelihood: 'logistic-mixture' (the paper's; x on a grid of `values` levels in [0, 1]); or, for images of one
+            channel, any other of `zoo.likelihoods.LIKELIHOODS`.
+
+    Raises: ShapeError, OptionError, UnknownNameError.
+    """
+
+    paper = "Salimans, Karpathy, Chen & Kingma, PixelCNN++, 2017"
+    by_channel = False
+
+    def __init__(
+        self,
+        event_shape: Sequence[int] = (8, 8),
+        features: int = 8,
+        blocks: int = 1,
+        scales: int = 2,
+        dropout: float = 0.5,
+        likelihood: Spec = "bernoulli",
+    ):
+        super().__init__(event_shape, likelihood)
+        at_least_one(features=features, blocks=blocks, scales=scales)
+        if not 0 <= dropout < 1:
+            raise OptionError(f"dropout must be at least 0 and below 1, got {dropout}.")
+        channels = self.image[0]
+        if channels > 1 and not isinstance(self.likelihood, LogisticMixture):
+            raise OptionError(
+                f"The channels of a pixel depend on each other through the components of a logistic mixture, so images "
+                f"of {channels} channels need likelihood='logistic-mixture', got {likelihood!r}."
+            )
+        self.dropout = dropout
+        # One plane of ones tells the margins, which are zero, from the image.
+        seen = channels + 1
+        self.start = CausalConv2d(seen, features, (2, 3), (1, 1, 2, -1))
+        self.start_above = CausalConv2d(seen, features, (1, 3), (1, 1, 1, -1))
+        self.start_left = CausalConv2d(seen, features, (2, 1), (1, -1, 1, 0))
+        self.scale = _Scale(features, blocks, scales - 1)
+        # Of several channels: the weights, which they share, means and scales of each, coefficients of the means.
+        k, pairs = self.likelihood.size // 3, channels * (channels - 1) // 2
+        self.split = [k, 2 * k * channels, k * pairs]
+        self.head = CausalConv2d(features, sum(self.split) if pairs else self.likelihood.size, *POINT)
+
+    def see(self, x: Tensor) -> Tensor:
+        """What the likelihood shows of x, and ones."""
+        return torch.cat([self.likelihood.embed(x), torch.ones_like(x[:, :1])], 1)
+
+    def above(self, run: Whole, context: Tensor | None) -> None:
+        """The stream of the rows above."""
+        run.keep(self.start_above, run.first(self.start_above))
+        self.scale.above(run, run.first(self.start))
+
+    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
+        """The other stream and the head."""
+        start = run.recall(self.start_above) + run.first(self.start_left)
+        h = elu(self.scale.beside(run, start))
+        return run(self.head, h)
+
+    def biases(self, outputs: Tensor) -> Tensor:
+        """The head's biases for outputs (channels, size); coefficients are zero."""
+        if len(outputs) == 1:
+            return super().biases(outputs)
+        k, _, coefficients = self.split
+        return torch.cat([outputs[0, :k], outputs[:, k:].flatten(), outputs.new_zeros(coefficients)])
+
+    def arrange(self, raw: Tensor, x: Tensor) -> Tensor:
+        """For several channels, the weights and means of each given the values of those before it."""
+        channels, likelihood = self.image[0], self.likelihood
+        if channels == 1:
+            return super().arrange(raw, x)
+        assert isinstance(likelihood, LogisticMixture)
+        logits, own, pairs = (part.movedim(1, -1) for part in raw.split(self.split, 1))
+        log_weights, own = logits.log_softmax(-1), own.unflatten(-1, (channels, 2, -1))
+        coefficients = iter(pairs.tanh().split(likelihood.components, -1))
+        seen, found = likelihood.embed(x).unsqueeze(-1), []
+        for channel in range(channels):
+            loc, log_scale = own[..., channel, :, :].unbind(-2)
+            for before in range(channel):
+                loc = loc + next(coefficients) * seen[:, before]
+            found.append(torch.cat([log_weights, loc, log_scale], -1))
+            if channel < channels - 1:  # the posterior of the component, up to its constant
+                _, mean, scale = likelihood.parts(found[-1])
+                logistic = DiscretizedLogistic(mean, scale, likelihood.values, validate_args=False)
+                log_weights = log_weights + logistic.log_prob(x[:, channel].unsqueeze(-1))
+        return torch.stack(found, 1)
+
+    def training_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The density of the network that dropout leaves."""
+        log_probs = self.likelihood.distribution(self.outputs(x, context, self.dropout)).log_prob(x)
+        return log_probs.reshape(len(x), -1).sum(-1)
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"features": 16, "blocks": 1, "scales": 2, "dropout": 0.2},
+            "svi",
+            {"epochs": 20, "batch_size": 32, "lr": 3e-3},
+        ),
+        "mnist": Preset(
+            {"features": 12, "blocks": 1, "scales": 3, "dropout": 0.1},
+            "svi",
+            {"epochs": 10, "batch_size": 32, "lr": 3e-3},
+        ),
+        "paper": Preset(
+            {"features": 192, "blocks": 5, "scales": 3, "dropout": 0.5, "likelihood": "logistic-mixture"},
+            "svi",
+            {"epochs": 100, "batch_size": 16, "lr": 1e-3},
+        ),
+    }
 
 
 def _concat_elu(h: Tensor) -> Tensor:
@@ -123,128 +240,3 @@ class _Scale(nn.Module):
         for block, other in zip(self.l_out, self.u_out, strict=True):
             h = block(run, h, torch.cat([run.recall(other), passed.pop()], 1))
         return h
-
-
-class PixelCNNPlusPlus(PixelNetwork):
-    """The PixelCNN++.
-
-    Args:
-        event_shape: (height, width) or (channels, height, width).
-        features: Feature maps of each stream.
-        blocks: Residual blocks of each stream before the next lower resolution.
-        scales: Number of resolutions, each half of the one before.
-        dropout: Probability of dropping a feature within a block, in training.
-        likelihood: 'logistic-mixture' (the paper's; x on a grid of `values` levels in [0, 1]); or, for images of one
-            channel, any other emission, 'bernoulli' say.
-        values: Number of levels.
-        components: Of the mixture.
-
-    Raises: ShapeError, OptionError, UnknownNameError.
-    """
-
-    paper = "Salimans, Karpathy, Chen & Kingma, PixelCNN++, 2017"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset(
-            {"features": 16, "blocks": 1, "scales": 2, "dropout": 0.2},
-            "svi",
-            {"epochs": 20, "batch_size": 32, "lr": 3e-3},
-        ),
-        "mnist": Preset(
-            {"features": 12, "blocks": 1, "scales": 3, "dropout": 0.1},
-            "svi",
-            {"epochs": 10, "batch_size": 32, "lr": 3e-3},
-        ),
-        "paper": Preset(
-            {
-                "features": 192,
-                "blocks": 5,
-                "scales": 3,
-                "dropout": 0.5,
-                "likelihood": "logistic-mixture",
-            },
-            "svi",
-            {"epochs": 100, "batch_size": 16, "lr": 1e-3},
-        ),
-    }
-    by_channel = False
-
-    def __init__(
-        self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
-        features: int = 8,
-        blocks: int = 1,
-        scales: int = 2,
-        dropout: float = 0.5,
-        likelihood: str = "bernoulli",
-        values: int = 256,
-        components: int = 10,
-    ):
-        super().__init__(event_shape, likelihood, values, components)
-        at_least_one(features=features, blocks=blocks, scales=scales)
-        if not 0 <= dropout < 1:
-            raise OptionError(f"dropout must be at least 0 and below 1, got {dropout}.")
-        channels = self.image[0]
-        if channels > 1 and likelihood != "logistic-mixture":
-            raise OptionError(
-                f"The channels of a pixel depend on each other through the components of a logistic mixture, so images "
-                f"of {channels} channels need likelihood='logistic-mixture', got {likelihood!r}."
-            )
-        self.dropout = dropout
-        # One plane of ones tells the margins, which are zero, from the image.
-        seen = channels + 1
-        self.start = CausalConv2d(seen, features, (2, 3), (1, 1, 2, -1))
-        self.start_above = CausalConv2d(seen, features, (1, 3), (1, 1, 1, -1))
-        self.start_left = CausalConv2d(seen, features, (2, 1), (1, -1, 1, 0))
-        self.scale = _Scale(features, blocks, scales - 1)
-        # Of several channels: the weights, which they share, means and scales of each, coefficients of the means.
-        k, pairs = components, channels * (channels - 1) // 2
-        self.split = [k, 2 * k * channels, k * pairs]
-        self.head = CausalConv2d(features, sum(self.split) if pairs else self.emission.size, *POINT)
-
-    def see(self, x: Tensor) -> Tensor:
-        """What the emission shows of x, and ones."""
-        return torch.cat([self.emission.embed(x), torch.ones_like(x[:, :1])], 1)
-
-    def above(self, run: Whole, context: Tensor | None) -> None:
-        """The stream of the rows above."""
-        run.keep(self.start_above, run.first(self.start_above))
-        self.scale.above(run, run.first(self.start))
-
-    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
-        """The other stream and the head."""
-        start = run.recall(self.start_above) + run.first(self.start_left)
-        h = elu(self.scale.beside(run, start))
-        return run(self.head, h)
-
-    def biases(self, outputs: Tensor) -> Tensor:
-        """The head's biases for outputs (channels, size); coefficients are zero."""
-        if len(outputs) == 1:
-            return super().biases(outputs)
-        k, _, coefficients = self.split
-        return torch.cat([outputs[0, :k], outputs[:, k:].flatten(), outputs.new_zeros(coefficients)])
-
-    def arrange(self, raw: Tensor, x: Tensor) -> Tensor:
-        """For several channels, the weights and means of each given the values of those before it."""
-        channels, emission = self.image[0], self.emission
-        if channels == 1:
-            return super().arrange(raw, x)
-        assert isinstance(emission, LogisticMixture)
-        logits, own, pairs = (part.movedim(1, -1) for part in raw.split(self.split, 1))
-        log_weights, own = logits.log_softmax(-1), own.unflatten(-1, (channels, 2, -1))
-        coefficients = iter(pairs.tanh().split(emission.components, -1))
-        seen, found = emission.embed(x).unsqueeze(-1), []
-        for channel in range(channels):
-            loc, log_scale = own[..., channel, :, :].unbind(-2)
-            for before in range(channel):
-                loc = loc + next(coefficients) * seen[:, before]
-            found.append(torch.cat([log_weights, loc, log_scale], -1))
-            if channel < channels - 1:  # the posterior of the component, up to its constant
-                _, mean, scale = emission.parts(found[-1])
-                logistic = DiscretizedLogistic(mean, scale, emission.values, validate_args=False)
-                log_weights = log_weights + logistic.log_prob(x[:, channel].unsqueeze(-1))
-        return torch.stack(found, 1)
-
-    def training_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The density of the network that dropout leaves."""
-        log_probs = self.emission.distribution(self.outputs(x, context, self.dropout)).log_prob(x)
-        return log_probs.reshape(len(x), -1).sum(-1)

@@ -17,22 +17,25 @@ there has seen the whole row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import pad, relu
+from torch.nn.functional import pad
 
 from zoo.autoregressive.image_lstm import DiagonalBiLSTM, RowLSTM
-from zoo.autoregressive.incremental import Cached, PixelNetwork, Whole, at_least_one
+from zoo.autoregressive.incremental import Cached, PixelNetwork, Whole
 from zoo.autoregressive.masked_conv import MaskedConv2d
 from zoo.errors import OptionError, UnknownNameError
 from zoo.program import Preset
+from zoo.specs import Spec, at_least_one
 
 __all__ = ["CELLS", "PixelRNN"]
 
 CELLS: dict[str, type[RowLSTM | DiagonalBiLSTM]] = {"diagonal": DiagonalBiLSTM, "row": RowLSTM}
 """Names of the recurrent layers."""
+ADAM = {"batch_size": 32, "lr": 3e-3}
+PAPER = {"epochs": 100, "batch_size": 16, "optimizer": "rmsprop", "lr": 1e-3}
 
 
 class PixelRNN(PixelNetwork):
@@ -47,61 +50,24 @@ class PixelRNN(PixelNetwork):
         layers: Number of recurrent layers.
         head_hidden: Feature maps of the layer before the last.
         first_kernel: Size of the first kernel, odd, at least 3.
-        likelihood: An emission: 'bernoulli' (x in {0, 1}), 'levels' (the paper's softmax; x on a grid of `values`
-            levels in [0, 1]), 'logistic-mixture' (the same grid) or 'gaussian-mixture' (x real).
-        values: Number of levels.
-        components: Of the mixtures.
+        likelihood: What a channel of a pixel follows, one of `zoo.likelihoods.LIKELIHOODS`; the paper's is 'levels'.
 
     Raises: ShapeError, OptionError, UnknownNameError.
     """
 
     paper = "van den Oord, Kalchbrenner & Kavukcuoglu, Pixel recurrent neural networks, 2016"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset(
-            {"hidden": 24, "layers": 2, "first_kernel": 5},
-            "svi",
-            {"epochs": 30, "batch_size": 32, "lr": 3e-3},
-        ),
-        "row": Preset(
-            {"cell": "row", "hidden": 24, "layers": 3, "first_kernel": 5},
-            "svi",
-            {"epochs": 30, "batch_size": 32, "lr": 3e-3},
-        ),
-        "rgb": Preset(  # for the data set photo-patches
-            {"hidden": 24, "layers": 2, "head_hidden": 48, "likelihood": "levels"},
-            "svi",
-            {"epochs": 4, "batch_size": 32, "lr": 3e-3},
-        ),
-        "mnist": Preset(
-            {"hidden": 16, "layers": 7},
-            "svi",
-            {"epochs": 100, "batch_size": 16, "optimizer": "rmsprop", "lr": 1e-3},
-        ),
-        "paper": Preset(
-            {
-                "hidden": 128,
-                "layers": 12,
-                "head_hidden": 1024,
-                "likelihood": "levels",
-            },
-            "svi",
-            {"epochs": 100, "batch_size": 16, "optimizer": "rmsprop", "lr": 1e-3},
-        ),
-    }
 
     def __init__(
         self,
-        event_shape: list[int] = [8, 8],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (8, 8),
         cell: str = "diagonal",
         hidden: int = 8,
         layers: int = 1,
         head_hidden: int = 32,
         first_kernel: int = 7,
-        likelihood: str = "bernoulli",
-        values: int = 256,
-        components: int = 10,
+        likelihood: Spec = "bernoulli",
     ):
-        super().__init__(event_shape, likelihood, values, components)
+        super().__init__(event_shape, likelihood)
         at_least_one(hidden=hidden, layers=layers, head_hidden=head_hidden)
         if cell not in CELLS:
             raise UnknownNameError("cell", cell, CELLS)
@@ -111,8 +77,11 @@ class PixelRNN(PixelNetwork):
         self.margin = int(cell == "diagonal")
         self.start = MaskedConv2d(channels, 2 * hidden, first_kernel, "A", channels)
         self.layers = nn.ModuleList(CELLS[cell](2 * hidden, hidden, channels) for _ in range(layers))
-        self.mix = MaskedConv2d(2 * hidden, head_hidden, 1, "B", channels)
-        self.head = MaskedConv2d(head_hidden, channels * self.emission.size, 1, "B", channels)
+        self.make_head(2 * hidden, head_hidden)
+
+    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
+        """The whole network."""
+        return self.read(run, self.features(run)[..., : self.width])
 
     def see(self, x: Tensor) -> Tensor:
         """What the network sees of values, and for diagonals the column of zeros."""
@@ -137,8 +106,12 @@ class PixelRNN(PixelNetwork):
             h = layer(run, h)
         return h
 
-    def beside(self, run: Whole, context: Tensor | None) -> Tensor:
-        """The whole network."""
-        h = self.features(run)[..., : self.width]
-        h = run(self.mix, relu(h))
-        return run(self.head, relu(h))
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset({"hidden": 24, "layers": 2, "first_kernel": 5}, "svi", {**ADAM, "epochs": 30}),
+        "row": Preset({"cell": "row", "hidden": 24, "layers": 3, "first_kernel": 5}, "svi", {**ADAM, "epochs": 30}),
+        "rgb": Preset(  # for the data set photo-patches
+            {"hidden": 24, "layers": 2, "head_hidden": 48, "likelihood": "levels"}, "svi", {**ADAM, "epochs": 4}
+        ),
+        "mnist": Preset({"hidden": 16, "layers": 7}, "svi", PAPER),
+        "paper": Preset({"hidden": 128, "layers": 12, "head_hidden": 1024, "likelihood": "levels"}, "svi", PAPER),
+    }

@@ -14,7 +14,7 @@ for raw audio", 2016; sampling with queues: Le Paine et al., "Fast WaveNet gener
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -23,45 +23,15 @@ from torch import Tensor, nn
 
 from zoo.autoregressive.base import ClassConditional, sound_shape
 from zoo.datasets import audio
+from zoo.distributions import Grid
 from zoo.errors import OptionError, ShapeError, UnknownNameError
-from zoo.likelihoods import Levels
 from zoo.program import Preset
+from zoo.specs import Spec, at_least_one
 
 __all__ = ["INPUTS", "WaveNet"]
 
 INPUTS = ("one-hot", "scalar")
 """What the first convolution may see of a sample."""
-
-
-class _Layer(nn.Module):
-    """A dilated convolution of width 2 with its gate, and the 1x1 convolutions after it.
-
-    Convolutions are products with what they see side by side, so that a pass over all samples and a step of sampling
-    are the same code.
-
-    Args:
-        residual: Channels R.
-        skip: Channels S that go to the head.
-        dilation: How many samples lie between the two taps.
-        classes: Size of the one-hot class; 0 for none.
-        last: Whether the head alone uses what it says.
-    """
-
-    def __init__(self, residual: int, skip: int, dilation: int, classes: int, last: bool):
-        super().__init__()
-        self.skip, self.dilation, self.is_last = skip, dilation, last
-        self.dilated = nn.Linear(2 * residual, 2 * residual)
-        self.label = nn.Linear(classes, 2 * residual, bias=False) if classes else None
-        self.across = nn.Linear(residual, skip if last else skip + residual)
-
-    def forward(self, past: Tensor, now: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(..., R) at t - dilation and at t, and what the class adds -> (..., R) for the next layer, (..., S)."""
-        z = self.dilated(torch.cat([past, now], -1))
-        if label is not None:
-            z = z + label
-        value, gate = z.chunk(2, -1)
-        out = self.across(value.tanh() * gate.sigmoid())
-        return now if self.is_last else now + out[..., self.skip :], out[..., : self.skip]
 
 
 class WaveNet(ClassConditional):
@@ -77,7 +47,7 @@ class WaveNet(ClassConditional):
         stacks: How often they are repeated.
         residual: Channels of the residual connections and of the gates.
         skip: Channels of the skip connections, and of the 1x1 convolution in the head.
-        values: Number of levels.
+        likelihood: What a sample follows, 'levels' (the paper's softmax) or another over a grid, as 'logistic-mixture'.
         inputs: What the first convolution (width 2) sees of a sample: 'one-hot' (the paper's) or 'scalar', its
             companded value in [-1, 1].
         classes: Number of classes that the context says, one-hot; 0 for an unconditional program.
@@ -87,44 +57,27 @@ class WaveNet(ClassConditional):
 
     paper = "van den Oord et al., WaveNet: a generative model for raw audio, 2016"
     dataset = "spoken_digits"
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "small": Preset(
-            {"layers": 7, "stacks": 2, "residual": 32, "skip": 64},
-            "svi",
-            {"steps": 1000, "batch_size": 8, "lr": 3e-3},
-        ),
-        # The paper gives the dilations and no widths; the widths are ours.
-        "paper": Preset(
-            {"layers": 10, "stacks": 3, "residual": 256, "skip": 256},
-            "svi",
-            {"epochs": 300, "batch_size": 16, "lr": 1e-3},
-        ),
-    }
 
     def __init__(
         self,
-        event_shape: list[int] = [24],  # noqa: B006 (JSON-like, never changed)
+        event_shape: Sequence[int] = (24,),
         layers: int = 3,
         stacks: int = 2,
         residual: int = 8,
         skip: int = 16,
-        values: int = 256,
+        likelihood: Spec = "levels",
         inputs: str = "one-hot",
         classes: int = 0,
     ):
-        super().__init__()
-        sizes = {"layers": layers, "stacks": stacks, "residual": residual, "skip": skip}
-        for option, size in sizes.items():
-            if size < 1:
-                raise OptionError(f"{option} must be at least 1, got {size}.")
-        if classes < 0:
-            raise OptionError(f"classes must be 0 (no context) or the number of classes, got {classes}.")
+        super().__init__(sound_shape("WaveNet", event_shape), likelihood, classes)
+        at_least_one(layers=layers, stacks=stacks, residual=residual, skip=skip)
         if inputs not in INPUTS:
             raise UnknownNameError("inputs", inputs, INPUTS)
-        self.event_shape = sound_shape("WaveNet", event_shape)
-        self.values, self.classes = values, classes
-        self.emission = Levels(values)
-        self.support = self.emission.support
+        if not isinstance(self.support, Grid):
+            raise OptionError(
+                f"WaveNet is over mu-law levels and needs a likelihood over a grid, as 'levels' is; got {likelihood!r}."
+            )
+        self.values = values = self.support.values
         # A convolution of a one-hot vector picks a row for each tap; both taps lie side by side.
         taps = 2 * residual
         self.embedding = nn.Embedding(values, taps) if inputs == "one-hot" else nn.Linear(1, taps, bias=False)
@@ -136,7 +89,7 @@ class WaveNet(ClassConditional):
         self.layers = nn.ModuleList(
             _Layer(residual, skip, dilation, classes, i == len(dilations) - 1) for i, dilation in enumerate(dilations)
         )
-        self.head = nn.Sequential(nn.ReLU(), nn.Linear(skip, skip), nn.ReLU(), nn.Linear(skip, values))
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(skip, skip), nn.ReLU(), nn.Linear(skip, self.likelihood.size))
 
     @property
     def receptive_field(self) -> int:
@@ -145,7 +98,7 @@ class WaveNet(ClassConditional):
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Starts the outputs at how often each level occurs."""
-        self.head[-1].get_parameter("bias").copy_(self.emission.initial(x.reshape(-1)))
+        self.head[-1].get_parameter("bias").copy_(self.likelihood.initial(x.reshape(-1)))
 
     def outputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (B, T, values) of all samples; T may be another than that of the event."""
@@ -202,7 +155,7 @@ class WaveNet(ClassConditional):
         if isinstance(self.embedding, nn.Embedding):
             seen = self.embedding((x * (self.values - 1)).round().long())
         else:
-            seen = self.embedding(self.emission.embed(x).unsqueeze(-1))
+            seen = self.embedding(self.likelihood.embed(x).unsqueeze(-1))
         one, two = seen.chunk(2, -1)
         return one, two
 
@@ -242,10 +195,55 @@ class WaveNet(ClassConditional):
                 queue.append(h)
                 h, skip = layer(past, h, label)
                 total = total + skip
-            drawn.append(self.emission.draw(self.head(total), noise[:, t]))
+            drawn.append(self.likelihood.draw(self.head(total), noise[:, t]))
             two = self._taps(drawn[-2])[1] if t else silence
             one = self._taps(drawn[-1])[0]
         return torch.stack(drawn, 1)
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"layers": 7, "stacks": 2, "residual": 32, "skip": 64},
+            "svi",
+            {"steps": 1000, "batch_size": 8, "lr": 3e-3},
+        ),
+        # The paper gives the dilations and no widths; the widths are ours.
+        "paper": Preset(
+            {"layers": 10, "stacks": 3, "residual": 256, "skip": 256},
+            "svi",
+            {"epochs": 300, "batch_size": 16, "lr": 1e-3},
+        ),
+    }
+
+
+class _Layer(nn.Module):
+    """A dilated convolution of width 2 with its gate, and the 1x1 convolutions after it.
+
+    Convolutions are products with what they see side by side, so that a pass over all samples and a step of sampling
+    are the same code.
+
+    Args:
+        residual: Channels R.
+        skip: Channels S that go to the head.
+        dilation: How many samples lie between the two taps.
+        classes: Size of the one-hot class; 0 for none.
+        last: Whether the head alone uses what it says.
+    """
+
+    def __init__(self, residual: int, skip: int, dilation: int, classes: int, last: bool):
+        super().__init__()
+        self.skip, self.dilation, self.is_last = skip, dilation, last
+        self.dilated = nn.Linear(2 * residual, 2 * residual)
+        self.label = nn.Linear(classes, 2 * residual, bias=False) if classes else None
+        self.across = nn.Linear(residual, skip if last else skip + residual)
+
+    def forward(self, past: Tensor, now: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(..., R) at t - dilation and at t, and what the class adds -> (..., R) for the next layer, (..., S)."""
+        z = self.dilated(torch.cat([past, now], -1))
+        if label is not None:
+            z = z + label
+        value, gate = z.chunk(2, -1)
+        out = self.across(value.tanh() * gate.sigmoid())
+        return now if self.is_last else now + out[..., self.skip :], out[..., : self.skip]
 
 
 def _delayed(h: Tensor, steps: int) -> Tensor:

@@ -9,7 +9,7 @@ Tipping & Bishop, "Probabilistic principal component analysis", JRSS B 61(3), 19
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import pyro
@@ -40,9 +40,8 @@ class PPCA(Program):
 
     family = "latent"
     paper = "Tipping & Bishop, Probabilistic principal component analysis, 1999"
-    presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({"latent_dim": 16}, "svi", {"steps": 2000})}
 
-    def __init__(self, event_shape: list[int] = [8, 8], latent_dim: int = 2):  # noqa: B006 (JSON-like, never changed)
+    def __init__(self, event_shape: Sequence[int] = (8, 8), latent_dim: int = 2):
         super().__init__()
         if latent_dim < 1:
             raise OptionError(f"latent_dim must be at least 1, got {latent_dim}.")
@@ -151,3 +150,5 @@ class PPCA(Program):
 
     def _posterior_mean(self, residual: Tensor) -> Tensor:
         return torch.linalg.solve(self._m(), self.weight.T @ residual.T).T
+
+    presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({"latent_dim": 16}, "svi", {"steps": 2000})}

@@ -56,7 +56,7 @@ class Problem:
     def data(self) -> Tensor:
         """The noise (n, D, noise numbers a site)."""
         program, generator = self.model(), torch.Generator().manual_seed(self.seed)
-        shape = (self.n, program.event_shape.numel(), program.emission.noise)
+        shape = (self.n, program.event_shape.numel(), program.likelihood.noise)
         return torch.rand(shape, generator=generator, dtype=torch.float32)
 
 

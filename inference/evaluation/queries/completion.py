@@ -190,8 +190,8 @@ def _resampled(
         for site in member.order.tolist():
             if hidden[site]:
                 outputs = member.outputs(flat.reshape(rows.shape), given).reshape(*flat.shape, -1)[:, site]
-                noise = torch.rand(len(flat), member.emission.noise, dtype=flat.dtype, device=flat.device)
-                flat[:, site] = member.emission.draw(outputs, noise)
+                noise = torch.rand(len(flat), member.likelihood.noise, dtype=flat.dtype, device=flat.device)
+                flat[:, site] = member.likelihood.draw(outputs, noise)
         rows = flat.reshape(rows.shape)
         terms = member.conditionals(rows, given).log_prob(rows).reshape(flat.shape)
         values.append(rows.reshape(share, *x.shape))

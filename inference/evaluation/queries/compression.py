@@ -106,7 +106,7 @@ def _passes(
     with evaluating(program, None, 0, x.device):
         for site in program.order.tolist():
             outputs = program.outputs(x, context).reshape(len(x), program.event_shape.numel(), -1)[:, site]
-            log_probs = program.emission.distribution(outputs).log_prob(levels.unsqueeze(-1)).T
+            log_probs = program.likelihood.distribution(outputs).log_prob(levels.unsqueeze(-1)).T
             yield site, _counts(log_probs.double().softmax(-1).cpu().numpy())
 
 

@@ -25,6 +25,7 @@ from benchmarks.targets import trained
 from inference.fit import make_method
 from zoo import catalogue, datasets
 from zoo.errors import CapabilityError, DatasetError
+from zoo.latent.heads import HEADS
 
 
 def run(
@@ -116,11 +117,11 @@ def test_the_trained_vae_is_trained_once_and_every_guide_gets_its_decoder(tmp_pa
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert train.size == datasets.card("digits-binary").splits["train"]
     for family in ("diagonal", "full", "iaf"):
-        program = posterior.rebuilt(target.program(), {"guide_family": family}, train)
-        assert program.guide_family == family
+        program = posterior.rebuilt(target.program(), {"guide": family}, train)
+        assert isinstance(program.head, HEADS[family])
         z = torch.randn(5, 2)
         torch.testing.assert_close(program.decode(z).base_dist.logits, target.program().decode(z).base_dist.logits)
-    method = svi("flow", program={"guide_family": "iaf"}, steps=3)
+    method = svi("flow", program={"guide": "iaf"}, steps=3)
     found = run("posterior", "vae-digits", method, tmp_path, options=options, **QUICK)
     assert found["kl_reverse"].value > 0
     # Trained in the same dtype and by the same options: the second load read the folder.

@@ -170,7 +170,7 @@ def test_programs_with_a_density_have_it_and_their_codes_are_judged(tmp_path: Pa
 
 @pytest.mark.filterwarnings("ignore::inference.games.game.CollapseNotice")
 def test_a_guide_without_density_leaves_annealing(tmp_path: Path) -> None:
-    options = {"hidden": [8], "guide_family": "deterministic", "latent_dim": 2}
+    options = {"hidden": [8], "guide": "deterministic", "latent_dim": 2}
     metrics = ("log_likelihood", "reconstruction", "prior_p", "collapsed")
     found = run("aae", "digits-binary", tmp_path, "aae", metrics, options)
     assert found["log_likelihood"].value < 0

@@ -24,6 +24,7 @@ from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
 from zoo.latent.aae import AAE
 from zoo.latent.ppca import PPCA
+from zoo.latent.priors import Flower
 from zoo.latent.vae import VAE
 from zoo.program import Program
 
@@ -65,15 +66,15 @@ def test_latents_of_the_data_become_the_priors(guide: str, lr: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("guide_family", "prior"), [("deterministic", "swiss-roll"), ("universal", "mixture"), ("diagonal", "mixture")]
+    ("guide", "prior"), [("deterministic", "swiss-roll"), ("universal", "mixture"), ("diagonal", "mixture")]
 )
-def test_codes_approach_any_prior_by_any_guide(guide_family: str, prior: str) -> None:
+def test_codes_approach_any_prior_by_any_guide(guide: str, prior: str) -> None:
     x = torch.randn(600, 2) @ torch.tensor([[1.0, 0.5], [0.0, 1.0]])
     torch.manual_seed(0)
-    program = AAE([2], 2, [32], "normal", prior=prior, prior_scale=3.0, guide_family=guide_family)
+    program = AAE([2], 2, [32], "normal", prior={"name": prior, "scale": 3.0}, guide=guide)
     with torch.no_grad():
         start = program.encode(x).sample()
-        target = program.prior_distribution().sample(torch.Size([600]))
+        target = program.prior().sample(torch.Size([600]))
     found = fit(program, x, "aae", steps=150, lr=1e-2, critic_lr=3e-3, batch_size=200, weight=0.1)
     before, after = (mmd(z, target, permutations=1).value for z in (start, codes(found, x)))
     assert after < before / 4
@@ -82,7 +83,7 @@ def test_codes_approach_any_prior_by_any_guide(guide_family: str, prior: str) ->
 def test_what_is_minimised_beside_the_game() -> None:
     """weight E_q[-log p(x | z)] of an example, here with a code that is a function of x."""
     torch.manual_seed(0)
-    program = AAE([3, 3], 2, [8], guide_family="deterministic")
+    program = AAE([3, 3], 2, [8], guide="deterministic")
     x = program.generate(20)
     method = AAEGame(weight=0.3)
     sides = method.contest(program, Data(x)).sides(Data(x), makers=True)
@@ -177,7 +178,7 @@ def test_a_compiled_step_gives_the_numbers_of_python(name: str, options: dict) -
 
 
 def test_a_compiled_step_with_samplers() -> None:
-    program, data = small("aae", prior="swiss-roll", guide_family="universal")
+    program, data = small("aae", prior="swiss-roll", guide="universal")
     agree(both(ready(program, data, "aae", batch_size=5)))
 
 
@@ -251,7 +252,7 @@ def test_held_out_codes_of_mnist_are_the_mixture_and_its_samples_are_nearer_to_d
     torch.set_default_dtype(torch.float32)
     preset, data, found = AAE.presets["small"], datasets.load("mnist10k-binary"), {}
     ours = catalogue.create_for("aae", data.train, "small")
-    assert ours.prior == "mixture"
+    assert isinstance(ours.code_prior, Flower)
     same = {"latent_dim": ours.latent_dim, "hidden": preset.program["hidden"], "activation": "relu"}
     torch.manual_seed(seed)
     ours = catalogue.create_for("aae", data.train, "small")
@@ -259,7 +260,7 @@ def test_held_out_codes_of_mnist_are_the_mixture_and_its_samples_are_nearer_to_d
     found = fit(ours, data, preset.method, seed=seed, **preset.fit)
     shared = {name: preset.fit[name] for name in ("steps", "batch_size", "lr")}
     fit(theirs, data, "svi", seed=seed, elbo="mean_field", **shared)
-    prior = ours.prior_distribution().sample(torch.Size([1000]))
+    prior = ours.prior().sample(torch.Size([1000]))
     assert len(data.test.x) == 1000
     assert mmd(codes(found, data.test.x), prior, permutations=999, seed=seed).p_value > 0.01
     network = train_classifier("mnist10k-binary")

@@ -128,7 +128,7 @@ def test_the_flow_holds_the_gaussian():
 @every_flow
 @pytest.mark.parametrize("name", ["eight-schools", pytest.param("vae", marks=pytest.mark.slow)])
 def test_a_compiled_step_is_the_step(kind, name):
-    program, data = small(name, **({"guide_family": kind} if name == "vae" else {"centered": True}))
+    program, data = small(name, **({"guide": kind} if name == "vae" else {"centered": True}))
     options = {"batch_size": 5} if name == "vae" else {"guide": kind, "batch_size": 50, "particles": 2}
     for ours, theirs in zip(*both(ready(program, data, **options), n=2), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
@@ -198,7 +198,7 @@ def test_a_spline_closes_half_of_the_gap_on_the_vae():
     data = Data(data.x.to(torch.get_default_dtype()))
     truth = GridGuide(program).grid(*data).log_evidence
     full = posterior_gap(program, None, data, truth, family="full").approximation.mean()
-    options = {**program.config(), "guide_family": "spline"}
+    options = {**program.config(), "guide": "spline"}
     flow = catalogue.create("vae", **options)
     flow.decoder.load_state_dict(program.decoder.state_dict())
     flow.bias.data.copy_(program.bias)

@@ -18,14 +18,14 @@ from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError, ShapeError, UnknownNameError
 from zoo.testing import check_program
 
-LEVELS = {"likelihood": "levels", "values": 3}
-GAUSSIANS = {"likelihood": "gaussian-mixture", "components": 2}
-DEEP = {"hidden": [40, 30], "masks": 3, "shuffle": True, "aware": True, "direct": True, "activation": "tanh"}
+LEVELS = {"likelihood": {"name": "levels", "values": 3}}
+GAUSSIANS = {"likelihood": {"name": "gaussian-mixture", "components": 2}}
+DEEP = {"hidden": [40, 30], "masks": {"count": 3, "shuffle": True, "aware": True}, "direct": True, "activation": "tanh"}
 
 BINARY = {
     "one-mask": lambda: MADE([12], [20]),
     "one-mask-deep": lambda: MADE([3, 4], [20, 15, 10], direct=True),
-    "masks": lambda: MADE([3, 4], [20, 15], masks=3, aware=True),
+    "masks": lambda: MADE([3, 4], [20, 15], masks={"count": 3, "aware": True}),
     "masks-and-orders": lambda: MADE([12], **DEEP),
     "eonade": lambda: EoNADE([12], [20], orders=3),
     "eonade-no-mask": lambda: EoNADE([3, 4], [20], orders=2, input_mask=False),
@@ -33,9 +33,9 @@ BINARY = {
     "deep-nade-one-order": lambda: EoNADE([12], [15, 10], orders=1),
 }
 OTHERS = {
-    "made-levels": lambda: MADE([2, 3], [20], masks=2, shuffle=True, direct=True, **LEVELS),
-    "made-gaussian": lambda: MADE([5], [30, 20], masks=2, aware=True, **GAUSSIANS),
-    "made-grid": lambda: MADE([4], [20], likelihood="logistic-mixture", values=8, components=2),
+    "made-levels": lambda: MADE([2, 3], [20], masks={"count": 2, "shuffle": True}, direct=True, **LEVELS),
+    "made-gaussian": lambda: MADE([5], [30, 20], masks={"count": 2, "aware": True}, **GAUSSIANS),
+    "made-grid": lambda: MADE([4], [20], likelihood={"name": "logistic-mixture", "values": 8, "components": 2}),
     "eonade-levels": lambda: EoNADE([2, 3], [20, 10], orders=2, **LEVELS),
     "eonade-gaussian": lambda: EoNADE([5], [20], orders=2, **GAUSSIANS),
 }
@@ -67,13 +67,16 @@ def test_probabilities_of_all_states_sum_to_one(binary):
 @pytest.mark.parametrize("cls", [MADE, EoNADE])
 @pytest.mark.parametrize("values", [2, 4])
 def test_levels_sum_to_one(cls, values):
-    program = perturbed(cls([5], [20, 10], likelihood="levels", values=values))
+    program = perturbed(cls([5], [20, 10], likelihood={"name": "levels", "values": values}))
     torch.testing.assert_close(program.log_prob(states(program.event_shape, values)).exp().sum(), torch.tensor(1.0))
 
 
 @pytest.mark.parametrize(
     "program",
-    [MADE([2], [10], masks=3, shuffle=True, direct=True, **GAUSSIANS), EoNADE([2], [10, 5], orders=2, **GAUSSIANS)],
+    [
+        MADE([2], [10], masks={"count": 3, "shuffle": True}, direct=True, **GAUSSIANS),
+        EoNADE([2], [10, 5], orders=2, **GAUSSIANS),
+    ],
     ids=["made", "eonade"],
 )
 def test_a_continuous_density_integrates_to_one(program):
@@ -126,7 +129,7 @@ def test_every_earlier_site_is_seen(name):
 
 
 def test_with_units_of_all_degrees_nothing_is_blind_without_a_direct_connection():
-    program = perturbed(MADE([6], [400, 400], masks=4, shuffle=True, activation="tanh"))
+    program = perturbed(MADE([6], [400, 400], masks={"count": 4, "shuffle": True}, activation="tanh"))
     for k in range(4):
         found = influence(program, k)
         assert bool((found[torch.ones_like(found).tril(-1).bool()] > 0).all())
@@ -145,14 +148,14 @@ def test_masks_follow_the_paper():
     for k in range(20):
         _, first, second = narrow.degrees(k)
         assert int(second.min()) >= int(first.min())
-    other = MADE([10], [300, 200], masks=5, seed=1)
+    other = MADE([10], [300, 200], masks={"count": 5, "seed": 1})
     assert not torch.equal(program.degrees_0, other.degrees_0)
     assert torch.equal(program.degrees_0, MADE([10], [300, 200], masks=5).degrees_0)
 
 
 def test_order_of_pixels_unless_shuffled():
     assert MADE([3, 2, 2], masks=2).order.tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
-    shuffled = MADE([12], masks=2, shuffle=True)
+    shuffled = MADE([12], masks={"count": 2, "shuffle": True})
     orders = []
     for k in range(2):
         with shuffled.member(k):
@@ -166,7 +169,7 @@ def test_order_of_pixels_unless_shuffled():
 
 def test_fast_completion_is_the_naive_one(program):
     sites = program.event_shape.numel()
-    noise = torch.rand(8, sites, program.emission.noise)
+    noise = torch.rand(8, sites, program.likelihood.noise)
     for k, known in itertools.product(range(program.members), (0, 1, sites // 2, sites)):
         with program.member(k):
             x = program.generate(8)
@@ -188,7 +191,7 @@ def count(x):
 
 SMALL = {
     "made": lambda: MADE([5], [20]),
-    "made-mixture": lambda: MADE([5], [20, 10], masks=3, shuffle=True, aware=True),
+    "made-mixture": lambda: MADE([5], [20, 10], masks={"count": 3, "shuffle": True, "aware": True}),
     "eonade": lambda: EoNADE([5], [20], orders=3),
     "deep-nade": lambda: EoNADE([5], [10, 10], orders=2),
 }
@@ -204,7 +207,9 @@ def test_draws_follow_the_density(name):
     assert not agrees(counts, other.log_prob(states(other.event_shape)).exp().detach())
 
 
-@pytest.mark.parametrize("program", [MADE([5], [20]), MADE([5], [20], masks=4, aware=True)], ids=["one", "mixture"])
+@pytest.mark.parametrize(
+    "program", [MADE([5], [20]), MADE([5], [20], masks={"count": 4, "aware": True})], ids=["one", "mixture"]
+)
 def test_completion_is_the_conditional_of_the_density(program):
     """A mixture over masks in one order: members are weighted by what they say of the known sites."""
     program = perturbed(program.to(torch.float64), 2.0)
@@ -216,7 +221,7 @@ def test_completion_is_the_conditional_of_the_density(program):
 
 
 def test_a_mixture_over_orders_refuses_what_needs_one():
-    for program in (MADE([5], masks=2, shuffle=True), EoNADE([5], orders=2)):
+    for program in (MADE([5], masks={"count": 2, "shuffle": True}), EoNADE([5], orders=2)):
         x = program.generate(3)
         with pytest.raises(CapabilityError, match="member"):
             program.conditionals(x)
@@ -240,7 +245,7 @@ def test_a_mixture_over_orders_refuses_what_needs_one():
 
 
 def test_the_estimate_of_made_is_a_mean_over_masks():
-    program = perturbed(MADE([6], [20], masks=4, shuffle=True))
+    program = perturbed(MADE([6], [20], masks={"count": 4, "shuffle": True}))
     x = program.generate(5)
     each = torch.stack([program.site_log_probs(x, k).sum(-1) for k in range(4)])
     draws = torch.stack([program.training_log_prob(x) for _ in range(400)])
@@ -314,6 +319,11 @@ def test_wrong_options_are_refused():
             cls(activation="relo")
         with pytest.raises(UnknownNameError, match="bernoulli"):
             cls(likelihood="bernouli")
+
+
+def test_options_of_masks_are_known_by_name():
+    with pytest.raises(UnknownNameError, match="shuffle"):
+        MADE(masks={"count": 2, "shufle": True})
 
 
 def test_only_with_the_mask_is_a_zero_not_the_unknown():

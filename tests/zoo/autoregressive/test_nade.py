@@ -18,6 +18,11 @@ from zoo.chains.ar import Autoregression
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.testing import check_program
 
+
+def gaussians(components):
+    return {"name": "gaussian-mixture", "components": components}
+
+
 BINARY = {
     "fvsbn": lambda: FVSBN([3, 4]),
     "fvsbn-random": lambda: FVSBN([12], "random", seed=3),
@@ -26,11 +31,17 @@ BINARY = {
     "nade-channels": lambda: NADE([3, 2, 2], 10),
 }
 OTHERS = {
-    "nade-levels": lambda: NADE([2, 3], 10, likelihood="levels", values=3),
+    "nade-levels": lambda: NADE([2, 3], 10, likelihood={"name": "levels", "values": 3}),
+    "nade-categorical": lambda: NADE([2, 3], 10, likelihood={"name": "categorical", "values": 3}),
+    "nade-normal": lambda: NADE([2, 3], 10, likelihood="normal"),
+    "nade-logistic": lambda: NADE([2, 3], 10, likelihood={"name": "logistic", "values": 5}),
+    "nade-companded": lambda: NADE([5], 10, likelihood={"name": "companded-mixture", "values": 8}),
     "nade-long": lambda: NADE([2 * BLOCK + 3], 10, order="random"),
-    "rnade": lambda: RNADE([5], 10, 3, activation="tanh"),
-    "rnade-relu": lambda: RNADE([5], 20, 2, order="random"),
-    "rnade-grey": lambda: RNADE([2, 2], 10, 2, activation="tanh", likelihood="logistic-mixture", values=8),
+    "rnade": lambda: RNADE([5], 10, activation="tanh", likelihood=gaussians(3)),
+    "rnade-relu": lambda: RNADE([5], 20, "random", likelihood=gaussians(2)),
+    "rnade-grey": lambda: RNADE(
+        [2, 2], 10, activation="tanh", likelihood={"name": "logistic-mixture", "values": 8, "components": 2}
+    ),
 }
 ALL = {**BINARY, **OTHERS}
 
@@ -63,10 +74,12 @@ def test_levels_sum_to_one():
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 def test_rnade_integrates_to_one(activation):
     at = torch.linspace(-25, 25, 2501)
-    line = perturbed(RNADE([1], 10, 3, activation=activation), 0.2).log_prob(at.unsqueeze(-1)).exp()
+    line = (
+        perturbed(RNADE([1], 10, activation=activation, likelihood=gaussians(3)), 0.2).log_prob(at.unsqueeze(-1)).exp()
+    )
     torch.testing.assert_close(torch.trapezoid(line, at), torch.tensor(1.0), atol=1e-6, rtol=0)
     at = torch.linspace(-25, 25, 1251)
-    plane = perturbed(RNADE([2], 10, 3, activation=activation), 0.2)
+    plane = perturbed(RNADE([2], 10, activation=activation, likelihood=gaussians(3)), 0.2)
     density = plane.log_prob(torch.cartesian_prod(at, at)).exp().reshape(len(at), len(at))
     torch.testing.assert_close(torch.trapezoid(torch.trapezoid(density, at), at), torch.tensor(1.0), atol=1e-4, rtol=0)
 
@@ -88,7 +101,7 @@ def test_nade_is_the_loop_of_the_paper(sites, order):
 
 @pytest.mark.parametrize("order", ["raster", "random"])
 def test_rnade_is_the_loop_of_the_paper(order):
-    program = perturbed(RNADE([BLOCK + 3], 7, 3, order, "relu"))
+    program = perturbed(RNADE([BLOCK + 3], 7, order, likelihood=gaussians(3)))
     x = torch.randn(5, BLOCK + 3)
     w, c = program.first.weight, program.first.bias
     v, b = program.last.weight.unflatten(0, (-1, 9)), program.last.bias.unflatten(0, (-1, 9))
@@ -96,7 +109,7 @@ def test_rnade_is_the_loop_of_the_paper(order):
     for rank, i in enumerate(program.order.tolist()):
         outputs = b[i] + torch.relu(program.rescaling[rank] * a) @ v[i].t()
         alpha, mu = outputs[:, :3].softmax(-1), outputs[:, 3:6]
-        sigma = outputs[:, 6:].exp() + program.emission.floor
+        sigma = outputs[:, 6:].exp() + program.likelihood.floor
         normal = torch.exp(-0.5 * ((x[:, i, None] - mu) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
         total = total + (alpha * normal).sum(-1).log()
         a = a + x[:, i, None] * w[:, i]
@@ -153,7 +166,7 @@ def test_orders():
 def test_fast_completion_is_the_naive_one(program, known):
     sites = program.event_shape.numel()
     known = int(known * sites) if isinstance(known, float) else known
-    noise = torch.rand(8, sites, program.emission.noise)
+    noise = torch.rand(8, sites, program.likelihood.noise)
     x = program.generate(8)
     kept = torch.zeros(sites, dtype=torch.bool)
     kept[program.order[:known]] = True
@@ -182,10 +195,10 @@ def test_draws_follow_the_density(build):
 
 def test_draws_of_rnade_follow_the_density():
     """Each coordinate through its conditional distribution function is uniform."""
-    program = perturbed(RNADE([3], 10, 3), 0.3)
+    program = perturbed(RNADE([3], 10, likelihood=gaussians(3)), 0.3)
     x = program.generate(5000)
     with torch.no_grad():
-        log_weights, loc, scale = program.emission.parts(program.outputs(x))
+        log_weights, loc, scale = program.likelihood.parts(program.outputs(x))
         levels = (log_weights.exp() * torch.special.ndtr((x.unsqueeze(-1) - loc) / scale)).sum(-1)
     for i in range(3):
         assert stats.kstest(levels[:, i].numpy(), "uniform").pvalue > FAILURE_RATE / 3
@@ -216,7 +229,9 @@ def test_training_starts_at_independent_sites_and_finds_structure(program):
 def test_rnade_learns_a_dependence():
     x = torch.randn(1000, 1)
     x = torch.cat([x, x + 0.1 * torch.randn(1000, 1)], -1)
-    result = fit(RNADE([2], 20, 2).double(), x, "svi", lr=1e-2, steps=400, batch_size=100, compile="never")
+    result = fit(
+        RNADE([2], 20, likelihood=gaussians(2)).double(), x, "svi", lr=1e-2, steps=400, batch_size=100, compile="never"
+    )
     with torch.no_grad():
         nats = -float(result.program.log_prob(x).mean())
     independent = 2 * (0.5 * math.log(2 * math.pi) + 0.5)
@@ -239,7 +254,9 @@ def test_wrong_options_are_refused():
         with pytest.raises(UnknownNameError, match="bernoulli"):
             cls(likelihood="bernouli")
     with pytest.raises(OptionError, match="components"):
-        RNADE(components=0)
+        RNADE(likelihood=gaussians(0))
+    with pytest.raises(OptionError, match="for decoders"):
+        NADE(likelihood={"name": "normal", "scale": "pixel"})
     for cls in (FVSBN, NADE, RNADE):
         with pytest.raises(UnknownNameError, match="raster"):
             cls(order="rastor")

@@ -20,8 +20,8 @@ from zoo.distributions import DiscretizedLogistic
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.testing import check_program
 
-RGB = {"event_shape": [3, 4, 4], "values": 4, "likelihood": "levels"}
-LOGISTIC = {"event_shape": [3, 4, 4], "values": 4, "likelihood": "logistic-mixture", "components": 3}
+RGB = {"event_shape": [3, 4, 4], "likelihood": {"name": "levels", "values": 4}}
+LOGISTIC = {"event_shape": [3, 4, 4], "likelihood": {"name": "logistic-mixture", "values": 4, "components": 3}}
 CASES = {
     "pixelcnn": (PixelCNN, {"event_shape": [4, 4]}),
     "pixelcnn small kernels": (PixelCNN, {"event_shape": [3, 6], "first_kernel": 3, "blocks": 7}),
@@ -35,7 +35,10 @@ CASES = {
     "plus": (PixelCNNPlusPlus, {"event_shape": [4, 6], "features": 4}),
     "plus odd": (PixelCNNPlusPlus, {"event_shape": [5, 7], "features": 4, "scales": 3}),
     "plus one scale": (PixelCNNPlusPlus, {"event_shape": [4, 4], "features": 4, "scales": 1, "blocks": 2}),
-    "plus levels": (PixelCNNPlusPlus, {"event_shape": [4, 4], "features": 4, "likelihood": "levels", "values": 5}),
+    "plus levels": (
+        PixelCNNPlusPlus,
+        {"event_shape": [4, 4], "features": 4, "likelihood": {"name": "levels", "values": 5}},
+    ),
     "plus rgb": (PixelCNNPlusPlus, {**LOGISTIC, "features": 4}),
 }
 
@@ -124,7 +127,7 @@ def test_masked_convolution_is_the_convolution_with_a_masked_kernel(kernel):
 SUMS = [
     ("pixelcnn", {"event_shape": [3, 4]}),
     ("pixelcnn", {"event_shape": [3, 2, 2]}),
-    ("pixelcnn", {"event_shape": [3, 4], "likelihood": "logistic-mixture", "values": 2}),
+    ("pixelcnn", {"event_shape": [3, 4], "likelihood": {"name": "logistic-mixture", "values": 2}}),
     ("gated", {"event_shape": [3, 4]}),
     ("gated", {"event_shape": [3, 2, 2]}),
     ("gated", {"event_shape": [12, 1], "classes": 3}),
@@ -142,7 +145,7 @@ SUMS = [
 @pytest.mark.parametrize(("name", "options"), SUMS)
 def test_probabilities_sum_to_one(name, options):
     program = build(name, **options)
-    values = getattr(program.emission, "values", 2)
+    values = getattr(program.likelihood, "values", 2)
     x = states(program.event_shape, values)
     assert len(x) == 4096
     contexts = program.example_context(3)
@@ -155,7 +158,7 @@ def test_probabilities_sum_to_one(name, options):
 
 
 def test_reals_integrate_to_one():
-    program = perturbed(PixelCNN([1, 2], likelihood="gaussian-mixture", components=2), SCALE)
+    program = perturbed(PixelCNN([1, 2], likelihood={"name": "gaussian-mixture", "components": 2}), SCALE)
     line = torch.linspace(-12, 12, 241)
     x = torch.cartesian_prod(line, line).reshape(-1, 1, 2)
     mass = program.log_prob(x).exp().sum() * (line[1] - line[0]) ** 2
@@ -186,7 +189,7 @@ def test_sampling_from_memory_is_sampling_by_whole_passes(name):
     program = build(name)
     sites = program.event_shape.numel()
     context = program.example_context(3)
-    noise = torch.rand(3, sites, program.emission.noise)
+    noise = torch.rand(3, sites, program.likelihood.noise)
     x = program.generate(3, context)
     for known in (0, 1, sites // 2, sites // 2 + 2, sites - 1, sites):
         start = torch.zeros(3, sites)
@@ -205,14 +208,14 @@ def test_sampling_from_memory_is_sampling_by_whole_passes(name):
         ("pixelcnn", {"event_shape": [2, 2]}),
         ("gated", {"event_shape": [2, 2], "classes": 2}),
         ("plus", {"event_shape": [2, 2]}),
-        ("plus rgb", {"event_shape": [3, 1, 1], "values": 3}),
-        ("gated rgb", {"event_shape": [3, 1, 1], "values": 3}),
+        ("plus rgb", {"event_shape": [3, 1, 1], "likelihood": {**LOGISTIC["likelihood"], "values": 3}}),
+        ("gated rgb", {"event_shape": [3, 1, 1], "likelihood": {"name": "levels", "values": 3}}),
     ],
 )
 def test_samples_follow_the_density(name, options):
     """Chi-square over all states, of expected counts of 5 and more; the rare ones together."""
     program = build(name, **options)
-    x, n = states(program.event_shape, options.get("values", 2)), 20_000
+    x, n = states(program.event_shape, getattr(program.likelihood, "values", 2)), 20_000
     context = program.example_context(2)
     label = None if context is None else context[1]
     expected = n * program.log_prob(x, None if label is None else label.expand(len(x), -1)).exp().detach()
@@ -245,9 +248,9 @@ def test_starts_at_independent_pixels(name):
     with torch.no_grad():
         program.initialise(x, context)
         program.head.weight.zero_()
-        found = program.outputs(x, context).reshape(50, program.image[0], -1, program.emission.size)[:, 0]
-        wanted = program.emission.initial(x).reshape(program.image[0], -1, program.emission.size)[0].mean(0)
-    mixture = getattr(program.emission, "components", 0)
+        found = program.outputs(x, context).reshape(50, program.image[0], -1, program.likelihood.size)[:, 0]
+        wanted = program.likelihood.initial(x).reshape(program.image[0], -1, program.likelihood.size)[0].mean(0)
+    mixture = getattr(program.likelihood, "components", 0)
     size = slice(mixture, None)  # a mixture's equal weights may have another constant
     torch.testing.assert_close(found[..., size], wanted[size].expand_as(found[..., size]))
     for column in range(1, mixture):
@@ -288,7 +291,7 @@ def test_wrong_options(cls):
     with pytest.raises(UnknownNameError, match="levels"):
         cls([4, 4], likelihood="level")
     with pytest.raises(OptionError, match="number of levels"):
-        cls([4, 4], likelihood="levels", values=1)
+        cls([4, 4], likelihood={"name": "levels", "values": 1})
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from zoo.datasets import Data
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.testing import check_program
 
-RGB = {"event_shape": [3, 4, 4], "likelihood": "levels", "values": 4}
+RGB = {"event_shape": [3, 4, 4], "likelihood": {"name": "levels", "values": 4}}
 CASES = {
     "plain": {"event_shape": [4, 4]},
     "deep": {"event_shape": [3, 6], "layers": 3, "first_kernel": 3},
@@ -29,7 +29,7 @@ CASES = {
     "rgb": {**RGB, "layers": 2},
     "rgb uneven groups": {**RGB, "hidden": 4, "head_hidden": 31},
     "two channels of bits": {"event_shape": [2, 3, 3], "layers": 2},
-    "mixture": {**RGB, "likelihood": "logistic-mixture", "components": 2},
+    "mixture": {**RGB, "likelihood": {"name": "logistic-mixture", "values": 4, "components": 2}},
 }
 BOTH = [(cell, name) for cell in CELLS for name in CASES]
 
@@ -53,7 +53,7 @@ def test_no_site_sees_itself_or_what_comes_after(cell, name):
 @pytest.fixture
 def _smooth(monkeypatch):
     """A rectified unit may be zero for all examples of a test, and pass no gradient."""
-    monkeypatch.setattr("zoo.autoregressive.pixelrnn.relu", softplus)
+    monkeypatch.setattr("zoo.autoregressive.incremental.relu", softplus)
 
 
 @pytest.mark.usefixtures("_smooth")
@@ -117,7 +117,7 @@ def test_channels_of_a_pixel_follow_each_other(cell):
 )
 def test_probabilities_sum_to_one(cell, name, options):
     program = build(cell, name, **options)
-    x = states(program.event_shape, getattr(program.emission, "values", 2))
+    x = states(program.event_shape, getattr(program.likelihood, "values", 2))
     assert len(x) == 4096
     assert float(program.log_prob(x).detach().logsumexp(0)) == pytest.approx(0.0, abs=1e-10)
 
@@ -126,7 +126,7 @@ def test_reals_integrate_to_one():
     line = torch.linspace(-12, 12, 241)
     x = torch.cartesian_prod(line, line).reshape(-1, 1, 2)
     for cell in CELLS:
-        program = perturbed(PixelRNN([1, 2], cell, likelihood="gaussian-mixture", components=2), SCALE)
+        program = perturbed(PixelRNN([1, 2], cell, likelihood={"name": "gaussian-mixture", "components": 2}), SCALE)
         mass = program.log_prob(x).exp().sum() * (line[1] - line[0]) ** 2
         assert float(mass.detach()) == pytest.approx(1.0, abs=1e-6)
 
@@ -186,7 +186,7 @@ def test_skewing():
 def test_sampling_from_memory_is_sampling_by_whole_passes(cell, name):
     program = build(cell, name)
     sites = program.event_shape.numel()
-    noise = torch.rand(3, sites, program.emission.noise)
+    noise = torch.rand(3, sites, program.likelihood.noise)
     x = program.generate(3)
     for known in (0, 1, sites // 2, sites // 2 + 2, sites - 1, sites):
         start = torch.zeros(3, sites)
@@ -201,12 +201,16 @@ def test_sampling_from_memory_is_sampling_by_whole_passes(cell, name):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(
-    ("name", "options"), [("plain", {"event_shape": [2, 3]}), ("rgb", {"event_shape": [3, 1, 1], "values": 3})]
+    ("name", "options"),
+    [
+        ("plain", {"event_shape": [2, 3]}),
+        ("rgb", {"event_shape": [3, 1, 1], "likelihood": {"name": "levels", "values": 3}}),
+    ],
 )
 def test_samples_follow_the_density(cell, name, options):
     """Chi-square over all states, of expected counts of 5 and more; the rare ones together."""
     program = build(cell, name, **options)
-    x, n = states(program.event_shape, options.get("values", 2)), 20_000
+    x, n = states(program.event_shape, getattr(program.likelihood, "values", 2)), 20_000
     expected = n * program.log_prob(x).exp().detach()
     drawn = program.generate(n).flatten(1)
     observed = torch.stack([(drawn == state).all(1).sum() for state in x.flatten(1)]).to(expected)
@@ -252,7 +256,7 @@ def test_traced_steps_are_those_of_python():
         ({"event_shape": [12]}, ShapeError, "needs images"),
         ({"cell": "diagnal"}, UnknownNameError, "diagonal"),
         ({"likelihood": "level"}, UnknownNameError, "levels"),
-        ({"likelihood": "levels", "values": 1}, OptionError, "number of levels"),
+        ({"likelihood": {"name": "levels", "values": 1}}, OptionError, "number of levels"),
         ({"layers": 0}, OptionError, "layers must be at least 1"),
         ({"hidden": 0}, OptionError, "hidden must be at least 1"),
         ({"first_kernel": 4}, OptionError, "must be odd"),

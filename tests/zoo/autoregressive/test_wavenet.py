@@ -16,24 +16,36 @@ from inference import fit
 from tests.inference.steps import both, ready
 from tests.zoo.densities import agrees, perturbed, states
 from zoo import datasets
-from zoo.autoregressive.linear_prediction import CompandedLogistic, LinearPrediction
+from zoo.autoregressive.linear_prediction import LinearPrediction
 from zoo.autoregressive.wavenet import WaveNet
 from zoo.datasets import Data, audio, speech
 from zoo.datasets.splits import SPLITS
+from zoo.distributions import CompandedLogistic
 from zoo.errors import DatasetError, OptionError, ShapeError, UnknownNameError
 from zoo.testing import check_program
 
+
+def levels(values):
+    return {"name": "levels", "values": values}
+
+
+def companded(values=256, components=3):
+    return {"name": "companded-mixture", "values": values, "components": components}
+
+
 SMALL = {"layers": 2, "stacks": 2, "residual": 6, "skip": 7}
 NETS = {
-    "one-hot": lambda shape, values: WaveNet(shape, values=values, **SMALL),
-    "scalar": lambda shape, values: WaveNet(shape, values=values, inputs="scalar", **SMALL),
-    "classes": lambda shape, values: WaveNet(shape, values=values, classes=3, **SMALL),
-    "one-layer": lambda shape, values: WaveNet(shape, values=values, layers=1, stacks=1, residual=6, skip=7),
+    "one-hot": lambda shape, values: WaveNet(shape, likelihood=levels(values), **SMALL),
+    "scalar": lambda shape, values: WaveNet(shape, likelihood=levels(values), inputs="scalar", **SMALL),
+    "classes": lambda shape, values: WaveNet(shape, likelihood=levels(values), classes=3, **SMALL),
+    "one-layer": lambda shape, values: WaveNet(
+        shape, layers=1, stacks=1, residual=6, skip=7, likelihood=levels(values)
+    ),
 }
 LINEAR = {
-    "linear": lambda shape, values: LinearPrediction(shape, order=4, values=values),
-    "linear-classes": lambda shape, values: LinearPrediction(shape, order=4, components=1, values=values, classes=3),
-    "linear-longer-than-sound": lambda shape, values: LinearPrediction(shape, order=40, values=values),
+    "linear": lambda shape, values: LinearPrediction(shape, 4, companded(values)),
+    "linear-classes": lambda shape, values: LinearPrediction(shape, 4, companded(values, 1), classes=3),
+    "linear-longer-than-sound": lambda shape, values: LinearPrediction(shape, 40, companded(values)),
 }
 ALL = {**NETS, **LINEAR}
 SCALE = 0.7
@@ -261,7 +273,7 @@ def test_layers_are_dilated_convolutions():
 def test_fast_completion_is_the_naive_one(make):
     sites = 12
     program = perturbed(make([sites], 8), SCALE)
-    noise = torch.rand(5, sites, program.emission.noise)
+    noise = torch.rand(5, sites, program.likelihood.noise)
     x, context = torch.randint(8, (5, sites)) / 7, given(program, 5)
     for known in (0, 1, 2, 7, sites):
         start = x.clone()
@@ -341,7 +353,7 @@ def test_traced_steps_are_those_of_python(name):
 def test_training_finds_an_echo():
     """Bits that come again after five samples: 5 bits of information in 15, where independent samples have 15."""
     x = torch.randint(2, (300, 5)).to(torch.get_default_dtype()).repeat(1, 3)
-    program = WaveNet([15], layers=3, stacks=1, residual=8, skip=16, values=2)
+    program = WaveNet([15], layers=3, stacks=1, residual=8, skip=16, likelihood=levels(2))
     result = fit(program, x, "svi", lr=2e-2, steps=400, batch_size=50, compile="never")
     bits = -float(result.program.eval().log_prob(x).mean().detach()) / np.log(2)
     assert bits < 6
@@ -354,7 +366,7 @@ def test_initialise_starts_at_the_frequencies_and_at_least_squares():
     for t in range(300):
         wave_[:, t + 2] = wave_[:, t : t + 2] @ true + noise[:, t]
     x = audio.to_levels(wave_[:, 2:])
-    program = LinearPrediction([300], order=2, components=1)
+    program = LinearPrediction([300], 2, companded(components=1))
     net = WaveNet([300])
     with torch.no_grad():
         program.initialise(x)
@@ -383,7 +395,9 @@ def test_wrong_options_are_refused():
         with pytest.raises(OptionError, match=r"classes .*-1"):
             cls(classes=-1)
         with pytest.raises(OptionError, match=r"values .*got 1"):
-            cls(values=1)
+            cls(likelihood=(levels if cls is WaveNet else companded)(1))
+        with pytest.raises(OptionError, match="got 'bernoulli'"):
+            cls(likelihood="bernoulli")
     for option in ("layers", "stacks", "residual", "skip"):
         with pytest.raises(OptionError, match=f"{option} must be at least 1, got 0"):
             WaveNet(**{option: 0})
@@ -392,7 +406,7 @@ def test_wrong_options_are_refused():
     with pytest.raises(OptionError, match="order"):
         LinearPrediction(order=0)
     with pytest.raises(OptionError, match="components"):
-        LinearPrediction(components=0)
+        LinearPrediction(likelihood=companded(components=0))
     with pytest.raises(ShapeError, match="got no context"):
         WaveNet(classes=3).generate_audio(0.01)
     with pytest.raises(ShapeError, match="got a context"):

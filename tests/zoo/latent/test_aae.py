@@ -19,7 +19,8 @@ from tests.conftest import FAILURE_RATE
 from zoo.datasets import Data
 from zoo.distributions import Sampler
 from zoo.errors import ImplicitDensityError, OptionError, UnknownNameError
-from zoo.latent.aae import AAE, PRIORS, flower, swiss_roll
+from zoo.latent.aae import AAE
+from zoo.latent.priors import PRIORS, flower, swiss_roll
 from zoo.latent.vae import VAE
 from zoo.testing import check_program, check_save, check_seed, check_shapes
 
@@ -45,16 +46,16 @@ def test_presets_build_and_fit(name: str) -> None:
 
 
 @pytest.mark.parametrize("prior", ["gaussian", "mixture"])
-@pytest.mark.parametrize("guide_family", ["diagonal", "full"])
-def test_contract_where_all_has_a_density(prior: str, guide_family: str) -> None:
-    check_program(small(prior=prior, guide_family=guide_family, latent_dim=3))
+@pytest.mark.parametrize("guide", ["diagonal", "full"])
+def test_contract_where_all_has_a_density(prior: str, guide: str) -> None:
+    check_program(small(prior=prior, guide=guide, latent_dim=3))
 
 
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("guide_family", ["deterministic", "universal"])
+@pytest.mark.parametrize("guide", ["deterministic", "universal"])
 @pytest.mark.parametrize("network", ["mlp", "conv"])
-def test_programs_without_a_density_generate_encode_and_are_saved(prior: str, guide_family: str, network: str) -> None:
-    program = small(prior=prior, guide_family=guide_family, network=network, latent_dim=3)
+def test_programs_without_a_density_generate_encode_and_are_saved(prior: str, guide: str, network: str) -> None:
+    program = small(prior=prior, guide=guide, network=network, latent_dim=3)
     for check in (check_shapes, check_save, check_seed):
         check(program)
     x = program.generate(5)
@@ -63,15 +64,15 @@ def test_programs_without_a_density_generate_encode_and_are_saved(prior: str, gu
     again = program.encode(x).sample()
     assert again.shape == (5, 3)
     # A function of x, or of x and noise that is fresh for each example and particle.
-    assert bool((codes == codes[0]).all()) == (guide_family == "deterministic")
-    assert torch.equal(codes[0], again) == (guide_family == "deterministic")
+    assert bool((codes == codes[0]).all()) == (guide == "deterministic")
+    assert torch.equal(codes[0], again) == (guide == "deterministic")
     same = program.encode(x[:1].expand(5, *x.shape[1:])).sample()
-    assert (len(same.round(decimals=9).unique(dim=0)) == 1) == (guide_family == "deterministic")
+    assert (len(same.round(decimals=9).unique(dim=0)) == 1) == (guide == "deterministic")
 
 
 def test_gradients_reach_every_parameter_through_a_code() -> None:
-    for guide_family in ("deterministic", "universal"):
-        program = small(guide_family=guide_family)
+    for guide in ("deterministic", "universal"):
+        program = small(guide=guide)
         x = program.generate(20)
         program.decode(program.encode(x).rsample()).log_prob(x).sum().backward()
         for name, parameter in program.named_parameters():
@@ -84,11 +85,11 @@ def test_gradients_reach_every_parameter_through_a_code() -> None:
 
 @pytest.mark.parametrize("components", [5, 10])
 def test_density_of_the_flower_integrates_to_one_and_is_that_of_its_draws(components: int) -> None:
-    program = small(prior_scale=1.5, components=components)
+    program = small(prior={"name": "mixture", "scale": 1.5, "components": components})
     line = torch.linspace(-6, 6, 601)
     grid = torch.cartesian_prod(line, line)
     with torch.no_grad():
-        density = program.prior_distribution().log_prob(grid).exp()
+        density = program.prior().log_prob(grid).exp()
     step = float(line[1] - line[0])
     assert float(density.sum()) * step**2 == pytest.approx(1.0, abs=1e-6)
     # Probability of a disc, from the grid and from draws.
@@ -103,7 +104,7 @@ def test_inference_in_unconstrained_space_takes_the_mixture() -> None:
     x = program.generate(6)
     found = fit(program, x, "svi", guide="multivariate_normal", steps=1)
     assert found.draw(3, x)["z"].shape == (3, 6, 2)
-    wide = program.prior_distribution().expand(torch.Size([4]))
+    wide = program.prior().expand(torch.Size([4]))
     assert wide.support is constraints.real_vector
     assert wide.log_prob(wide.sample()).shape == (4,)
 
@@ -132,7 +133,7 @@ def test_petals_in_more_dimensions_lie_apart_and_on_a_simplex_in_the_end(dim: in
 
 
 def test_swiss_roll_is_a_spiral_of_unit_variance_without_density() -> None:
-    program = small(prior="swiss-roll", latent_dim=4, prior_scale=2.0)
+    program = small(prior={"name": "swiss-roll", "scale": 2.0}, latent_dim=4)
     z = prior_draws(program, 20_000) / 2
     radius, angle = z[:, :2].norm(dim=-1), torch.atan2(z[:, 1], z[:, 0])
     turns = (2 * math.pi * radius - angle) / (2 * math.pi)
@@ -166,7 +167,7 @@ def test_priors_differ() -> None:
 
 
 def test_without_a_density_of_the_guide_there_is_no_bound() -> None:
-    program = small(guide_family="deterministic")
+    program = small(guide="deterministic")
     with pytest.raises(ImplicitDensityError):
         fit(program, program.generate(10), "svi", steps=1)
 
@@ -190,11 +191,13 @@ def test_a_sampler_draws_afresh_and_differentiably() -> None:
     ("options", "error", "says"),
     [
         ({"prior": "flower"}, UnknownNameError, "prior"),
-        ({"guide_family": "gauss"}, UnknownNameError, "guide family"),
-        ({"prior_scale": 0.0}, OptionError, "positive"),
-        ({"noise_dim": 0}, OptionError, "positive"),
+        ({"guide": "gauss"}, UnknownNameError, "guide"),
+        ({"prior": {"name": "gaussian", "scale": 0.0}}, OptionError, "positive"),
+        ({"guide": {"name": "universal", "noise": 0}}, OptionError, "at least 1"),
+        ({"guide": {"name": "deterministic", "noise": 3}}, UnknownNameError, "option of deterministic"),
         ({"latent_dim": 1}, OptionError, "at least 2 dimensions"),
-        ({"components": 1}, OptionError, "2 components"),
+        ({"prior": {"name": "mixture", "components": 1}}, OptionError, "2 components"),
+        ({"prior": {"name": "gaussian", "components": 3}}, UnknownNameError, "option of gaussian"),
         ({"latent_dim": 1, "prior": "swiss-roll"}, OptionError, "swiss roll"),
     ],
 )
