@@ -10,9 +10,12 @@ import torch
 from inference import fit
 from inference.games.avb import AVB
 from inference.guides.ratio import CONTRASTS
-from inference.requirements import unsuitable
+from inference.requirements import needs_local_latents, no_local_latents, unsuitable, why_no_draws
+from tests.inference.latents import Counts, Levels, NoLatents
+from tests.inference.scalar import Scalar
 from zoo import catalogue
 from zoo.errors import CapabilityError
+from zoo.latent.ppca import PPCA
 from zoo.testing import draw_data
 
 
@@ -53,3 +56,61 @@ def test_every_program_can_have_an_implicit_guide_or_says_why_not(name: str) -> 
 def test_which_program_can_have_which_contrast(name: str, suits: set[str]) -> None:
     program = catalogue.create(name)
     assert {contrast for contrast in CONTRASTS if unsuitable(program, contrast) is None} == suits
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ppca", None),
+        ("vae", None),
+        ("nade", "it has no latents"),
+        ("coin", "its latent 'p' is global"),
+        ("gaussian-mixture", "its latent 'z' is discrete"),
+        ("gan", None),
+    ],
+)
+def test_which_latents_are_continuous_and_of_single_examples(name: str, reason: str | None) -> None:
+    program = catalogue.create(name)
+    for found, wanted in (
+        (no_local_latents(program), reason),
+        (needs_local_latents(program), "it is implicit: it has no density" if name == "gan" else reason),
+    ):
+        assert found == wanted or (wanted is not None and found is not None and found.startswith(wanted)), found
+
+
+def test_reasons_name_the_site() -> None:
+    assert unsuitable(Counts(), "adaptive") == (
+        "the discrete latent site 'k' cannot be summed out: it is not local with finitely many values"
+    )
+    assert unsuitable(Levels(), "joint") == (
+        "its latent site 'level' is global, and pairs are of an example and its own latents"
+    )
+    assert unsuitable(catalogue.create("gan"), "prior").startswith("it is implicit")
+    assert unsuitable(NoLatents()) == "it has no latent sites"
+    assert unsuitable(catalogue.create("hmm")) == "it has no continuous latent sites"
+    assert unsuitable(Levels(), "adaptive") is None
+
+
+def test_draws_that_a_game_can_follow() -> None:
+    assert why_no_draws(catalogue.create("ppca")) is None
+    assert why_no_draws(catalogue.create("gaussian-mixture")) is not None
+    program = catalogue.create("vae")
+    state = torch.get_rng_state()
+    assert why_no_draws(program) is None
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Silent(PPCA):
+    """A guide that leaves its latent out."""
+
+    def guide(self, x=None, context=None, size=None):
+        return None
+
+
+def test_draws_without_a_gradient_are_refused_and_the_way_out_is_named() -> None:
+    assert why_no_draws(Scalar()) is None
+    assert why_no_draws(Silent([3], 2)) == "its guide leaves out 'z'; take guide='implicit'"
+    assert (
+        why_no_draws(Scalar(reparameterised=False))
+        == "its guide's draws of 'z' have no gradient; take guide='implicit'"
+    )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from inference import fit
-from inference.games.game import CollapseNotice, diversity
+from inference.games.game import Average, CollapseNotice, diversity
 from inference.training.loop import Loop
 from tests.inference.games.gaussian import gaussian_data, gaussian_gan
 from zoo.datasets.data import Data
@@ -98,3 +98,36 @@ def test_a_killed_game_resumes_to_the_same_numbers(tmp_path, monkeypatch) -> Non
     fit(resumed, x, "gan", steps=40, out=tmp_path)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_averages_are_those_by_hand() -> None:
+    weight, bias = torch.tensor([[1.0, 2.0]]), torch.tensor([4.0])
+    average = Average([weight, bias])
+    weight.fill_(10.0)  # the average starts where the weights were, and is not one of them
+    # m <- d m + (1 - d) x: by 0.5 to (1 + 10) / 2 and (2 + 10) / 2, then by 0.75 towards x = -2.
+    average.update([weight, bias], 0.5)
+    average.update([torch.full((1, 2), -2.0), torch.tensor([0.0])], torch.tensor(0.75))
+    found = [torch.empty(1, 2), torch.empty(1)]
+    average.copy_to(found)
+    torch.testing.assert_close(found[0], torch.tensor([[0.75 * 5.5 - 0.5, 0.75 * 6.0 - 0.5]]))
+    torch.testing.assert_close(found[1], torch.tensor([3.0]))
+    # Many steps at once: the weight of the step that was i steps ago is (1 - d) d^i.
+    series = torch.randn(30)
+    average = Average([torch.zeros(())])
+    for value in series:
+        average.update([value], 0.9)
+    average.copy_to(found := [torch.empty(())])
+    torch.testing.assert_close(found[0], (0.1 * 0.9 ** torch.arange(29, -1, -1) * series).sum())
+
+
+def test_averages_are_kept_in_checkpoints_and_have_no_gradients() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    average = Average([parameter])
+    average.update([2 * parameter], 0.5)
+    assert not any(value.requires_grad for value in average.buffers())
+    again = Average([torch.zeros(3)])
+    again.load_state_dict(average.state_dict())
+    again.copy_to([parameter])
+    torch.testing.assert_close(parameter.detach(), torch.full((3,), 1.5))
+    with pytest.raises(ValueError, match="zip"):
+        average.update([parameter, parameter], 0.5)
