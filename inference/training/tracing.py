@@ -8,7 +8,8 @@ own included, becomes an input and, where it was changed in place, an output.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -115,6 +118,14 @@ class TensorScalars(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@contextmanager
+def shapes_by_one_mode() -> Iterator[None]:
+    """While it lasts, `make_fx` notes all shapes by one fake mode; a new one for each tensor doubles its time."""
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        yield
+
+
+@shapes_by_one_mode()
 def trace_step(
     step: Step, state: State, batch: Data, scalars: Mapping[str, Tensor], noise: tuple[Tensor, Tensor]
 ) -> Trace:

@@ -2,78 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from benchmarks import cli
-from benchmarks import suite as suite_module
-from benchmarks.commands import parse_options
-from benchmarks.metrics import Measurement
-from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
-from zoo import catalogue, datasets
-from zoo.errors import OptionError, ZooError
+from zoo.errors import ZooError
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("list", "show", "fit", "sample", "score", "features", "bench", "report")
-
-SIDE = '''
-"""Independent Bernoullis, each with its own probability: a program outside the package."""
-
-import pyro
-import pyro.distributions as dist
-import torch
-from torch import nn
-
-from zoo import Program
-
-
-class Bits(Program):
-    """Bits."""
-
-    def __init__(self, event_shape: list[int] = [8, 8]):
-        super().__init__()
-        self.event_shape = torch.Size(event_shape)
-        self.support = torch.distributions.constraints.boolean
-        self.logits = nn.Parameter(torch.zeros(event_shape))
-
-    def model(self, x=None, context=None, size=None):
-        with self.plate(x, context, size):
-            return pyro.sample("x", dist.Bernoulli(logits=self.logits).to_event(len(self.event_shape)), obs=x)
-'''
-
-
-@pytest.fixture
-def zoo(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli.main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Markov chain on binary digits; EM takes milliseconds."""
-    folder = tmp_path_factory.mktemp("fits") / "chain"
-    with pytest.raises(SystemExit, match="0"):
-        cli.main(["fit", "markov-chain", "--data", "digits-binary", "--out", str(folder), "--json"])
-    return folder
 
 
 def test_help_of_every_command_has_an_example(zoo: Any) -> None:
@@ -86,126 +27,9 @@ def test_help_of_every_command_has_an_example(zoo: Any) -> None:
         assert f"zoo {command}" in out.split("Usage", 1)[1].split("\n", 1)[1], command
 
 
-def test_features_trains_a_classifier_and_says_how_good_it_is(zoo, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr("inference.evaluation.samples.classifier.cache_folder", lambda: tmp_path)
-    code, out, _ = zoo("features", "digits", "--steps", 20, "--json")
-    found = json.loads(out)
-    assert (code, found["data"], found["steps"], found["test_size"]) == (0, "digits", 20, 250)
-    assert zoo("features", "digits", "--steps", 20)[1].strip().endswith(f"hash {found['hash']}")  # from the cache
-    assert zoo("features", "photo-patches")[0] == 2
-
-
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys, benchmarks.cli; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
-def test_list_names_every_program_and_data_set(zoo: Any) -> None:
-    code, out, _ = zoo("list", "--json")
-    assert code == 0
-    assert {card["name"] for card in json.loads(out)} == set(catalogue.names())
-    _, out, _ = zoo("list", "--datasets", "--json")
-    assert {card["name"] for card in json.loads(out)} == set(datasets.names())
-    _, out, _ = zoo("list")
-    assert "markov-chain" in out
-    _, out, _ = zoo("list", "--datasets")
-    assert "digits-binary" in out
-
-
-def test_show_prints_the_card(zoo: Any) -> None:
-    code, out, _ = zoo("show", "hmm", "--json")
-    card = json.loads(out)
-    assert code == 0
-    assert card["family"] == "chains"
-    assert [site["name"] for site in card["sites"]] == ["z"]
-    assert "exact posterior" in card["capabilities"]
-    assert {"em", "svi"} <= set(card["methods"])
-    assert "nuts" not in card["methods"]
-    assert card["parameters"] == catalogue.create("hmm").parameter_count()
-    # The story of the chains: the same 12 bits take 2^n - 1, n and 2n - 1 numbers.
-    sizes = {"full-joint": 2**12 - 1, "independent": 12, "markov-chain": 23}
-    for name, size in sizes.items():
-        assert catalogue.create(name, event_shape=[12]).parameter_count() == size
-    _, out, _ = zoo("show", "independent")
-    assert re.search(r"parameters\s+64 \(built for digits-binary\)", out)
-
-
-@pytest.mark.parametrize("name", catalogue.names())
-def test_every_program_has_a_card(name: str, zoo: Any) -> None:
-    code, out, error = zoo("show", name)
-    assert code == 0, error
-    assert name in out
-
-
-def test_fit_score_and_sample(zoo: Any, fitted: Path, tmp_path: Path) -> None:
-    assert {"config.json", "model.safetensors", "fit.json", "history.png"} <= {p.name for p in fitted.iterdir()}
-    code, out, _ = zoo("score", fitted, "--data", "digits-binary", "--split", "test", "--json")
-    assert code == 0
-    scored = json.loads(out)
-    program, test = catalogue.load(fitted), datasets.load("digits-binary").test
-    exact = program.log_prob(test.x).detach()
-    assert scored["log_likelihood"] == pytest.approx(float(exact.mean()))
-    assert scored["standard_error"] == pytest.approx(float(exact.std() / len(exact) ** 0.5))
-    assert scored["bits_per_dim"] == pytest.approx(-float(exact.mean()) / 64 / np.log(2))
-    assert scored["how"] == "exact"
-    assert scored["examples"] == test.size
-    _, out, _ = zoo("score", fitted)
-    assert re.match(
-        r"-\d+\.\d+ ± \d\.\d+ nats per example \(.*\), 250 examples of digits-binary \(test\), .*exact", out
-    )
-
-    code, _, _ = zoo("sample", fitted, "-n", 9, "--out", tmp_path / "s.npz")
-    assert code == 0
-    samples = np.load(tmp_path / "s.npz")["samples"]
-    assert samples.shape == (9, 8, 8)
-    zoo("sample", fitted, "-n", 9, "--out", tmp_path / "again.npz")
-    np.testing.assert_array_equal(samples, np.load(tmp_path / "again.npz")["samples"])
-    zoo("sample", fitted, "-n", 9, "--seed", 1, "--out", tmp_path / "other.npz")
-    assert not np.array_equal(samples, np.load(tmp_path / "other.npz")["samples"])
-    zoo("sample", fitted, "--out", tmp_path / "s.png")
-    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_fit_with_options_of_program_and_method(zoo: Any, tmp_path: Path) -> None:
-    out = tmp_path / "vae"
-    code, printed, error = zoo(
-        "fit", "vae", "--out", out, "-o", "latent_dim=3", "-o", "hidden=[16]", "-o", "steps=5", "-o", "lr=0.01"
-    )
-    assert code == 0, error
-    assert f"zoo score {out}" in printed
-    record = json.loads((out / "fit.json").read_text())
-    assert record["options"]["steps"] == 5
-    assert record["options"]["epochs"] is None  # the preset's epochs give way
-    assert record["options"]["lr"] == 0.01
-    config = json.loads((out / "config.json").read_text())
-    assert (config["latent_dim"], config["hidden"]) == (3, [16])
-    code, printed, error = zoo("score", out, "--how", "iwae", "--particles", 20, "--json")
-    assert code == 0, error
-    scored = json.loads(printed)
-    assert scored["how"] == "IWAE-20"
-    assert scored["bound"] is True
-
-
-def test_the_same_seed_gives_the_same_fit(zoo: Any, tmp_path: Path) -> None:
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        zoo("fit", "vae", "--out", tmp_path / name, "-o", "hidden=[8]", "-o", "steps=3", "--seed", seed)
-    a, b, c = (catalogue.load(tmp_path / name).state_dict() for name in "abc")
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    assert not all(torch.equal(a[key], c[key]) for key in a)
-
-
-def test_a_file_of_data_and_a_program_in_a_file(zoo: Any, tmp_path: Path) -> None:
-    bits = (np.random.RandomState(0).rand(60, 5) < 0.3).astype(float)
-    np.savez(tmp_path / "mine.npz", train=bits[:40], valid=bits[40:50], test=bits[50:])
-    (tmp_path / "side.py").write_text(SIDE)
-    out = tmp_path / "fit"
-    code, _, error = zoo(
-        "fit", f"{tmp_path}/side.py:Bits", "--data", tmp_path / "mine.npz", "--out", out, "-o", "steps=50"
-    )
-    assert code == 0, error
-    code, printed, error = zoo("score", out, "--data", tmp_path / "mine.npz", "--json")
-    assert code == 0, error
-    assert json.loads(printed)["examples"] == 10
 
 
 @pytest.mark.parametrize(
@@ -247,40 +71,6 @@ def test_debug_shows_where_it_was_raised(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("ZOO_DEBUG", "1")
     with pytest.raises(ZooError):
         cli.main(["show", "no-such-program"])
-
-
-def test_options_are_read_as_json_where_they_are() -> None:
-    assert parse_options(["a=1", "b=0.5", "c=[1, 2]", "d=true", "e=null", "f=full", "g=x=y"]) == {
-        "a": 1, "b": 0.5, "c": [1, 2], "d": True, "e": None, "f": "full", "g": "x=y",
-    }  # fmt: skip
-    with pytest.raises(OptionError, match="name=value"):
-        parse_options(["=3"])
-
-
-def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
-    """A cell that needs no model."""
-    return [Measurement("elbo", -1.0 - cell.seed), Measurement("kl_reverse", 0.5)]
-
-
-def test_bench_and_report(zoo: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(suite_module.KINDS, "posterior", f"{__name__}:measure")
-    methods = (MethodSpec("SVI", "svi"), MethodSpec("NUTS", "nuts"))
-    grid = Grid("posterior", (ProgramSpec("coin"),), methods, ("elbo", "kl_reverse"), ("toy",))
-    monkeypatch.setattr("benchmarks.suites.get_suite", lambda name: Suite(name, "Tiny", "", (grid,)))
-    code, out, error = zoo("bench", "tiny", "--out", tmp_path, "--jobs", 1, "--select", "SVI")
-    assert code == 0, error
-    assert "KL(q‖p)" in out
-    assert str(tmp_path / "report.html") in out
-    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 6
-    code, out, _ = zoo("bench", "tiny", "--out", tmp_path, "--jobs", 1, "--json")
-    assert code == 0
-    (svi, nuts) = sorted(json.loads(out)["rows"], key=lambda row: row["method"], reverse=True)
-    assert svi["values"]["elbo"]["median"] == -2.0
-    assert nuts["seeds"] == [0, 1, 2]
-    (tmp_path / "report.html").unlink()
-    code, _, _ = zoo("report", tmp_path)
-    assert code == 0
-    assert (tmp_path / "report.html").exists()
 
 
 def test_the_module_runs_as_a_program() -> None:

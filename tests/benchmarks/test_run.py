@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,37 +14,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import suite as suite_module
-from benchmarks.metrics import Measurement
-from benchmarks.results import append_cell, finished, latest, read_results, repair
+from benchmarks.results import latest, read_results
 from benchmarks.run import run_cell, run_suite
-from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
-from benchmarks.suites import SUITES, get_suite
+from benchmarks.suite import Cell, MethodSpec, ProgramSpec
+from benchmarks.suites import get_suite
+from tests.benchmarks.tiny import tiny
 from zoo.errors import CheckpointError, OptionError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]
-
-
-def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
-    """A cell that needs no model: numbers that follow from the seed; method 'sad' fails for odd seeds."""
-    if cell.method.method == "sad" and cell.seed % 2:
-        raise ValueError("sad on purpose")
-    value = float(cell.seed + len(cell.program.name))
-    return [
-        Measurement("elbo", value, 0.1, "made up"),
-        Measurement("k_hat", float("inf")),
-        Measurement("c2st", None, how="n/a"),
-    ]
-
-
-def tiny(methods: tuple[str, ...] = ("svi",), seeds: int = 2) -> Suite:
-    specs = tuple(MethodSpec(name, name) for name in methods)
-    grid = Grid("posterior", (ProgramSpec("coin"), ProgramSpec("hmm")), specs, ("elbo", "k_hat"), ("toy",), seeds=seeds)
-    return Suite("tiny", "Tiny", "Does it run?", (grid,))
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(suite_module.KINDS, "posterior", f"{__name__}:measure")
 
 
 def test_every_record_says_what_was_measured_on_what(stub: None, tmp_path: Path) -> None:
@@ -88,42 +64,6 @@ def test_a_second_run_does_only_what_is_missing(stub: None, tmp_path: Path) -> N
     assert len([r for r in latest(after) if r.get("failed")]) == 2
 
 
-def test_cells_differ_when_any_declared_option_differs() -> None:
-    def key(**changes: object) -> str:
-        method = MethodSpec("SVI", "svi", {"lr": changes.get("lr", 0.1)}, {"guide": changes.get("family", "full")})
-        program = ProgramSpec("vae", {"latent_dim": changes.get("dim", 2)}, "VAE")
-        return Cell("s", "density", program, method, "digits", "test", ("elbo",), int(str(changes.get("seed", 0)))).key
-
-    keys = [key(), key(lr=0.2), key(family="iaf"), key(dim=3), key(seed=1)]
-    assert len(set(keys)) == len(keys)
-    assert key() == key()
-
-
-@pytest.mark.parametrize("cut", [1, 40, 400])
-def test_what_a_crash_left_half_written_is_dropped(stub: None, tmp_path: Path, cut: int) -> None:
-    run_suite(tiny(), tmp_path, jobs=1)
-    path = tmp_path / "results.jsonl"
-    whole = path.read_bytes()
-    cells = list(dict.fromkeys(r["cell"] for r in read_results(tmp_path)))
-    path.write_bytes(whole[:-cut])
-    # Without its last newline the last line can still be read; a cut line takes its whole cell with it.
-    kept = cells if cut == 1 else cells[:-1]
-    assert list(dict.fromkeys(r["cell"] for r in read_results(tmp_path))) == kept
-    repair(tmp_path)
-    assert path.read_bytes().endswith(b"\n")
-    assert all(json.loads(line)["cell"] in kept for line in path.read_text().splitlines())
-    run_suite(tiny(), tmp_path, jobs=1)
-    assert sorted(dict.fromkeys(r["cell"] for r in read_results(tmp_path))) == sorted(cells)
-    assert len(read_results(tmp_path)) == 12
-
-
-def test_cells_are_appended_whole(tmp_path: Path) -> None:
-    append_cell(tmp_path, [{"cell": "a", "started": 1, "metric": m, "value": 1.0} for m in ("x", "y")])
-    append_cell(tmp_path, [{"cell": "b", "started": 2, "metric": "x", "value": None, "failed": "it did"}])
-    assert [r["records"] for r in read_results(tmp_path)] == [2, 2, 1]
-    assert finished(read_results(tmp_path)) == {"a"}
-
-
 def test_mistakes_are_named(stub: None, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="matches nothing-like-it"):
         run_suite(tiny(), tmp_path, select=("nothing-like-it",))
@@ -133,10 +73,6 @@ def test_mistakes_are_named(stub: None, tmp_path: Path) -> None:
         run_suite(tiny(), tmp_path, jobs=0)
     with pytest.raises(UnknownNameError, match="Did you mean 'posterior'"):
         get_suite("posteriors")
-    with pytest.raises(UnknownNameError, match="Did you mean 'c2st'"):
-        Grid("posterior", (ProgramSpec("coin"),), (MethodSpec("SVI", "svi"),), ("c2sts",))
-    with pytest.raises(UnknownNameError, match="kind of cell"):
-        Grid("densities", (ProgramSpec("coin"),), (MethodSpec("SVI", "svi"),), ("elbo",))
     with pytest.raises(CheckpointError, match="does not exist"):
         read_results(tmp_path / "nowhere")
 
@@ -145,12 +81,6 @@ def test_an_unknown_program_fails_its_cell_only(tmp_path: Path) -> None:
     cell = Cell("s", "density", ProgramSpec("no-such-program"), MethodSpec("SVI", "svi"), "digits", "test", (), 0)
     (record,) = run_cell(cell, tmp_path)
     assert record["failed"].startswith("UnknownNameError")
-
-
-@pytest.mark.parametrize("name", sorted(SUITES))
-def test_declared_suites_hold_distinct_cells(name: str) -> None:
-    cells = get_suite(name).cells()
-    assert len({cell.key for cell in cells}) == len(cells)
 
 
 SLOW_SUITE = textwrap.dedent(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from inference.evaluation.estimates import Estimate
 from zoo.latent.ppca import PPCA
 from zoo.program import Implicit, ImplicitProgram, Program
 
@@ -111,3 +112,18 @@ class Sampler(ImplicitProgram):
         with self.plate(x, context, size):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
             return pyro.sample("x", Implicit(z**2, 1), obs=x)
+
+
+SIGMAS = 4.3  # two-sided failure rate 2e-5, the suite's
+
+
+def gaussian_kl(loc, scale, mean, covariance):
+    """KL(N(loc, diag scale^2) || N(mean, covariance)) by row."""
+    q = torch.distributions.MultivariateNormal(loc, torch.diag_embed(scale.square().expand_as(loc)))
+    p = torch.distributions.MultivariateNormal(mean, covariance)
+    return torch.distributions.kl_divergence(q, p), torch.distributions.kl_divergence(p, q)
+
+
+def within(estimate: Estimate, truth: torch.Tensor, units: float = SIGMAS) -> bool:
+    """Whether the mean over units is within its Monte Carlo error."""
+    return abs(estimate.mean - float(truth.mean())) < units * estimate.mean_error

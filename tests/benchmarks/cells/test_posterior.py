@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks import targets
-from benchmarks.cells import likelihood as density
 from benchmarks.cells import posterior
 from benchmarks.cells.posterior import AmortisedCategorical
-from benchmarks.cells.samples import REAL_DATA
-from benchmarks.metrics import Measurement
-from benchmarks.suite import Cell, MethodSpec, ProgramSpec
-from benchmarks.suites import SUITES, get_suite
+from benchmarks.suite import MethodSpec
 from benchmarks.suites.posterior import METRICS, avb, nuts, svi
-from benchmarks.targets import trained
-from inference.fit import make_method
-from zoo import catalogue, datasets
-from zoo.errors import CapabilityError, DatasetError
-from zoo.latent.heads import HEADS
-
-
-def run(
-    kind: str,
-    program: str,
-    method: MethodSpec,
-    folder: Path,
-    *,
-    data: str = "",
-    metrics: tuple[str, ...] = METRICS,
-    options: Mapping[str, Any] = MappingProxyType({}),
-    evaluation: Mapping[str, Any] = MappingProxyType({}),
-) -> dict[str, Measurement]:
-    """Metric -> measurement of one cell."""
-    cell = Cell("t", kind, ProgramSpec(program, options), method, data, "test", metrics, 0, evaluation)
-    measure = posterior.measure if kind == "posterior" else density.measure
-    return {m.metric: m for m in measure(cell, folder, "cpu")}
-
+from tests.benchmarks.cells.one import QUICK, run
+from zoo import catalogue
+from zoo.errors import CapabilityError
 
 SCORED = svi("scored", "categorical", elbo="score", particles=16, steps=400, lr=0.05)
-QUICK: dict[str, Any] = {"evaluation": {"classifier": "quadratic"}}
 
 
 @pytest.mark.parametrize(
@@ -108,93 +79,3 @@ def test_a_categorical_guide_learns_the_exact_posterior_of_one_label(tmp_path: P
     assert found["marginal_error"].value < 0.05
     with pytest.raises(CapabilityError, match="discrete and local"):
         AmortisedCategorical(catalogue.create("ppca"))
-
-
-def test_the_trained_vae_is_trained_once_and_every_guide_gets_its_decoder(tmp_path: Path) -> None:
-    options = {"epochs": 2}
-    target, train = trained.load("vae-digits", 0, tmp_path, **options)
-    folder = next((tmp_path / "programs").glob("vae-digits-0-*[!k]"))
-    before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert train.size == datasets.card("digits-binary").splits["train"]
-    for family in ("diagonal", "full", "iaf"):
-        program = posterior.rebuilt(target.program(), {"guide": family}, train)
-        assert isinstance(program.head, HEADS[family])
-        z = torch.randn(5, 2)
-        torch.testing.assert_close(program.decode(z).base_dist.logits, target.program().decode(z).base_dist.logits)
-    method = svi("flow", program={"guide": "iaf"}, steps=3)
-    found = run("posterior", "vae-digits", method, tmp_path, options=options, **QUICK)
-    assert found["kl_reverse"].value > 0
-    # Trained in the same dtype and by the same options: the second load read the folder.
-    assert (folder / "model.safetensors").stat().st_mtime_ns == before
-
-
-def test_density_rows_score_by_the_density(tmp_path: Path) -> None:
-    metrics = ("log_likelihood", "bits_per_dim", "grid_log_likelihood", "parameters", "seconds")
-    common = {"data": "digits-binary", "metrics": metrics}
-    chain = run("density", "independent", MethodSpec("EM", "em"), tmp_path, **common)
-    test = datasets.load("digits-binary").test
-    probs = (datasets.load("digits-binary").train.x.sum(0) + 0.5) / (
-        1297 + 1
-    )  # one pseudo-observation, half of it a one
-    exact = torch.distributions.Bernoulli(probs).log_prob(test.x).sum((1, 2)).mean()
-    assert chain["log_likelihood"].value == pytest.approx(float(exact), abs=1e-6)
-    assert chain["bits_per_dim"].value == pytest.approx(-float(exact) / 64 / math.log(2), abs=1e-6)
-    assert chain["grid_log_likelihood"].value is None
-    vae = run(
-        "density", "vae", MethodSpec("SVI", "svi", {"steps": 30}), tmp_path,
-        options={"hidden": [16]}, evaluation={"particles": 200, "examples": 50}, **common,
-    )  # fmt: skip
-    # IWAE is a bound on what the grid gives; their Monte Carlo difference is small beside the spread over examples.
-    assert vae["log_likelihood"].value < vae["grid_log_likelihood"].value + 0.05
-    assert vae["log_likelihood"].value > vae["grid_log_likelihood"].value - 1.0
-    assert vae["log_likelihood"].how == "IWAE-200, a lower bound, 50 examples"
-
-
-def test_a_gan_gets_its_two_estimates_and_no_likelihood(tmp_path: Path) -> None:
-    found = run(
-        "density", "gan", MethodSpec("GAN", "gan", {"steps": 3, "batch_size": 50}), tmp_path,
-        data="digits", options={"hidden": [16], "critic_hidden": [8]},
-        metrics=("log_likelihood", "parzen", "ais", "diversity"),
-        evaluation={"ais_chains": 4, "ais_steps": 10, "ais_examples": 5, "ais_sigmas": (0.2, 0.3)},
-    )  # fmt: skip
-    assert found["log_likelihood"].value is None
-    assert "implicit" in found["log_likelihood"].how
-    assert "bandwidth" in found["parzen"].how
-    assert "5 examples" in found["ais"].how
-    with np.load(next(tmp_path.glob("*.npz"))) as left:
-        assert left["samples"].shape == left["data"].shape == (64, 8, 8)
-
-
-@pytest.mark.parametrize("suite", sorted(SUITES))
-def test_declared_cells_name_what_exists(suite: str) -> None:
-    for cell in get_suite(suite).cells():
-        options = {k: v for k, v in cell.method.options.items() if v != "categorical"}
-        if cell.program.name == REAL_DATA:
-            assert datasets.card(cell.dataset).splits["valid"] > 0
-            continue
-        if cell.method.method != "exact":
-            make_method(cell.method.method, **options)
-        if cell.kind == "posterior":
-            assert cell.program.name in {*targets.names(), *trained.TRAINED}
-        else:
-            grey = {"faces among digits": [20, 20], "digits among faces": [20, 20]}
-            anomalous = {"nines among digits": [8, 8], **grey}
-            shape = anomalous.get(cell.dataset) or list(datasets.card(cell.dataset).shape)
-            built = catalogue.create(cell.program.name, **{"event_shape": shape, **cell.program.options})
-            assert make_method(cell.method.method, **options).why_not(built) is None
-
-
-def test_samples_are_given_the_contexts_of_what_they_stand_beside(tmp_path: Path) -> None:
-    try:
-        lengths = datasets.load("jsb").test.context[:64]
-    except DatasetError as error:
-        pytest.skip(f"needs the chorales: {error}")
-    run(
-        "density", "hmm", MethodSpec("EM", "em", {"iterations": 1}), tmp_path, data="jsb", metrics=("seconds",),
-        options={"states": 2, "lengths": True},
-    )  # fmt: skip
-    with np.load(next(tmp_path.glob("*.npz"))) as left:
-        after = torch.arange(160) >= lengths.reshape(-1, 1)
-        samples = torch.from_numpy(left["samples"])
-    assert samples.sum() > 0
-    assert float(samples[after].abs().sum()) == 0

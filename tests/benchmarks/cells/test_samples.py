@@ -23,7 +23,7 @@ from benchmarks.cells.samples import REAL_DATA
 from benchmarks.metrics import Measurement
 from benchmarks.report.page import print_tables, rows_as_json, write_report
 from benchmarks.run import run_suite
-from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite, base_name
+from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
 from benchmarks.suites import adversarial
 from benchmarks.suites.adversarial import COUNTED, IMAGES
 from benchmarks.suites.posterior import METRICS
@@ -326,26 +326,3 @@ def test_the_report_shows_how_games_for_posteriors_went(tmp_path: Path) -> None:
     assert row["values"]["collapsed"]["median"] == 0  # the program stays as it is, and so do its samples
     write_report(tmp_path)
     assert {"games-banana", "posterior-banana"} <= {path.stem for path in (tmp_path / "plots").glob("*.png")}
-
-
-def test_names_of_data_have_a_base() -> None:
-    for name in ("mnist10k", "mnist10k-binary", "mnist10k-labelled", "mnist10k-binary-labelled"):
-        assert base_name(name) == "mnist10k"
-    assert base_name("stacked-digits") == "stacked-digits"
-
-
-def test_the_suite_asks_all_of_its_questions() -> None:
-    cells = adversarial.SUITE.cells()
-    images = {c.program.name for c in cells if base_name(c.dataset) == "mnist10k"}
-    assert {"gan", "dcgan", "cgan", "infogan", "wgan", "wgan-gp", "sngan", "ali", "aae", "vae", "nade"} <= images
-    assert REAL_DATA in images
-    methods = {c.method.method for c in cells if c.kind == "posterior"}
-    assert {"exact", "svi", "avb", "ali", "aae"} <= methods
-    assert {c.program.name for c in cells if c.kind == "posterior"} == {"ppca-digits", "banana", "two-modes"}
-    for data, names in (("ring", {"gan", "wgan-gp", "sngan"}), ("stacked-digits", {"gan", "dcgan", "wgan-gp"})):
-        assert {c.program.name for c in cells if c.dataset == data} == {*names, REAL_DATA}
-    assert {c.seed for c in cells if c.program.name != REAL_DATA} == {0, 1, 2}
-    # All cells of a table are judged by as many samples.
-    sizes = {c.evaluation.get("samples") for c in cells if c.kind == "samples"}
-    assert sizes == {None}
-    assert datasets.card("mnist10k").splits["test"] == datasets.card("mnist10k").splits["valid"] == 1000

@@ -7,90 +7,12 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.report import plots
 from benchmarks.report.page import print_tables, rows_as_json, write_report
-from benchmarks.report.summary import cell_text, summarise
-from benchmarks.results import append_cell, read_results
-from benchmarks.suite import file_name
 from zoo.errors import CheckpointError
-
-
-def record(metric: str, value: float | None, **changes: Any) -> dict[str, Any]:
-    found = {
-        "suite": "made-up", "kind": "posterior", "program": "coin", "method": "SVI", "dataset": "coin",
-        "split": "train", "seed": 0, "cell": "made-up/coin/SVI/coin/0/00", "started": 1,
-        "budget": {"steps": 10}, "device": "cpu",
-        "hardware": {"cpu": "An <honest> CPU", "cores": 2, "threads": 1}, "versions": {"torch": "2"}, "metric": metric,
-        "value": value, "standard_error": None, "how": "", "seconds": 1.0,
-    }  # fmt: skip
-    return {**found, **changes}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three seeds of one posterior row, one of them failed, and densities of two data sets."""
-    for seed, value in enumerate((0.3, 0.1, 0.9)):
-        key = f"made-up/banana/SVI & co/banana/{seed}/00"
-        common = {"seed": seed, "cell": key, "program": "banana", "method": "SVI & co", "started": seed}
-        append_cell(
-            tmp_path,
-            [record("kl_reverse", value, **common), record("c2st", None, how="n/a: no <draws>", **common)],
-        )
-    failed = {"seed": 3, "cell": "made-up/banana/SVI & co/banana/3/00", "program": "banana", "method": "SVI & co"}
-    append_cell(tmp_path, [record("failed", None, failed="DivergenceError: gone", started=9, **failed)])
-    for dataset, value in (("digits", 22.5), ("digits-binary", -17.9)):
-        key = f"made-up/VAE/SVI/{dataset}/0/00"
-        common = {"kind": "density", "program": "VAE", "dataset": dataset, "split": "test", "cell": key, "started": 20}
-        append_cell(tmp_path, [record("log_likelihood", value, standard_error=0.25, how="IWAE-5000", **common)])
-        (tmp_path / "artifacts").mkdir(exist_ok=True)
-        rng = np.random.RandomState(0)
-        images = rng.rand(64, 8, 8)
-        np.savez(tmp_path / "artifacts" / f"{file_name(key)}.npz", samples=images, data=images)
-    axis = np.linspace(-3, 3, 30)
-    density = np.exp(-(axis[:, None] ** 2 + axis[None] ** 2) / 2)
-    draws = rng.randn(1, 200, 2)
-    np.savez(
-        tmp_path / "artifacts" / f"{file_name('made-up/banana/SVI & co/banana/0/00')}.npz",
-        names=np.array(["z[0]", "z[1]"]), draws=draws, exact=draws, axis0=axis[None], axis1=axis[None],
-        density=density[None],
-    )  # fmt: skip
-    return tmp_path
-
-
-def test_medians_ranges_and_failures_over_seeds(folder: Path) -> None:
-    row = next(r for r in summarise(read_results(folder)) if r.program == "banana")
-    value = row.values["kl_reverse"]
-    assert (value.median, value.low, value.high, value.seeds) == (0.3, 0.1, 0.9, 3)
-    assert cell_text("kl_reverse", value) == "0.300 (0.100 to 0.900)"
-    assert row.failures == ["seed 3: DivergenceError: gone"]
-    assert row.seeds == [0, 1, 2, 3]
-    assert cell_text("c2st", row.values["c2st"]) == "n/a"
-    assert cell_text("elbo", row.values.get("elbo")) == ""
-    single = next(r for r in summarise(read_results(folder)) if r.dataset == "digits").values["log_likelihood"]
-    assert cell_text("log_likelihood", single) == "22.50 ± 0.25"
-
-
-def test_only_the_last_attempt_of_a_cell_counts(tmp_path: Path) -> None:
-    append_cell(tmp_path, [record("failed", None, failed="OSError: no data", started=1)])
-    append_cell(tmp_path, [record("elbo", -1.5, started=2)])
-    (row,) = summarise(read_results(tmp_path))
-    assert not row.failures
-    assert row.values["elbo"].median == -1.5
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0.000"), (2e-16, "0.000"), (-2e-16, "0.000"), (4e-4, "<0.001"), (-0.25, "-0.250")]
-)
-def test_small_numbers_are_not_said_to_be_zero(tmp_path: Path, value: float, text: str) -> None:
-    append_cell(tmp_path, [record("kl_reverse", value)])
-    (row,) = summarise(read_results(tmp_path))
-    assert cell_text("kl_reverse", row.values["kl_reverse"], spread=False) == text
 
 
 class Page(HTMLParser):
@@ -155,11 +77,3 @@ def test_terminal_and_json_tell_the_same(folder: Path) -> None:
 def test_no_results_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="zoo bench SUITE"):
         write_report(tmp_path)
-
-
-def test_tiles_keep_every_image_whole() -> None:
-    images = np.arange(5 * 2 * 3).reshape(5, 2, 3) + 1.0
-    sheet = plots.tile(images, 2)
-    assert sheet.shape == (3 * 3 - 1, 2 * 4 - 1)
-    np.testing.assert_array_equal(sheet[3:5, 4:7], images[3])
-    assert plots.tile(np.zeros((4, 3, 8, 8)), 2).shape == (17, 17, 3)

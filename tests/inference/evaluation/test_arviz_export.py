@@ -9,7 +9,7 @@ from inference import fit
 from inference.evaluation import arviz_export as az
 from inference.fitted import Fit
 from tests.inference.toys import Mean, Pair, Rate, Sampler, linear
-from zoo.errors import CapabilityError, ShapeError
+from zoo.errors import CapabilityError
 
 
 def fitted(program, guide=None, samples=None, **info):
@@ -59,35 +59,3 @@ def test_a_fit_without_a_posterior_cannot_be_exported():
 def test_a_real_fit_goes_through():
     found = fit(Rate(), torch.tensor([1.0, 4.0, 2.0]), "svi", steps=3)
     assert az.to_inference_data(found, torch.tensor([3.0]), draws=10).posterior["rate"].shape == (1, 10, 1)
-
-
-def test_rhat_and_ess_tell_mixed_chains_from_stuck_ones():
-    good = torch.randn(4, 500, 3)
-    assert az.rhat(good).shape == (3,)
-    assert float(az.rhat(good).max()) < 1.02
-    assert bool(((az.ess(good) > 1000) & (az.ess(good, "tail") > 800)).all())
-    stuck = good + torch.arange(4.0)[:, None, None]
-    assert float(az.rhat(stuck).min()) > 1.3
-    assert float(az.ess(stuck).max()) < 50
-    assert az.rhat(good[..., 0]).shape == ()
-
-
-def test_psis_smooths_the_upper_tail_and_normalises():
-    log_weights = 2.0 * torch.randn(3000, 2)
-    smoothed, khat = az.psis(log_weights)
-    assert (smoothed.shape, khat.shape) == ((3000, 2), (2,))
-    torch.testing.assert_close(smoothed.exp().sum(0), torch.ones(2))
-    # Only the tail moves; were the sign of the weights wrong, their order would turn round.
-    body = log_weights < log_weights.quantile(0.9, 0)
-    shift = (smoothed - log_weights)[body].reshape(-1)
-    raw = log_weights - log_weights.logsumexp(0)
-    assert float((smoothed - raw).abs().median()) < 0.5
-    assert float(torch.corrcoef(torch.stack([smoothed[:, 0], log_weights[:, 0]]))[0, 1]) > 0.99
-    assert float(shift.std()) < 1.0
-
-
-def test_wrong_shapes_are_named():
-    with pytest.raises(ShapeError, match="chains"):
-        az.rhat(torch.zeros(5))
-    with pytest.raises(ShapeError, match=r"\(S, U\)"):
-        az.psis(torch.zeros(5))

@@ -10,18 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.evaluation.parzen import parzen
 from inference.evaluation.two_samples import c2st, gaussian_kl, mmd, sliced_wasserstein
-from inference.particles import flatten_draws
 from zoo.errors import EmptyDataError, OptionError, ShapeError
-
-
-def test_flatten_puts_sites_side_by_side_whatever_their_order():
-    draws = {"b": torch.arange(12.0).reshape(2, 3, 2), "a": torch.tensor([100.0, 200.0])}
-    flat = flatten_draws(draws)
-    assert flat.shape == (2, 7)
-    assert flat[:, 0].tolist() == [100.0, 200.0]
-    torch.testing.assert_close(flat, flatten_draws(dict(reversed(draws.items()))))
 
 
 def test_sliced_wasserstein_of_a_shift_is_the_projected_shift():
@@ -114,22 +104,6 @@ def test_gaussian_kl_of_draws():
         gaussian_kl(torch.randn(3, 4), torch.randn(9, 4))
 
 
-def test_parzen_is_the_mixture_density_in_any_chunking():
-    samples, x = torch.rand(50, 2, 2), torch.rand(9, 2, 2)
-    found, sigma = parzen(samples, x, torch.rand(8, 2, 2), [0.3])
-    kernel = torch.distributions.Normal(samples.flatten(1), 0.3)
-    truth = kernel.log_prob(x.flatten(1)[:, None]).sum(-1).logsumexp(1) - math.log(50)
-    torch.testing.assert_close(found.values, truth)
-    assert (sigma, found.how, found.bound) == (0.3, "Parzen-50", False)
-    torch.testing.assert_close(parzen(samples, x, x, [0.3], chunk=60)[0].values, truth)
-
-
-def test_parzen_chooses_its_bandwidth_on_validation_data():
-    samples, x, valid = (torch.randn(2000, 1) for _ in range(3))
-    _, sigma = parzen(samples, x, valid, [0.01, 0.2, 5.0])
-    assert sigma == 0.2
-
-
 def test_wrong_draws_are_named():
     with pytest.raises(ShapeError, match="flatten_draws"):
         mmd(torch.zeros(3, 2), torch.zeros(3, 1))
@@ -139,5 +113,3 @@ def test_wrong_draws_are_named():
         c2st(torch.zeros(3, 2), torch.zeros(3, 2), classifier="svm")
     with pytest.raises(OptionError, match="bandwidth"):
         mmd(torch.zeros(3, 2), torch.zeros(3, 2))
-    with pytest.raises(OptionError, match="positive"):
-        parzen(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3, 2), [0.0])

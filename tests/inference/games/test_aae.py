@@ -18,7 +18,7 @@ from inference.games.aae import AAEGame
 from inference.guides.implicit import ImplicitGuide
 from inference.method import Run
 from tests.inference.steps import both, ready, small
-from tests.inference.training.test_compiled import agree
+from tests.inference.training.lines import agree
 from zoo import catalogue, datasets
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError

@@ -10,13 +10,10 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from inference import fit
-from inference.games.game import CollapseNotice, diversity
-from inference.games.gan import GANGame
+from inference.games.game import Average, CollapseNotice, diversity
 from inference.training.loop import Loop
+from tests.inference.games.gaussian import gaussian_data, gaussian_gan
 from zoo.datasets.data import Data
-from zoo.errors import CapabilityError, OptionError, UnknownNameError
-from zoo.implicit.gan import GAN
-from zoo.latent.ppca import PPCA
 from zoo.program import Implicit, ImplicitProgram
 
 # The GAN game
@@ -27,40 +24,6 @@ def test_diversity() -> None:
     assert abs(float(diversity(3 * x, x)) - 3) < 1e-6
     assert float(diversity(x[:1].expand(50, 2, 3), x)) == 0
     assert float(diversity(x, x[:1].expand(50, 2, 3))) == 1
-
-
-GAUSSIAN = {"lr": 2e-3, "critic_steps": 3, "steps": 800, "batch_size": 256, "initialise": False}
-
-
-def gaussian_data() -> Tensor:
-    torch.manual_seed(0)
-    return torch.tensor([1.0, -2.0]) + torch.randn(2000, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]])
-
-
-def gaussian_gan(seed: int = 0) -> GAN:
-    torch.manual_seed(seed)
-    return GAN([2], latent_dim=2, hidden=[32], support="real", critic_hidden=[32], pieces=2, dropout=0.0)
-
-
-@pytest.mark.parametrize("game", ["minimax", "non-saturating"])
-def test_gan_learns_the_moments_of_a_gaussian(game: str) -> None:
-    x, program = gaussian_data(), gaussian_gan()
-    found = fit(program, x, "gan", game=game, **GAUSSIAN)
-    samples = program.generate(20_000)
-    # Not a Monte Carlo error but where the game comes to rest: over eight runs (four seeds, both games) the means,
-    # off by 2 before, ended within 0.03, the entries of the covariance, off by 1 before, within 0.16.
-    assert float((samples.mean(0) - x.mean(0)).abs().max()) < 0.1
-    assert float((torch.cov(samples.T) - torch.cov(x.T)).abs().max()) < 0.25
-    assert not found.info["collapsed"]
-    assert not found.info["saturated"]
-    assert found.gradient_evaluations == 4 * GAUSSIAN["steps"]
-    assert {"loss", "critic_loss", "real_logit", "fake_logit", "critic_accuracy", "diversity"} <= set(
-        found.history.metrics
-    )
-    # The critic can no longer tell, so it estimates no divergence; 0.02 is the noise of 1,000 examples a side.
-    assert abs(found.info["divergence"]) < 0.02
-    with torch.no_grad():
-        assert found.modules["critic"](x).shape == (2000,)
 
 
 def test_a_step_moves_every_parameter_of_both_players() -> None:
@@ -137,59 +100,34 @@ def test_a_killed_game_resumes_to_the_same_numbers(tmp_path, monkeypatch) -> Non
         assert torch.equal(a, b)
 
 
-class Shifted(ImplicitProgram):
-    """x = a + b context + z, and a critic that sees the context."""
-
-    event_shape = torch.Size([1])
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.line = nn.Linear(1, 1)
-
-    def example_context(self, n: int) -> Tensor:
-        return torch.randn(n, 1)
-
-    def model(self, x=None, context=None, size=None):
-        with self.plate(x, context, size):
-            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-            return pyro.sample("x", Implicit(self.line(context) + z, 1), obs=x)
-
-    def critic(self) -> nn.Module:
-        class Critic(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.net = nn.Sequential(nn.Linear(2, 32), nn.LeakyReLU(), nn.Linear(32, 1))
-
-            def forward(self, x: Tensor, context: Tensor) -> Tensor:
-                return self.net(torch.cat([x, context], -1))[..., 0]
-
-        return Critic()
+def test_averages_are_those_by_hand() -> None:
+    weight, bias = torch.tensor([[1.0, 2.0]]), torch.tensor([4.0])
+    average = Average([weight, bias])
+    weight.fill_(10.0)  # the average starts where the weights were, and is not one of them
+    # m <- d m + (1 - d) x: by 0.5 to (1 + 10) / 2 and (2 + 10) / 2, then by 0.75 towards x = -2.
+    average.update([weight, bias], 0.5)
+    average.update([torch.full((1, 2), -2.0), torch.tensor([0.0])], torch.tensor(0.75))
+    found = [torch.empty(1, 2), torch.empty(1)]
+    average.copy_to(found)
+    torch.testing.assert_close(found[0], torch.tensor([[0.75 * 5.5 - 0.5, 0.75 * 6.0 - 0.5]]))
+    torch.testing.assert_close(found[1], torch.tensor([3.0]))
+    # Many steps at once: the weight of the step that was i steps ago is (1 - d) d^i.
+    series = torch.randn(30)
+    average = Average([torch.zeros(())])
+    for value in series:
+        average.update([value], 0.9)
+    average.copy_to(found := [torch.empty(())])
+    torch.testing.assert_close(found[0], (0.1 * 0.9 ** torch.arange(29, -1, -1) * series).sum())
 
 
-def test_a_conditional_generator_learns_from_a_critic_that_sees_the_context() -> None:
-    context = torch.randn(2000, 1)
-    program = Shifted()
-    fit(program, (1 + 2 * context + torch.randn(2000, 1), context), "gan", steps=800, lr=1e-2, batch_size=256)
-    # Without the context the slope would not be identified. The least-squares error is 0.02; the game's is larger.
-    assert abs(program.line.weight.item() - 2) < 0.15
-    assert abs(program.line.bias.item() - 1) < 0.15
-
-
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        ({"game": "minmax"}, UnknownNameError),
-        ({"critic_steps": 0}, OptionError),
-        ({"lr": 0.0}, OptionError),
-        ({"betas": (0.5, 1.0)}, OptionError),
-        ({"decay": "linear"}, OptionError),
-    ],
-)
-def test_gan_options_are_checked(options: dict, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        GANGame(**options)
-
-
-def test_gan_refuses_programs_with_a_density() -> None:
-    with pytest.raises(CapabilityError, match="has a density"):
-        fit(PPCA([3], 1), torch.randn(5, 3), "gan")
+def test_averages_are_kept_in_checkpoints_and_have_no_gradients() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    average = Average([parameter])
+    average.update([2 * parameter], 0.5)
+    assert not any(value.requires_grad for value in average.buffers())
+    again = Average([torch.zeros(3)])
+    again.load_state_dict(average.state_dict())
+    again.copy_to([parameter])
+    torch.testing.assert_close(parameter.detach(), torch.full((3,), 1.5))
+    with pytest.raises(ValueError, match="zip"):
+        average.update([parameter, parameter], 0.5)

@@ -9,49 +9,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from inference import fit
-from inference.guides.exact import EnumeratedGuide, exact_guide, exact_log_evidence
 from inference.guides.grid import GridGuide, grid_posterior
-from inference.particles import draw, log_weights
+from inference.particles import log_weights
+from tests.inference.exact_toys import GammaPoisson, ppca
 from zoo.errors import CapabilityError
 from zoo.latent.ppca import PPCA
 from zoo.program import Program
-
-
-class GammaPoisson(Program):
-    """One global rate, conjugate: a constrained one-dimensional latent for the grid."""
-
-    family, paper = "bayes", "conjugate"
-    support = dist.constraints.nonnegative_integer
-
-    def model(self, x=None, context=None, size=None):
-        rate = pyro.sample("rate", dist.Gamma(torch.tensor(2.0), torch.tensor(0.5)))
-        with self.plate(x, context, size):
-            return pyro.sample("x", dist.Poisson(rate), obs=x)
-
-
-class Coins(Program):
-    """Which of three coins was thrown: one enumerable latent, no closed form declared."""
-
-    family, paper = "mixtures", "enumeration"
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("weights", torch.tensor([0.2, 0.5, 0.3]))
-        self.register_buffer("loc", torch.tensor([-1.0, 0.0, 3.0]))
-
-    def model(self, x=None, context=None, size=None):
-        with self.plate(x, context, size):
-            z = pyro.sample("z", dist.Categorical(self.weights), infer={"enumerate": "parallel"})
-            return pyro.sample("x", dist.Normal(self.loc[z], 1.0), obs=x)
-
-
-def ppca(latent_dim: int) -> tuple[PPCA, torch.Tensor]:
-    program = PPCA([5], latent_dim)
-    with torch.no_grad():
-        program.weight.copy_(torch.randn(5, latent_dim))
-        program.scale = torch.tensor(0.3)
-    return program.requires_grad_(False), torch.randn(7, 5)
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
@@ -137,45 +100,3 @@ def test_grid_guide_draws_without_particles():
     assert trace.nodes["z"]["value"].shape == (7, 2)
     trace = pyro.poutine.trace(GridGuide(GammaPoisson())).get_trace(torch.tensor([1.0, 2.0]))
     assert trace.nodes["rate"]["value"].shape == ()
-
-
-def test_enumeration_equals_the_sum_by_hand():
-    program, x = Coins(), torch.tensor([-2.0, 0.5, 4.0, 1.0])
-    terms = program.weights.log() + dist.Normal(program.loc, 1.0).log_prob(x[:, None])
-    guide = exact_guide(program)
-    assert isinstance(guide, EnumeratedGuide)
-    torch.testing.assert_close(exact_log_evidence(program, x), terms.logsumexp(-1))
-    draws, weights = log_weights(program, guide, 50, x)
-    torch.testing.assert_close(weights.local, terms.logsumexp(-1).expand(50, -1))
-    assert draws.values["z"].shape == (50, 4)
-
-
-def test_exact_method_refuses_and_says_why():
-    with pytest.raises(CapabilityError, match="dimensions"):
-        exact_guide(_Unanswerable())
-    with pytest.raises(CapabilityError, match="Methods that can: svi"):
-        fit(_Unanswerable(), torch.zeros(3, 4), "exact")
-
-
-class _Unanswerable(Program):
-    family = "latent"
-    event_shape = torch.Size([4])
-
-    def model(self, x=None, context=None, size=None):
-        with self.plate(x, context, size):
-            z = pyro.sample("z", dist.Normal(torch.zeros(4), 1.0).to_event(1))
-            return pyro.sample("x", dist.Normal(z.sin(), 1.0).to_event(1), obs=x)
-
-
-def test_exact_fit_draws_and_survives_a_checkpoint(tmp_path):
-    program, x = ppca(2)
-    found = fit(program, x, "exact", out=tmp_path)
-    again = type(found).load(tmp_path)
-    assert torch.equal(found.draw(5, x)["z"], again.draw(5, x)["z"])
-    assert found.gradient_evaluations == 0
-
-
-def test_draws_of_a_global_site_have_no_example_dimension():
-    found = fit(GammaPoisson(), torch.tensor([1.0, 2.0, 0.0]), "exact")
-    assert found.draw(11, torch.tensor([1.0, 2.0, 0.0]))["rate"].shape == (11,)
-    assert draw(found.guide, 11, torch.tensor([1.0, 2.0, 0.0])).values["rate"].shape == (11, 1)

@@ -12,8 +12,9 @@ from inference import Fit, fit
 from inference.evaluation.estimates import density, elbo
 from inference.evaluation.gaps import posterior_gap
 from inference.guides.grid import GridGuide
-from inference.guides.named import build_guide
+from inference.guides.named import build_guide, guide_parameters
 from inference.particles import draw
+from tests.inference.scalar import Scalar, X
 from tests.inference.steps import both, ready, small
 from tests.inference.toys import Mean, Pair
 from zoo import catalogue, datasets
@@ -207,3 +208,9 @@ def test_a_spline_closes_half_of_the_gap_on_the_vae():
     fit(flow, data, "svi", elbo="iwae", particles=64, steps=1000, **alone)
     fit(flow, data, "svi", particles=8, steps=3000, **alone)
     assert float((truth - elbo(flow, None, data, 5000).values).mean()) < float(full) / 2
+
+
+def test_guide_parameters_are_found_by_differentiation():
+    program = Scalar()
+    found = guide_parameters(program.guide, program, Data(X))
+    assert {id(p) for p in found} == {id(program.a), id(program.log_s)}

@@ -12,38 +12,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from torch import nn
 
-from inference.guides.named import guide_parameters
 from inference.methods.bounds import make_objective
 from tests.conftest import FAILURE_RATE
+from tests.inference.scalar import Scalar, X
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
 from zoo.program import Program
-
-
-class Scalar(Program):
-    family = "latent"
-
-    def __init__(self, reparameterised: bool = True):
-        super().__init__()
-        self.reparameterised = reparameterised
-        self.w = nn.Parameter(torch.tensor(0.8))
-        self.a = nn.Parameter(torch.tensor(-0.1))
-        self.log_s = nn.Parameter(torch.tensor(-0.2))
-
-    def model(self, x=None, context=None, size=None):
-        with self.plate(x, context, size):
-            z = pyro.sample("z", dist.Normal(self.w.new_zeros(()), 1.0))
-            return pyro.sample("x", dist.Normal(self.w * z, 1.0), obs=x)
-
-    def guide(self, x=None, context=None, size=None):
-        with self.plate(x, context, size):
-            fn = dist.Normal(self.a * x, self.log_s.exp())
-            pyro.sample("z", fn if self.reparameterised else fn.has_rsample_(False))
-
-    def log_prob(self, x, context=None):
-        return dist.Normal(torch.zeros_like(self.w), (1 + self.w**2).sqrt()).log_prob(x)
 
 
 def closed_form_elbo(program: Scalar, x: torch.Tensor) -> torch.Tensor:
@@ -51,9 +26,6 @@ def closed_form_elbo(program: Scalar, x: torch.Tensor) -> torch.Tensor:
     mean = program.a * x
     reconstruction = -0.5 * math.log(2 * math.pi) - 0.5 * ((x - program.w * mean) ** 2 + program.w**2 * s2)
     return reconstruction - (0.5 * (mean**2 + s2 - 1) - program.log_s)
-
-
-X = torch.tensor([0.5, -1.2, 2.0, 0.1], dtype=torch.float64)
 
 
 def gradients(program: Program, loss: torch.Tensor) -> torch.Tensor:
@@ -155,12 +127,6 @@ def test_kl_annealing_weighs_the_kl():
     torch.manual_seed(3)
     half = objective(program, program.guide, batch, 4, 0.5)[1]
     torch.testing.assert_close(half - full, 0.5 * kl.detach())
-
-
-def test_guide_parameters_are_found_by_differentiation():
-    program = Scalar()
-    found = guide_parameters(program.guide, program, Data(X))
-    assert {id(p) for p in found} == {id(program.a), id(program.log_s)}
 
 
 def test_bad_options_are_refused():

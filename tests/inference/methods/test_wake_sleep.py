@@ -9,17 +9,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy.stats import kstest
 from torch import Tensor, nn
 
 from inference.fit import fit, make_method
-from inference.fitted import Fit
 from inference.guides.named import guide_parameters
 from inference.methods.mcem import MonteCarloEM
 from inference.methods.wake_sleep import WakeSleep
-from inference.particles import draw, simulate
+from inference.particles import draw
 from inference.training.loop import Loop
 from tests.conftest import FAILURE_RATE
+from tests.inference.methods.linear import evidence, truth
 from zoo import datasets
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError
@@ -28,23 +27,6 @@ from zoo.latent.vae import VAE
 from zoo.program import Implicit, ImplicitProgram, Program
 
 SIGMAS = float(-torch.special.ndtri(torch.tensor(FAILURE_RATE / 2, dtype=torch.float64)))
-
-
-def evidence(program: PPCA, x: Tensor) -> float:
-    """Mean log-likelihood."""
-    return float(program.log_prob(x).mean().detach())
-
-
-def truth(n: int = 300) -> tuple[Tensor, float]:
-    """Data from a PPCA with two clear components, and the maximum of the mean log-likelihood."""
-    source = PPCA([6], 2)
-    with torch.no_grad():
-        source.weight.copy_(torch.linalg.qr(torch.randn(6, 2)).Q * torch.tensor([2.0, 1.2]))
-        source.scale = torch.tensor(0.5)
-    x = source.generate(n)
-    best = PPCA([6], 2)
-    best.maximum_likelihood(x)
-    return x, evidence(best, x)
 
 
 def with_exact_guide(program: PPCA) -> PPCA:
@@ -169,65 +151,7 @@ def test_each_phase_teaches_its_own_parameters(guide_update: str, guide: str) ->
     assert ("sleep_loss" in metrics) == (guide_update != "wake")
 
 
-def test_dreams_are_draws_of_the_program() -> None:
-    program = PPCA([4], 2)
-    made = simulate(program, 20_000)
-    assert made.latents.keys() == {"z"}
-    assert made.latents["z"].shape == (20_000, 2)
-    residual = (made.x - made.latents["z"] @ program.weight.T - program.mean) / program.scale
-    for values in (residual.detach(), made.latents["z"]):
-        assert kstest(values.flatten(), "norm").pvalue > FAILURE_RATE
-
-
 # Monte Carlo EM
-
-
-@pytest.mark.parametrize("acceptance", [0.9, 0.5])  # at 0.5 many proposals must be rejected
-def test_chains_draw_from_the_posterior(acceptance: float) -> None:
-    x, _ = truth()
-    program = PPCA([6], 2)
-    program.maximum_likelihood(x)
-    program.requires_grad_(False)
-    program.mean.requires_grad_()  # something to fit, at a rate that does not move it
-    options = {"lr": 1e-12, "steps": 200, "batch_size": 100, "draws": 40, "m_steps": 1, "acceptance": acceptance}
-    outcome = fit(program, x, "mcem", initialise=False, **options)
-    draws = outcome.samples["z"]
-    assert draws.shape == (40, 300, 2)
-    assert outcome.guide is None
-    assert abs(outcome.history.last("acceptance") - acceptance) < 0.05
-    m = program.weight.T @ program.weight + program.scale**2 * torch.eye(2)
-    mean = torch.linalg.solve(m, program.weight.T @ (x - program.mean).T).T.detach()
-    standard = (draws[-1] - mean) @ torch.linalg.cholesky(m) / program.scale
-    # Chains of different examples are independent: 600 standard normal numbers.
-    assert kstest(standard.detach().flatten(), "norm").pvalue > FAILURE_RATE
-
-
-@pytest.mark.parametrize("particles", [1, 3])
-def test_chains_keep_to_their_examples(particles: int) -> None:
-    # Well separated examples: a chain that lost its row would be far from its posterior.
-    x = torch.arange(12.0)[:, None] * 10 + torch.zeros(12, 2)
-    program = PPCA([2], 1)
-    with torch.no_grad():
-        program.weight.fill_(100.0)
-    program.requires_grad_(False)
-    program.mean.requires_grad_()
-    found = fit(program, x, "mcem", lr=1e-12, steps=300, batch_size=4, particles=particles, draws=6, initialise=False)
-    mean = x.mean(1) / 100
-    assert found.samples["z"].shape == (6, 12, 1)
-    assert (found.samples["z"][..., 0] - mean).abs().max() < 0.05
-
-
-def test_mcem_says_what_it_has_and_saves_it(tmp_path: Path) -> None:
-    x = truth(30)[0]
-    few = fit(PPCA([6], 2), x, "mcem", steps=3, draws=5, out=tmp_path)
-    assert few.samples["z"].shape == (5, 30, 2)
-    assert "training examples" in few.info["posterior"]
-    assert torch.equal(Fit.load(tmp_path).samples["z"], few.samples["z"])
-    none = fit(PPCA([6], 2), x, "mcem", steps=3, draws=0)
-    assert none.samples is None
-    assert "no draws" in none.info["posterior"]
-    with pytest.raises(CapabilityError, match="no posterior"):
-        none.draw(2, x)
 
 
 # Both

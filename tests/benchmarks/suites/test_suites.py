@@ -1,0 +1,74 @@
+"""The declared suites: distinct cells that name what exists, and the questions each asks."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import targets
+from benchmarks.cells import anomalies as anomaly
+from benchmarks.cells.samples import REAL_DATA
+from benchmarks.report import published
+from benchmarks.suite import base_name
+from benchmarks.suites import SUITES, adversarial, get_suite
+from benchmarks.suites import anomalies as anomaly_suite
+from benchmarks.suites import published as published_suite
+from benchmarks.targets import trained
+from inference.fit import make_method
+from zoo import catalogue, datasets
+
+
+@pytest.mark.parametrize("suite", sorted(SUITES))
+def test_declared_cells_name_what_exists(suite: str) -> None:
+    for cell in get_suite(suite).cells():
+        options = {k: v for k, v in cell.method.options.items() if v != "categorical"}
+        if cell.program.name == REAL_DATA:
+            assert datasets.card(cell.dataset).splits["valid"] > 0
+            continue
+        if cell.method.method != "exact":
+            make_method(cell.method.method, **options)
+        if cell.kind == "posterior":
+            assert cell.program.name in {*targets.names(), *trained.TRAINED}
+        else:
+            grey = {"faces among digits": [20, 20], "digits among faces": [20, 20]}
+            anomalous = {"nines among digits": [8, 8], **grey}
+            shape = anomalous.get(cell.dataset) or list(datasets.card(cell.dataset).shape)
+            built = catalogue.create(cell.program.name, **{"event_shape": shape, **cell.program.options})
+            assert make_method(cell.method.method, **options).why_not(built) is None
+
+
+@pytest.mark.parametrize("name", sorted(SUITES))
+def test_declared_suites_hold_distinct_cells(name: str) -> None:
+    cells = get_suite(name).cells()
+    assert len({cell.key for cell in cells}) == len(cells)
+
+
+def test_the_adversarial_suite_asks_all_of_its_questions() -> None:
+    cells = adversarial.SUITE.cells()
+    images = {c.program.name for c in cells if base_name(c.dataset) == "mnist10k"}
+    assert {"gan", "dcgan", "cgan", "infogan", "wgan", "wgan-gp", "sngan", "ali", "aae", "vae", "nade"} <= images
+    assert REAL_DATA in images
+    methods = {c.method.method for c in cells if c.kind == "posterior"}
+    assert {"exact", "svi", "avb", "ali", "aae"} <= methods
+    assert {c.program.name for c in cells if c.kind == "posterior"} == {"ppca-digits", "banana", "two-modes"}
+    for data, names in (("ring", {"gan", "wgan-gp", "sngan"}), ("stacked-digits", {"gan", "dcgan", "wgan-gp"})):
+        assert {c.program.name for c in cells if c.dataset == data} == {*names, REAL_DATA}
+    assert {c.seed for c in cells if c.program.name != REAL_DATA} == {0, 1, 2}
+    # All cells of a table are judged by as many samples.
+    sizes = {c.evaluation.get("samples") for c in cells if c.kind == "samples"}
+    assert sizes == {None}
+    assert datasets.card("mnist10k").splits["test"] == datasets.card("mnist10k").splits["valid"] == 1000
+
+
+def test_the_published_suite_has_the_rows_it_promises():
+    assert get_suite(published.SUITE_NAME) is published_suite.SUITE
+    every = {(cell.program.title, cell.dataset) for cell in published_suite.SUITE.cells()}
+    for data in ("dna", "mushrooms"):
+        wanted = {"independent", "mixture of Bernoullis", "Chow-Liu", "FVSBN", "NADE", "EoNADE", "MADE"}
+        assert {label for label, name in every if name == data} == wanted | {"MADE, mask sampling"}
+    assert {cell.seed for cell in published_suite.SUITE.cells()} == {0, 1, 2}
+
+
+def test_every_cell_of_anomalies_names_a_problem_and_a_program() -> None:
+    for cell in anomaly_suite.SUITE.cells():
+        assert cell.dataset in anomaly.PROBLEMS
+        catalogue.get(cell.program.name)

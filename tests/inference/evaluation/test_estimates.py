@@ -1,0 +1,65 @@
+"""Estimates say what they are and how far off; bounds and densities of guides are those of closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from inference.evaluation.estimates import Estimate, density, elbo, importance_log_weights
+from inference.guides.named import AUTOGUIDES, build_guide
+from inference.particles import draw
+from tests.inference.toys import Mean, Pair, Rate, Sampler, gaussian_kl, linear, posterior_moments, within
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
+
+
+def test_estimate_reports_mean_error_and_bits():
+    found = Estimate(torch.tensor([-1.0, -3.0]), "exact", False)
+    assert found.mean == -2.0
+    assert found.standard_error == pytest.approx(1.0)
+    assert found.bits_per_dim(4) == pytest.approx(2 / (4 * math.log(2)))
+    assert Estimate(torch.tensor([-1.0]), "exact", False).standard_error is None
+
+
+def test_elbo_is_evidence_minus_closed_form_kl():
+    program = linear()
+    x = program.generate(50)
+    found = elbo(program, None, Data(x), 4000)
+    mean, covariance = posterior_moments(program, x)
+    kl, _ = gaussian_kl(program.encoder(x).detach(), program.encoder_scale.detach(), mean, covariance)
+    assert within(found, program.log_prob(x).detach() - kl)
+    assert found.values.shape == (50,)
+
+
+# A point has no density, and Pyro's AutoIAFNormal needs two dimensions.
+CASES = [(n, m) for n in AUTOGUIDES for m in (Rate, Mean, Pair) if n != "delta" and (n, m) != ("iaf", Mean)]
+
+
+@pytest.mark.parametrize(("name", "make"), CASES)
+def test_density_of_autoguides_agrees_with_their_own_draws(name, make):
+    program = make()
+    x = program.generate(4)
+    guide = build_guide({"kind": "auto", "name": name}, program, Data(x))
+    with torch.no_grad():
+        draws = draw(guide, 6, x)
+        found = density(guide, draws.values, x)
+    torch.testing.assert_close(found.total, draws.log_prob.total)
+    assert found.joint == draws.log_prob.joint
+
+
+def test_density_of_a_point_guide_is_refused():
+    program = Mean()
+    x = program.generate(4)
+    guide = build_guide({"kind": "auto", "name": "delta"}, program, Data(x))
+    with pytest.raises(CapabilityError, match="point"):
+        density(guide, {"mu": torch.zeros(3, 1)}, x)
+
+
+def test_wrong_requests_say_what_to_do():
+    program = Rate()
+    with pytest.raises(OptionError, match="at least 1"):
+        elbo(program, None, Data(program.generate(5)), 0)
+    with pytest.raises(ImplicitDensityError, match="Parzen"):
+        importance_log_weights(Sampler(), Sampler().guide, Data(torch.zeros(3, 2)))

@@ -1,0 +1,41 @@
+"""Diagnostics of chains and of importance weights: mixed ones told from stuck ones, upper tails smoothed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inference.chains import ess, psis, rhat
+from zoo.errors import ShapeError
+
+
+def test_rhat_and_ess_tell_mixed_chains_from_stuck_ones():
+    good = torch.randn(4, 500, 3)
+    assert rhat(good).shape == (3,)
+    assert float(rhat(good).max()) < 1.02
+    assert bool(((ess(good) > 1000) & (ess(good, "tail") > 800)).all())
+    stuck = good + torch.arange(4.0)[:, None, None]
+    assert float(rhat(stuck).min()) > 1.3
+    assert float(ess(stuck).max()) < 50
+    assert rhat(good[..., 0]).shape == ()
+
+
+def test_psis_smooths_the_upper_tail_and_normalises():
+    log_weights = 2.0 * torch.randn(3000, 2)
+    smoothed, khat = psis(log_weights)
+    assert (smoothed.shape, khat.shape) == ((3000, 2), (2,))
+    torch.testing.assert_close(smoothed.exp().sum(0), torch.ones(2))
+    # Only the tail moves; were the sign of the weights wrong, their order would turn round.
+    body = log_weights < log_weights.quantile(0.9, 0)
+    shift = (smoothed - log_weights)[body].reshape(-1)
+    raw = log_weights - log_weights.logsumexp(0)
+    assert float((smoothed - raw).abs().median()) < 0.5
+    assert float(torch.corrcoef(torch.stack([smoothed[:, 0], log_weights[:, 0]]))[0, 1]) > 0.99
+    assert float(shift.std()) < 1.0
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ShapeError, match="chains"):
+        rhat(torch.zeros(5))
+    with pytest.raises(ShapeError, match=r"\(S, U\)"):
+        psis(torch.zeros(5))

@@ -1,0 +1,77 @@
+"""The loop: how long it runs, when it stops, what it leaves when it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from inference import SVI, fit
+from inference.training.loop import Schedule
+from tests.inference.factors import data, ppca, same, state
+from zoo import errors
+
+
+def test_early_stopping_restores_the_best_state():
+    program = ppca()
+    x = data(40)
+    method = SVI(steps=4000, lr=0.05, decay="constant", elbo="exact", validate_every=20, patience=3)
+    found = fit(program, _dataset(x[:20], x[20:]), method)
+    steps, losses = found.history.series("validation_loss")
+    assert steps[-1] < 4000
+    assert -program.log_prob(x[20:]).mean().item() == pytest.approx(min(losses), abs=1e-12)
+
+
+def _dataset(train: torch.Tensor, valid: torch.Tensor):
+    from zoo.datasets import Card, Data, Dataset
+
+    card = Card("test", "made up", (6,), "real", {"train": len(train), "valid": len(valid), "test": 1}, "here", "none")
+    return Dataset(card, Data(train), Data(valid), Data(valid[:1]))
+
+
+def test_schedule_counts_epochs():
+    assert Schedule(epochs=3, batch_size=100).total_steps(250) == 8
+    assert Schedule(epochs=3, batch_size=1000).total_steps(250) == 3
+    assert Schedule().total_steps(250) == 2000
+
+
+KILLED = """
+import sys, torch
+from inference import fit
+from tests.inference import factors as t
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(1)
+fit(t.ppca(), t.data(), "svi", steps=1500, batch_size=64, checkpoint_seconds=0.0, out=sys.argv[1])
+"""
+
+
+def test_a_killed_fit_resumes_and_ends_with_the_same_numbers(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
+    process = subprocess.Popen(command, env=environment)
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None, "the fit ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = torch.load(checkpoint, weights_only=True)["done"]
+    assert 0 < done < 1500
+    resumed = fit(ppca(), data(), "svi", steps=1500, batch_size=64, out=tmp_path / "killed")
+    straight = fit(ppca(), data(), "svi", steps=1500, batch_size=64)
+    assert same(state(resumed.program), state(straight.program))
+    assert [r["loss"] for r in resumed.history.rows] == pytest.approx([r["loss"] for r in straight.history.rows])
+    assert not checkpoint.exists()
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(errors.CheckpointError, match="delete it"):
+        fit(ppca(), data(20), "svi", steps=3, out=tmp_path)

@@ -1,0 +1,147 @@
+"""The libraries and graphs a step is compiled to: Python's numbers, made once, made again when damaged."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference.training.loop import CHECKPOINT, Loop
+from tests.inference.steps import both, ready, small
+from tests.inference.training.lines import NAMES, Killed, agree, fitted, marked, numbers
+
+
+def libraries(cache: Path) -> set[tuple[str, int]]:
+    return {(path.name, path.stat().st_mtime_ns) for path in cache.rglob("*.pt2")}
+
+
+LIBRARY = [
+    ("eight-schools", "svi", {"guide": "multivariate_normal", "batch_size": 50}),
+    ("gaussian-mixture", "svi", {"batch_size": 5}),
+    *((name, "svi", {"batch_size": 5}) for name in NAMES if name != "gaussian-mixture"),
+    ("gan", "gan", {"batch_size": 5, "critic_steps": 2}),
+    ("vae", "avb", {"batch_size": 5}),
+    ("vae", "wake-sleep", {"batch_size": 5}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "chosen"),
+    marked(LIBRARY, lambda *case: case in LIBRARY[:1]),
+)
+def test_the_library_gives_the_numbers_of_python(cache, name, method, chosen):
+    program, data = small(name)
+    agree(both(ready(program, data, method, **chosen), interpreted=False), rtol=1e-6, atol=1e-7)
+
+
+def test_the_library_in_float32(cache):
+    """By plain gradient descent: Adam would turn the rounding of a gradient that is zero into a step."""
+    torch.set_default_dtype(torch.float32)
+    program, data = small("gaussian-mixture")
+    loop = ready(program, data, batch_size=5, optimizer="sgd")
+    assert loop.data.x.dtype == torch.float32
+    agree(both(loop, interpreted=False), rtol=1e-4, atol=1e-5)
+
+
+def test_a_seed_gives_the_same_fit_bit_for_bit_and_its_library_is_made_once(cache):
+    first, made = fitted("always", 3), libraries(cache)
+    assert "compile_seconds" in first.info
+    again = fitted("always", 3)
+    assert numbers(first) == numbers(again)
+    other = fitted("always", 4)
+    assert numbers(first) != numbers(other)
+    longer = fitted("always", 4, steps=333, lr=0.003, decay="constant")
+    assert "compile_seconds" in longer.info
+    assert libraries(cache) == made
+
+
+def test_a_damaged_library_is_made_again(cache, monkeypatch):
+    loaded, made, load = [], [], torch._inductor.aoti_load_package
+
+    def spy(path):
+        loaded.append(Path(path))
+        return load(path)
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", spy)
+    expected = numbers(fitted("always", steps=20))
+    whole, middle = loaded[-1].read_bytes(), loaded[-1].stat().st_size // 2
+
+    def remake(program, package_path, inductor_configs):
+        made.append(package_path)
+        Path(package_path).write_bytes(whole)
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", remake)
+    damages = [
+        b"",
+        whole[:middle],
+        whole[:middle] + bytes(b ^ 255 for b in whole[middle : middle + 9]) + whole[middle + 9 :],
+    ]
+    for damaged in damages:
+        loaded[0].write_bytes(damaged)
+        assert numbers(fitted("always", steps=20)) == expected
+    assert len(made) == len(damages)
+    assert set(loaded) == {loaded[0]}
+
+
+KILLED = """
+import sys, torch
+from tests.inference.training import lines as t
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(1)
+t.fitted("always", steps=30_000, checkpoint_seconds=0.0, out=sys.argv[1])
+"""
+
+
+def test_a_killed_fit_resumes_in_its_library_and_ends_with_the_same_numbers(cache, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)], env=environment)
+    checkpoint, deadline, done = tmp_path / CHECKPOINT, time.monotonic() + 120, 0
+    while done <= 1:  # the first step is Python's
+        assert process.poll() is None, "the fit ended before it could be killed"
+        assert time.monotonic() < deadline
+        if checkpoint.exists():
+            done = torch.load(checkpoint, weights_only=True)["done"]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = torch.load(checkpoint, weights_only=True)["done"]
+    assert 1 < done < 30_000
+    resumed = fitted("always", steps=30_000, out=tmp_path)
+    straight = fitted("always", steps=30_000)
+    assert "compile_seconds" in resumed.info
+    assert numbers(resumed) == numbers(straight)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("name", "method", "chosen"), LIBRARY)
+def test_the_cuda_graph_gives_the_numbers_of_python(name, method, chosen):
+    program, data = small(name)
+    loop = ready(program.to("cuda"), data.to("cuda"), method, **chosen)
+    agree(both(loop, interpreted=False), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_the_gpu_a_seed_gives_the_same_fit_and_a_killed_one_resumes(tmp_path, monkeypatch):
+    first, again = (fitted("always", 3, device="cuda") for _ in range(2))
+    assert "compile_seconds" in first.info
+    assert numbers(first) == numbers(again)
+    save, saved = Loop.save, []
+
+    def killed(loop):
+        save(loop)
+        saved.append(loop.done)
+        if len(saved) == 4:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "save", killed)
+        with pytest.raises(Killed):
+            fitted("always", 3, device="cuda", checkpoint_seconds=0.0, out=tmp_path)
+    assert numbers(fitted("always", 3, device="cuda", out=tmp_path)) == numbers(first)
