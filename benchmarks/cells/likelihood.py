@@ -21,6 +21,7 @@ from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, file_name
 from inference import Fit
 from inference.environment import seeded
+from inference.evaluation.annealing import ais
 from inference.evaluation.estimates import Estimate
 from inference.evaluation.likelihood import log_likelihood
 from inference.evaluation.noisy_decoder import SIGMAS, decoder_likelihood
@@ -28,10 +29,10 @@ from inference.evaluation.parzen import parzen
 from inference.guides.exact import exact_log_evidence
 from zoo import datasets
 from zoo.datasets import Data, Dataset
-from zoo.errors import CapabilityError
+from zoo.errors import CapabilityError, ImplicitDensityError
 from zoo.program import ImplicitProgram, Program
 
-__all__ = ["measure"]
+__all__ = ["densities", "measure"]
 
 SAMPLES = 64
 PARTICLES = 5000
@@ -79,6 +80,47 @@ def likelihood(found: Fit, data: Data, cell: Cell) -> Estimate:
     """Exact where the program can, else IWAE."""
     particles = int(cell.evaluation.get("particles", PARTICLES))
     return log_likelihood(found.program, data, guide=found.guide, particles=particles, seed=cell.seed)
+
+
+def densities(cell: Cell, found: Fit, dataset: Dataset) -> list[Measurement]:
+    """Of a sampler: its log-likelihood where it has a density, else its decoder's by annealing; Parzen windows."""
+    program, binary = found.program, dataset.card.support == "binary"
+    implicit = isinstance(program, ImplicitProgram)
+    data, moved = dataset.split(cell.split).to(found.device), dataset.to(found.device)
+    measured = []
+    if "log_likelihood" in cell.metrics:
+        measured.append(
+            Measurement("log_likelihood", None, how="n/a: implicit, no density")
+            if implicit
+            else best_likelihood(cell, found, data, "binary" if binary else "grey")
+        )
+    if "ais" in cell.metrics:
+        measured.append(
+            gan_ais(program, moved, data, cell) if implicit else Measurement("ais", None, how="n/a: it has a density")
+        )
+    if "parzen" in cell.metrics:
+        measured.append(
+            Measurement("parzen", None, how="n/a: windows around binary images are no density")
+            if binary
+            else parzen_score(program, moved, data, cell.seed)
+        )
+    return measured
+
+
+def best_likelihood(cell: Cell, found: Fit, data: Data, kind: str) -> Measurement:
+    """The log-likelihood of images of a kind, exact or by IWAE; annealed from the prior if the guide only draws."""
+    try:
+        estimate = likelihood(found, data, cell)
+    except ImplicitDensityError:
+        options = cell.evaluation
+        chains, steps = int(options.get("ais_chains", 16)), int(options.get("ais_steps", 500))
+        data = data.rows(slice(0, options.get("ais_examples")))
+        try:
+            estimate = ais(found.program, *data, chains=chains, steps=steps, seed=cell.seed)
+        except CapabilityError as error:
+            return Measurement("log_likelihood", None, how=f"n/a: {error}")
+    how = f"{estimate.how}{', a lower bound' if estimate.bound else ''}, {data.size} {kind} images"
+    return Measurement("log_likelihood", estimate.mean, estimate.standard_error, how=how)
 
 
 def grid(program: Program, data: Data) -> Measurement:

@@ -23,12 +23,13 @@ from benchmarks.cells.samples import REAL_DATA
 from benchmarks.metrics import Measurement
 from benchmarks.report.page import print_tables, rows_as_json, write_report
 from benchmarks.run import run_suite
-from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite, base_name
+from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
 from benchmarks.suites import adversarial
 from benchmarks.suites.adversarial import COUNTED, IMAGES
 from benchmarks.suites.posterior import METRICS
 from inference.evaluation.two_samples import mmd
 from zoo import datasets
+from zoo.datasets import base_name
 from zoo.program import Implicit, ImplicitProgram
 
 QUICK = {
@@ -326,12 +327,6 @@ def test_the_report_shows_how_games_for_posteriors_went(tmp_path: Path) -> None:
     assert row["values"]["collapsed"]["median"] == 0  # the program stays as it is, and so do its samples
     write_report(tmp_path)
     assert {"games-banana", "posterior-banana"} <= {path.stem for path in (tmp_path / "plots").glob("*.png")}
-
-
-def test_names_of_data_have_a_base() -> None:
-    for name in ("mnist10k", "mnist10k-binary", "mnist10k-labelled", "mnist10k-binary-labelled"):
-        assert base_name(name) == "mnist10k"
-    assert base_name("stacked-digits") == "stacked-digits"
 
 
 def test_the_suite_asks_all_of_its_questions() -> None:
