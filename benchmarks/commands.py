@@ -303,11 +303,8 @@ def judge_program(
 
 def _remarks(found: Fit, dataset: Dataset, looked_at: bool) -> list[str]:
     """What a reader of the scores must know of the fit and of how it was judged."""
-    remarks = [
-        f"The game of this fit {'collapsed' if what == 'collapsed' else 'left its critic sure of everything'}."
-        for what in ("collapsed", "saturated")
-        if found.info.get(what)
-    ]
+    ends = {"collapsed": "samples all alike", "saturated": "a critic that is sure of everything"}
+    remarks = [f"The game of this fit ended with {how}." for what, how in ends.items() if found.info.get(what)]
     if not looked_at and len(dataset.card.shape) > 1:
         remarks.append(
             f"{dataset.name} has no class labels to train a classifier on, so these are distances of raw pixels, to "
@@ -341,14 +338,15 @@ def _dataset(found: Fit, data: str | None, binarise: str | None = None) -> Datas
 
 def _check_contexts(program: Program, data: Data, name: str) -> None:
     """Names the data to ask for, where a conditional program is given data without contexts or the other way round."""
-    conditional, known = program.example_context(2) is not None, data.context is not None
-    if conditional != known:
-        other = f"{name}-labelled" if conditional else name.removesuffix("-labelled")
-        what = (
-            "is conditional, and the data have no contexts" if conditional else "takes no contexts, and the data have"
-        )
-        hint = f": give --data {other}" if other in datasets.names() else ""
-        raise OptionError(f"{catalogue.name_of(program)} {what} ({name}){hint}.")
+    conditional = program.example_context(2) is not None
+    if conditional == (data.context is not None):
+        return
+    if conditional:
+        other, what = f"{name}-labelled", f"is conditional, and {name} has no contexts"
+    else:
+        other, what = name.removesuffix("-labelled"), f"takes no contexts, and {name} has some"
+    hint = f"; give --data {other}" if other in datasets.names() else ""
+    raise OptionError(f"{catalogue.name_of(program)} {what}{hint}.")
 
 
 def _unit(samples: Tensor) -> Tensor:
