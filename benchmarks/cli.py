@@ -189,26 +189,77 @@ def score(
     split: Annotated[str, typer.Option(help="'train', 'valid' or 'test'.")] = "test",
     how: Annotated[str, typer.Option(help="'auto' (the best the program allows), or one of the estimators.")] = "auto",
     particles: Annotated[int, typer.Option(help="Importance samples of each example, where they are needed.")] = 1000,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Judge what it draws as well; a program without a density always is.")
+    ] = False,
+    n: Annotated[int | None, typer.Option("-n", "--n", help="How many samples; default: as many as data.")] = None,
     binarise: Binarise = None,
     seed: Seed = 0,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Print the log-likelihood per example of a fitted program, its standard error and how it was estimated.
+    """Print the log-likelihood per example of a fitted program and how it was estimated; of a GAN, scores of samples.
 
-    Example: `zoo score runs/vae --data digits-binary --split test`
+    Scores of samples stand beside those of real data that are no test data. Images are looked at by a classifier of
+    the data, which is trained if it is not in the cache (`zoo features` does that too).
+
+    Example: `zoo score runs/vae --data digits-binary --split test`, `zoo score runs/gan`
     """
-    from benchmarks.commands import score_program
+    from benchmarks.commands import has_density, judge_program, score_program
+    from zoo.errors import OptionError
 
-    found = score_program(folder, data, split, how, particles, binarise, seed, device)
+    scored, judged = None, None
+    if has_density(folder):
+        if n is not None and not samples:
+            raise OptionError("-n says how many samples to judge: add --samples.")
+        scored = score_program(folder, data, split, how, particles, binarise, seed, device)
+    elif how != "auto":
+        raise OptionError(f"This program has no density for --how {how}: leave it out, and its samples are judged.")
+    if samples or scored is None:
+        judged = judge_program(
+            folder, data, split, n, binarise=binarise, seed=seed, device=device, progress=sys.stderr.isatty()
+        )
     if as_json:
-        return _print_json(found)
+        return _print_json({**scored, "judged": judged} if scored and judged else scored or judged)
+    if scored is not None:
+        _print_likelihood(scored)
+    if judged is not None:
+        _print_judgement(judged)
+
+
+def _print_likelihood(found: dict[str, Any]) -> None:
     error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
     kind = "a lower bound, " if found["bound"] else ""
     print(
         f"{found['log_likelihood']:.3f}{error} nats per example ({found['bits_per_dim']:.4f} bits/dim), "
         f"{found['examples']} examples of {found['data']} ({found['split']}), {kind}estimated by: {found['how']}"
     )
+
+
+def _print_judgement(found: dict[str, Any]) -> None:
+    from benchmarks.metrics import METRICS
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("score", "samples", "real data", "what it is"):
+        table.add_column(column, style="bold" if column == "score" else None, no_wrap=column != "what it is")
+    for name, score in found["scores"].items():
+        card = METRICS[name]
+        if score["value"] is None:
+            table.add_row(card.title, "n/a", "", f"[dim]{escape(score['how'].removeprefix('n/a: '))}[/dim]")
+            continue
+        error = "" if score["standard_error"] is None else f" ± {_number(score['standard_error'], card.digits)}"
+        real = "" if score["real_data"] is None else _number(score["real_data"], card.digits)
+        table.add_row(card.title, _number(score["value"], card.digits) + error, real, escape(card.meaning))
+    console = Console()
+    console.print(f"[bold]{escape(found['program'])}[/bold] on {escape(found['data'])} ({found['split']})")
+    console.print(table)
+    for line in (found["how"], *found["notes"]):
+        console.print(escape(line), style="dim")
+
+
+def _number(value: float, digits: int) -> str:
+    """With so many digits after the point, or two that count where these were all zeros."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,29 @@ from benchmarks.report import plots
 from inference.environment import seeded
 from inference.evaluation.likelihood import log_likelihood
 from inference.evaluation.samples.classifier import train_classifier
+from inference.evaluation.samples.judge import (
+    classifiers_for,
+    draw_samples,
+    fair_size,
+    has_known_modes,
+    held_out,
+    judge,
+    judge_guide,
+)
 from inference.fit import fit
 from inference.fitted import Fit
 from zoo import catalogue, datasets
-from zoo.datasets import Data
+from zoo.datasets import Data, Dataset
 from zoo.errors import OptionError
+from zoo.program import ImplicitProgram, Program
 
-__all__ = ["check_bench_options", "fit_program", "parse_options", "sample_program", "score_program", "train_features"]
+__all__ = [
+    "check_bench_options", "fit_program", "has_density", "judge_program", "parse_options", "sample_program",
+    "score_program", "train_features",
+]  # fmt: skip
+
+
+LEAST_SAMPLES = 10
 
 
 def parse_options(given: Sequence[str]) -> dict[str, Any]:
@@ -140,6 +157,11 @@ def sample_program(folder: Path, n: int, out: Path, seed: int = 0, data: str | N
     return {"program": catalogue.name_of(program), "n": len(samples), "shape": list(shape), "out": str(out)}
 
 
+def has_density(folder: Path) -> bool:
+    """Whether a saved program has one to score by; else only samples can be judged."""
+    return not isinstance(catalogue.load(folder), ImplicitProgram)
+
+
 def score_program(
     folder: Path,
     data: str | None = None,
@@ -183,6 +205,78 @@ def score_program(
     }
 
 
+def judge_program(
+    folder: Path,
+    data: str | None = None,
+    split: str = "test",
+    n: int | None = None,
+    *,
+    binarise: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Scores of what a saved fit draws, and of held-out real data in the same eyes; of its guide too, if it has one.
+
+    Args:
+        folder: What `zoo fit` wrote.
+        data: A name or file; None is the data it was fitted on.
+        split: 'train', 'valid' or 'test', to compare with.
+        n: How many samples; None is as many as there are data, or 10,000 where modes are counted.
+        binarise: 'threshold' or 'stochastic', for data in [0, 1].
+        seed: Of the samples and of what is random in the scores.
+        device: Where to draw.
+        progress: Shows a bar while a classifier is trained.
+    """
+    found = Fit.load(folder, device)
+    dataset = _dataset(found, data, binarise)
+    real = dataset.split(split)
+    _check_contexts(found.program, real, dataset.name)
+    found.program.check(*real)
+    n = fair_size(dataset, split) if n is None else n
+    if n < LEAST_SAMPLES:
+        raise OptionError(f"n must be at least {LEAST_SAMPLES} to say anything of samples, got {n}.")
+    networks = classifiers_for(dataset, train=partial(train_classifier, progress=progress))
+    drawn = judge(draw_samples(found.program, real, n, seed), dataset, split=split, seed=seed, **networks)
+    scores, notes = drawn.scores, _remarks(found, dataset, bool(networks))
+    if found.guide is not None:
+        scores = scores | judge_guide(
+            found.program, found.guide, dataset, split=split, classifier=networks.get("classifier"), seed=seed
+        )
+    try:
+        beside = judge(held_out(dataset, n, split), dataset, split=split, seed=seed, **networks).scores
+    except OptionError as error:
+        beside, notes = {}, [*notes, f"No real data beside these samples: {error}"]
+    if has_known_modes(dataset):  # there these are training data, each of which is its own neighbour
+        beside.pop("memorisation", None)
+    return {
+        "program": catalogue.name_of(found.program),
+        "data": dataset.name,
+        "split": split,
+        "seed": seed,
+        "samples": n,
+        "how": drawn.how,
+        "scores": {
+            name: {**asdict(score), "real_data": beside[name].value if name in beside else None}
+            for name, score in scores.items()
+        },
+        "class_shares": None if drawn.shares is None else drawn.shares.shares.tolist(),
+        "notes": notes,
+    }
+
+
+def _remarks(found: Fit, dataset: Dataset, looked_at: bool) -> list[str]:
+    """What a reader of the scores must know of the fit and of how it was judged."""
+    ends = {"collapsed": "samples all alike", "saturated": "a critic that is sure of everything"}
+    remarks = [f"The game of this fit ended with {how}." for what, how in ends.items() if found.info.get(what)]
+    if not looked_at and len(dataset.card.shape) > 1:
+        remarks.append(
+            f"{dataset.name} has no class labels to train a classifier on, so these are distances of raw pixels, to "
+            "which a shifted image is another one; compare them among generators of the same data only."
+        )
+    return remarks
+
+
 def train_features(data: str, seed: int = 0, steps: int | None = None, progress: bool = False) -> dict[str, Any]:
     """Trains the classifier of a data set, or finds it in the cache, and says how good it is.
 
@@ -197,8 +291,26 @@ def train_features(data: str, seed: int = 0, steps: int | None = None, progress:
 
 def _data(found: Fit, data: str | None, split: str, binarise: str | None = None) -> Data:
     """A split of the data, in the program's dtype."""
+    return _dataset(found, data, binarise).split(split)
+
+
+def _dataset(found: Fit, data: str | None, binarise: str | None = None) -> Dataset:
+    """The data, or those that the fit was made on, in the program's dtype."""
     dtype = next((t.dtype for t in found.program.state_dict().values() if t.is_floating_point()), None)
-    return datasets.load(data or found.data, binarise=binarise).split(split).to(dtype=dtype)
+    return datasets.load(data or found.data, binarise=binarise).to(dtype=dtype)
+
+
+def _check_contexts(program: Program, data: Data, name: str) -> None:
+    """Names the data to ask for, where a conditional program is given data without contexts or the other way round."""
+    conditional = program.example_context(2) is not None
+    if conditional == (data.context is not None):
+        return
+    if conditional:
+        other, what = f"{name}-labelled", f"is conditional, and {name} has no contexts"
+    else:
+        other, what = name.removesuffix("-labelled"), f"takes no contexts, and {name} has some"
+    hint = f"; give --data {other}" if other in datasets.names() else ""
+    raise OptionError(f"{catalogue.name_of(program)} {what}{hint}.")
 
 
 def _unit(samples: Tensor) -> Tensor:

@@ -67,6 +67,8 @@ METRICS: dict[str, Metric] = {
         "C2ST", "accuracy of a classifier telling samples from test data; 0.5: it cannot", "lower", 2
     ),
     "class_accuracy": Metric("asked", "share of samples that show the class asked for", "higher", 3),
+    "classes": Metric("classes", "classes with at least a tenth of their share of the data", "higher", 0),
+    "class_difference": Metric("shares off", "share of samples in other classes than those of data", "lower", 3),
     "code_accuracy": Metric(
         "code", "share of test images whose class the code names, classes matched afterwards", "higher", 3
     ),

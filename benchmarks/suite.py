@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.metrics import METRICS
 from zoo.errors import OptionError, UnknownNameError
 
-__all__ = ["KINDS", "Cell", "Grid", "MethodSpec", "ProgramSpec", "Suite", "base_name", "file_name"]
+__all__ = ["KINDS", "Cell", "Grid", "MethodSpec", "ProgramSpec", "Suite", "file_name"]
 
 KINDS: dict[str, str] = {
     "posterior": "benchmarks.cells.posterior:measure",
@@ -88,13 +88,6 @@ class Cell:
             sort_keys=True, default=repr,
         )  # fmt: skip
         return f"{self.name}/{self.seed}/{hashlib.sha256(declared.encode()).hexdigest()[:8]}"
-
-
-def base_name(dataset: str) -> str:
-    """The data behind a name: 'mnist10k-binary-labelled' -> 'mnist10k'."""
-    for suffix in ("-labelled", "-binary", "-stochastic"):
-        dataset = dataset.removesuffix(suffix)
-    return dataset
 
 
 def file_name(key: str) -> str:

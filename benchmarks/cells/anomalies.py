@@ -11,12 +11,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from benchmarks.cells.fitting import fit_cell
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell
-from inference import fit
-from inference.environment import seeded
 from inference.evaluation.queries.anomalies import anomaly_scores, auroc
-from zoo import catalogue, datasets
+from zoo import datasets
 from zoo.datasets import Data, Dataset
 from zoo.program import ExactDensity
 
@@ -72,11 +71,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     """Fits on what is normal, scores the test examples of both kinds."""
     problem = PROBLEMS[cell.dataset]()
-    with seeded(cell.seed):
-        program = catalogue.create_for(
-            cell.program.name, problem.normal.train, **{**cell.program.options, **cell.method.program}
-        )
-    found = fit(program, problem.normal, cell.method.method, seed=cell.seed, device=device, **cell.method.options)
+    found = fit_cell(cell, problem.normal, device)
     options = {} if isinstance(found.program, ExactDensity) else {"guide": found.guide, **cell.evaluation}
     normal, anomalous = (
         anomaly_scores(found.program, x.to(found.device), **options) for x in (problem.normal.test.x, problem.anomalous)
@@ -84,8 +79,14 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     how = f"{len(normal)} normal and {len(anomalous)} anomalous test examples, score -log2 p(x)"
     measured = [
         Measurement("auroc", auroc(normal, anomalous), how=how),
-        Measurement("bits_normal", float(normal.mean()), float(normal.std()) / len(normal) ** 0.5, how),
-        Measurement("bits_anomalous", float(anomalous.mean()), float(anomalous.std()) / len(anomalous) ** 0.5, how),
+        bits("bits_normal", normal, how),
+        bits("bits_anomalous", anomalous, how),
         Measurement("seconds", found.seconds, how="wall time of the fit"),
     ]
     return [m for m in measured if m.metric in cell.metrics]
+
+
+def bits(metric: str, scores: Tensor, how: str) -> Measurement:
+    """The mean score (N,) and its standard error."""
+    error = float(scores.std()) / len(scores) ** 0.5
+    return Measurement(metric, float(scores.mean()), error, how=how)

@@ -1,28 +1,25 @@
-"""What a generator has learnt, as arrays: paths between latents, codes turned one at a time, classes, codes of data.
+"""What a generator has learnt, as arrays: paths between latents, codes turned one at a time, classes.
 
 `interpolation`: White, "Sampling generative networks", 2016 (on the sphere for Gaussian latents, where straight lines
-pass through improbable points). `traversal`: the figures of Chen et al., "InfoGAN", 2016. `aggregate_codes`: figure 2
-of Makhzani et al., "Adversarial autoencoders", 2016. `benchmarks.report.pictures` draws them.
+pass through improbable points). `traversal`: the figures of Chen et al., "InfoGAN", 2016. `benchmarks.report.pictures`
+draws them, and the codes of data (`inference.evaluation.samples.codes.aggregate_codes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from inference.environment import seeded
+from inference.evaluation.samples.codes import decoded, prior_latents
 from inference.history import History
-from inference.particles import draw, flatten_draws
-from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
-from zoo.program import Implicit, Program, Site
+from zoo.program import Program, Site
 
-__all__ = ["aggregate_codes", "class_grid", "decoded", "history_arrays", "interpolation", "traversal"]
+__all__ = ["class_grid", "history_arrays", "interpolation", "traversal"]
 
 
 Array = np.ndarray[Any, Any]
@@ -34,34 +31,6 @@ PANELS: dict[str, tuple[str, ...]] = {
     "diversity": ("diversity",),
 }
 """Panel of a history picture -> the metrics of the fit's history that it shows."""
-
-
-@torch.no_grad()
-def decoded(program: Program, latents: Mapping[str, Tensor], context: Tensor | None = None) -> Tensor:
-    """What the program makes of latents: the mean of x where x has a density, else its value.
-
-    Args:
-        program: A program whose latents belong to the examples, in eval mode.
-        latents: Site -> (n, *event) for all of its sites.
-        context: Contexts (n, ...), or None.
-
-    Returns: (n, *event_shape).
-    """
-    n = len(next(iter(latents.values())))
-    trace = poutine.trace(poutine.condition(program.model, data=dict(latents))).get_trace(None, context, n)
-    site = trace.nodes["x"]
-    value: Tensor = site["value"] if isinstance(site["fn"], Implicit) else site["fn"].mean
-    return value
-
-
-def _prior(program: Program, n: int, context: Tensor | None = None) -> dict[str, Tensor]:
-    """n draws of the latents, site -> (n, *event)."""
-    with torch.no_grad():
-        trace = poutine.trace(program.model).get_trace(None, context, n)
-    sites = program.sites()
-    if not sites or any(site.is_global for site in sites.values()):
-        raise CapabilityError(f"{type(program).__name__} has no latents that belong to examples; there is no path.")
-    return {name: trace.nodes[name]["value"] for name in sites}
 
 
 def _context(program: Program, rows: Tensor) -> Tensor | None:
@@ -78,7 +47,7 @@ def interpolation(program: Program, rows: int = 6, columns: int = 10, seed: int 
     """
     with seeded(seed):
         context = _context(program, torch.arange(rows))
-        start, end = (_prior(program, rows, context) for _ in range(2))
+        start, end = (prior_latents(program, rows, context) for _ in range(2))
     t = torch.linspace(0, 1, columns)
     latents = {
         name: _between(site, start[name], end[name], t.to(start[name])).flatten(0, 1)
@@ -125,8 +94,8 @@ def traversal(program: Program, site: str, index: int = 0, rows: int = 10, colum
         raise UnknownNameError("latent site", site, sites)
     with seeded(seed):
         context = _context(program, torch.arange(rows))
-        latents = _prior(program, rows, context)
-        many = _prior(program, 2000, _context(program, torch.arange(2000) % rows))
+        latents = prior_latents(program, rows, context)
+        many = prior_latents(program, 2000, _context(program, torch.arange(2000) % rows))
     for name, other in sites.items():
         if name != site and other.is_discrete:
             each = _each_value(many[name], other)
@@ -176,23 +145,6 @@ def class_grid(program: Program, columns: int = 10, seed: int = 0) -> Tensor:
         with seeded(seed):
             rows.append(program.generate(columns, asked.reshape(columns, *context.shape[1:])))
     return torch.stack(rows)
-
-
-@torch.no_grad()
-def aggregate_codes(program: Program, guide: Callable[..., Any], data: Data, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Codes of data and draws of the prior, all latent sites side by side: (n, k) each.
-
-    A code is one draw of the guide for each example; together they are draws of the aggregate posterior
-    E_data[q(z | x)], which is the prior if guide and program belong together.
-    """
-    with seeded(seed, data.x.device):
-        codes = draw(guide, 1, *data, density=False).values
-        prior = _prior(program, data.size, data.context)
-    names = [name for name, site in program.sites().items() if not site.is_discrete]
-    return (
-        flatten_draws({name: codes[name][0] for name in names}),
-        flatten_draws({name: prior[name] for name in names}),
-    )
 
 
 def history_arrays(history: History) -> dict[str, Array]:

@@ -16,21 +16,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.cells.fitting import fit_cell
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, file_name
-from inference import Fit, fit
+from inference import Fit
 from inference.environment import seeded
+from inference.evaluation.annealing import ais
 from inference.evaluation.estimates import Estimate
 from inference.evaluation.likelihood import log_likelihood
 from inference.evaluation.noisy_decoder import SIGMAS, decoder_likelihood
 from inference.evaluation.parzen import parzen
 from inference.guides.exact import exact_log_evidence
-from zoo import catalogue, datasets
+from zoo import datasets
 from zoo.datasets import Data, Dataset
-from zoo.errors import CapabilityError
+from zoo.errors import CapabilityError, ImplicitDensityError
 from zoo.program import ImplicitProgram, Program
 
-__all__ = ["measure"]
+__all__ = ["densities", "measure"]
 
 SAMPLES = 64
 PARTICLES = 5000
@@ -41,11 +43,7 @@ GRID_LATENTS = 2
 def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     """Fits, scores, and leaves samples beside real examples for a picture."""
     dataset = datasets.load(cell.dataset)
-    with seeded(cell.seed):
-        program = catalogue.create_for(
-            cell.program.name, dataset.train, **{**cell.program.options, **cell.method.program}
-        )
-    found = fit(program, dataset, cell.method.method, seed=cell.seed, device=device, **cell.method.options)
+    found = fit_cell(cell, dataset, device)
     program, data = found.program, dataset.split(cell.split).to(found.device)
     data = data.rows(slice(0, cell.evaluation.get("examples")))
     numbers = program.event_shape.numel()
@@ -66,8 +64,8 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
             error = estimate.standard_error
             bits = None if error is None else error / (numbers * math.log(2))
             how = f"{estimate.how}{', a lower bound' if estimate.bound else ''}, {data.size} examples"
-            measured.append(Measurement("log_likelihood", estimate.mean, error, how))
-            measured.append(Measurement("bits_per_dim", estimate.bits_per_dim(numbers), bits, how))
+            measured.append(Measurement("log_likelihood", estimate.mean, error, how=how))
+            measured.append(Measurement("bits_per_dim", estimate.bits_per_dim(numbers), bits, how=how))
         if "grid_log_likelihood" in cell.metrics:
             measured.append(grid(program, data))
     if "sampling_seconds" in cell.metrics:
@@ -84,6 +82,47 @@ def likelihood(found: Fit, data: Data, cell: Cell) -> Estimate:
     return log_likelihood(found.program, data, guide=found.guide, particles=particles, seed=cell.seed)
 
 
+def densities(cell: Cell, found: Fit, dataset: Dataset) -> list[Measurement]:
+    """Of a sampler: its log-likelihood where it has a density, else its decoder's by annealing; Parzen windows."""
+    program, binary = found.program, dataset.card.support == "binary"
+    implicit = isinstance(program, ImplicitProgram)
+    data, moved = dataset.split(cell.split).to(found.device), dataset.to(found.device)
+    measured = []
+    if "log_likelihood" in cell.metrics:
+        measured.append(
+            Measurement("log_likelihood", None, how="n/a: implicit, no density")
+            if implicit
+            else best_likelihood(cell, found, data, "binary" if binary else "grey")
+        )
+    if "ais" in cell.metrics:
+        measured.append(
+            gan_ais(program, moved, data, cell) if implicit else Measurement("ais", None, how="n/a: it has a density")
+        )
+    if "parzen" in cell.metrics:
+        measured.append(
+            Measurement("parzen", None, how="n/a: windows around binary images are no density")
+            if binary
+            else parzen_score(program, moved, data, cell.seed)
+        )
+    return measured
+
+
+def best_likelihood(cell: Cell, found: Fit, data: Data, kind: str) -> Measurement:
+    """The log-likelihood of images of a kind, exact or by IWAE; annealed from the prior if the guide only draws."""
+    try:
+        estimate = likelihood(found, data, cell)
+    except ImplicitDensityError:
+        options = cell.evaluation
+        chains, steps = int(options.get("ais_chains", 16)), int(options.get("ais_steps", 500))
+        data = data.rows(slice(0, options.get("ais_examples")))
+        try:
+            estimate = ais(found.program, *data, chains=chains, steps=steps, seed=cell.seed)
+        except CapabilityError as error:
+            return Measurement("log_likelihood", None, how=f"n/a: {error}")
+    how = f"{estimate.how}{', a lower bound' if estimate.bound else ''}, {data.size} {kind} images"
+    return Measurement("log_likelihood", estimate.mean, estimate.standard_error, how=how)
+
+
 def grid(program: Program, data: Data) -> Measurement:
     """log p(x) by quadrature over one or two continuous latents; n/a for others."""
     sites = program.sites().values()
@@ -92,7 +131,8 @@ def grid(program: Program, data: Data) -> Measurement:
         return Measurement("grid_log_likelihood", None, how="n/a: a grid needs one or two continuous local latents")
     values = torch.cat([exact_log_evidence(program, *batch) for batch in data.batches(50)]).detach()
     estimate = Estimate(values, "grid", False)
-    return Measurement("grid_log_likelihood", estimate.mean, estimate.standard_error, f"grid, {data.size} examples")
+    how = f"grid, {data.size} examples"
+    return Measurement("grid_log_likelihood", estimate.mean, estimate.standard_error, how=how)
 
 
 def sampling(program: Program, data: Data, seed: int) -> Measurement:
@@ -113,7 +153,7 @@ def parzen_score(program: Program, dataset: Dataset, data: Data, seed: int) -> M
         samples = program.generate(PARZEN_SAMPLES, context)
     estimate, sigma = parzen(samples, data.x, dataset.valid.x)
     how = f"{estimate.how}, bandwidth {sigma:.3g} from validation; an estimate that favours memorisers"
-    return Measurement("parzen", estimate.mean, estimate.standard_error, how)
+    return Measurement("parzen", estimate.mean, estimate.standard_error, how=how)
 
 
 def gan_ais(program: Program, dataset: Dataset, data: Data, cell: Cell) -> Measurement:
@@ -128,7 +168,7 @@ def gan_ais(program: Program, dataset: Dataset, data: Data, cell: Cell) -> Measu
     except CapabilityError as error:
         return Measurement("ais", None, how=f"n/a: {error}")
     how = f"{estimate.how}, {rows.size} examples, noise {sigma} from validation; the density of samples plus noise"
-    return Measurement("ais", estimate.mean, estimate.standard_error, how)
+    return Measurement("ais", estimate.mean, estimate.standard_error, how=how)
 
 
 def save_samples(path: Path, program: Program, data: Data, seed: int) -> None:

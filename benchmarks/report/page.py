@@ -21,8 +21,9 @@ from benchmarks.report import pictures, plots, published
 from benchmarks.report.summary import Row, cell_text, summarise
 from benchmarks.results import Record, read_results
 from benchmarks.run import ARTIFACTS
-from benchmarks.suite import base_name, file_name
+from benchmarks.suite import file_name
 from benchmarks.suites import SUITES, get_suite
+from zoo.datasets import base_name
 
 __all__ = ["print_tables", "rows_as_json", "write_report"]
 

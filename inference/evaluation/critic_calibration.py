@@ -23,55 +23,73 @@ from torch.nn.functional import softplus
 
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError
 
-__all__ = ["RatioCalibration", "ratio_calibration"]
+__all__ = ["MeanWeight", "RatioCalibration", "Reliability", "ratio_calibration"]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Do the critic's probabilities keep their word? Bins (bins,) of draws by the probability of "real"."""
+
+    confidence: Tensor
+    """Mean probability of each bin; NaN in an empty one."""
+    share: Tensor
+    """Share of real draws among those of the bin, each side weighing half; NaN in an empty one."""
+    count: Tensor
+    """Draws in the bin."""
+    error: float
+    """The expected calibration error: the mean over the draws of |share - confidence|."""
+    if_calibrated: float
+    """Its mean were T calibrated: not 0, as shares are of finitely many draws."""
+    deviation: float
+    """Its standard deviation were T calibrated."""
+
+
+@dataclass(frozen=True)
+class MeanWeight:
+    """The mean of weights whose expectation is 1 if T is a log ratio."""
+
+    mean: float
+    standard_error: float
+    size: float
+    """On how many draws' worth it rests, (sum w)^2 / sum w^2."""
+
+    LEAST_SIZE: ClassVar[float] = 100.0
+    """Effective draws below which a mean is not believed."""
+
+    @property
+    def believed(self) -> bool:
+        """Whether it rests on enough draws."""
+        return self.size >= self.LEAST_SIZE
 
 
 @dataclass(frozen=True)
 class RatioCalibration:
-    """What `ratio_calibration` found; compare every number with its error.
+    """What `ratio_calibration` found; compare every number with its error."""
 
-    `confidence`, `share`, `count` (bins,): mean probability of "real", share of real draws (each side weighing half)
-    and number of draws of each bin (NaN in an empty one). `ece` is the expected calibration error, the mean over the
-    draws of |share - confidence|; `ece_if_calibrated` and `ece_error` its mean and standard deviation were T
-    calibrated: never 0, as shares are of finitely many draws. `mean_ratio` is the mean of exp(T) over fake draws,
-    `mean_inverse` that of exp(-T) over real ones, with standard errors `ratio_error` and `inverse_error`; on how many
-    draws' worth they rest, (sum w)^2 / sum w^2 of the weights w, say `ratio_size` and `inverse_size`. `divergence` is
-    the JSD by T, in nats.
-    """
-
-    confidence: Tensor
-    share: Tensor
-    count: Tensor
-    ece: float
-    ece_if_calibrated: float
-    ece_error: float
-    mean_ratio: float
-    ratio_error: float
-    ratio_size: float
-    mean_inverse: float
-    inverse_error: float
-    inverse_size: float
+    reliability: Reliability
+    ratio: MeanWeight
+    """exp(T) over fake draws."""
+    inverse: MeanWeight
+    """exp(-T) over real draws."""
     divergence: float
-
-    LEAST_SIZE: ClassVar[float] = 100.0
-    """Effective draws below which a mean of weights is not believed."""
+    """The Jensen-Shannon divergence by T, in nats."""
 
     def problems(self, errors: float = 4.0) -> list[str]:
         """What is further off than so many standard errors, in plain words; empty if nothing is."""
-        found = []
-        if self.ece - self.ece_if_calibrated > errors * self.ece_error:
-            sure = (self.confidence - 0.5).sign() * (self.confidence - self.share)
-            way = "too sure of itself" if float((self.count * sure).nansum()) > 0 else "not sure enough"
+        found, bins = [], self.reliability
+        if bins.error - bins.if_calibrated > errors * bins.deviation:
+            sure = (bins.confidence - 0.5).sign() * (bins.confidence - bins.share)
+            way = "too sure of itself" if float((bins.count * sure).nansum()) > 0 else "not sure enough"
             found.append(
-                f"it is {way}: its probabilities are off by {self.ece:.3f} on average, where chance would make it "
-                f"{self.ece_if_calibrated:.3f} +- {self.ece_error:.3f}"
+                f"it is {way}: its probabilities are off by {bins.error:.3f} on average, where chance would make it "
+                f"{bins.if_calibrated:.3f} +- {bins.deviation:.3f}"
             )
-        for what, mean, error, size in (
-            ("exp(T) over fake draws", self.mean_ratio, self.ratio_error, self.ratio_size),
-            ("exp(-T) over real draws", self.mean_inverse, self.inverse_error, self.inverse_size),
-        ):
-            if size >= self.LEAST_SIZE and abs(mean - 1) > errors * error:
-                found.append(f"the mean of {what} is {mean:.3f} +- {error:.3f}, and that of a ratio of densities is 1")
+        for what, weight in (("exp(T) over fake draws", self.ratio), ("exp(-T) over real draws", self.inverse)):
+            if weight.believed and abs(weight.mean - 1) > errors * weight.standard_error:
+                found.append(
+                    f"the mean of {what} is {weight.mean:.3f} +- {weight.standard_error:.3f}, and that of a ratio of "
+                    "densities is 1"
+                )
         return found
 
     @property
@@ -82,17 +100,17 @@ class RatioCalibration:
     def verdict(self) -> str:
         """A sentence or two."""
         doubts = [
-            f"the mean of {what} rests on {size:.0f} draws and says nothing"
-            for what, size in (("exp(T)", self.ratio_size), ("exp(-T)", self.inverse_size))
-            if size < self.LEAST_SIZE
+            f"the mean of {what} rests on {weight.size:.0f} draws and says nothing"
+            for what, weight in (("exp(T)", self.ratio), ("exp(-T)", self.inverse))
+            if not weight.believed
         ]
         tail = f" But {' and '.join(doubts)}: the two sets hardly overlap." if doubts else ""
         problems = self.problems()
         if problems:
             return f"Not a log ratio: {'; '.join(problems)}.{tail}"
         return (
-            f"Calibrated as far as {int(self.count.sum())} draws can tell; it sees a Jensen-Shannon divergence of "
-            f"{self.divergence:.3f} nats out of {math.log(2):.3f}.{tail}"
+            f"Calibrated as far as {int(self.reliability.count.sum())} draws can tell; it sees a Jensen-Shannon "
+            f"divergence of {self.divergence:.3f} nats out of {math.log(2):.3f}.{tail}"
         )
 
 
@@ -107,22 +125,33 @@ def ratio_calibration(real_logits: Tensor, fake_logits: Tensor, *, bins: int = 1
 
     Raises: OptionError, ShapeError, EmptyDataError (fewer than ten draws a bin and side), NonFiniteError.
     """
+    _check(real_logits, fake_logits, bins)
+    real, fake = real_logits.detach().cpu().double(), fake_logits.detach().cpu().double()
+    value = -softplus(-real).mean() - softplus(fake).mean()
+    return RatioCalibration(
+        reliability=_reliability(real, fake, bins),
+        ratio=_mean_weight(fake.exp()),
+        inverse=_mean_weight((-real).exp()),
+        divergence=float((value + math.log(4)) / 2),
+    )
+
+
+def _check(real: Tensor, fake: Tensor, bins: int) -> None:
     if bins < 2:
         raise OptionError(f"bins must be at least 2, got {bins}.")
-    if real_logits.ndim != 1 or fake_logits.ndim != 1:
+    if real.ndim != 1 or fake.ndim != 1:
         raise ShapeError(
-            f"Logits must be (n,) and (m,), one for each draw, got {tuple(real_logits.shape)} and "
-            f"{tuple(fake_logits.shape)}."
+            f"Logits must be (n,) and (m,), one for each draw, got {tuple(real.shape)} and {tuple(fake.shape)}."
         )
-    if min(len(real_logits), len(fake_logits)) < 10 * bins:
-        raise EmptyDataError(
-            f"{bins} bins need {10 * bins} draws a side, got {len(real_logits)} and {len(fake_logits)}."
-        )
-    real, fake = real_logits.detach().cpu().double(), fake_logits.detach().cpu().double()
-    logits = torch.cat([real, fake])
-    if not bool(torch.isfinite(logits).all()):
+    if min(len(real), len(fake)) < 10 * bins:
+        raise EmptyDataError(f"{bins} bins need {10 * bins} draws a side, got {len(real)} and {len(fake)}.")
+    if not bool(torch.isfinite(real).all() and torch.isfinite(fake).all()):
         raise NonFiniteError("Some logits are NaN or infinite: no ratio to check.")
-    n, m = len(real), len(fake)
+
+
+def _reliability(real: Tensor, fake: Tensor, bins: int) -> Reliability:
+    """Draws in bins of equal counts, and how far the shares in them are from the probabilities."""
+    n, m, logits = len(real), len(fake), torch.cat([real, fake])
     # Each side weighs half, whatever the numbers of draws.
     weight = torch.cat([torch.full((n,), 0.5 / n), torch.full((m,), 0.5 / m)]).to(logits)
     label = torch.cat([torch.ones(n), torch.zeros(m)]).to(logits)
@@ -134,24 +163,23 @@ def ratio_calibration(real_logits: Tensor, fake_logits: Tensor, *, bins: int = 1
         return torch.zeros(bins, dtype=logits.dtype).index_add(0, index, values)
 
     mass = total(weight)
-    confidence, share = total(weight * probability) / mass, total(weight * label) / mass
     gap = total(weight * (label - probability))
     # Were T calibrated, each bin's gap would be near normal with this variance, and |normal| has mean sqrt(2 / pi).
     spread = total(weight.square() * probability * (1 - probability)).sqrt()
-    ratio, inverse = fake.exp(), (-real).exp()
-    value = -softplus(-real).mean() - softplus(fake).mean()
-    return RatioCalibration(
-        confidence=confidence,
-        share=share,
+    return Reliability(
+        confidence=total(weight * probability) / mass,
+        share=total(weight * label) / mass,
         count=total(torch.ones_like(weight)),
-        ece=float(gap.abs().sum()),
-        ece_if_calibrated=float(spread.sum()) * math.sqrt(2 / math.pi),
-        ece_error=float((spread.square().sum() * (1 - 2 / math.pi)).sqrt()),
-        mean_ratio=float(ratio.mean()),
-        ratio_error=float(ratio.std() / math.sqrt(m)),
-        ratio_size=float(ratio.sum().square() / ratio.square().sum()),
-        mean_inverse=float(inverse.mean()),
-        inverse_error=float(inverse.std() / math.sqrt(n)),
-        inverse_size=float(inverse.sum().square() / inverse.square().sum()),
-        divergence=float((value + math.log(4)) / 2),
+        error=float(gap.abs().sum()),
+        if_calibrated=float(spread.sum()) * math.sqrt(2 / math.pi),
+        deviation=float((spread.square().sum() * (1 - 2 / math.pi)).sqrt()),
+    )
+
+
+def _mean_weight(weights: Tensor) -> MeanWeight:
+    """Of weights (n,)."""
+    return MeanWeight(
+        mean=float(weights.mean()),
+        standard_error=float(weights.std() / math.sqrt(len(weights))),
+        size=float(weights.sum().square() / weights.square().sum()),
     )

@@ -156,3 +156,47 @@ def test_bench_and_report(zoo: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     code, _, _ = zoo("report", tmp_path)
     assert code == 0
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.filterwarnings("ignore::inference.games.game.CollapseNotice")
+def test_what_has_no_density_is_scored_by_its_samples(zoo: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr("inference.evaluation.samples.classifier.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("inference.evaluation.samples.classifier.STEPS", 100)
+    small = ("-o", "hidden=[16]", "-o", "critic_hidden=[8]", "-o", "steps=3", "--out", tmp_path / "gan")
+    assert zoo("fit", "gan", "--data", "digits", *small)[0] == 0
+    code, out, error = zoo("score", tmp_path / "gan", "-n", 60, "--json")
+    assert code == 0, error
+    found = json.loads(out)
+    frechet = found["scores"]["frechet"]
+    assert frechet["value"] > 10 * frechet["real_data"] > 0
+    assert frechet["how"].startswith("60 samples, 250 test images, grey, thresholded at 0.5; features ")
+    assert {path.name.rsplit("-", 1)[0] for path in (tmp_path / "classifiers").iterdir()} == {"digits", "digits-binary"}
+    assert json.loads(zoo("score", tmp_path / "gan", "-n", 60, "--json")[1]) == found
+    _, out, _ = zoo("score", tmp_path / "gan", "-n", 60)
+    row = re.search(r"^Fréchet +([\d.]+) +([\d.]+) ", out, re.MULTILINE)
+    assert row is not None
+    assert [float(row[1]), float(row[2])] == [round(frechet[side], 2) for side in ("value", "real_data")]
+    assert re.search(r"^asked +n/a +not conditional on a class", out, re.MULTILINE)
+    assert frechet["how"].split("features ")[1].split()[0] in out
+    assert "No real data beside" in zoo("score", tmp_path / "gan", "-n", 300)[1]
+    for wrong, says in (
+        (("--how", "iwae"), "no density for --how iwae"),
+        (("--data", "digits-labelled"), "give --data digits."),
+        (("-n", 3), "n must be at least 10"),
+    ):
+        code, _, error = zoo("score", tmp_path / "gan", *wrong)
+        assert (code, says in error) == (2, True), error
+
+
+def test_samples_of_a_density_are_judged_when_asked_for(
+    zoo: Any, fitted: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("inference.evaluation.samples.classifier.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("inference.evaluation.samples.classifier.STEPS", 20)
+    code, out, error = zoo("score", fitted, "--samples", "-n", 100, "--json")
+    assert code == 0, error
+    found = json.loads(out)
+    assert found["how"] == "exact"
+    assert found["judged"]["samples"] == 100
+    assert "judged" not in json.loads(zoo("score", fitted, "--json")[1])
+    assert "add --samples" in zoo("score", fitted, "-n", 100)[2]

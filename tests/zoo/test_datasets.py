@@ -982,3 +982,9 @@ def test_a_file_under_zoo_data_is_found_by_its_path_there(tmp_path, monkeypatch)
     assert datasets.load("coin").train.size == 12
     with pytest.raises(DatasetError, match="debd/yours"):
         datasets.load("debd/yours")
+
+
+def test_names_of_data_have_a_base() -> None:
+    for name in ("mnist10k", "mnist10k-binary", "mnist10k-labelled", "mnist10k-binary-labelled"):
+        assert datasets.base_name(name) == "mnist10k"
+    assert datasets.base_name("stacked-digits") == "stacked-digits"

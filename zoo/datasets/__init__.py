@@ -2,7 +2,7 @@
 
 from zoo.datasets.binary import binarise
 from zoo.datasets.data import Card, Data, Dataset, File
-from zoo.datasets.loader import card, load, names
+from zoo.datasets.loader import base_name, card, load, names
 from zoo.datasets.reference import ReferencePosterior, reference_posterior
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Dataset",
     "File",
     "ReferencePosterior",
+    "base_name",
     "binarise",
     "card",
     "load",

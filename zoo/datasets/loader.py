@@ -15,7 +15,7 @@ from zoo.datasets.registry import REGISTRY
 from zoo.datasets.sources import placed
 from zoo.errors import OptionError, SupportError, UnknownNameError
 
-__all__ = ["card", "load", "names"]
+__all__ = ["base_name", "card", "load", "names"]
 
 
 def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -> Dataset:
@@ -78,6 +78,13 @@ def card(name: str) -> Card:
         raise UnknownNameError("data set", name, names())
     found = REGISTRY[base].card
     return found if how is None else _binarised_card(found, how)
+
+
+def base_name(name: str) -> str:
+    """The data behind a name: 'mnist10k-binary-labelled' -> 'mnist10k'."""
+    for suffix in (LABELLED, *SUFFIXES):
+        name = name.removesuffix(suffix)
+    return name
 
 
 SUFFIXES = {"-binary": "threshold", "-stochastic": "stochastic"}

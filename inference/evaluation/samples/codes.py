@@ -17,11 +17,17 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from inference.environment import seeded
 from inference.evaluation.estimates import evaluating
-from zoo.errors import EmptyDataError, OptionError, ShapeError
-from zoo.program import Program
+from inference.particles import draw, flatten_draws
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError, EmptyDataError, OptionError, ShapeError
+from zoo.program import Implicit, Program
 
-__all__ = ["FACTORS", "code_accuracy", "code_effects", "guess_codes", "match_codes", "slant", "width"]
+__all__ = [
+    "FACTORS", "aggregate_codes", "code_accuracy", "code_effects", "decoded", "guess_codes", "match_codes",
+    "prior_latents", "slant", "width",
+]  # fmt: skip
 
 
 @torch.no_grad()
@@ -150,3 +156,55 @@ def _within(a: Tensor, b: Tensor, group: Tensor) -> float:
         if int(own.sum()) > 2:
             total += float(spearmanr(a[own], b[own]).statistic) * int(own.sum())
     return total / len(group)
+
+
+# Latents and what they are decoded to
+
+
+@torch.no_grad()
+def decoded(program: Program, latents: Mapping[str, Tensor], context: Tensor | None = None) -> Tensor:
+    """What the program makes of latents: the mean of x where x has a density, else its value.
+
+    Args:
+        program: A program whose latents belong to the examples, in eval mode.
+        latents: Site -> (n, *event) for all of its sites.
+        context: Contexts (n, ...), or None.
+
+    Returns: (n, *event_shape).
+    """
+    n = len(next(iter(latents.values())))
+    trace = poutine.trace(poutine.condition(program.model, data=dict(latents))).get_trace(None, context, n)
+    site = trace.nodes["x"]
+    value: Tensor = site["value"] if isinstance(site["fn"], Implicit) else site["fn"].mean
+    return value
+
+
+def prior_latents(program: Program, n: int, context: Tensor | None = None) -> dict[str, Tensor]:
+    """n draws of the latents from the prior, site -> (n, *event).
+
+    Raises: CapabilityError for a program without latents, or with global ones.
+    """
+    with torch.no_grad():
+        trace = poutine.trace(program.model).get_trace(None, context, n)
+    sites = program.sites()
+    if not sites or any(site.is_global for site in sites.values()):
+        raise CapabilityError(f"{type(program).__name__} has no latents that belong to examples; there is no path.")
+    return {name: trace.nodes[name]["value"] for name in sites}
+
+
+@torch.no_grad()
+def aggregate_codes(program: Program, guide: Callable[..., Any], data: Data, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Codes of data and draws of the prior, all latent sites side by side: (n, k) each.
+
+    A code is one draw of the guide for each example; together they are draws of the aggregate posterior
+    E_data[q(z | x)], which is the prior if guide and program belong together (figure 2 of Makhzani et al., "Adversarial
+    autoencoders", 2016).
+    """
+    with seeded(seed, data.x.device):
+        codes = draw(guide, 1, *data, density=False).values
+        prior = prior_latents(program, data.size, data.context)
+    names = [name for name, site in program.sites().items() if not site.is_discrete]
+    return (
+        flatten_draws({name: codes[name][0] for name in names}),
+        flatten_draws({name: prior[name] for name in names}),
+    )

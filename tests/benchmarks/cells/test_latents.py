@@ -8,14 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cells.latents import aggregate_codes, class_grid, decoded, interpolation, traversal
+from benchmarks.cells.latents import class_grid, interpolation, traversal
 from benchmarks.report.pictures import history_picture
-from inference.evaluation.two_samples import mmd
-from tests.inference.toys import linear
 from zoo.bayes.coin import BetaBernoulli
-from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
-from zoo.latent.vae import VAE
 from zoo.program import Implicit, ImplicitProgram
 
 
@@ -94,22 +90,6 @@ def test_rows_are_classes_and_columns_latents() -> None:
     noise = grid - torch.eye(3)[:, None]
     torch.testing.assert_close(noise, noise[:1].expand_as(noise))
     assert interpolation(Asked(), rows=3, columns=2).shape == (3, 2, 3)
-
-
-def test_a_program_with_a_density_is_shown_by_its_mean() -> None:
-    program = VAE([2, 2], latent_dim=2, hidden=[4])
-    z = torch.randn(5, 2)
-    torch.testing.assert_close(decoded(program, {"z": z}), program.decode(z).mean)
-
-
-def test_codes_of_the_exact_posterior_are_the_prior() -> None:
-    program = linear(6, 2)
-    data = Data(program.generate(500))
-    codes, prior = aggregate_codes(program, program.posterior, data)
-    assert codes.shape == prior.shape == (500, 2)
-    assert mmd(codes, prior).p_value > 0.01  # one fixed seed
-    shrunk, _ = aggregate_codes(program, program.guide, data)
-    assert mmd(shrunk, prior).p_value < 0.01
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:

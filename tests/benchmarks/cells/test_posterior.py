@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import targets
-from benchmarks.cells import posterior
-from benchmarks.cells.posterior import AmortisedCategorical
+from benchmarks.cells import posterior_scores
+from benchmarks.cells.guides import AmortisedCategorical
 from benchmarks.suite import MethodSpec
 from benchmarks.suites.posterior import METRICS, avb, nuts, svi
 from tests.benchmarks.cells.one import QUICK, run
@@ -32,7 +32,7 @@ def test_exact_rows_are_exact(name: str, tmp_path: Path) -> None:
     assert found["kl_reverse"].value == pytest.approx(0.0, abs=1e-3)
     # 4,000 draws: means are off by 0.016 sd, rms over coordinates; four times that is 1 in 15,000 for one coordinate.
     if "mean_error" in found:
-        assert found["mean_error"].value < 4 / math.sqrt(posterior.DRAWS)
+        assert found["mean_error"].value < 4 / math.sqrt(posterior_scores.DRAWS)
     assert "seconds" not in found
     left = list(tmp_path.glob("*.npz"))
     assert len(left) == (0 if name in ("iris-species", "casino") else 1)
@@ -66,7 +66,7 @@ def test_methods_without_a_density_say_so(tmp_path: Path) -> None:
 
 def test_nearest_neighbours_know_the_entropy_of_a_gaussian() -> None:
     z = np.random.RandomState(0).randn(4000, 2) * [1.0, 3.0]
-    terms = posterior._entropy_terms(z)
+    terms = posterior_scores._entropy_terms(z)
     exact = math.log(2 * math.pi * math.e) + math.log(3.0)
     assert (
         abs(terms.mean() - exact) < 4 * terms.std() / math.sqrt(len(z)) + 0.01

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cells import posterior
+from benchmarks.cells.guides import rebuilt
 from benchmarks.suites.posterior import svi
 from benchmarks.targets import trained
 from tests.benchmarks.cells.one import QUICK, run
@@ -21,7 +21,7 @@ def test_the_trained_vae_is_trained_once_and_every_guide_gets_its_decoder(tmp_pa
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert train.size == datasets.card("digits-binary").splits["train"]
     for family in ("diagonal", "full", "iaf"):
-        program = posterior.rebuilt(target.program(), {"guide": family}, train)
+        program = rebuilt(target.program(), {"guide": family}, train)
         assert isinstance(program.head, HEADS[family])
         z = torch.randn(5, 2)
         torch.testing.assert_close(program.decode(z).base_dist.logits, target.program().decode(z).base_dist.logits)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.evaluation.critic_calibration import ratio_calibration
+from inference.evaluation.critic_calibration import MeanWeight, ratio_calibration
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError
 
 P, Q = dist.Normal(0.0, 1.0), dist.Normal(0.7, 1.2)
@@ -42,8 +42,8 @@ def test_the_exact_log_ratio_is_calibrated(sizes: tuple[int, int]) -> None:
 def test_the_error_of_a_calibrated_critic_is_that_of_chance() -> None:
     """Over 200 repetitions mean and spread of the ECE are those that each repetition predicts."""
     found = [ratio_calibration(*(log_ratio(x) for x in draws(1000, 1500))) for _ in range(200)]
-    ece = torch.tensor([each.ece for each in found])
-    predicted, error = found[0].ece_if_calibrated, found[0].ece_error
+    ece = torch.tensor([each.reliability.error for each in found])
+    predicted, error = found[0].reliability.if_calibrated, found[0].reliability.deviation
     assert abs(float(ece.mean()) - predicted) < 4.3 * error / 200**0.5 + 0.02 * predicted
     # The standard deviation of 200 values is known to 5%; its prediction is for bins with fixed edges.
     assert abs(float(ece.std()) / error - 1) < 0.25
@@ -70,7 +70,7 @@ def test_a_critic_that_sees_nothing_is_calibrated_and_says_so() -> None:
     found = ratio_calibration(torch.zeros(500), torch.zeros(500))
     assert found.calibrated
     assert abs(found.divergence) < 1e-12
-    assert found.mean_ratio == found.mean_inverse == 1
+    assert found.ratio.mean == found.inverse.mean == 1
 
 
 def test_a_part_of_the_ratio_is_calibrated() -> None:
@@ -90,14 +90,14 @@ def test_means_of_weights_without_overlap_are_not_believed() -> None:
     ratio = lambda x: P.log_prob(x) - far.log_prob(x)  # noqa: E731
     found = ratio_calibration(ratio(P.sample((1000,))), ratio(far.sample((1000,))))
     # Here the mean is far from 1 with a small error: all of it is in draws that did not come.
-    assert found.ratio_size < found.LEAST_SIZE
+    assert found.ratio.size < MeanWeight.LEAST_SIZE
     assert "hardly overlap" in found.verdict()
 
 
 def test_bins_hold_equally_many_draws() -> None:
     found = ratio_calibration(*(log_ratio(x) for x in draws(1500, 1500)), bins=10)
-    assert found.count.tolist() == [300.0] * 10
-    assert bool((found.confidence.diff() > 0).all())
+    assert found.reliability.count.tolist() == [300.0] * 10
+    assert bool((found.reliability.confidence.diff() > 0).all())
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,21 @@ from torch.nn.functional import one_hot
 
 from inference import fit
 from inference.evaluation.samples.classifier import train_classifier
-from inference.evaluation.samples.codes import code_accuracy, code_effects, guess_codes, match_codes
+from inference.evaluation.samples.codes import (
+    aggregate_codes,
+    code_accuracy,
+    code_effects,
+    decoded,
+    guess_codes,
+    match_codes,
+)
 from inference.evaluation.samples.coverage import class_accuracy
+from inference.evaluation.two_samples import mmd
 from inference.fitted import Fit
+from tests.inference.toys import linear
 from zoo import catalogue, datasets
+from zoo.datasets.data import Data
+from zoo.latent.vae import VAE
 
 SEEDS = (0, 1, 2)
 
@@ -82,3 +93,19 @@ def test_a_continuous_code_is_slant_or_width(zoo_data: Path, seed: int) -> None:
 def test_the_categorical_code_finds_small_digits_from_most_seeds() -> None:
     """1,297 images of 8x8 make some seeds take two classes for one."""
     assert statistics.median(named("digits", "digits", seed) for seed in SEEDS) >= 0.85
+
+
+def test_a_program_with_a_density_is_shown_by_its_mean() -> None:
+    program = VAE([2, 2], latent_dim=2, hidden=[4])
+    z = torch.randn(5, 2)
+    torch.testing.assert_close(decoded(program, {"z": z}), program.decode(z).mean)
+
+
+def test_codes_of_the_exact_posterior_are_the_prior() -> None:
+    program = linear(6, 2)
+    data = Data(program.generate(500))
+    codes, prior = aggregate_codes(program, program.posterior, data)
+    assert codes.shape == prior.shape == (500, 2)
+    assert mmd(codes, prior).p_value > 0.01  # one fixed seed
+    shrunk, _ = aggregate_codes(program, program.guide, data)
+    assert mmd(shrunk, prior).p_value < 0.01
