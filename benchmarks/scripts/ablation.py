@@ -161,12 +161,12 @@ def measure(ways: Ways, rounds: int, seconds: float) -> list[tuple[str, float, l
 def main() -> None:
     """Measures and prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workload", default="eight_schools", help="a module of benchmarks.peers")
+    parser.add_argument("--workload", default="eight_schools", help="a module of benchmarks.speed.workloads")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a block")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    module = import_module(f"benchmarks.peers.{options.workload}")
+    module = import_module(f"benchmarks.speed.workloads.{options.workload}")
     found = measure(Ways(module, module.work()), options.rounds, options.seconds)
     reference = next(times for name, _, times in found if name == PYRO)
     print("| way | ready after, s | a step, us | quartiles | against SVI.step |\n|---|---|---|---|---|")

@@ -25,7 +25,7 @@ class Workload:
     Args:
         name: On the command line and in file names.
         title: In tables.
-        module: In `benchmarks.peers`; has `work(device, seed, **options)` and `contenders(work)`.
+        module: In `benchmarks.speed.workloads`; has `work(device, seed, **options)` and `contenders(work)`.
         options: Of `work`.
         target_steps: After how many of our eager steps the loss is what everyone has to reach.
     """
@@ -63,7 +63,7 @@ class Duel:
     Args:
         name: On the command line and in file names.
         title: In tables.
-        module: In `benchmarks.peers`; has `Problem`, `SIDES`, `compare` and `warm_up`.
+        module: In `benchmarks.speed.workloads`; has `Problem`, `SIDES`, `compare` and `warm_up`.
         problems: Options of `Problem` by label.
         quick: Options that win over those for a look.
         peer: What ours is compared with, in the head of the table.

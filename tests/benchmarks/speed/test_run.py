@@ -234,7 +234,7 @@ def test_no_records_no_report(tmp_path):
 
 def test_every_workload_of_a_sweep_is_one_of_the_peers():
     for sweep in SWEEPS.values():
-        assert callable(import_module(f"benchmarks.peers.{sweep.module}").work)
+        assert callable(import_module(f"benchmarks.speed.workloads.{sweep.module}").work)
         assert [sweep.workload(v).options[sweep.over] for v in sweep.values] == list(sweep.values)
 
 
@@ -260,7 +260,7 @@ def float32():
 
 
 def build(name: str, **options):
-    module = import_module(f"benchmarks.peers.{WORKLOADS[name].module}")
+    module = import_module(f"benchmarks.speed.workloads.{WORKLOADS[name].module}")
     try:
         job = module.work(**SMALL[name], **options)
     except Unavailable as error:
