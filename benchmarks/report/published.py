@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.report.document import Cell, Column, Table, once
 from benchmarks.report.summary import Row, Value
 from benchmarks.results import Record
 from benchmarks.suites.published import SUITE_NAME
 from zoo import datasets
 
 __all__ = [
-    "HEAD", "PUBLISHED", "TOLERANCE", "Comparison", "Published", "compare", "others", "remarks",
-    "steps_per_example", "table",
+    "PUBLISHED", "TOLERANCE", "Comparison", "Published", "commands", "compare", "others", "remarks",
+    "steps_per_example", "tables",
 ]  # fmt: skip
 
 TOLERANCE = 0.01
@@ -178,40 +179,40 @@ def others(dataset: str) -> list[Published]:
     return [p for p in PUBLISHED if p.dataset == dataset and not p.row]
 
 
-HEAD = ("program", "ours, NLL in nats", "published", "difference", "within 1 %", "status", "source")
-"""Columns of `table`."""
+HEAD = (
+    Column("program", number=False), Column("ours, NLL in nats"), Column("published"), Column("difference"),
+    Column("within 1 %", number=False), Column("status", brief=False, number=False),
+    Column("source", brief=False, number=False),
+)  # fmt: skip
 
 
-def table(found: Sequence[Comparison]) -> list[list[str]]:
-    """Comparisons as text, under HEAD."""
+def tables(found: Sequence[Comparison]) -> list[Table]:
+    """The comparisons of one data set, if there are any."""
     body = []
     for each in found:
         spread = f" ({each.low:.2f} to {each.high:.2f})" if f"{each.low:.2f}" != f"{each.high:.2f}" else ""
         bound = "at most " if "lower bound" in each.how else ""
-        theirs = ["-", "-", "-", "-", "-"]
-        if each.published is not None and each.difference is not None:
-            p = each.published
-            theirs = [
-                f"{p.value:.2f}",
-                f"{100 * each.difference:+.2f} %",
-                each.verdict,
-                p.status,
-                f"{p.model}, {p.paper}",
-            ]
-        body.append([each.program, f"{bound}{each.ours:.2f}{spread}", *theirs])
-    return body
+        row, p, difference = ["-"] * 5, each.published, each.difference
+        if p is not None and difference is not None:
+            row = [f"{p.value:.2f}", f"{100 * difference:+.2f} %", each.verdict, p.status, f"{p.model}, {p.paper}"]
+        body.append([Cell(text) for text in (each.program, f"{bound}{each.ours:.2f}{spread}", *row)])
+    return [Table(HEAD, body, "Beside published numbers")] if body else []
 
 
 def remarks(found: Sequence[Comparison]) -> list[str]:
-    """What must be said below the table of one data set: unit, differing splits, other published numbers, commands."""
-    dataset = found[0].dataset
+    """What must be said below the table of one data set: unit, differing splits, other published numbers."""
     lines = []
-    if steps_per_example(dataset) != 1:
-        lines.append("Per time step: the log-likelihood of all chorales over the number of their steps.")
-    for note in dict.fromkeys(p.note for each in found if (p := each.published) is not None and p.note):
-        rows = dict.fromkeys(each.program for each in found if each.published and each.published.note == note)
-        lines.append(f"Another split: {note} ({', '.join(rows)}).")
-    if others(dataset):
-        listed = "; ".join(f"{p.model} {p.value:.2f} ({p.paper}; {p.status})" for p in others(dataset))
-        lines.append(f"Also published, not run here: {listed}.")
-    return lines + [f"{each.program}: `{each.command}`" for each in {e.program: e for e in found}.values()]
+    for dataset in dict.fromkeys(each.dataset for each in found):
+        if steps_per_example(dataset) != 1:
+            lines.append("Per time step: the log-likelihood of all chorales over the number of their steps.")
+        notes = once((p.note, each.program) for each in found if (p := each.published) is not None and p.note)
+        lines += [f"Another split: {note} ({', '.join(dict.fromkeys(programs))})." for note, programs in notes]
+        if others(dataset):
+            listed = "; ".join(f"{p.model} {p.value:.2f} ({p.paper}; {p.status})" for p in others(dataset))
+            lines.append(f"Also published, not run here: {listed}.")
+    return lines
+
+
+def commands(found: Sequence[Comparison]) -> list[str]:
+    """How to make each row again."""
+    return list(dict.fromkeys(f"{each.program}: `{each.command}`" for each in found))

@@ -46,6 +46,10 @@ class Row:
     budget: dict[str, Any] = field(default_factory=dict)
     cells: dict[int, str] = field(default_factory=dict)
 
+    def median(self, metric: str) -> float | None:
+        """Of a metric over seeds, if it was measured and applies."""
+        return self.values[metric].median if metric in self.values else None
+
 
 def summarise(records: Iterable[Record]) -> list[Row]:
     """One row for each (kind, data set, program, method), in the order in which they were declared or first seen."""
@@ -83,7 +87,7 @@ def _gap_closed(gaps: list[Record], gaussian: list[Record]) -> list[Record]:
 
 def _over_seeds(records: list[Record]) -> Value:
     values = [r["value"] for r in records if r["value"] is not None]
-    how = "; ".join(dict.fromkeys(r["how"] for r in records if r["how"]))
+    how = "; ".join(dict.fromkeys(part for r in records if r["how"] for part in r["how"].split("; ")))
     if not values:
         return Value(None, how=how)
     if (card := METRICS.get(records[0]["metric"])) is not None and card.counts:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.report import published
-from benchmarks.report.page import print_tables, write_report
+from benchmarks.report import document, published
+from benchmarks.report.page import build
 from benchmarks.report.published import PUBLISHED, Comparison, compare, others, steps_per_example
 from benchmarks.report.summary import summarise
 from benchmarks.results import append_cell, read_results
@@ -94,7 +94,7 @@ def test_chorales_count_by_the_time_step(tmp_path, zoo_data):
 def test_the_report_says_status_source_split_and_command(tmp_path):
     write(tmp_path, "EoNADE", "dna", -82.0, -82.5, -83.0)
     write(tmp_path, "VAE", "nltcs", -6.2, how="IWAE-1000, a lower bound, 3236 examples")
-    page = write_report(tmp_path)
+    page = document.write(build(tmp_path), tmp_path)
     text = (tmp_path / "report.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| EoNADE | 82.50 (82.00 to 83.00) |"))
     assert "| 82.31 | +0.23 % | yes | verified in the benchmark list" in line
@@ -105,7 +105,7 @@ def test_the_report_says_status_source_split_and_command(tmp_path):
     assert "RBM 96.74" in text
     assert "Beside published numbers" in page.read_text()
     out = io.StringIO()
-    print_tables(tmp_path, Console(width=100, file=out))
+    document.print_report(build(tmp_path), Console(width=100, file=out))
     assert "+0.23 %" in out.getvalue()
 
 
