@@ -101,7 +101,7 @@ def run_duel(duel: Duel, setting: Setting, report: Report) -> dict[str, Any]:
         row: dict[str, Any] = {
             "label": label,
             "problem": asdict(problem),
-            "seconds": {side: getattr(found, side) for side in module.SIDES},
+            "seconds": dict(found.seconds),
             "ratio": {"median": found.ratio, "low": found.least_ratio, "high": found.largest_ratio},
             "difference": found.difference,
         }
