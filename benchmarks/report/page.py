@@ -52,7 +52,7 @@ def build(folder: str | Path) -> Report:
         "; ".join([suite.title for suite in suites] + [name for name in names if name not in SUITES]),
         " ".join(suite.question for suite in suites),
         SPREAD,
-        [*sections, Section("Where it was measured", remarks=_facts(records))],
+        sections=[*sections, Section("Where it was measured", remarks=_facts(records))],
     )
 
 

@@ -198,12 +198,16 @@ def examples(name: str, shuffled: bool) -> list[Tensor]:
 
 def rows(x: Tensor, grey: bool) -> Tensor:
     """Examples as rows (B, d), levels of grey with fresh noise and in logit space."""
-    return CellGuide(x.flatten(1), 256, 0.05, 1).rsample() if grey else x.flatten(1)
+    return _cells(x).rsample() if grey else x.flatten(1)
 
 
 def _within_levels(x: Tensor, u: Tensor) -> Tensor:
     """Log density (B,) of the noise that made rows u of grey levels x."""
-    return CellGuide(x.flatten(1), 256, 0.05, 1).log_prob(u)
+    return _cells(x).log_prob(u)
+
+
+def _cells(x: Tensor) -> CellGuide:
+    return CellGuide(x.flatten(1), 256, alpha=0.05, event_dim=1)
 
 
 def main() -> None:

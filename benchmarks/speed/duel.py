@@ -65,4 +65,4 @@ def compare(
             turns.append({side: work(problem, x, score=False).seconds for side, work in sides.items()})
     ratios = sorted(min(turn[side] for side in against) / turn[OURS] for turn in turns)
     seconds = {side: median(turn[side] for turn in turns) for side in sides}
-    return Comparison(seconds, median(ratios), ratios[0], ratios[-1], apart)
+    return Comparison(seconds, median(ratios), least_ratio=ratios[0], largest_ratio=ratios[-1], difference=apart)

@@ -56,7 +56,7 @@ def build(folder: str | Path) -> Report:
         sections += [Section(f"All workloads, {device}", pictures=_pictures(device, here))]
         kinds = {"workload": _workload, "duel": _duel, "growth": _growth}
         sections += [_skipped(r) if "skipped" in r else kinds[r["kind"]](r) for r in here]
-    return Report(TITLE, QUESTION, NOTE, [*sections, *_where_the_cpu_wins(records), _facts(records)])
+    return Report(TITLE, QUESTION, NOTE, sections=[*sections, *_where_the_cpu_wins(records), _facts(records)])
 
 
 def _skipped(record: Record) -> Section:
@@ -138,7 +138,7 @@ def _workload(record: Record) -> Section:
         f"{record['title']}, {record['device']}",
         [", ".join(f"{name} {value}" for name, value in record["work"].items()) + "."],
         [Table(list(kept), list(zip(*kept.values(), strict=True)))],
-        [*target, *(f"Left out, {name}: {why}." for name, why in record["absent"].items())],
+        remarks=[*target, *(f"Left out, {name}: {why}." for name, why in record["absent"].items())],
         details=[Details("How each contender does it", [f"{how} ({'; '.join(who)})" for how, who in hows])],
     )
 
@@ -202,13 +202,6 @@ def _pictures(device: str, records: Sequence[Record]) -> list[Picture]:
     return found
 
 
-def _time(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} us"
-
-
 def _bars(records: Sequence[Record]) -> Figure:
     """A panel for each workload: a bar for each contender, milliseconds on a logarithmic axis."""
     most = max(len(record["contenders"]) for record in records)
@@ -220,7 +213,7 @@ def _bars(records: Sequence[Record]) -> Figure:
         errors = [[1e3 * (s["median"] - s["low"]) for s in steps], [1e3 * (s["high"] - s["median"]) for s in steps]]
         ax.barh(names, middle, xerr=errors, color=[COLOURS.get(name, GREY) for name in names], height=0.7)
         for i, step in enumerate(steps):
-            ax.text(1e3 * step["high"], i, f"  {_time(step['median'])}", va="center", ha="left", fontsize=7.5)
+            ax.text(1e3 * step["high"], i, f"  {1e3 * step['median']:.3g}", va="center", ha="left", fontsize=7.5)
         # At least a decade on either side, so that the axis has a number.
         ax.set(xscale="log", xlim=(min(middle) / 5, max(middle) * 10))
         ax.invert_yaxis()

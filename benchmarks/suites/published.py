@@ -135,7 +135,9 @@ def row(data: str, label: str, options: Options, fit: Options, seeds: int = 3) -
     name, method = FAMILIES[label]
     metrics = tuple(m for m in METRICS if (data, m) != ("jsb", "bits_per_dim"))  # its dimensions are mostly padding
     spec, program = MethodSpec(method, method.lower(), fit), ProgramSpec(name, options, label)
-    return Grid("density", (program,), (spec,), metrics, (data,), "test", seeds, {"particles": PARTICLES})
+    return Grid(
+        "density", (program,), (spec,), metrics=metrics, data=(data,), seeds=seeds, evaluation={"particles": PARTICLES}
+    )
 
 
 def further() -> list[str]:
