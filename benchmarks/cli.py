@@ -344,25 +344,17 @@ def report(
 
 
 def _report(folder: Path, as_json: bool) -> None:
-    if (folder / "speed").is_dir():
-        return _report_speed(folder, as_json)
-    from benchmarks.report.page import print_tables, rows_as_json, write_report
+    from benchmarks.report import document, page
+    from benchmarks.speed import report as speed
 
-    page = write_report(folder)
+    is_speed = (folder / "speed").is_dir()
+    report = speed.build(folder) if is_speed else page.build(folder)
+    written = document.write(report, folder)
     if as_json:
-        return _print_json({"page": str(page), "rows": rows_as_json(folder)})
-    print_tables(folder, Console())
-    print(f"table: {folder / 'report.md'}\npage:  {page.resolve()}")
-
-
-def _report_speed(folder: Path, as_json: bool) -> None:
-    from benchmarks.speed.report import print_speed, read_records, write_speed_report
-
-    page = write_speed_report(folder)
-    if as_json:
-        return _print_json({"page": str(page), "records": read_records(folder)})
-    print_speed(folder, Console())
-    print(f"table: {page.resolve()}")
+        rows = {"records": speed.read_records(folder)} if is_speed else {"rows": page.rows_as_json(folder)}
+        return _print_json({"page": str(written), **rows})
+    document.print_report(report, Console())
+    print(f"table: {folder / 'report.md'}\npage:  {written.resolve()}")
 
 
 def _print_json(value: Any) -> None:

@@ -5,21 +5,27 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["hardware"]
+__all__ = ["cores", "hardware", "in_words"]
 
 
 @functools.cache
 def hardware(device: str) -> dict[str, Any]:
-    """The machine a number was measured on."""
+    """Processor, cores, threads, and the GPU if the device is one."""
     found: dict[str, Any] = {"cpu": _cpu_name(), "cores": cores(), "threads": torch.get_num_threads()}
     if torch.device(device).type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
+
+
+def in_words(hardware: Mapping[str, Any]) -> str:
+    """The machine as a report names it."""
+    return f"{hardware.get('gpu') or hardware['cpu']}, {hardware['cores']} cores, {hardware['threads']} thread(s)"
 
 
 def cores() -> int:

@@ -49,14 +49,14 @@ METRICS: dict[str, Metric] = {
     # Density: a program fitted on a data set.
     "log_likelihood": Metric("log p(x)", "mean test log-likelihood per example, nats", "higher", 2),
     "bits_per_dim": Metric("bits/dim", "minus log2 p(x) per dimension", "lower", 3),
-    "grid_log_likelihood": Metric("by grid", "the same, the latents summed out on a grid, nats", "higher", 2),
+    "grid_log_likelihood": Metric("by grid", "log p(x), the latents summed out on a grid, nats", "higher", 2),
     "parzen": Metric("Parzen", "kernel density of samples, nats; an estimate that favours memorisers", "higher", 2),
     "ais": Metric("AIS", "annealed importance sampling, Gaussian noise on the samples, nats; an estimate", "higher", 2),
     "diversity": Metric("diversity", "distance of samples over that of data; below 0.5 a GAN has collapsed", "", 2),
     "parameters": Metric("parameters", "free numbers of the program, guide included", "", 0),
     # Samples: programs judged by what they draw, in the features of a classifier trained on the training split.
     "frechet": Metric("Fréchet", "squared Fréchet distance of samples to test images, in features", "lower", 2),
-    "frechet_grey": Metric("grey", "the same of grey images, in a network of grey images", "lower", 2),
+    "frechet_grey": Metric("grey", "Fréchet distance of grey images, in a network of grey images", "lower", 2),
     "precision": Metric("precision", "share of samples among the data", "higher", 2),
     "recall": Metric("recall", "share of test data among the samples", "higher", 2),
     "sample_density": Metric("density", "balls of data around a sample, over k; 1 for the truth", "", 2),
@@ -89,7 +89,7 @@ METRICS: dict[str, Metric] = {
     # Anomalies: a program fitted to normal examples.
     "auroc": Metric("AUROC", "how often an anomaly has less density than a normal example", "higher", 3),
     "bits_normal": Metric("bits/dim, normal", "minus log2 p(x) per dimension of normal test examples", "", 3),
-    "bits_anomalous": Metric("bits/dim, other", "the same of anomalies", "", 3),
+    "bits_anomalous": Metric("bits/dim, other", "minus log2 p(x) per dimension of anomalies", "", 3),
     # Cost.
     "seconds": Metric("sec", "wall time of the fit", "lower", 1),
     "sampling_seconds": Metric("sampling", "wall time of 64 draws, seconds", "lower", 3),

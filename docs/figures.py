@@ -122,31 +122,24 @@ def draw_gaps(gaps: dict[str, Gap]) -> None:
 
 
 def record(name: str) -> None:
-    """Runs what is missing of a suite in runs/NAME, then copies its table and pictures into the docs."""
-    from benchmarks.report.page import write_report
+    """Runs what is missing of a suite in runs/NAME, then copies its tables and pictures into the docs."""
+    from benchmarks.report import document, page
     from benchmarks.run import run_suite
+    from benchmarks.speed import report as speed
+    from benchmarks.speed.run import run_speed
     from benchmarks.suites import get_suite
 
     folder, results, plots = Path("runs") / name, DOCS / "results", f"{name}-plots"
-    run_suite(get_suite(name), folder, progress=sys.stderr.isatty())
-    write_report(folder)
+    if name == "speed":
+        run_speed(folder, progress=sys.stderr.isatty())
+        document.write(speed.build(folder), folder)
+    else:
+        run_suite(get_suite(name), folder, progress=sys.stderr.isatty())
+        document.write(page.build(folder), folder)
     shutil.rmtree(results / plots, ignore_errors=True)
-    if (folder / "plots").exists():
-        shutil.copytree(folder / "plots", results / plots)
-    (results / f"{name}-cpu.md").write_text((folder / "report.md").read_text().replace("](plots/", f"]({plots}/"))
-
-
-def speed(folder: Path = Path("runs/speed")) -> None:
-    """Measures what is missing of the suite speed, then copies its page and pictures into the docs."""
-    from benchmarks.speed.report import PLOTS, write_speed_report
-    from benchmarks.speed.run import run_speed
-
-    run_speed(folder, progress=sys.stderr.isatty())
-    page = write_speed_report(folder)
-    results = DOCS / "results"
-    shutil.rmtree(results / PLOTS, ignore_errors=True)
-    shutil.copytree(folder / PLOTS, results / PLOTS)
-    (results / "speed-cpu.md").write_text(page.read_text() + ablation(folder))
+    shutil.copytree(folder / "plots", results / plots)
+    text = (folder / "report.md").read_text().replace("](plots/", f"]({plots}/")
+    (results / f"{name}-cpu.md").write_text(text + (ablation(folder) if name == "speed" else ""))
 
 
 def ablation(folder: Path) -> str:
@@ -167,5 +160,4 @@ if __name__ == "__main__":
     chosen = sys.argv[1:] or ["posterior", "main"]
     torch.set_num_threads(1)
     for name in chosen:
-        own = {"posterior": posterior, "speed": speed}
-        own[name]() if name in own else record(name)
+        posterior() if name == "posterior" else record(name)

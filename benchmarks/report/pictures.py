@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.cells.latents import PANELS, history_arrays
-from benchmarks.report.plots import EXACT, GUIDE, samples_picture, tile
+from benchmarks.report.plots import EXACT, GUIDE, panels, samples_picture, tile
 from inference.history import History
 from zoo.errors import OptionError
 
@@ -82,17 +82,12 @@ def aggregate_picture(title: str, codes: Array, prior: Array, labels: Array | No
     return figure
 
 
-def points_picture(panels: Sequence[tuple[str, Array]], reach: float | None = None) -> Figure:
+def points_picture(clouds: Sequence[tuple[str, Array]], reach: float | None = None) -> Figure:
     """Samples in the plane, the data first and behind all the others; `reach` is half the width that is shown."""
-    real = panels[0][1]
+    real = clouds[0][1]
     reach = 1.25 * float(np.abs(real).max()) if reach is None else reach
-    columns = min(len(panels), 4)
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.4 * columns, 2.6 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
-    for ax, (label, points) in zip(axes, panels, strict=False):
+    figure, axes = panels(len(clouds), 4, 2.4, 2.6)
+    for ax, (label, points) in zip(axes, clouds, strict=True):
         ax.scatter(real[:, 0], real[:, 1], s=3, color=EXACT, alpha=0.35, linewidths=0)
         outside = float((np.abs(points) > reach).any(1).mean())
         if points is not real:
@@ -163,9 +158,9 @@ def pictures(artifacts: Sequence[tuple[str, Mapping[str, Array]]]) -> list[tuple
         return found
     first = artifacts[0][1]
     if "points" in first:
-        panels = [("data", first["data"]), *((name, arrays["points"]) for name, arrays in artifacts)]
+        clouds = [("data", first["data"]), *((name, arrays["points"]) for name, arrays in artifacts)]
         found.append(
-            ("points", "Data (grey, behind all) and samples of each program (red), seed 0.", points_picture(panels))
+            ("points", "Data (grey, behind all) and samples of each program (red), seed 0.", points_picture(clouds))
         )
     else:
         sheets = [("test data", first["data"]), *((name, arrays["samples"]) for name, arrays in artifacts)]

@@ -19,7 +19,7 @@ from matplotlib.ticker import NullFormatter
 from benchmarks.metrics import METRICS
 from benchmarks.report.summary import Row
 
-__all__ = ["bars", "image_sheet", "posterior_picture", "samples_picture", "tile"]
+__all__ = ["bars", "image_sheet", "panels", "posterior_picture", "samples_picture", "tile"]
 
 Array = np.ndarray[Any, Any]
 Artifact = Mapping[str, Array]
@@ -33,6 +33,17 @@ def load_artifact(path: Path) -> Artifact | None:
         return None
     with np.load(path) as file:
         return dict(file)
+
+
+def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels (the sizes are those of one, in inches), those left over in the last line hidden."""
+    columns = min(count, columns)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).ravel())
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return figure, axes[:count]
 
 
 def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Figure:
@@ -116,13 +127,10 @@ def bars(rows: Sequence[Row], metric: str) -> Figure:
     """A metric of every method, one panel a program; the bar is the median over seeds, the line its range."""
     shown = [row for row in rows if metric in row.values and row.values[metric].median is not None]
     programs = list(dict.fromkeys(row.program for row in shown))
-    columns = min(len(programs), 3)
-    lines = -(-len(programs) // columns)
     most = max(sum(row.program == program for row in shown) for program in programs)
-    figure = Figure(figsize=(3.6 * columns + 0.3, (0.32 * most + 0.75) * lines + 0.3), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    figure, axes = panels(len(programs), 3, 3.7, 0.32 * most + 0.85)
     floor = 1e-4  # a logarithmic axis has no zero
-    for ax, program in zip(axes, programs, strict=False):
+    for ax, program in zip(axes, programs, strict=True):
         chosen = [row for row in shown if row.program == program][::-1]
         values = [row.values[metric] for row in chosen]
         medians = np.array([max(v.median or 0.0, floor) for v in values])
@@ -135,8 +143,6 @@ def bars(rows: Sequence[Row], metric: str) -> Figure:
         ax.set_title(program, fontsize=9)
         ax.tick_params(labelsize=8)
         ax.grid(axis="x", alpha=0.3)
-    for ax in axes[len(programs) :]:
-        ax.set_visible(False)
     figure.suptitle(f"{METRICS[metric].title}: {METRICS[metric].meaning}", fontsize=10)
     return figure
 
@@ -176,15 +182,11 @@ def tile(images: Array, columns: int) -> Array:
     return sheet
 
 
-def samples_picture(panels: Sequence[tuple[str, Array]]) -> Figure:
+def samples_picture(sheets: Sequence[tuple[str, Array]]) -> Figure:
     """A sheet of samples for each program, real data first."""
-    columns = min(len(panels), 4)
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.4 * columns, 2.6 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for ax in axes:
+    figure, axes = panels(len(sheets), 4, 2.4, 2.6)
+    for ax, (label, images) in zip(axes, sheets, strict=True):
         ax.set_axis_off()
-    for ax, (label, images) in zip(axes, panels, strict=False):
         ax.imshow(tile(images[:64], 8), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         ax.set_title(label, fontsize=9)
     return figure

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.report.summary import Row, Value
+from benchmarks.report.document import Cell, Column, Table, once
+from benchmarks.report.summary import Row
 from benchmarks.results import Record
 from benchmarks.suites.published import SUITE_NAME
 from zoo import datasets
 
 __all__ = [
-    "HEAD", "PUBLISHED", "TOLERANCE", "Comparison", "Published", "compare", "others", "remarks",
-    "steps_per_example", "table",
+    "PUBLISHED", "TOLERANCE", "Comparison", "Published", "commands", "compare", "others", "remarks",
+    "steps_per_example", "tables",
 ]  # fmt: skip
 
 TOLERANCE = 0.01
@@ -57,72 +58,73 @@ SPLIT = "the paper's training set of DNA is said to be 1,400 rows (600 for valid
 """What differs for DNA in the tables that go back to Larochelle and Murray; the 1,186 test rows are as many."""
 
 
-def _made(
-    model: str, row: str, dna: float, mushrooms: float, status: str = MEMORY, paper: str = MADE
-) -> list[Published]:
+def _of(model: str, paper: str, row: str = "", status: str = MEMORY, **values: float) -> list[Published]:
+    """The numbers of one model in one paper, by data set ('_' for '-')."""
+    split = SPLIT if paper in (MADE, NADE, EONADE, DARN) else ""
     return [
-        Published(model, "dna", dna, status, paper, row, SPLIT),
-        Published(model, "mushrooms", mushrooms, status, paper, row),
+        Published(
+            model, name.replace("_", "-"), value, status=status, paper=paper, row=row, note=split * (name == "dna")
+        )
+        for name, value in values.items()
     ]
 
 
-def _twenty(model: str, paper: str, row: str = "", status: str = MEMORY, **values: float) -> list[Published]:
-    return [Published(model, dataset, value, status, paper, row) for dataset, value in values.items()]
-
-
-def _chorales(model: str, value: float, row: str = "", status: str = MEMORY) -> Published:
-    return Published(model, "jsb-frames" if row else "jsb", value, status, CHORALES, row)
-
-
 PUBLISHED: tuple[Published, ...] = (
-    *_made("MoBernoullis", "mixture of Bernoullis", 98.19, 14.46, paper=NADE),
-    *_made("RBM", "", 96.74, 15.15, paper=NADE),
-    *_made("FVSBN", "FVSBN", 83.64, 10.27, paper=NADE),
-    *_made("NADE (fixed order)", "NADE", 84.81, 9.81, paper=NADE),
-    *_made("EoNADE 1hl, 16 orders", "EoNADE", 82.31, 9.68, WIZWAND, EONADE),
-    *_made("DARN", "", 81.04, 9.55, paper=DARN),
-    *_made("MADE", "MADE", 83.63, 9.68),
-    *_made("MADE, mask sampling", "MADE, mask sampling", 79.66, 9.69),
-    *_twenty("independent Bernoulli", FILES, "independent", UNPUBLISHED, dna=100.39, mushrooms=34.23, nltcs=9.23,
+    *_of("MoBernoullis", NADE, "mixture of Bernoullis", dna=98.19, mushrooms=14.46),
+    *_of("RBM", NADE, dna=96.74, mushrooms=15.15),
+    *_of("FVSBN", NADE, "FVSBN", dna=83.64, mushrooms=10.27),
+    *_of("NADE (fixed order)", NADE, "NADE", dna=84.81, mushrooms=9.81),
+    *_of("EoNADE 1hl, 16 orders", EONADE, "EoNADE", WIZWAND, dna=82.31, mushrooms=9.68),
+    *_of("DARN", DARN, dna=81.04, mushrooms=9.55),
+    *_of("MADE", MADE, "MADE", dna=83.63, mushrooms=9.68),
+    *_of("MADE, mask sampling", MADE, "MADE, mask sampling", dna=79.66, mushrooms=9.69),
+    *_of("independent Bernoulli", FILES, "independent", UNPUBLISHED, dna=100.39, mushrooms=34.23, nltcs=9.23,
              plants=31.27),
-    *_twenty("Chow-Liu tree", TREES, "Chow-Liu", nltcs=6.76, plants=16.51, dna=87.70),
-    *_twenty("Chow-Liu tree", FILES, "Chow-Liu", HERE, nltcs=6.76, plants=16.52, dna=87.66, mushrooms=20.96),
-    *_twenty("LearnSPN", "Gens and Domingos (ICML 2013)", nltcs=6.11, plants=12.98, dna=82.52),
-    *_twenty("ID-SPN", "Rooshenas and Lowd (ICML 2014)", nltcs=6.02, plants=12.54, dna=81.21),
-    *_twenty("ACMN", "Lowd and Rooshenas (AISTATS 2013)", nltcs=6.00, plants=12.80, dna=80.03),
-    *_twenty("mixture of trees", "Meila and Jordan (2000), as listed with ID-SPN", nltcs=6.01, plants=12.95, dna=85.14),
-    *_twenty("Bayesian network (WinMine)", "as listed with ID-SPN", nltcs=6.02, plants=12.65),
-    *_twenty("RAT-SPN", "Peharz et al. (UAI 2019)", nltcs=6.01, plants=13.44),
-    *_twenty("EiNet", "Peharz et al. (ICML 2020)", nltcs=6.02, plants=13.68, dna=96.09),
-    _chorales("note 1-gram (independent Bernoulli)", 11.06, "independent", HERE),
-    _chorales("NADE", 7.19, "NADE"),
-    _chorales("GMM + HMM", 11.90),
-    _chorales("RBM", 7.43),
-    _chorales("RNN", 8.71),
-    _chorales("RTRBM", 6.35),
-    _chorales("RNN-RBM", 6.27),
-    _chorales("RNN-NADE (HF)", 5.56),
+    *_of("Chow-Liu tree", TREES, "Chow-Liu", nltcs=6.76, plants=16.51, dna=87.70),
+    *_of("Chow-Liu tree", FILES, "Chow-Liu", HERE, nltcs=6.76, plants=16.52, dna=87.66, mushrooms=20.96),
+    *_of("LearnSPN", "Gens and Domingos (ICML 2013)", nltcs=6.11, plants=12.98, dna=82.52),
+    *_of("ID-SPN", "Rooshenas and Lowd (ICML 2014)", nltcs=6.02, plants=12.54, dna=81.21),
+    *_of("ACMN", "Lowd and Rooshenas (AISTATS 2013)", nltcs=6.00, plants=12.80, dna=80.03),
+    *_of("mixture of trees", "Meila and Jordan (2000), as listed with ID-SPN", nltcs=6.01, plants=12.95, dna=85.14),
+    *_of("Bayesian network (WinMine)", "as listed with ID-SPN", nltcs=6.02, plants=12.65),
+    *_of("RAT-SPN", "Peharz et al. (UAI 2019)", nltcs=6.01, plants=13.44),
+    *_of("EiNet", "Peharz et al. (ICML 2020)", nltcs=6.02, plants=13.68, dna=96.09),
+    *_of("note 1-gram (independent Bernoulli)", CHORALES, "independent", HERE, jsb_frames=11.06),
+    *_of("NADE", CHORALES, "NADE", jsb_frames=7.19),
+    *_of("GMM + HMM", CHORALES, jsb=11.90),
+    *_of("RBM", CHORALES, jsb=7.43),
+    *_of("RNN", CHORALES, jsb=8.71),
+    *_of("RTRBM", CHORALES, jsb=6.35),
+    *_of("RNN-RBM", CHORALES, jsb=6.27),
+    *_of("RNN-NADE (HF)", CHORALES, jsb=5.56),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row of the suite beside one published number, or beside none. Numbers are nats, lower is better."""
+    """A row of the suite beside one published number, or beside none."""
 
-    program: str
-    dataset: str
-    ours: float
-    low: float
-    high: float
-    seeds: int
-    how: str
-    command: str
+    row: Row
     published: Published | None = None
+
+    @property
+    def nats(self) -> tuple[float, float, float]:
+        """Our negative log-likelihood in the published unit: median over seeds, least and largest; lower is better."""
+        value, unit = self.row.values["log_likelihood"], steps_per_example(self.row.dataset, self.row.split)
+        assert value.median is not None
+        high, low = (value.median if end is None else end for end in (value.low, value.high))
+        return -value.median / unit, -low / unit, -high / unit
+
+    @property
+    def command(self) -> str:
+        """What makes the row again."""
+        select = f"{SUITE_NAME}/{self.row.program}/{self.row.method}/{self.row.dataset}"
+        return f'zoo bench {SUITE_NAME} --select "{select}" --out runs/{SUITE_NAME}'
 
     @property
     def difference(self) -> float | None:
         """(ours - theirs) / theirs."""
-        return None if self.published is None else self.ours / self.published.value - 1
+        return None if self.published is None else self.nats[0] / self.published.value - 1
 
     @property
     def verdict(self) -> str:
@@ -152,25 +154,11 @@ def compare(records: Sequence[Record], rows: Sequence[Row]) -> list[Comparison]:
         return []
     found = []
     for row in rows:
-        value = row.values.get("log_likelihood")
-        if row.kind != "density" or value is None or value.median is None:
-            continue
-        matches: list[Published | None] = [p for p in PUBLISHED if (p.row, p.dataset) == (row.program, row.dataset)]
-        found += [_comparison(row, value, published) for published in matches or [None]]
-    order = list(dict.fromkeys(each.dataset for each in found))
-    return sorted(found, key=lambda each: (order.index(each.dataset), each.ours))
-
-
-def _comparison(row: Row, value: Value, published: Published | None) -> Comparison:
-    assert value.median is not None
-    unit = steps_per_example(row.dataset, row.split)
-    ends = [value.median if end is None else end for end in (value.low, value.high)]
-    select = f"{SUITE_NAME}/{row.program}/{row.method}/{row.dataset}"
-    command = f'zoo bench {SUITE_NAME} --select "{select}" --out runs/{SUITE_NAME}'
-    return Comparison(
-        row.program, row.dataset, -value.median / unit, -ends[1] / unit, -ends[0] / unit, value.seeds, value.how,
-        command, published,
-    )  # fmt: skip
+        if row.kind == "density" and row.median("log_likelihood") is not None:
+            matches: list[Published | None] = [p for p in PUBLISHED if (p.row, p.dataset) == (row.program, row.dataset)]
+            found += [Comparison(row, published) for published in matches or [None]]
+    order = list(dict.fromkeys(each.row.dataset for each in found))
+    return sorted(found, key=lambda each: (order.index(each.row.dataset), each.nats[0]))
 
 
 def others(dataset: str) -> list[Published]:
@@ -178,40 +166,41 @@ def others(dataset: str) -> list[Published]:
     return [p for p in PUBLISHED if p.dataset == dataset and not p.row]
 
 
-HEAD = ("program", "ours, NLL in nats", "published", "difference", "within 1 %", "status", "source")
-"""Columns of `table`."""
+HEAD = (
+    Column("program", number=False), Column("ours, NLL in nats"), Column("published"), Column("difference"),
+    Column("within 1 %", number=False), Column("status", brief=False, number=False),
+    Column("source", brief=False, number=False),
+)  # fmt: skip
 
 
-def table(found: Sequence[Comparison]) -> list[list[str]]:
-    """Comparisons as text, under HEAD."""
+def tables(found: Sequence[Comparison]) -> list[Table]:
+    """The comparisons of one data set, if there are any."""
     body = []
     for each in found:
-        spread = f" ({each.low:.2f} to {each.high:.2f})" if f"{each.low:.2f}" != f"{each.high:.2f}" else ""
-        bound = "at most " if "lower bound" in each.how else ""
-        theirs = ["-", "-", "-", "-", "-"]
-        if each.published is not None and each.difference is not None:
-            p = each.published
-            theirs = [
-                f"{p.value:.2f}",
-                f"{100 * each.difference:+.2f} %",
-                each.verdict,
-                p.status,
-                f"{p.model}, {p.paper}",
-            ]
-        body.append([each.program, f"{bound}{each.ours:.2f}{spread}", *theirs])
-    return body
+        ours, low, high = (f"{nats:.2f}" for nats in each.nats)
+        bound = "at most " if "lower bound" in each.row.values["log_likelihood"].how else ""
+        ours = f"{bound}{ours}" + (f" ({low} to {high})" if low != high else "")
+        row, p, difference = ["-"] * 5, each.published, each.difference
+        if p is not None and difference is not None:
+            row = [f"{p.value:.2f}", f"{100 * difference:+.2f} %", each.verdict, p.status, f"{p.model}, {p.paper}"]
+        body.append([Cell(text) for text in (each.row.program, ours, *row)])
+    return [Table(HEAD, body, "Beside published numbers")] if body else []
 
 
 def remarks(found: Sequence[Comparison]) -> list[str]:
-    """What must be said below the table of one data set: unit, differing splits, other published numbers, commands."""
-    dataset = found[0].dataset
+    """What must be said below the table of one data set: unit, differing splits, other published numbers."""
     lines = []
-    if steps_per_example(dataset) != 1:
-        lines.append("Per time step: the log-likelihood of all chorales over the number of their steps.")
-    for note in dict.fromkeys(p.note for each in found if (p := each.published) is not None and p.note):
-        rows = dict.fromkeys(each.program for each in found if each.published and each.published.note == note)
-        lines.append(f"Another split: {note} ({', '.join(rows)}).")
-    if others(dataset):
-        listed = "; ".join(f"{p.model} {p.value:.2f} ({p.paper}; {p.status})" for p in others(dataset))
-        lines.append(f"Also published, not run here: {listed}.")
-    return lines + [f"{each.program}: `{each.command}`" for each in {e.program: e for e in found}.values()]
+    for dataset in dict.fromkeys(each.row.dataset for each in found):
+        if steps_per_example(dataset) != 1:
+            lines.append("Per time step: the log-likelihood of all chorales over the number of their steps.")
+        notes = once((p.note, each.row.program) for each in found if (p := each.published) is not None and p.note)
+        lines += [f"Another split: {note} ({', '.join(dict.fromkeys(programs))})." for note, programs in notes]
+        if others(dataset):
+            listed = "; ".join(f"{p.model} {p.value:.2f} ({p.paper}; {p.status})" for p in others(dataset))
+            lines.append(f"Also published, not run here: {listed}.")
+    return lines
+
+
+def commands(found: Sequence[Comparison]) -> list[str]:
+    """How to make each row again."""
+    return list(dict.fromkeys(f"{each.row.program}: `{each.command}`" for each in found))

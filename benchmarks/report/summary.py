@@ -46,14 +46,19 @@ class Row:
     budget: dict[str, Any] = field(default_factory=dict)
     cells: dict[int, str] = field(default_factory=dict)
 
+    def median(self, metric: str) -> float | None:
+        """Of a metric over seeds, if it was measured and applies."""
+        return self.values[metric].median if metric in self.values else None
+
 
 def summarise(records: Iterable[Record]) -> list[Row]:
     """One row for each (kind, data set, program, method), in the order in which they were declared or first seen."""
     rows: dict[tuple[str, str, str, str], Row] = {}
     numbers: dict[tuple[str, str, str, str], dict[str, list[Record]]] = {}
     for record in sorted(latest(records), key=lambda r: (r["seed"], r["started"])):
+        said = {key: record[key] for key in ("kind", "dataset", "split", "program", "method", "budget")}
         at = (record["kind"], record["dataset"], record["program"], record["method"])
-        row = rows.setdefault(at, Row(at[0], at[1], record["split"], at[2], at[3], budget=record["budget"]))
+        row = rows.setdefault(at, Row(**said))
         if record["seed"] not in row.seeds:
             row.seeds.append(record["seed"])
         row.cells[record["seed"]] = record["cell"]
@@ -83,13 +88,13 @@ def _gap_closed(gaps: list[Record], gaussian: list[Record]) -> list[Record]:
 
 def _over_seeds(records: list[Record]) -> Value:
     values = [r["value"] for r in records if r["value"] is not None]
-    how = "; ".join(dict.fromkeys(r["how"] for r in records if r["how"]))
+    how = "; ".join(dict.fromkeys(part for r in records if r["how"] for part in r["how"].split("; ")))
     if not values:
         return Value(None, how=how)
     if (card := METRICS.get(records[0]["metric"])) is not None and card.counts:
-        return Value(sum(values), sum(values), sum(values), None, len(values), how)
+        return Value(sum(values), sum(values), sum(values), seeds=len(values), how=how)
     error = records[0]["standard_error"] if len(values) == 1 else None
-    return Value(median(values), min(values), max(values), error, len(values), how)
+    return Value(median(values), min(values), max(values), standard_error=error, seeds=len(values), how=how)
 
 
 def cell_text(metric: str, value: Value | None, spread: bool = True) -> str:

@@ -1,6 +1,7 @@
 """What each piece of the compiled step is worth, and what was tried instead: `python -m benchmarks.scripts.ablation`.
 
-One workload of the suite speed (eight schools; `--workload` takes another of the modules here), one thread, float32.
+One workload of the suite speed (eight schools; `--workload` takes another module of `benchmarks.speed.workloads`), one
+thread, float32.
 All ways take turns in one process; the table gives medians with quartiles. Getting ready is timed with empty caches.
 """
 
@@ -13,7 +14,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 from benchmarks.speed.contender import PYRO, ZOO_EAGER, Work
 from inference.method import Run
 from inference.methods.svi import SVI
-from inference.training import compiled, runners
+from inference.training import compiled, optimizers
 from inference.training.gradient import Training
 from inference.training.loop import progress_bar
 
@@ -95,12 +95,11 @@ class Ways:
             return self.library()
 
     def denormal(self) -> Advance:
-        """In a thread that keeps denormal numbers."""
+        """With the denormal numbers that `numerics` would take for zero."""
         advance = self.library()
-        thread = ThreadPoolExecutor(1, initializer=torch.set_flush_denormal, initargs=(False,))
 
         def kept(n: int) -> float:
-            with mock.patch.object(runners, "_thread", return_value=thread):
+            with mock.patch.object(optimizers, "_flush_denormals"):
                 return advance(n)
 
         return kept
@@ -161,12 +160,12 @@ def measure(ways: Ways, rounds: int, seconds: float) -> list[tuple[str, float, l
 def main() -> None:
     """Measures and prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workload", default="eight_schools", help="a module of benchmarks.peers")
+    parser.add_argument("--workload", default="eight_schools", help="a module of benchmarks.speed.workloads")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a block")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    module = import_module(f"benchmarks.peers.{options.workload}")
+    module = import_module(f"benchmarks.speed.workloads.{options.workload}")
     found = measure(Ways(module, module.work()), options.rounds, options.seconds)
     reference = next(times for name, _, times in found if name == PYRO)
     print("| way | ready after, s | a step, us | quartiles | against SVI.step |\n|---|---|---|---|---|")

@@ -28,7 +28,7 @@ from zoo.flows.dequantised import CellGuide, Cells
 from zoo.flows.realnvp import RealNVP
 from zoo.flows.spline import NeuralSpline
 
-__all__ = ["CONTENDERS", "KINDS", "build", "compare", "train"]
+__all__ = ["CONTENDERS", "KINDS", "build", "compare", "examples", "rows", "train"]
 
 CONTENDERS = ("zoo", "zuko", "normflows")
 KINDS = ("realnvp", "spline")
@@ -42,7 +42,7 @@ def build(who: str, kind: str, d: int, layers: int, hidden: list[int]) -> tuple[
         program = (
             RealNVP([d], layers, hidden)
             if kind == "realnvp"
-            else NeuralSpline([d], layers, BINS, BOUND, hidden)
+            else NeuralSpline([d], layers, bins=BINS, bound=BOUND, hidden=hidden)
         )  # fmt: skip
         return program, program.log_prob
     if who == "zuko":
@@ -134,6 +134,7 @@ def compare(
     kind: str,
     who: str,
     seed: int,
+    *,
     layers: int,
     hidden: list[int],
     steps: int,
@@ -144,37 +145,27 @@ def compare(
 ) -> dict[str, Any]:
     """One fit: test log-likelihood in nats for points of the plane, bits per pixel for grey faces.
 
-    `shuffled` splits the examples at random, the same way for everyone, instead of as the data set does: the splits of
-    freyfaces are consecutive blocks of a film, and its test block looks unlike the others. `stopping` is `every`,
-    `patience` and `weight_decay` of `train`.
+    `shuffled` is that of `examples`; `stopping` is `every`, `patience` and `weight_decay` of `train`.
     """
-    data, grey = datasets.load(name), name == "freyfaces"
-    generator = torch.Generator().manual_seed(seed)
-    parts = [part.x.float() for part in (data.train, data.valid, data.test)]
-    if shuffled:
-        order = torch.randperm(sum(map(len, parts)), generator=torch.Generator().manual_seed(0))
-        parts = list(torch.cat(parts)[order].split([len(part) for part in parts]))
+    grey, parts = name == "freyfaces", examples(name, shuffled)
     d = parts[0][0].numel()
-
-    def rows(x: Tensor) -> Tensor:
-        return CellGuide(x.flatten(1), Cells(256, 0.05), 1).rsample() if grey else x.flatten(1)
-
     torch.manual_seed(1000)  # the same draws of held-out noise for everyone
-    start, valid, test = (rows(x) for x in parts)
+    start, valid, test = (rows(x, grey) for x in parts)
     inside = [
-        CellGuide(x.flatten(1), Cells(256, 0.05), 1).log_prob(u) if grey else torch.zeros(len(x))
-        for x, u in ((parts[1], valid), (parts[2], test))
+        _within_levels(x, u) if grey else torch.zeros(len(x)) for x, u in zip(parts[1:], (valid, test), strict=True)
     ]
     loc, scale = start.mean(0), start.std(0, correction=0)
+    generator = torch.Generator().manual_seed(seed)
     chosen = [torch.randint(len(parts[0]), (batch_size,), generator=generator) for _ in range(steps)]
     torch.manual_seed(seed)
     module, density = build(who, kind, d, layers, hidden)
     torch.manual_seed(seed)  # the same noise, whatever building drew
+
+    def batch(step: int) -> Tensor:
+        return (rows(parts[0][chosen[step]], grey) - loc) / scale
+
     begun = time.perf_counter()
-    best, stopped = train(
-        module, density, lambda i: (rows(parts[0][chosen[i]]) - loc) / scale, (valid - loc) / scale, steps, lr,
-        **stopping,
-    )  # fmt: skip
+    best, stopped = train(module, density, batch, (valid - loc) / scale, steps, lr, **stopping)
     seconds = time.perf_counter() - begun
 
     def in_units(log_prob: Tensor, inside: Tensor) -> Tensor:
@@ -183,13 +174,40 @@ def compare(
 
     with torch.no_grad():
         score = in_units(density((test - loc) / scale), inside[1])
-    parameters = sum(p.numel() for p in module.parameters())
     return {
         "data": name + " (shuffled)" * shuffled, "kind": kind, "who": who, "seed": seed, "score": float(score.mean()),
         "valid": float(in_units(torch.tensor(best), inside[0].mean())), "step": stopped,
         "error": float(score.std() / len(score) ** 0.5), "unit": "bits/pixel" if grey else "nats",
-        "parameters": parameters, "seconds": round(seconds, 1),
+        "parameters": sum(p.numel() for p in module.parameters()), "seconds": round(seconds, 1),
     }  # fmt: skip
+
+
+def examples(name: str, shuffled: bool) -> list[Tensor]:
+    """Training, validation and test examples.
+
+    `shuffled` splits them at random, the same way for everyone, instead of as the data set does: the splits of
+    freyfaces are consecutive blocks of a film, and its test block looks unlike the others.
+    """
+    data = datasets.load(name)
+    parts = [part.x.float() for part in (data.train, data.valid, data.test)]
+    if not shuffled:
+        return parts
+    order = torch.randperm(sum(map(len, parts)), generator=torch.Generator().manual_seed(0))
+    return list(torch.cat(parts)[order].split([len(part) for part in parts]))
+
+
+def rows(x: Tensor, grey: bool) -> Tensor:
+    """Examples as rows (B, d), levels of grey with fresh noise and in logit space."""
+    return _cells(x).rsample() if grey else x.flatten(1)
+
+
+def _within_levels(x: Tensor, u: Tensor) -> Tensor:
+    """Log density (B,) of the noise that made rows u of grey levels x."""
+    return _cells(x).log_prob(u)
+
+
+def _cells(x: Tensor) -> CellGuide:
+    return CellGuide(x.flatten(1), Cells(256, 0.05), 1)
 
 
 def main() -> None:
@@ -214,8 +232,9 @@ def main() -> None:
             for seed in range(given.seeds):
                 for who in given.who:
                     found = compare(
-                        name, kind, who, seed, given.layers, given.hidden, given.steps, given.batch_size, given.lr,
-                        given.shuffled, every=given.every, patience=given.patience, weight_decay=given.weight_decay,
+                        name, kind, who, seed, layers=given.layers, hidden=given.hidden, steps=given.steps,
+                        batch_size=given.batch_size, lr=given.lr, shuffled=given.shuffled, every=given.every,
+                        patience=given.patience, weight_decay=given.weight_decay,
                     )  # fmt: skip
                     print(json.dumps(found), flush=True)
 

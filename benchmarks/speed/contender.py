@@ -142,7 +142,7 @@ def pyro_contender(make: Callable[[], tuple[Any, Any, pyro.infer.ELBO]], work: W
         pyro.clear_param_store()
         torch.manual_seed(work.seed)
         model, guide, elbo = make()
-        svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": work.lr}), elbo)
+        svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": work.lr}), loss=elbo)
         batch = work.batches()
 
         def advance(n: int) -> float:
@@ -264,8 +264,8 @@ def numpyro_contenders(
             name,
             functools.partial(_numpyro, make, work, units, name == NUMPYRO),
             how,
-            absent,
-            () if absent else ("jax", "numpyro"),
+            absent=absent,
+            imports=() if absent else ("jax", "numpyro"),
         )
         for name in (NUMPYRO, NUMPYRO_CALLS)
     ]
@@ -288,7 +288,7 @@ def _numpyro(make: Callable[[], tuple[Any, Any, Any]], work: Work, units: int, f
     import numpyro
 
     model, guide, elbo = make()
-    svi = numpyro.infer.SVI(model, guide, numpyro.optim.Adam(work.lr), elbo)
+    svi = numpyro.infer.SVI(model, guide, numpyro.optim.Adam(work.lr), loss=elbo)
     size, batch_size = work.data.size, min(work.batch_size, work.data.size)
     # Arguments of the compiled loop, not constants inside it.
     data = [None if t is None else jnp.asarray(t.cpu().numpy()) for t in work.data]

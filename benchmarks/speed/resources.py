@@ -65,7 +65,7 @@ def extra_memory(module: str, problem: Any, side: str, threads: int = 2) -> floa
     """MiB that a piece of work adds at its peak to a fresh process with everything imported and the data made.
 
     Args:
-        module: Of `benchmarks.peers`, with SIDES and warm_up: 'em' or 'hmm'.
+        module: Of `benchmarks.speed.workloads`, with SIDES and warm_up: 'em' or 'hmm'.
         problem: What is done, a Problem of the module.
         side: Who does it, a key of SIDES.
         threads: How many threads it may use; each has buffers.
@@ -75,7 +75,7 @@ def extra_memory(module: str, problem: Any, side: str, threads: int = 2) -> floa
 
 
 def _extra_memory(module: str, problem: Any, side: str, threads: int) -> float:
-    peer = import_module(f"benchmarks.peers.{module}")
+    peer = import_module(f"benchmarks.speed.workloads.{module}")
     with limited(threads):
         peer.warm_up(problem, (side,))
         x = problem.data()

@@ -46,7 +46,7 @@ FOLDER = "speed"
 
 def run_workload(workload: Workload, setting: Setting, report: Report) -> dict[str, Any]:
     """One record; runs in a process of its own."""
-    module = import_module(f"benchmarks.peers.{workload.module}")
+    module = import_module(f"benchmarks.speed.workloads.{workload.module}")
     torch.compile(lambda x: x + 1)(torch.zeros(8))  # imports the compiler, which then does not count for its first user
     report("data")
     job = module.work(device=setting.device, seed=setting.seed, **workload.options)
@@ -71,7 +71,7 @@ def run_memory(workload: Workload, setting: Setting, name: str, report: Report) 
 
     Returns: 'memory_mib' over everything, compiling included, and 'running_memory_mib' over the steps after that.
     """
-    module = import_module(f"benchmarks.peers.{workload.module}")
+    module = import_module(f"benchmarks.speed.workloads.{workload.module}")
     job = module.work(device=setting.device, seed=setting.seed, **workload.options)
     contender = next(c for c in module.contenders(job) if c.name == name)
     for library in contender.imports:
@@ -93,7 +93,7 @@ def run_duel(duel: Duel, setting: Setting, report: Report) -> dict[str, Any]:
     """Each problem by each side in turn, and the memory of each in a process of its own."""
     if torch.device(setting.device).type != "cpu":
         raise Unavailable("the other library runs on the CPU alone")
-    module, rows = import_module(f"benchmarks.peers.{duel.module}"), []
+    module, rows = import_module(f"benchmarks.speed.workloads.{duel.module}"), []
     for label, options in duel.problems.items():
         report(label)
         problem = module.Problem(**{**options, "seed": setting.seed, **(duel.quick if not setting.memory else {})})
@@ -101,7 +101,7 @@ def run_duel(duel: Duel, setting: Setting, report: Report) -> dict[str, Any]:
         row: dict[str, Any] = {
             "label": label,
             "problem": asdict(problem),
-            "seconds": {side: getattr(found, side) for side in module.SIDES},
+            "seconds": dict(found.seconds),
             "ratio": {"median": found.ratio, "low": found.least_ratio, "high": found.largest_ratio},
             "difference": found.difference,
         }

@@ -25,7 +25,7 @@ class Workload:
     Args:
         name: On the command line and in file names.
         title: In tables.
-        module: In `benchmarks.peers`; has `work(device, seed, **options)` and `contenders(work)`.
+        module: In `benchmarks.speed.workloads`; has `work(device, seed, **options)` and `contenders(work)`.
         options: Of `work`.
         target_steps: After how many of our eager steps the loss is what everyone has to reach.
     """
@@ -53,7 +53,9 @@ class Sweep:
     def workload(self, value: int) -> Workload:
         """The job at one size."""
         name, options = f"{self.name}-{value}", {**self.options, self.over: value}
-        return Workload(name, self.title, self.module, options, contenders=(ZOO_COMPILED, ZOO_EAGER, PYRO, NUMPYRO))
+        return Workload(
+            name, self.title, self.module, options=options, contenders=(ZOO_COMPILED, ZOO_EAGER, PYRO, NUMPYRO)
+        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Duel:
     Args:
         name: On the command line and in file names.
         title: In tables.
-        module: In `benchmarks.peers`; has `Problem`, `SIDES`, `compare` and `warm_up`.
+        module: In `benchmarks.speed.workloads`; has `Problem`, `SIDES`, `compare` and `warm_up`.
         problems: Options of `Problem` by label.
         quick: Options that win over those for a look.
         peer: What ours is compared with, in the head of the table.
@@ -83,13 +85,23 @@ WORKLOADS: dict[str, Workload] = {
     w.name: w
     for w in (
         Workload("eight-schools", "Eight schools", "eight_schools", target_steps=1000),
-        Workload("logistic-10k", "Logistic regression, N = 10,000", "logistic", {"n": 10_000}, 500),
-        Workload("logistic-1m", "Logistic regression, N = 1,000,000", "logistic", {"n": 1_000_000}, 500),
+        Workload(
+            "logistic-10k", "Logistic regression, N = 10,000", "logistic", options={"n": 10_000}, target_steps=500
+        ),
+        Workload(
+            "logistic-1m", "Logistic regression, N = 1,000,000", "logistic", options={"n": 1_000_000}, target_steps=500
+        ),
         Workload("mixture", "Gaussian mixture, K = 8", "mixture", target_steps=200),
         Workload("hmm-chorales", "HMM on chorales, K = 16", "chorales", target_steps=40),
-        Workload("vae-128", "VAE 784-400-20, batch 128", "vae", {"batch_size": 128}, 200),
-        Workload("vae-4096", "VAE 784-400-20, batch 4096", "vae", {"batch_size": 4096}, 40),
-        Workload("vae-conv", "Convolutional VAE, batch 128", "vae", {"batch_size": 128, "network": "conv"}, 40),
+        Workload("vae-128", "VAE 784-400-20, batch 128", "vae", options={"batch_size": 128}, target_steps=200),
+        Workload("vae-4096", "VAE 784-400-20, batch 4096", "vae", options={"batch_size": 4096}, target_steps=40),
+        Workload(
+            "vae-conv",
+            "Convolutional VAE, batch 128",
+            "vae",
+            options={"batch_size": 128, "network": "conv"},
+            target_steps=40,
+        ),
     )
 }
 """Name -> job, in the order in which they are shown."""
@@ -97,10 +109,10 @@ WORKLOADS: dict[str, Workload] = {
 SWEEPS: dict[str, Sweep] = {
     s.name: s
     for s in (
-        Sweep("growth-n", "Logistic regression, rows N", "logistic", "n", (10_000, 100_000, 1_000_000)),
-        Sweep("growth-d", "Logistic regression, features D", "logistic", "d", (10, 50, 250, 1250)),
-        Sweep("growth-k", "Gaussian mixture, components K", "mixture", "k", (2, 8, 32)),
-        Sweep("growth-d-mixture", "Gaussian mixture, dimensions D", "mixture", "d", (4, 16, 64)),
+        Sweep("growth-n", "Logistic regression, rows N", "logistic", over="n", values=(10_000, 100_000, 1_000_000)),
+        Sweep("growth-d", "Logistic regression, features D", "logistic", over="d", values=(10, 50, 250, 1250)),
+        Sweep("growth-k", "Gaussian mixture, components K", "mixture", over="k", values=(2, 8, 32)),
+        Sweep("growth-d-mixture", "Gaussian mixture, dimensions D", "mixture", over="d", values=(4, 16, 64)),
     )
 }
 """Name -> sizes."""
@@ -123,28 +135,28 @@ DUELS: dict[str, Duel] = {
             "em",
             "EM of a Gaussian mixture beside scikit-learn: seconds an iteration",
             "em",
-            {kind: {"covariance": kind} for kind in ("spherical", "diagonal", "full")},
-            {"n": 50_000},
+            problems={kind: {"covariance": kind} for kind in ("spherical", "diagonal", "full")},
+            quick={"n": 50_000},
         ),
         Duel(
             "hmm",
             "HMM beside hmmlearn: seconds of all posteriors, or of an iteration",
             "hmm",
-            {
+            problems={
                 f"{task}, {emission}": {"task": task, "emission": emission}
                 for task in ("posteriors", "baum-welch")
                 for emission in ("categorical", "normal")
             },
-            {"sequences": 100},
+            quick={"sequences": 100},
         ),
         Duel(
             "sampling",
             "Sampling autoregressive networks: seconds for a batch of 16",
             "sampling",
-            SAMPLING,
-            {"n": 2},
-            "a pass a site",
-            "draws differ by at most",
+            problems=SAMPLING,
+            quick={"n": 2},
+            peer="a pass a site",
+            agreement="draws differ by at most",
         ),
     )
 }

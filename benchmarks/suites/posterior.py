@@ -19,7 +19,7 @@ METRICS = (
 
 
 def svi(label: str, guide: str = "own", program: dict[str, Any] | None = None, **options: Any) -> MethodSpec:
-    """SVI with a guide: 'own', an autoguide's name, or 'categorical' (`benchmarks.guides`)."""
+    """SVI with a guide: 'own', an autoguide's name, or 'categorical' (`benchmarks.cells.posterior`)."""
     return MethodSpec(label, "svi", {"guide": guide, **options}, program or {})
 
 

@@ -5,7 +5,7 @@ literature, the chorales are counted per time step. `benchmarks.report.published
 are of each, and sets them beside ours. A further file of `ZOO_DATA/debd` (arrays train, valid and test) gets rows of
 its own.
 
-Options are chosen on the validation split; TUNED is the one place where they stand.
+Options are chosen on the validation split. They stand in TUNED, or in the preset of the program that it names.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.suite import Grid, MethodSpec, ProgramSpec, Suite
+from zoo import catalogue
 from zoo.datasets.registry import REGISTRY
 from zoo.datasets.sources import data_folder
 
@@ -40,12 +41,17 @@ FAMILIES: dict[str, tuple[str, str]] = {
 
 Options = Mapping[str, Any]
 NETWORK: dict[str, Any] = {"epochs": 200, "batch_size": 100, "lr": 2e-3, "patience": 10}
-DESCENT: dict[str, Any] = {"optimizer": "sgd", "epochs": 100, "batch_size": 100, "patience": 10}
-"""Plain: with few rows Adam moves the weights of rare values as fast as the others, and overfits."""
 MASKS: dict[str, Any] = {"optimizer": "sgd", "decay": "constant", "batch_size": 100}
 ADAMW: dict[str, Any] = {"optimizer": "adamw", "batch_size": 100}
 CLIMB: dict[str, Any] = {"iterations": 300}
 SEVERAL: dict[str, Any] = {**CLIMB, "restarts": 5}
+
+
+def preset(name: str, which: str) -> tuple[Options, Options]:
+    """Options that the program itself keeps, as a preset named after the data."""
+    chosen = catalogue.get(name).presets[which]
+    return chosen.program, chosen.fit
+
 
 TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
     # data: row: (options of the program, options of the method)
@@ -53,8 +59,8 @@ TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
         "independent": ({}, {}),
         "mixture of Bernoullis": ({"components": 14, "smoothing": 1.0}, SEVERAL),
         "Chow-Liu": ({"smoothing": 0.1}, {}),
-        "FVSBN": ({}, {**DESCENT, "lr": 0.3, "validate_every": 16}),
-        "NADE": ({"hidden": 100}, {**DESCENT, "epochs": 60, "lr": 0.6, "validate_every": 16}),
+        "FVSBN": preset("fvsbn", "dna"),
+        "NADE": preset("nade", "dna"),
         "EoNADE": (
             {"hidden": [500], "orders": 16, "input_mask": False, "activation": "tanh"},
             {**ADAMW, "epochs": 150, "lr": 3e-3, "weight_decay": 0.12, "validate_every": 600, "patience": 4},
@@ -72,8 +78,8 @@ TUNED: dict[str, dict[str, tuple[Options, Options]]] = {
         "independent": ({}, {}),
         "mixture of Bernoullis": ({"components": 80, "smoothing": 0.003}, SEVERAL),
         "Chow-Liu": ({"smoothing": 0.1}, {}),
-        "FVSBN": ({}, {**DESCENT, "lr": 10.0, "clip_norm": 1.0, "validate_every": 40}),
-        "NADE": ({"hidden": 100}, {**DESCENT, "lr": 2.0, "clip_norm": 3.0, "validate_every": 40}),
+        "FVSBN": preset("fvsbn", "mushrooms"),
+        "NADE": preset("nade", "mushrooms"),
         "EoNADE": (
             {"hidden": [500], "orders": 16},
             {**ADAMW, "epochs": 1200, "lr": 5e-3, "weight_decay": 0.0, "validate_every": 12_000, "patience": 2},
@@ -129,7 +135,9 @@ def row(data: str, label: str, options: Options, fit: Options, seeds: int = 3) -
     name, method = FAMILIES[label]
     metrics = tuple(m for m in METRICS if (data, m) != ("jsb", "bits_per_dim"))  # its dimensions are mostly padding
     spec, program = MethodSpec(method, method.lower(), fit), ProgramSpec(name, options, label)
-    return Grid("density", (program,), (spec,), metrics, (data,), "test", seeds, {"particles": PARTICLES})
+    return Grid(
+        "density", (program,), (spec,), metrics=metrics, data=(data,), seeds=seeds, evaluation={"particles": PARTICLES}
+    )
 
 
 def further() -> list[str]:

@@ -41,7 +41,7 @@ def work(device: str = "cpu", seed: int = 0, k: int = 16, batch_size: int = 32, 
     if all(sources.local(file) is None for file in REGISTRY["jsb"].card.files):
         raise Unavailable("the chorales are not on this machine: set ZOO_DATA, or load them once (zoo.datasets, 'jsb')")
     data = datasets.load("jsb").train.rows(slice(0, ROWS)).to(torch.device(device), torch.float32)
-    return Work(data, batch_size, lr, seed, {"k": k, "estimator": "exact log-likelihood"})
+    return Work(data, batch_size, lr, seed=seed, facts={"k": k, "estimator": "exact log-likelihood"})
 
 
 def contenders(job: Work) -> list[Contender]:

@@ -37,7 +37,7 @@ INIT_SCALE = 0.1
 def work(device: str = "cpu", seed: int = 0, lr: float = 0.01) -> Work:
     """All eight rows a step."""
     data = datasets.load("eight_schools").train.to(torch.device(device), torch.float32)
-    return Work(data, 8, lr, seed, {"estimator": "one draw of the ELBO"})
+    return Work(data, 8, lr, seed=seed, facts={"estimator": "one draw of the ELBO"})
 
 
 def contenders(job: Work) -> list[Contender]:

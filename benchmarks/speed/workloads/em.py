@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass, replace
-from statistics import median
 
 import numpy as np
 import torch
@@ -21,12 +20,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch import Tensor
 
+from benchmarks.speed import duel
+from benchmarks.speed.duel import Comparison
 from benchmarks.speed.resources import limited
 from inference.fit import fit
 from zoo.errors import OptionError
 from zoo.mixtures.gaussian import GaussianMixture
 
-__all__ = ["SIDES", "Comparison", "Problem", "Timing", "compare", "ours", "sklearns", "warm_up"]
+__all__ = ["SIDES", "Problem", "Timing", "compare", "ours", "sklearns", "warm_up"]
 
 
 @dataclass(frozen=True)
@@ -148,36 +149,11 @@ def warm_up(problem: Problem, sides: tuple[str, ...] = tuple(SIDES)) -> None:
         SIDES[side](small, small.data())
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Medians of interleaved repeats of one problem, and the spread of their ratio."""
-
-    problem: Problem
-    ours: float
-    """Seconds per iteration."""
-    sklearn: float
-    ratio: float
-    """How many times faster ours is: the median over the repeats, each a pair of neighbours in time."""
-    least_ratio: float
-    largest_ratio: float
-    difference: float
-    """Ours less theirs, mean log-likelihood in nats."""
-
-
 def compare(problem: Problem, repeats: int = 3, threads: int = 2) -> Comparison:
-    """Fits the same rows with each side in turn."""
-    x = problem.data()
+    """Fits the same rows with each side in turn; the difference is ours less theirs, mean log-likelihood in nats."""
     with limited(threads):
         warm_up(problem)
-        first = ours(problem, x), sklearns(problem, x)
-        pairs = [first] + [(ours(problem, x), sklearns(problem, x, score=False)) for _ in range(repeats - 1)]
-    ratios = sorted(theirs.seconds / mine.seconds for mine, theirs in pairs)
-    return Comparison(
-        problem,
-        median(mine.seconds for mine, _ in pairs),
-        median(theirs.seconds for _, theirs in pairs),
-        median(ratios),
-        ratios[0],
-        ratios[-1],
-        first[0].log_likelihood - first[1].log_likelihood,
-    )
+    return duel.compare(
+        problem, SIDES, ("sklearn",), lambda found: found["ours"].log_likelihood - found["sklearn"].log_likelihood,
+        repeats, threads,
+    )  # fmt: skip

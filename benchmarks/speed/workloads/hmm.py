@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.speed import duel
+from benchmarks.speed.duel import Comparison
 from benchmarks.speed.resources import limited
 from zoo.chains.hmm import HMM
 from zoo.errors import OptionError
 
-__all__ = ["SIDES", "TASKS", "Comparison", "Problem", "Result", "compare", "hmmlearns", "ours", "warm_up"]
+__all__ = ["SIDES", "TASKS", "Problem", "Result", "compare", "hmmlearns", "ours", "warm_up"]
 
 TASKS = ("posteriors", "baum-welch")
 
@@ -177,42 +178,12 @@ def warm_up(problem: Problem, sides: tuple[str, ...] = tuple(SIDES)) -> None:
         SIDES[side](small, small.data())
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Medians of interleaved repeats of one problem, and the spread of their ratio."""
-
-    problem: Problem
-    ours: float
-    """Seconds of the posteriors, or per iteration."""
-    scaling: float
-    log: float
-    ratio: float
-    """How many times faster ours is than the faster of theirs: the median over repeats."""
-    least_ratio: float
-    largest_ratio: float
-    log_likelihood: float
-    """Ours."""
-    difference: float
-    """Largest relative difference of log-likelihoods."""
-    answer_difference: float
-    """Largest difference of a posterior or transition probability."""
-
-
 def compare(problem: Problem, repeats: int = 3, threads: int = 2) -> Comparison:
-    """The same work by each side in turn."""
-    x = problem.data()
+    """The same work by each side in turn; the difference is the largest relative one of log-likelihoods."""
     with limited(threads):
         warm_up(problem)
-        first = {side: work(problem, x) for side, work in SIDES.items()}
-        value = first["ours"].log_likelihood
-        peers = [first[side] for side in ("scaling", "log")]
-        difference = max(abs(peer.log_likelihood / value - 1) for peer in peers)
-        apart = max(float((peer.answer - first["ours"].answer).abs().max()) for peer in peers)
-        seconds = [{side: found.seconds for side, found in first.items()}]
-        del first, peers
-        for _ in range(repeats - 1):
-            seconds.append({side: work(problem, x, score=False).seconds for side, work in SIDES.items()})
-    ratios = sorted(min(each["scaling"], each["log"]) / each["ours"] for each in seconds)
-    times = {side: median(each[side] for each in seconds) for side in SIDES}
-    return Comparison(problem, **times, ratio=median(ratios), least_ratio=ratios[0], largest_ratio=ratios[-1],
-                      log_likelihood=value, difference=difference, answer_difference=apart)  # fmt: skip
+    return duel.compare(problem, SIDES, ("scaling", "log"), _difference, repeats, threads)
+
+
+def _difference(found: Mapping[str, Result]) -> float:
+    return max(abs(found[side].log_likelihood / found["ours"].log_likelihood - 1) for side in ("scaling", "log"))

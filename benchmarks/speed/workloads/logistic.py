@@ -39,7 +39,7 @@ def work(
     weights = 2 * torch.randn(d, generator=generator, dtype=torch.float32) / d**0.5
     x = torch.rand(n, generator=generator, dtype=torch.float32).lt((context @ weights + 0.5).sigmoid()).float()
     data = Data(x, context).to(torch.device(device))
-    return Work(data, batch_size, lr, seed, {"d": d, "estimator": "one draw of the ELBO"})
+    return Work(data, batch_size, lr, seed=seed, facts={"d": d, "estimator": "one draw of the ELBO"})
 
 
 def contenders(job: Work) -> list[Contender]:

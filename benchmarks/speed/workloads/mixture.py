@@ -43,7 +43,7 @@ def work(
     member = torch.randint(k, (n,), generator=generator)
     x = centres[member] + torch.randn(n, d, generator=generator, dtype=torch.float32)
     facts = {"d": d, "k": k, "estimator": "exact log-likelihood"}
-    return Work(Data(x.to(torch.device(device))), batch_size, lr, seed, facts)
+    return Work(Data(x.to(torch.device(device))), batch_size, lr, seed=seed, facts=facts)
 
 
 def contenders(job: Work) -> list[Contender]:

@@ -11,18 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.speed import duel
+from benchmarks.speed.duel import Comparison
 from benchmarks.speed.resources import limited
 from zoo import catalogue
 from zoo.autoregressive.base import Autoregressive
 from zoo.errors import OptionError
 
-__all__ = ["SIDES", "Comparison", "Problem", "Result", "compare", "warm_up"]
+__all__ = ["SIDES", "Problem", "Result", "compare", "warm_up"]
 
 
 @dataclass(frozen=True)
@@ -101,43 +102,19 @@ def warm_up(problem: Problem, sides: tuple[str, ...] = tuple(SIDES)) -> None:
     one_pass(problem, problem.data())
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Medians of interleaved repeats, and the spread of the ratio."""
-
-    problem: Problem
-    ours: float
-    """Seconds for the batch."""
-    naive: float
-    log_prob: float
-    ratio: float
-    """How many times faster ours is than a pass for each site: the median over repeats."""
-    least_ratio: float
-    largest_ratio: float
-    difference: float
-    """Largest difference of a drawn number between the two ways."""
-
-
 def compare(problem: Problem, repeats: int = 3, threads: int = 2) -> Comparison:
-    """Draws the same batch each way in turn.
+    """Draws the same batch each way in turn; the difference is the largest of a drawn number.
 
     Raises: OptionError when the ways do not draw the same.
     """
-    noise = problem.data()
     with limited(threads):
         warm_up(problem)
-        rounds = [{side: way(problem, noise) for side, way in SIDES.items()} for _ in range(repeats)]
-    ratios = sorted(each["naive"].seconds / each["ours"].seconds for each in rounds)
-    times = {side: median(each[side].seconds for each in rounds) for side in SIDES}
+    return duel.compare(problem, SIDES, ("naive",), _difference, repeats, threads)
+
+
+def _difference(found: Mapping[str, Result]) -> float:
     # Rounding may turn a draw that lies on the edge, and with it those after it: few, or the ways differ.
-    apart = (rounds[0]["ours"].answer - rounds[0]["naive"].answer).abs()
+    apart = (found["ours"].answer - found["naive"].answer).abs()
     if float((apart > 1e-3).float().mean()) > 0.01:
-        raise OptionError(f"{problem.program}: the two ways of sampling draw different numbers from the same noise.")
-    return Comparison(
-        problem,
-        **times,
-        ratio=median(ratios),
-        least_ratio=ratios[0],
-        largest_ratio=ratios[-1],
-        difference=float(apart.max()),
-    )
+        raise OptionError("The two ways of sampling draw different numbers from the same noise.")
+    return float(apart.max())

@@ -46,7 +46,7 @@ def work(
         generator = torch.Generator().manual_seed(seed)
         x, source = torch.rand(rows, 28, 28, generator=generator, dtype=torch.float32).lt(0.13).float(), "random pixels"
     facts = {"network": network, "latent_dim": LATENT, "data": source, "estimator": "one draw of the ELBO"}
-    return Work(Data(x.to(torch.device(device))), batch_size, lr, seed, facts)
+    return Work(Data(x.to(torch.device(device))), batch_size, lr, seed=seed, facts=facts)
 
 
 def contenders(job: Work) -> list[Contender]:

@@ -21,7 +21,8 @@ from benchmarks import targets
 from benchmarks.cells import posterior, samples
 from benchmarks.cells.samples import REAL_DATA
 from benchmarks.metrics import Measurement
-from benchmarks.report.page import print_tables, rows_as_json, write_report
+from benchmarks.report import document
+from benchmarks.report.page import build, rows_as_json
 from benchmarks.run import run_suite
 from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
 from benchmarks.suites import adversarial
@@ -304,9 +305,9 @@ def test_seeds_that_collapse_or_fail_are_counted(tmp_path: Path) -> None:
     assert rows["one mode"]["values"]["modes"]["median"] == 1
     assert len(rows["broken"]["failures"]) == 3
     shown = io.StringIO()
-    print_tables(tmp_path, Console(file=shown, width=80))
+    document.print_report(build(tmp_path), Console(file=shown, width=80))
     assert re.search(r"one mode +GAN +1 +\d", shown.getvalue())  # modes come first, nothing is cut off
-    page = write_report(tmp_path).read_text()
+    page = document.write(build(tmp_path), tmp_path).read_text()
     table = (tmp_path / "report.md").read_text()
     assert "## Samples: ring" in table
     assert "| broken | GAN (3 of 3 seeds failed) |" in table
@@ -324,5 +325,5 @@ def test_the_report_shows_how_games_for_posteriors_went(tmp_path: Path) -> None:
     run_suite(Suite("made-up", "A title", "A question?", (grid,)), tmp_path, jobs=1)
     (row,) = rows_as_json(tmp_path)
     assert row["values"]["collapsed"]["median"] == 0  # the program stays as it is, and so do its samples
-    write_report(tmp_path)
+    document.write(build(tmp_path), tmp_path)
     assert {"games-banana", "posterior-banana"} <= {path.stem for path in (tmp_path / "plots").glob("*.png")}

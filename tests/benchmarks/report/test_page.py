@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.report.page import print_tables, rows_as_json, write_report
+from benchmarks.report import document, page
+from benchmarks.results import append_cell
+from tests.benchmarks.report.made_up import record
 from zoo.errors import CheckpointError
 
 
@@ -33,8 +35,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_stands_alone_and_says_what_was_compared(folder: Path) -> None:
-    page = write_report(folder)
-    text = page.read_text()
+    text = document.write(page.build(folder), folder).read_text()
     parser = Page()
     parser.feed(text)
     assert not parser.open
@@ -42,6 +43,7 @@ def test_the_page_stands_alone_and_says_what_was_compared(folder: Path) -> None:
     assert all(address.startswith("data:image/png;base64,") for address in parser.addresses)
     assert "<script" not in text
     assert "An &lt;honest&gt; CPU" in text
+    assert not re.search("<(honest|draws)", text)
     assert "SVI &amp; co" in text
     assert "n/a: no &lt;draws&gt;" in text
     assert "(1 of 4 seeds failed)" in re.sub("<[^>]+>", "", text)
@@ -51,7 +53,7 @@ def test_the_page_stands_alone_and_says_what_was_compared(folder: Path) -> None:
 
 
 def test_markdown_has_a_table_for_each_kind_of_data(folder: Path) -> None:
-    write_report(folder)
+    document.write(page.build(folder), folder)
     text = (folder / "report.md").read_text()
     assert "## Density: digits, test split" in text
     assert "## Density: digits-binary, test split" in text
@@ -64,16 +66,45 @@ def test_markdown_has_a_table_for_each_kind_of_data(folder: Path) -> None:
     assert all((folder / name).exists() for name in pictures)
 
 
+def test_results_come_first_and_what_explains_them_is_folded_and_said_once(folder: Path) -> None:
+    for seed in (0, 1):  # two metrics of two rows, measured alike
+        for method in ("EM", "SVI"):
+            key = {"seed": seed, "cell": f"made-up/alike/{method}/{seed}", "method": method, "program": "alike"}
+            alike = {"kind": "density", "dataset": "dna", "how": f"exact, 9 examples; z = {seed}", **key}
+            append_cell(folder, [record("log_likelihood", -1.5, **alike), record("bits_per_dim", 0.5, **alike)])
+    report = page.build(folder)
+    page_html = document.write(report, folder).read_text()
+    text = (folder / "report.md").read_text()
+    section = text[text.index("## Density: dna") :]
+    section = section[: section.index("\n## ", 3)]
+    said = "- log p(x), bits/dim: exact, 9 examples; z = 0; z = 1 (all rows)"
+    assert section.count("9 examples") == section.count(said) == 1
+    assert section.index("| alike |") < section.index("![") < section.index("<details") < section.index(said)
+    assert "<summary>How each number was measured</summary>" in section
+    for name in (text, page_html):
+        assert name.index("Density: dna") < name.index("Where it was measured") < name.index("Hardware: ")
+        assert name.count("What the columns mean") == 1
+    budgets = next(d for s in report.sections if "dna" in s.title for d in s.details if "Budget" in d.title)
+    assert budgets.lines == ["steps=10 (alike/EM; alike/SVI)"]
+
+
+def test_markdown_has_no_tag_of_its_own_and_whole_tables(folder: Path) -> None:
+    document.write(page.build(folder), folder)
+    text = (folder / "report.md").read_text()
+    assert set(re.findall("</?([a-z]+)", text)) == {"details", "summary"}
+    assert "n/a: no &lt;draws>" in text
+
+
 def test_terminal_and_json_tell_the_same(folder: Path) -> None:
     out = io.StringIO()
-    print_tables(folder, Console(width=80, file=out))
+    document.print_report(page.build(folder), Console(width=80, file=out))
     text = out.getvalue()
     assert "0.300" in text
     assert "(1/4 failed)" in text
-    rows = json.loads(json.dumps(rows_as_json(folder)))
+    rows = json.loads(json.dumps(page.rows_as_json(folder)))
     assert rows[0]["values"]["kl_reverse"]["median"] == 0.3
 
 
 def test_no_results_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="zoo bench SUITE"):
-        write_report(tmp_path)
+        page.build(tmp_path)

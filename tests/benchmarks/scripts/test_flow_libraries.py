@@ -56,7 +56,8 @@ def test_training_stops_when_validation_falls_and_leaves_the_best():
 
 def test_a_line_has_the_scores_of_held_out_rows():
     """Of points of the plane; shuffled, the test rows are others and the names of the data say so."""
-    found = [compare("moons", "realnvp", "zoo", 0, 1, [4], 2, 16, 1e-3, shuffled) for shuffled in (False, True)]
+    small = {"layers": 1, "hidden": [4], "steps": 2, "batch_size": 16, "lr": 1e-3}
+    found = [compare("moons", "realnvp", "zoo", 0, shuffled=shuffled, **small) for shuffled in (False, True)]
     assert [line["data"] for line in found] == ["moons", "moons (shuffled)"]
     assert found[0]["score"] != found[1]["score"]
     assert all(line["unit"] == "nats" and -10 < line["valid"] < 0 for line in found)

@@ -11,7 +11,7 @@ from zoo.errors import CheckpointError
 def test_no_records_no_report(tmp_path):
     (tmp_path / "speed").mkdir()
     with pytest.raises(CheckpointError, match="no results of the suite speed"):
-        speed_report.write_speed_report(tmp_path)
+        speed_report.build(tmp_path)
     (tmp_path / "speed" / "eight-schools-cpu.json").write_text("{")
     with pytest.raises(CheckpointError, match="damaged"):
-        speed_report.write_speed_report(tmp_path)
+        speed_report.build(tmp_path)

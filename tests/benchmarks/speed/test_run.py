@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import cli
+from benchmarks.report import document
 from benchmarks.speed import report as speed_report
 from benchmarks.speed import run as speed
 from benchmarks.speed.contender import (
@@ -49,6 +50,14 @@ HEADER = {
 }  # fmt: skip
 
 
+def written(folder):
+    """The report in Markdown; the page beside it has the same tables."""
+    html = document.write(speed_report.build(folder), folder).read_text()
+    text = (folder / "report.md").read_text()
+    assert html.count("<table>") == text.count("\n|---")
+    return text
+
+
 def test_a_run_writes_records_and_a_report(tmp_path, monkeypatch):
     """In this process, by contenders that pretend; what was measured is not measured again."""
     seen = []
@@ -79,16 +88,16 @@ def test_a_run_writes_records_and_a_report(tmp_path, monkeypatch):
     run_speed(tmp_path, only="eight-schools", quick=True, threads=1)
     assert seen == ["workload"]
 
-    page = speed_report.write_speed_report(tmp_path).read_text()
+    page = written(tmp_path)
     assert "| zoo, eager | 10 (10 to 10) | 2 (2 to 2) |" in page
     assert "Left out, NumPyro, fused loop: pip install it" in page
     assert "Was not measured: the chorales are not on this machine." in page
     assert "Where the CPU is the better choice" not in page
     for picture in ("steps-cpu.png", "growth-cpu.png"):
-        assert f"speed-plots/{picture}" in page
-        assert (tmp_path / "speed-plots" / picture).stat().st_size > 1000
+        assert f"plots/{picture}" in page
+        assert (tmp_path / "plots" / picture).stat().st_size > 1000
     console = Console(width=80, record=True)
-    speed_report.print_speed(tmp_path, console)
+    document.print_report(speed_report.build(tmp_path), console)
     shown = console.export_text()
     assert "zoo, eager" in shown
     assert "not measured: the chorales are not on this machine" in " ".join(shown.split())
@@ -97,7 +106,7 @@ def test_a_run_writes_records_and_a_report(tmp_path, monkeypatch):
     on_gpu = {**record, "device": "cuda"}
     on_gpu["contenders"] = {ZOO_EAGER: {**record["contenders"][ZOO_EAGER], "per_step": spread([0.05])}}
     (tmp_path / "speed" / "eight-schools-cuda.json").write_text(json.dumps(on_gpu))
-    page = speed_report.write_speed_report(tmp_path).read_text()
+    page = written(tmp_path)
     assert "| Eight schools | 10 | 50 | the CPU |" in page
 
 
@@ -114,7 +123,7 @@ def test_closed_forms_beside_other_libraries(tmp_path):
         record = {**HEADER, "kind": "duel", "workload": duel.name, "title": duel.title, **found}
         (tmp_path / "speed").mkdir(exist_ok=True)
         (tmp_path / "speed" / f"{duel.name}-cpu.json").write_text(json.dumps(record))
-    page = speed_report.write_speed_report(tmp_path).read_text()
+    page = written(tmp_path)
     assert "x faster than theirs" in page
     with pytest.raises(Unavailable, match="CPU alone"):
         speed.run_duel(duels[0], Setting(device="cuda"), lambda note: None)

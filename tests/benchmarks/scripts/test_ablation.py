@@ -1,0 +1,85 @@
+"""The ablation: every way takes away what it names; the loops run uncompiled here, so that a way takes no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pyro
+import pytest
+import torch
+
+from benchmarks.scripts.ablation import O0, Ways
+from benchmarks.speed.contender import PYRO, ZOO_EAGER
+from benchmarks.speed.workloads import eight_schools
+from inference.training import compiled, optimizers
+
+LIBRARY = "compiled, as `fit` does it"
+SETTING = next(iter(O0)).removeprefix("aot_inductor.")
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the last way did: its fit, the steps given to `torch.compile`, how loops were made, and what they met."""
+    found = SimpleNamespace(training=None, wrapped=[], made=[], flushed=[])
+    training, python_loop = Ways.training, compiled.python_loop
+
+    def keep(self: Ways, compile: str) -> Any:
+        found.training = training(self, compile)
+        return found.training
+
+    def make(kind: str) -> Callable[..., Any]:
+        def loop(body: Any, moving: int, inputs: Any) -> Any:
+            option = getattr(torch._inductor.config.aot_inductor, SETTING)
+            found.made.append((kind, len(inputs), option))
+            run = python_loop(body, moving, inputs)
+
+            def watched(*arguments: Any) -> Any:
+                found.flushed.append(optimizers.flushes_denormals())
+                return run(*arguments)
+
+            return watched
+
+        return loop
+
+    monkeypatch.setattr(Ways, "training", keep)
+    monkeypatch.setattr(compiled, "library_loop", make("library"))
+    monkeypatch.setattr(compiled, "python_loop", make("python"))
+    monkeypatch.setattr(torch, "compile", lambda step: found.wrapped.append(step) or (lambda *args: step(*args)))
+    torch.set_default_dtype(torch.float32)
+    yield found
+    pyro.clear_param_store()
+
+
+def test_every_way_takes_away_what_it_names(seen: SimpleNamespace) -> None:
+    ways = Ways(eight_schools, eight_schools.work()).ready
+    found = {}
+    for name, make in ways.items():
+        seen.training, seen.wrapped, seen.made = None, [], []
+        advance = make()
+        seen.flushed.clear()
+        assert torch.isfinite(torch.tensor(advance(3)))
+        loop = seen.training and seen.training.loop
+        found[name] = SimpleNamespace(
+            made=seen.made, wrapped=seen.wrapped, flushed=set(seen.flushed),
+            chunk=loop.compiled.chunk if loop and loop.compiled else None,
+        )  # fmt: skip
+    assert not found[PYRO].made
+    assert not found[ZOO_EAGER].made
+    whole = found.pop(LIBRARY)
+    ((kind, inputs, level),) = whole.made
+    assert kind == "library"
+    assert level != "O0"
+    assert whole.chunk > 32
+    assert whole.flushed == {True}
+    # One thing is different in each, and nothing else.
+    dynamo, traced = found["our loss under torch.compile, the rest in Python"], found["traced, operation by operation"]
+    assert (len(dynamo.wrapped), dynamo.made) == (1, [])
+    assert traced.made == [("python", inputs, level)]
+    for steps in (2, 32):
+        assert found[f"compiled, {steps} steps a call"].chunk == steps
+    assert found["the same, C++ wrapper at -O0"].made == [("library", inputs, "O0")]
+    assert found["the same, every tensor handed on by itself"].made[0][1] > inputs
+    kept = found["the same, denormal numbers kept"]
+    assert (kept.flushed, kept.made, kept.chunk) == ({False}, whole.made, whole.chunk)
