@@ -13,16 +13,15 @@ and is one way out:
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
-from inspect import signature
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from inference.games.losses import CriticFn, Game
-from zoo.errors import OptionError, ShapeError, UnknownNameError
+from zoo.errors import OptionError, ShapeError
+from zoo.specs import Spec, make_part
 
 __all__ = [
     "R1",
@@ -205,22 +204,14 @@ REGULARISERS: dict[str, type[Regulariser]] = {
 """Name -> class."""
 
 
-def make_regulariser(regulariser: str | Mapping[str, Any] | Regulariser | None) -> Regulariser | None:
+def make_regulariser(regulariser: Spec | Regulariser | None) -> Regulariser | None:
     """A regulariser by its name, by its name and options ({"name": "clip", "limit": 0.1}), itself, or None.
 
     Raises: UnknownNameError for a name or an option that there is not; OptionError for a bad value of one.
     """
     if regulariser is None or isinstance(regulariser, Regulariser):
         return regulariser
-    options = {} if isinstance(regulariser, str) else dict(regulariser)
-    name = regulariser if isinstance(regulariser, str) else options.pop("name", "")
-    if name not in REGULARISERS:
-        raise UnknownNameError("regulariser", name, REGULARISERS)
-    known = set(signature(REGULARISERS[name]).parameters)
-    for option in options:
-        if option not in known:
-            raise UnknownNameError(f"option of {name}", option, known)
-    return REGULARISERS[name](**options)
+    return make_part("regulariser", regulariser, REGULARISERS)
 
 
 def check_pair(game: Game, regulariser: Regulariser | None) -> None:
