@@ -11,20 +11,22 @@ from zoo import ImplicitProgram, Site, catalogue
 
 PAGE = Path(__file__).with_name("models.md")
 FAMILIES = {
-    "chains": "What one number depends on, from nothing to everything before it; and one hidden chain.",
+    "chains": "Sites in order, each given none, one, some or all of those before it; and one chain that is hidden.",
     "mixtures": "One discrete cause for each example.",
-    "latent": "Continuous causes, and a network or a matrix from them to the data.",
-    "bayes": "Small programs with global latents or hard shapes, whose posteriors are known.",
-    "implicit": "A sampler without a density.",
+    "latent": "Continuous latents for each example, and a matrix or a network from them to the data.",
+    "bayes": "Small programs whose posteriors are known: global latents, or shapes that are hard to fit.",
+    "implicit": "Samples without a density: the generators of adversarial games.",
+    "autoregressive": "Every site given those before it, by one network: an exact density.",
+    "flows": "An invertible network between data and noise: an exact density of real numbers.",
 }
 TOP = """# Programs
 
 <!-- Written by `python docs/models.py`; edit the programs, not this page. -->
 
-Each is one file with its guide. `zoo show NAME` prints the whole card: sites, supports, options, presets and the number
-of parameters on your data; `zoo list` prints this list. *Latents* are given with the shape they have at the default
-size; *global* means one for the whole data set, else each example has its own. *Promises* are exact, and methods
-look for them.
+Each is one file with its guide. `zoo list` prints this list, `zoo show NAME` everything about one program: sites,
+supports, options, presets and the number of parameters on your data. *Latents* have the shape of the default size;
+*global* means one for the whole data set, otherwise each example has its own. *Promises* are exact, and methods rely on
+them.
 """
 
 

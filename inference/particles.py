@@ -161,8 +161,8 @@ def guide_log_prob(
         trace = poutine.trace(poutine.condition(guide, data=dict(values))).get_trace(x, context, None)
     if any(site["infer"].get("is_auxiliary", False) for site in trace.nodes.values() if site["type"] == "sample"):
         raise CapabilityError(
-            "This guide draws all its sites from one auxiliary site, so its density at a given point cannot be had by "
-            "conditioning; use inference.evaluation.estimates.density or a site-wise guide."
+            "This guide draws all its sites from one auxiliary site, so conditioning does not give its density; use "
+            "inference.evaluation.estimates.density or a site-wise guide."
         )
     return trace_log_density(trace, n, len(x))
 

@@ -147,6 +147,59 @@ def test_named_tests_exist() -> None:
     assert found
 
 
+def test_named_paths_exist() -> None:
+    """Files are named as `folder/file.py` or `folder/file.py:Name`, folders as `folder/`."""
+    named = re.compile(r"`((?:zoo|inference|benchmarks|tests|docs)/[\w/.]*)(?::(\w+))?`")
+    found: dict[str, int] = {}
+    for page in [*FRONT, DOCS / "architecture.md"]:
+        for path, name in named.findall(page.read_text()):
+            assert (ROOT / path).exists(), f"{page.name} names {path}"
+            assert path.endswith("/") == (ROOT / path).is_dir(), f"{page.name}: a folder's name ends in /, not {path}"
+            assert not name or name in defined(ROOT / path), f"{page.name}: no {name} in {path}"
+            found[page.name] = found.get(page.name, 0) + 1
+    assert found["CONTRIBUTING.md"] >= 10
+    assert found["architecture.md"] >= 10
+
+
+def defined(file: Path) -> set[str]:
+    """The names that a module defines, those in its classes too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+INTERNALS = {
+    "inference.training.optimizers": "the options of the methods say all of it",
+    "inference.training.runners": "the body of a compiled loop, for each kind of device",
+    "inference.training.together": "how `fit_many` goes about it",
+}
+"""Modules of `inference` with public names that the reference leaves out, and why."""
+
+
+def test_reference_has_every_module_of_inference() -> None:
+    pages = "\n".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    shown = re.findall(r"^::: (\S+)", pages, re.MULTILINE)
+    missing = set()
+    for path in sorted((ROOT / "inference").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if path.stem == "__init__" or not re.search(r"^__all__ = \[\s*\"", path.read_text(), re.MULTILINE):
+            continue
+        if not any(name == module or name.startswith(f"{module}.") for name in shown):
+            missing.add(module)
+    assert missing == set(INTERNALS)
+    assert "inference.evaluation" in shown  # the door
+
+
+def test_picture_of_rooms_is_what_the_code_says() -> None:
+    drawn = runpy.run_path(str(DOCS / "rooms.py"))["picture"]()
+    assert (DOCS / "img" / "rooms.svg").read_text() == drawn, "run: python docs/rooms.py"
+
+
 def test_page_of_programs_is_what_the_programs_say() -> None:
     made = runpy.run_path(str(DOCS / "models.py"))["page"]()
     assert (DOCS / "models.md").read_text() == made, "run: python docs/models.py"

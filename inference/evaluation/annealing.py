@@ -167,7 +167,7 @@ def ais(
         program: A program with a density and continuous latents.
         x: Examples (B, *event_shape).
         context: Their context, or None.
-        start: A guide to anneal from; None is the prior, which cannot be had for programs with discrete latents.
+        start: A guide to anneal from; None is the prior, which will not do for programs with discrete latents.
         chains: Independent chains S for each unit.
         steps: Temperatures.
         leapfrog: Leapfrog steps of a transition.

@@ -1,7 +1,6 @@
-"""ArviZ 0.x and 1.x, and the only module that imports it: export, R-hat, effective sample size, Pareto smoothing.
+"""Fits as ArviZ knows them, 0.x and 1.x: export and summary.
 
-ArviZ 1 turned `from_dict` to nested groups and `InferenceData` to xarray's DataTree, and moved Pareto smoothing to
-`arviz_stats`, where it takes log-likelihoods and negates them.
+ArviZ 1 turned `from_dict` to nested groups and `InferenceData` to xarray's DataTree.
 """
 
 from __future__ import annotations
@@ -15,16 +14,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.chains import MODERN
+from inference.chains import MODERN, arviz
 from inference.fitted import Fit
 from inference.particles import trace_log_density
 from zoo.errors import OptionError
 from zoo.program import ImplicitProgram
-
-with warnings.catch_warnings():
-    # 0.23 announces version 1 at import.
-    warnings.simplefilter("ignore", FutureWarning)
-    import arviz
 
 __all__ = ["summary", "to_inference_data"]
 

@@ -188,7 +188,7 @@ def density(
     """Log density of any guide at given values (S, B or 1, *event), autoguides included.
 
     Pyro's autoguides draw an auxiliary site in unconstrained space and derive the latent sites from it, so their
-    density is had by computing that auxiliary value and conditioning on it.
+    density follows by computing that auxiliary value and conditioning on it.
 
     Raises: CapabilityError for a point guide (AutoDelta), which has no density.
     """

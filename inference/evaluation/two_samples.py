@@ -1,7 +1,7 @@
-"""Distances between two sets of draws, and the Parzen window score: what can be said without any density.
+"""Distances between two sets of draws: what can be said without any density.
 
 Sliced Wasserstein (Rabin et al. 2011), maximum mean discrepancy (Gretton et al. 2012), the classifier two-sample test
-(Lopez-Paz & Oquab 2017, in the form of Lueckmann et al. 2021), Parzen windows (Breuleux et al. 2011).
+(Lopez-Paz & Oquab 2017, in the form of Lueckmann et al. 2021).
 
 All of them compute on the CPU in float64, wherever the draws are: squared distances lose digits to cancellation.
 """

@@ -71,7 +71,7 @@ def exact_guide(program: Program, *, points: int | None = None) -> Callable[...,
 
 
 def why_not_exact(program: Program) -> str | None:
-    """Why no exact posterior can be had, or None."""
+    """Why there is no exact posterior, or None."""
     if isinstance(program, ExactPosterior):
         return None
     if not program.sites():

@@ -1,7 +1,7 @@
-"""What one asks a fitted density: what is missing, what is odd, how short a code would be.
+"""What is missing: values of some sites given the others.
 
 Missing sites are drawn given the known ones: exactly where these come first in the order of an autoregressive program,
-exactly by enumeration where there are few bits, else by importance resampling. Oddity and code length are -log2 p(x).
+exactly by enumeration where there are few bits, else by importance resampling.
 """
 
 from __future__ import annotations

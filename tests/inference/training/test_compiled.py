@@ -1,4 +1,4 @@
-"""Compiled steps: the same numbers as Python's, the same fits, and a clear notice where that is not to be had."""
+"""Compiled steps: the same numbers as Python's, the same fits, and a clear notice where that is impossible."""
 
 from __future__ import annotations
 
