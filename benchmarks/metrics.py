@@ -35,65 +35,85 @@ class Measurement:
 
 METRICS: dict[str, Metric] = {
     # Posterior: a method beside an exact answer.
-    "log_evidence": Metric("log evidence", "exact log p(x), nats per unit", "", 3),
-    "elbo": Metric("ELBO", "evidence lower bound of the guide, nats per unit", "higher", 3),
-    "kl_reverse": Metric("KL(q‖p)", "reverse KL to the exact posterior, nats per unit", "lower", 3),
-    "approximation": Metric("approx.", "log p(x) less the ELBO of the family's best member, nats per unit", "lower", 3),
-    "gap_closed": Metric("closed", "share of the full-rank Gaussian's approximation gap that is gone", "higher", 2),
-    "kl_forward": Metric("KL(p‖q)", "forward KL from the exact posterior, nats per unit", "lower", 3),
-    "mean_error": Metric("mean err", "root mean square error of posterior means, in true sds", "lower", 2),
-    "sd_error": Metric("sd err", "root mean square error of posterior sds, in true sds", "lower", 2),
-    "marginal_error": Metric("TV", "mean total variation of the marginals of discrete latents", "lower", 2),
-    "c2st": Metric("C2ST", "accuracy of a classifier telling draws from exact ones; 0.5 is perfect", "lower", 2),
-    "k_hat": Metric("k-hat", "Pareto shape of the importance weights; above 0.7 the guide misses mass", "lower", 2),
+    "log_evidence": Metric("log evidence", "exact log p(x), nats per unit", "", digits=3),
+    "elbo": Metric("ELBO", "evidence lower bound of the guide, nats per unit", "higher", digits=3),
+    "kl_reverse": Metric("KL(q‖p)", "reverse KL to the exact posterior, nats per unit", "lower", digits=3),
+    "approximation": Metric(
+        "approx.", "log p(x) less the ELBO of the family's best member, nats per unit", "lower", digits=3
+    ),
+    "gap_closed": Metric(
+        "closed", "share of the full-rank Gaussian's approximation gap that is gone", "higher", digits=2
+    ),
+    "kl_forward": Metric("KL(p‖q)", "forward KL from the exact posterior, nats per unit", "lower", digits=3),
+    "mean_error": Metric("mean err", "root mean square error of posterior means, in true sds", "lower", digits=2),
+    "sd_error": Metric("sd err", "root mean square error of posterior sds, in true sds", "lower", digits=2),
+    "marginal_error": Metric("TV", "mean total variation of the marginals of discrete latents", "lower", digits=2),
+    "c2st": Metric("C2ST", "accuracy of a classifier telling draws from exact ones; 0.5 is perfect", "lower", digits=2),
+    "k_hat": Metric(
+        "k-hat", "Pareto shape of the importance weights; above 0.7 the guide misses mass", "lower", digits=2
+    ),
     # Density: a program fitted on a data set.
-    "log_likelihood": Metric("log p(x)", "mean test log-likelihood per example, nats", "higher", 2),
-    "bits_per_dim": Metric("bits/dim", "minus log2 p(x) per dimension", "lower", 3),
-    "grid_log_likelihood": Metric("by grid", "log p(x), the latents summed out on a grid, nats", "higher", 2),
-    "parzen": Metric("Parzen", "kernel density of samples, nats; an estimate that favours memorisers", "higher", 2),
-    "ais": Metric("AIS", "annealed importance sampling, Gaussian noise on the samples, nats; an estimate", "higher", 2),
-    "diversity": Metric("diversity", "distance of samples over that of data; below 0.5 a GAN has collapsed", "", 2),
-    "parameters": Metric("parameters", "free numbers of the program, guide included", "", 0),
+    "log_likelihood": Metric("log p(x)", "mean test log-likelihood per example, nats", "higher", digits=2),
+    "bits_per_dim": Metric("bits/dim", "minus log2 p(x) per dimension", "lower", digits=3),
+    "grid_log_likelihood": Metric("by grid", "log p(x), the latents summed out on a grid, nats", "higher", digits=2),
+    "parzen": Metric(
+        "Parzen", "kernel density of samples, nats; an estimate that favours memorisers", "higher", digits=2
+    ),
+    "ais": Metric(
+        "AIS", "annealed importance sampling, Gaussian noise on the samples, nats; an estimate", "higher", digits=2
+    ),
+    "diversity": Metric(
+        "diversity", "distance of samples over that of data; below 0.5 a GAN has collapsed", "", digits=2
+    ),
+    "parameters": Metric("parameters", "free numbers of the program, guide included", "", digits=0),
     # Samples: programs judged by what they draw, in the features of a classifier trained on the training split.
-    "frechet": Metric("Fréchet", "squared Fréchet distance of samples to test images, in features", "lower", 2),
-    "frechet_grey": Metric("grey", "Fréchet distance of grey images, in a network of grey images", "lower", 2),
-    "precision": Metric("precision", "share of samples among the data", "higher", 2),
-    "recall": Metric("recall", "share of test data among the samples", "higher", 2),
-    "sample_density": Metric("density", "balls of data around a sample, over k; 1 for the truth", "", 2),
-    "coverage": Metric("coverage", "share of test data with a sample beside them; 0.97 for the truth", "higher", 2),
-    "mmd": Metric("MMD²", "squared kernel distance of samples to test data, in features", "lower", 4),
-    "mmd_p": Metric("MMD p", "p-value of 'samples and test data are alike', by that distance", "higher", 3),
+    "frechet": Metric("Fréchet", "squared Fréchet distance of samples to test images, in features", "lower", digits=2),
+    "frechet_grey": Metric("grey", "Fréchet distance of grey images, in a network of grey images", "lower", digits=2),
+    "precision": Metric("precision", "share of samples among the data", "higher", digits=2),
+    "recall": Metric("recall", "share of test data among the samples", "higher", digits=2),
+    "sample_density": Metric("density", "balls of data around a sample, over k; 1 for the truth", "", digits=2),
+    "coverage": Metric(
+        "coverage", "share of test data with a sample beside them; 0.97 for the truth", "higher", digits=2
+    ),
+    "mmd": Metric("MMD²", "squared kernel distance of samples to test data, in features", "lower", digits=4),
+    "mmd_p": Metric("MMD p", "p-value of 'samples and test data are alike', by that distance", "higher", digits=3),
     "c2st_features": Metric(
-        "C2ST", "accuracy of a classifier telling samples from test data; 0.5: it cannot", "lower", 2
+        "C2ST", "accuracy of a classifier telling samples from test data; 0.5: it cannot", "lower", digits=2
     ),
-    "class_accuracy": Metric("asked", "share of samples that show the class asked for", "higher", 3),
-    "classes": Metric("classes", "classes with at least a tenth of their share of the data", "higher", 0),
-    "class_difference": Metric("shares off", "share of samples in other classes than those of data", "lower", 3),
+    "class_accuracy": Metric("asked", "share of samples that show the class asked for", "higher", digits=3),
+    "classes": Metric("classes", "classes with at least a tenth of their share of the data", "higher", digits=0),
+    "class_difference": Metric("shares off", "share of samples in other classes than those of data", "lower", digits=3),
     "code_accuracy": Metric(
-        "code", "share of test images whose class the code names, classes matched afterwards", "higher", 3
+        "code", "share of test images whose class the code names, classes matched afterwards", "higher", digits=3
     ),
-    "reconstruction": Metric("rebuilt", "share of test images whose reconstruction shows their class", "higher", 3),
-    "prior_p": Metric("prior p", "p-value of 'codes of test data are draws of the prior', by MMD", "higher", 3),
+    "reconstruction": Metric(
+        "rebuilt", "share of test images whose reconstruction shows their class", "higher", digits=3
+    ),
+    "prior_p": Metric("prior p", "p-value of 'codes of test data are draws of the prior', by MMD", "higher", digits=3),
     "memorisation": Metric(
-        "nearest", "distance of samples to training data over that of test data; below 1: copies", "", 2
+        "nearest", "distance of samples to training data over that of test data; below 1: copies", "", digits=2
     ),
-    "modes": Metric("modes", "modes covered, of those that there are", "higher", 0),
-    "good": Metric("good", "share of samples within three standard deviations of a mode", "higher", 3),
-    "mode_kl": Metric("KL of modes", "KL of the samples' modes to equal shares, nats", "lower", 3),
+    "modes": Metric("modes", "modes covered, of those that there are", "higher", digits=0),
+    "good": Metric("good", "share of samples within three standard deviations of a mode", "higher", digits=3),
+    "mode_kl": Metric("KL of modes", "KL of the samples' modes to equal shares, nats", "lower", digits=3),
     "collapsed": Metric(
-        "collapsed", "seeds whose game ended with samples all alike, marked by the fit", "lower", 0, True
+        "collapsed", "seeds whose game ended with samples all alike, marked by the fit", "lower", digits=0, counts=True
     ),
     "saturated": Metric(
-        "saturated", "seeds whose critic ended sure of everything, so that it taught nothing", "lower", 0, True
+        "saturated",
+        "seeds whose critic ended sure of everything, so that it taught nothing",
+        "lower",
+        digits=0,
+        counts=True,
     ),
     # Anomalies: a program fitted to normal examples.
-    "auroc": Metric("AUROC", "how often an anomaly has less density than a normal example", "higher", 3),
-    "bits_normal": Metric("bits/dim, normal", "minus log2 p(x) per dimension of normal test examples", "", 3),
-    "bits_anomalous": Metric("bits/dim, other", "minus log2 p(x) per dimension of anomalies", "", 3),
+    "auroc": Metric("AUROC", "how often an anomaly has less density than a normal example", "higher", digits=3),
+    "bits_normal": Metric("bits/dim, normal", "minus log2 p(x) per dimension of normal test examples", "", digits=3),
+    "bits_anomalous": Metric("bits/dim, other", "minus log2 p(x) per dimension of anomalies", "", digits=3),
     # Cost.
-    "seconds": Metric("sec", "wall time of the fit", "lower", 1),
-    "sampling_seconds": Metric("sampling", "wall time of 64 draws, seconds", "lower", 3),
-    "gradient_evaluations": Metric("gradients", "gradient evaluations of the fit", "lower", 0),
+    "seconds": Metric("sec", "wall time of the fit", "lower", digits=1),
+    "sampling_seconds": Metric("sampling", "wall time of 64 draws, seconds", "lower", digits=3),
+    "gradient_evaluations": Metric("gradients", "gradient evaluations of the fit", "lower", digits=0),
 }
 """Name -> card."""
 

@@ -127,7 +127,15 @@ class Grid:
                 for dataset in self.data:
                     for method in self.methods:
                         yield Cell(
-                            suite, self.kind, program, method, dataset, self.split, self.metrics, seed, self.evaluation
+                            suite,
+                            self.kind,
+                            program,
+                            method=method,
+                            dataset=dataset,
+                            split=self.split,
+                            metrics=self.metrics,
+                            seed=seed,
+                            evaluation=self.evaluation,
                         )
 
 

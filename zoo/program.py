@@ -81,7 +81,7 @@ class Preset:
         for length, other in (("steps", "epochs"), ("epochs", "steps")):
             if length in changes:
                 kept.pop(other, None)
-        return Preset({**self.program, **(program or {})}, method or self.method, {**kept, **changes}, self.data)
+        return Preset({**self.program, **(program or {})}, method or self.method, {**kept, **changes}, data=self.data)
 
 
 class Program(PyroModule, PyTorchModelHubMixin):
@@ -162,7 +162,12 @@ class Program(PyroModule, PyTorchModelHubMixin):
                 base = base.base_dist if hasattr(base, "base_dist") else base._base
             is_global = all(frame.name != "data" for frame in site["cond_indep_stack"])
             found[name] = Site(
-                name, fn.event_shape, is_global, bool(fn.support.is_discrete), fn.support, type(base).__name__
+                name,
+                fn.event_shape,
+                is_global,
+                is_discrete=bool(fn.support.is_discrete),
+                support=fn.support,
+                distribution=type(base).__name__,
             )
         return found
 

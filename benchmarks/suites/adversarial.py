@@ -55,20 +55,29 @@ def generator(
             options.pop(other, None)
     method = MethodSpec(preset.method.upper(), preset.method, options)
     spec = ProgramSpec(name, {**preset.program, **(program or {})}, label)
-    return Grid("samples", (spec,), (method,), metrics, (data,), "test", seeds, {**FEW, **(evaluation or {})})
+    return Grid(
+        "samples",
+        (spec,),
+        (method,),
+        metrics=metrics,
+        data=(data,),
+        split="test",
+        seeds=seeds,
+        evaluation={**FEW, **(evaluation or {})},
+    )
 
 
 def real_data(data: str, metrics: tuple[str, ...] = IMAGES) -> Grid:
     """The yardstick: what the scores say of real data that are neither training nor test data."""
     spec, method = ProgramSpec(REAL_DATA, {}, "real data"), MethodSpec("held out", "none")
-    return Grid("samples", (spec,), (method,), metrics, (data,), "test", 1, FEW)
+    return Grid("samples", (spec,), (method,), metrics=metrics, data=(data,), split="test", seeds=1, evaluation=FEW)
 
 
 def posterior(target: str, *methods: MethodSpec, seeds: int = 3, **evaluation: Any) -> Grid:
     """One program with an exact posterior by all methods, which learn from examples that it made itself."""
     return Grid(
-        "posterior", (ProgramSpec(target),), methods, POSTERIOR, (target,), "test", seeds,
-        {"simulate": 10_000, **evaluation},
+        "posterior", (ProgramSpec(target),), methods, metrics=POSTERIOR, data=(target,), split="test", seeds=seeds,
+        evaluation={"simulate": 10_000, **evaluation},
     )  # fmt: skip
 
 
@@ -112,7 +121,7 @@ SUITE = Suite(
     "adversarial",
     "Games beside likelihoods and exact posteriors",
     "What does adversarial training do to samples, to modes and to posteriors?",
-    (
+    grids=(
         *(posterior(target, *INFERENCE) for target in ("ppca-digits", "banana", "two-modes")),
         *GENERATORS,
         real_data("ring", COUNTED),

@@ -31,14 +31,23 @@ NETWORK: dict[str, Any] = {"latent_dim": 2, "hidden": [100], "activation": "tanh
 def row(data: str, label: str, **options: Any) -> Grid:
     """One data set by all methods; the exact likelihood of 200 test examples."""
     program = ProgramSpec("vae", {**NETWORK, **options}, label)
-    return Grid("density", (program,), METHODS, METRICS, (data,), "test", 3, {"examples": 200})
+    return Grid(
+        "density",
+        (program,),
+        METHODS,
+        metrics=METRICS,
+        data=(data,),
+        split="test",
+        seeds=3,
+        evaluation={"examples": 200},
+    )
 
 
 SUITE = Suite(
     "aevb",
     "SGVB, wake-sleep and Monte Carlo EM",
     "At the same number of gradient evaluations, which method fits a decoder best?",
-    (
+    grids=(
         row("mnist10k-binary", "VAE, 2 latents"),
         row("freyfaces", "VAE, 2 latents, Gaussian", likelihood="normal"),
     ),

@@ -21,8 +21,10 @@ SHORT: dict[str, Any] = {**STOP, "epochs": 20}
 def row(problem: str, name: str, label: str, method: str, options: dict[str, Any], **fit: Any) -> Grid:
     """One program by the method that fits it; latents by 200 particles of IWAE."""
     spec = MethodSpec(method, method.lower(), fit)
-    return Grid("anomaly", (ProgramSpec(name, options, label),), (spec,), METRICS, (problem,), "test", 3,
-                {"particles": 200} if name == "vae" else {})  # fmt: skip
+    return Grid(
+        "anomaly", (ProgramSpec(name, options, label),), (spec,), metrics=METRICS, data=(problem,), split="test", seeds=3,
+        evaluation={"particles": 200} if name == "vae" else {},
+    )  # fmt: skip
 
 
 NINES, FACES, DIGITS = "nines among digits", "faces among digits", "digits among faces"
@@ -30,7 +32,7 @@ SUITE = Suite(
     "anomalies",
     "Anomalies by density",
     "Does a program that was fitted to normal examples give others less density?",
-    (
+    grids=(
         row(NINES, "independent", "independent pixels", "EM", {}),
         row(NINES, "chow-liu", "Chow-Liu tree", "EM", {}),
         row(NINES, "bernoulli-mixture", "mixture of 40 Bernoullis", "EM", {"components": 40}),

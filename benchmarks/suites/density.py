@@ -32,7 +32,14 @@ def row(
     metrics = BINARY if data.endswith("-binary") else COMMON if data in DISCRETE else GREY
     spec = MethodSpec(method, method.lower(), fit)
     return Grid(
-        "density", (ProgramSpec(name, options, label),), (spec,), metrics, (data,), "test", seeds, evaluation or {}
+        "density",
+        (ProgramSpec(name, options, label),),
+        (spec,),
+        metrics=metrics,
+        data=(data,),
+        split="test",
+        seeds=seeds,
+        evaluation=evaluation or {},
     )
 
 
@@ -60,7 +67,7 @@ SUITE = Suite(
     "density",
     "Densities of handwritten digits",
     "How probable does each family find digits it has not seen?",
-    (
+    grids=(
         row("digits-binary", "independent", "independent pixels", "EM", {}),
         row("digits-binary", "markov-chain", "Markov chain", "EM", {}),
         row("digits-binary", "ar-chain", "AR(8)", "SVI", {"order": 8}, steps=4000),

@@ -18,7 +18,7 @@ SUITE = Suite(
     "main",
     "Exact, variational and adversarial inference side by side",
     "How far is each method from the true posterior? How probable does each family find digits it has not seen?",
-    (
+    grids=(
         # The longest cells first, so that no core waits for them at the end.
         density.row("digits", "gan", "GAN", "GAN", {"hidden": [128, 128], "dropout": 0.3}, 1,
                     {"ais_chains": 8, "ais_steps": 100, "ais_examples": 50}, steps=2000, batch_size=100, lr=1e-3),

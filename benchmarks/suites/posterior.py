@@ -20,7 +20,7 @@ METRICS = (
 
 def svi(label: str, guide: str = "own", program: dict[str, Any] | None = None, **options: Any) -> MethodSpec:
     """SVI with a guide: 'own', an autoguide's name, or 'categorical' (`benchmarks.cells.posterior`)."""
-    return MethodSpec(label, "svi", {"guide": guide, **options}, program or {})
+    return MethodSpec(label, "svi", {"guide": guide, **options}, program=program or {})
 
 
 def nuts(warmup: int, draws: int, chains: int) -> MethodSpec:
@@ -44,7 +44,16 @@ def row(
     **evaluation: Any,
 ) -> Grid:
     """One problem by several methods."""
-    return Grid("posterior", (ProgramSpec(target, options or {}),), methods, metrics, (data,), split, seeds, evaluation)
+    return Grid(
+        "posterior",
+        (ProgramSpec(target, options or {}),),
+        methods,
+        metrics=metrics,
+        data=(data,),
+        split=split,
+        seeds=seeds,
+        evaluation=evaluation,
+    )
 
 
 EXACT = MethodSpec("exact", "exact")
@@ -60,7 +69,7 @@ SUITE = Suite(
     "posterior",
     "Posteriors that are known exactly",
     "How far is each method from the true posterior, and what does it cost?",
-    (
+    grids=(
         # One latent vector for all the data.
         row("coin", "coin", EXACT, svi("SVI, own guide", **LONG), svi("SVI, mean-field", "normal", **LONG),
             nuts(500, 1000, 4), avb(steps=4000)),

@@ -151,7 +151,7 @@ SUITE = Suite(
     SUITE_NAME,
     "Exact densities beside published numbers",
     "Do the programs of the papers reach the papers' numbers?",
-    (
+    grids=(
         *(row(data, label, *options) for data, rows in TUNED.items() for label, options in rows.items()),
         *(row(data, label, *options) for data in further() for label, options in UNTUNED.items()),
     ),

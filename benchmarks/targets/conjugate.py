@@ -62,7 +62,17 @@ def earth_density() -> Target:
         "mean": (p.rate / (p.weight * (p.concentration - 1))).sqrt(),
     }
     evidence = program.log_evidence(*data)
-    return Target("earth-density", what, "conjugate", build, data, evidence, program.posterior, mean, sd)
+    return Target(
+        "earth-density",
+        what,
+        "conjugate",
+        program=build,
+        data=data,
+        log_evidence=evidence,
+        posterior=program.posterior,
+        mean=mean,
+        sd=sd,
+    )
 
 
 def diabetes() -> Target:
@@ -96,4 +106,14 @@ def _independent(name: str, what: str, build: Callable[[], Any], data: Data) -> 
     with torch.no_grad():
         evidence = program.log_evidence(*data)
     mean, sd = moments(program.posterior, data)
-    return Target(name, what, "conjugate", build, data, evidence, program.posterior, mean, sd)
+    return Target(
+        name,
+        what,
+        "conjugate",
+        program=build,
+        data=data,
+        log_evidence=evidence,
+        posterior=program.posterior,
+        mean=mean,
+        sd=sd,
+    )

@@ -142,8 +142,8 @@ def read(folder: str | Path, name: str) -> Stored:
             return {key.split("/", 1)[1]: value for key, value in arrays.items() if key.startswith(what + "/")}
 
         return Stored(
-            record, arrays["x"], arrays.get("context"), arrays["log_evidence"], group("mean"), group("sd"),
-            group("draws"), group("parameter"),
+            record, arrays["x"], arrays.get("context"), log_evidence=arrays["log_evidence"],
+            mean=group("mean"), sd=group("sd"), draws=group("draws"), parameters=group("parameter"),
         )  # fmt: skip
     except DatasetError:
         raise

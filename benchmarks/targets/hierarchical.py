@@ -29,15 +29,15 @@ def eight_schools(centered: bool) -> Target:
         mean[site], sd[site] = first, (second - first**2).sqrt()
     name = "eight-schools-centered" if centered else "eight-schools"
     return Target(
-        name, what, "quadrature", partial(EightSchools, centered), data, program.log_evidence(*data),
-        program.posterior, {s: mean[s] for s in program.sites()}, {s: sd[s] for s in program.sites()},
+        name, what, "quadrature", program=partial(EightSchools, centered), data=data,
+        log_evidence=program.log_evidence(*data), posterior=program.posterior, mean={s: mean[s] for s in program.sites()}, sd={s: sd[s] for s in program.sites()},
     )  # fmt: skip
 
 
 def moments_by_tau(program: EightSchools, x: Tensor, sigma: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
     """First and second posterior moments of mu, tau, eta and theta: exact given tau, then averaged over it."""
     assert sigma is not None
-    q = TauPosterior(x, sigma, program.mu_scale, program.tau_scale)
+    q = TauPosterior(x, sigma, program.mu_scale, tau_scale=program.tau_scale)
     m, s = (value[:, None] for value in mu_given_tau(q.tau, x, sigma, program.mu_scale))
     tau = q.tau[:, None]
     # Given mu and tau, eta_i is Gaussian with mean slope (x_i - mu) and variance `noise`; theta_i = mu + tau eta_i.

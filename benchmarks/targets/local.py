@@ -85,7 +85,17 @@ def casino() -> Target:
         data = Data(program.generate(8))
         evidence, chance = program.log_prob(*data), program.marginals(*data)[..., 1]
     mean, sd = {"z": chance}, {"z": (chance * (1 - chance)).sqrt()}
-    return Target("casino", what, "forward-backward", build, data, evidence, program.posterior, mean, sd)
+    return Target(
+        "casino",
+        what,
+        "forward-backward",
+        program=build,
+        data=data,
+        log_evidence=evidence,
+        posterior=program.posterior,
+        mean=mean,
+        sd=sd,
+    )
 
 
 def banana() -> Target:
@@ -108,11 +118,23 @@ def _by_example(name: str, what: str, how: str, build: Callable[[], Any], data: 
     with torch.no_grad():
         evidence = program.log_prob(*data)
     mean, sd = moments(program.posterior, data)
-    return Target(name, what, how, build, data, evidence, program.posterior, mean, sd)
+    return Target(
+        name, what, how, program=build, data=data, log_evidence=evidence, posterior=program.posterior, mean=mean, sd=sd
+    )
 
 
 def _grid(name: str, what: str, build: Callable[[], Program], data: Data) -> Target:
     """From a program whose latent z is two-dimensional."""
     guide = GridGuide(build(), GRID_POINTS)
     grid = guide.grid(*data)
-    return Target(name, what, "grid", build, data, grid.log_evidence, guide, {"z": grid.mean}, {"z": grid.sd})
+    return Target(
+        name,
+        what,
+        "grid",
+        program=build,
+        data=data,
+        log_evidence=grid.log_evidence,
+        posterior=guide,
+        mean={"z": grid.mean},
+        sd={"z": grid.sd},
+    )

@@ -50,7 +50,9 @@ def enumerate_assignments(x: Tensor) -> Assignments:
     component = shape.lgamma() - math.lgamma(SHAPE) + SHAPE * math.log(RATE) - shape * rate.log()
     component = component + 0.5 * (math.log(MEAN_WEIGHT) - weight.log()) + concentration.lgamma()
     constant = math.lgamma(K) - math.lgamma(K + n) - 0.5 * n * math.log(2 * math.pi)
-    return Assignments(component.sum(-1) + constant, labels, concentration, location, weight, shape, rate)
+    return Assignments(
+        component.sum(-1) + constant, labels, concentration, location=location, weight=weight, shape=shape, rate=rate
+    )
 
 
 def old_faithful() -> Target:
@@ -63,7 +65,9 @@ def old_faithful() -> Target:
     at = enumerate_assignments(data.x[:, 0])
 
     def build() -> BayesianGaussianMixture:
-        return BayesianGaussianMixture([1], K, "diagonal", 1.0, MEAN_WEIGHT, SHAPE, RATE)
+        return BayesianGaussianMixture(
+            [1], K, "diagonal", concentration=1.0, mean_weight=MEAN_WEIGHT, shape=SHAPE, rate=RATE
+        )
 
     program = build()
 
@@ -96,4 +100,14 @@ def old_faithful() -> Target:
         shape = (-1, 1) if site in ("precisions", "means") else (-1,)
         mean[site], sd[site] = first.reshape(shape), (second - first**2).sqrt().reshape(shape)
     evidence = at.log_joint.logsumexp(0)
-    return Target("old-faithful", what, "enumeration", build, data, evidence, posterior, mean, sd)
+    return Target(
+        "old-faithful",
+        what,
+        "enumeration",
+        program=build,
+        data=data,
+        log_evidence=evidence,
+        posterior=posterior,
+        mean=mean,
+        sd=sd,
+    )

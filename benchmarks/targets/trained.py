@@ -67,5 +67,8 @@ def load(name: str, seed: int, folder: Path, **fit_options: Any) -> tuple[Target
     guide = GridGuide(build(), GRID_POINTS)
     grid = guide.grid(*data)
     what = f"Latent position of {EXAMPLES} test digits under a VAE whose decoder was trained on {spec['data']}."
-    target = Target(name, what, "grid", build, data, grid.log_evidence, guide, {"z": grid.mean}, {"z": grid.sd})
+    target = Target(
+        name, what, "grid", program=build, data=data, log_evidence=grid.log_evidence, posterior=guide,
+        mean={"z": grid.mean}, sd={"z": grid.sd},
+    )  # fmt: skip
     return target, dataset.train

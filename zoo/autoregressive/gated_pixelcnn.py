@@ -62,7 +62,9 @@ class GatedPixelCNN(ClassConditional, PixelNetwork):
         at_least_one(features=features, layers=layers, head_hidden=head_hidden)
         channels = self.image[0]
         self.layers = nn.ModuleList(
-            _Layer(features, kernel if i else first_kernel, channels, classes, i == 0, i == layers - 1)
+            _Layer(
+                features, kernel if i else first_kernel, channels, classes=classes, first=i == 0, last=i == layers - 1
+            )
             for i in range(layers)
         )
         self.make_head(features, head_hidden)
@@ -126,12 +128,14 @@ class _Layer(nn.Module):
         rows, bottom = (half, -1) if first else (half + 1, 0)
         if rows == 0:
             raise OptionError(f"The first kernel must be odd and at least 3, got {kernel_size}.")
-        self.vertical = CausalConv2d(before, 2 * features, (rows, kernel_size), (half, half, half, bottom))
-        self.down = CausalConv2d(2 * features, 2 * features, (1, 1), (0, 0, 0, 0))
-        self.horizontal = MaskedConv2d(before, 2 * features, (1, kernel_size), "A" if first else "B", groups, copies=2)
-        self.skip = MaskedConv2d(features, features, 1, "B", groups)
+        self.vertical = CausalConv2d(before, 2 * features, (rows, kernel_size), margins=(half, half, half, bottom))
+        self.down = CausalConv2d(2 * features, 2 * features, (1, 1), margins=(0, 0, 0, 0))
+        self.horizontal = MaskedConv2d(
+            before, 2 * features, (1, kernel_size), kind="A" if first else "B", groups=groups, copies=2
+        )
+        self.skip = MaskedConv2d(features, features, 1, kind="B", groups=groups)
         # The last layer's own horizontal output would go nowhere; only what it skips to the head is used.
-        self.across = None if last else MaskedConv2d(features, features, 1, "B", groups)
+        self.across = None if last else MaskedConv2d(features, features, 1, kind="B", groups=groups)
         self.label_vertical = nn.Linear(classes, 2 * features, bias=False) if classes and not last else None
         self.label_horizontal = nn.Linear(classes, 2 * features, bias=False) if classes else None
 

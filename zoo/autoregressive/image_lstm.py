@@ -65,8 +65,8 @@ class _Layer(nn.Module):
         super().__init__()
         self.hidden = hidden
         gates = 4 * directions
-        self.look = MaskedConv2d(features, gates * hidden, kernel, "B", groups, copies=gates)
-        self.widen = MaskedConv2d(hidden, features, 1, "B", groups)
+        self.look = MaskedConv2d(features, gates * hidden, kernel, kind="B", groups=groups, copies=gates)
+        self.widen = MaskedConv2d(hidden, features, 1, kind="B", groups=groups)
 
     def scan(self, run: Whole, gates: Tensor) -> Tensor:
         """All positions: gates (B, H, W, 4 h directions) -> (B, H, W, h)."""

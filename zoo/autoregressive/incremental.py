@@ -49,8 +49,8 @@ class PixelNetwork(Autoregressive):
     def make_head(self, features: int, hidden: int) -> None:
         """The two last layers, of 1 x 1, from feature maps of the last layer to what the likelihood wants."""
         channels = self.image[0]
-        self.mix = MaskedConv2d(features, hidden, 1, "B", channels)
-        self.head = MaskedConv2d(hidden, channels * self.likelihood.size, 1, "B", channels)
+        self.mix = MaskedConv2d(features, hidden, 1, kind="B", groups=channels)
+        self.head = MaskedConv2d(hidden, channels * self.likelihood.size, 1, kind="B", groups=channels)
 
     def read(self, run: Whole, h: Tensor) -> Tensor:
         """What the head puts out, (B, numbers, H, W), for features h."""

@@ -56,7 +56,7 @@ class PixelCNN(PixelNetwork):
         super().__init__(event_shape, likelihood)
         at_least_one(hidden=hidden, blocks=blocks, head_hidden=head_hidden)
         channels = self.image[0]
-        self.start = MaskedConv2d(channels, 2 * hidden, first_kernel, "A", channels)
+        self.start = MaskedConv2d(channels, 2 * hidden, first_kernel, kind="A", groups=channels)
         self.blocks = nn.ModuleList(_Block(2 * hidden, kernel, channels) for _ in range(blocks))
         self.make_head(2 * hidden, head_hidden)
 
@@ -88,9 +88,9 @@ class _Block(nn.Module):
     def __init__(self, features: int, kernel_size: int, groups: int):
         super().__init__()
         half = features // 2
-        self.narrow = MaskedConv2d(features, half, 1, "B", groups)
-        self.look = MaskedConv2d(half, half, kernel_size, "B", groups)
-        self.widen = MaskedConv2d(half, features, 1, "B", groups)
+        self.narrow = MaskedConv2d(features, half, 1, kind="B", groups=groups)
+        self.look = MaskedConv2d(half, half, kernel_size, kind="B", groups=groups)
+        self.widen = MaskedConv2d(half, features, 1, kind="B", groups=groups)
 
     def forward(self, run: Whole, h: Tensor) -> Tensor:
         """Adds to h what its neighbourhood says."""

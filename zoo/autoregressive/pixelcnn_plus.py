@@ -79,9 +79,9 @@ class PixelCNNPlusPlus(PixelNetwork):
         self.dropout = dropout
         # One plane of ones tells the margins, which are zero, from the image.
         seen = channels + 1
-        self.start = CausalConv2d(seen, features, (2, 3), (1, 1, 2, -1))
-        self.start_above = CausalConv2d(seen, features, (1, 3), (1, 1, 1, -1))
-        self.start_left = CausalConv2d(seen, features, (2, 1), (1, -1, 1, 0))
+        self.start = CausalConv2d(seen, features, (2, 3), margins=(1, 1, 2, -1))
+        self.start_above = CausalConv2d(seen, features, (1, 3), margins=(1, 1, 1, -1))
+        self.start_left = CausalConv2d(seen, features, (2, 1), margins=(1, -1, 1, 0))
         self.scale = _Scale(features, blocks, scales - 1)
         # Of several channels: the weights, which they share, means and scales of each, coefficients of the means.
         k, pairs = self.likelihood.size // 3, channels * (channels - 1) // 2

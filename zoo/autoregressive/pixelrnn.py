@@ -75,7 +75,7 @@ class PixelRNN(PixelNetwork):
             raise OptionError(f"The first kernel must be odd and at least 3 to see another pixel, got {first_kernel}.")
         channels, _, self.width = self.image
         self.margin = int(cell == "diagonal")
-        self.start = MaskedConv2d(channels, 2 * hidden, first_kernel, "A", channels)
+        self.start = MaskedConv2d(channels, 2 * hidden, first_kernel, kind="A", groups=channels)
         self.layers = nn.ModuleList(CELLS[cell](2 * hidden, hidden, channels) for _ in range(layers))
         self.make_head(2 * hidden, head_hidden)
 

@@ -87,7 +87,8 @@ class WaveNet(ClassConditional):
             nn.init.uniform_(self.embedding.weight, -((2 * values) ** -0.5), (2 * values) ** -0.5)
         dilations = [2**i for i in range(layers)] * stacks
         self.layers = nn.ModuleList(
-            _Layer(residual, skip, dilation, classes, i == len(dilations) - 1) for i, dilation in enumerate(dilations)
+            _Layer(residual, skip, dilation, classes=classes, last=i == len(dilations) - 1)
+            for i, dilation in enumerate(dilations)
         )
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(skip, skip), nn.ReLU(), nn.Linear(skip, self.likelihood.size))
 

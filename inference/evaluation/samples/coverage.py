@@ -66,7 +66,7 @@ def class_accuracy(samples: Tensor, asked: Tensor, classifier: Classifier) -> Cl
     accuracy, n = float(right.mean()), len(right)
     error = math.sqrt(accuracy * (1 - accuracy) / n)
     ceiling = classifier.training_of.test_accuracy if classifier.training_of is not None else None
-    return ClassAccuracy(accuracy, error, by_class, ceiling, n, classifier.hash)
+    return ClassAccuracy(accuracy, error, by_class, ceiling=ceiling, samples=n, features=classifier.hash)
 
 
 @dataclass(frozen=True)

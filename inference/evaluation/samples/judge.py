@@ -198,7 +198,7 @@ def judge(
     for name in scores or ():
         if name not in SCORES:
             raise UnknownNameError("score of samples", name, SCORES)
-    case = _Case(samples, dataset, split, set(SCORES if scores is None else scores), seed)
+    case = _Case(samples, dataset, split, wanted=set(SCORES if scores is None else scores), seed=seed)
     if samples.x.shape[1:] != case.real.shape[1:]:
         raise ShapeError(
             f"Samples and data differ in shape: {tuple(samples.x.shape[1:])} and {tuple(case.real.shape[1:])}."

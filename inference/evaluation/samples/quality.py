@@ -113,7 +113,16 @@ def frechet(
         sizes = [int(n) for n in torch.linspace(max(2, len(a) // 4), len(a), 10) for _ in range(5)]
         values = [sum(distance(a[torch.randperm(len(a), generator=generator)[:n]])) for n in sizes]
         limit = float(stats.linregress([1 / n for n in sizes], values).intercept)
-    return Frechet(of_means + of_covariances, of_means, of_covariances, len(a), len(b), d, name, limit)
+    return Frechet(
+        of_means + of_covariances,
+        of_means,
+        of_covariances,
+        samples=len(a),
+        data=len(b),
+        dimension=d,
+        features=name,
+        limit=limit,
+    )
 
 
 @dataclass(frozen=True)
