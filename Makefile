@@ -9,7 +9,7 @@ bench: .venv/bench.stamp  ## Install, then compare exact, variational and advers
 	$(BIN)/zoo bench main --out runs/main
 
 test: lint docs  ## Install, then lint, types, layers, docs and all fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

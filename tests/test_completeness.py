@@ -46,10 +46,96 @@ def test_every_module_says_what_it_is_for(name):
     assert len(docstring.splitlines()[0]) > 15, f"{name}: {docstring.splitlines()[0]!r} says too little"
 
 
-def test_every_test_file_lies_where_what_it_tests_lies():
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        room = path.parent.relative_to(ROOT / "tests")
-        assert (ROOT / room).is_dir(), f"{path.relative_to(ROOT)}: there is no {room}"
+# Which test belongs to which module.
+
+ROOMS = {
+    "zoo/bayes": "one body runs over all conjugate and quadrature programs",
+    "zoo/chains": "one body enumerates every chain; the larger ones have files of their own besides",
+    "zoo/flows": "one body runs over all flows: inverse, log-determinant, mass",
+    "zoo/latent": "PPCA is the closed form that the VAE is judged by; each has more in a file of its own",
+    "zoo/mixtures": "one body runs over all mixtures and the moments that they share",
+    "zoo/datasets": "one loader and one registry, tested on every data set",
+    "benchmarks/suites": "pure declarations: one body runs over every suite",
+    "benchmarks/speed/workloads": "one body runs over every workload; those without gradient steps have their own",
+}
+"""Folders whose modules are tested together: `tests/<folder>.py` with test_ before its name, or a file of that name
+inside."""
+
+TOGETHER = {
+    "zoo/autoregressive/base.py": "zoo/autoregressive/test_nade.py",
+    "zoo/autoregressive/ensemble.py": "zoo/autoregressive/test_made.py",
+    "zoo/autoregressive/eonade.py": "zoo/autoregressive/test_made.py",
+    "zoo/autoregressive/fvsbn.py": "zoo/autoregressive/test_nade.py",
+    "zoo/autoregressive/gated_pixelcnn.py": "zoo/autoregressive/test_pixelcnn.py",
+    "zoo/autoregressive/image_lstm.py": "zoo/autoregressive/test_pixelrnn.py",
+    "zoo/autoregressive/incremental.py": "zoo/autoregressive/test_pixelcnn.py",
+    "zoo/autoregressive/linear_prediction.py": "zoo/autoregressive/test_wavenet.py",
+    "zoo/autoregressive/masked_conv.py": "zoo/autoregressive/test_pixelcnn.py",
+    "zoo/autoregressive/pixelcnn_plus.py": "zoo/autoregressive/test_pixelcnn.py",
+    "zoo/implicit/dcgan.py": "zoo/implicit/test_base.py",
+    "zoo/implicit/networks.py": "zoo/implicit/test_base.py",
+    "zoo/implicit/sngan.py": "zoo/implicit/test_base.py",
+    "zoo/implicit/wgan.py": "zoo/implicit/test_base.py",
+    "zoo/guide_flows.py": "inference/guides/test_named.py",
+    "zoo/likelihoods.py": "zoo/test_latent.py",
+}
+"""Modules of the zoo that share a test: variants of one program, and parts that are tested in what is made of them."""
+
+THEMES = {
+    "inference/test_regressions.py": "bugs of other libraries that must not come back",
+    "inference/methods/test_bounds_equal_pyro.py": "our bounds beside Pyro's, over the whole catalogue",
+    "test_completeness.py": "what this file says",
+    "test_docs.py": "the documents",
+    "test_gpu.py": "one pass over methods and densities on a GPU",
+    "test_recipe.py": "docs/write-a-model.md, followed to the letter",
+}
+"""Test files that are of no one module."""
+
+
+def modules() -> list[Path]:
+    """Every module of the three packages, from the root; not what only makes a folder a package."""
+    found = (path for folder in ("zoo", "inference", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+    return sorted(path.relative_to(ROOT) for path in found if path.name != "__init__.py")
+
+
+def place_of_the_test(module: Path) -> Path:
+    """Where the test of a module lies, from tests/."""
+    return module.with_name(f"test_{module.name}")
+
+
+def together(room: str) -> list[Path]:
+    """Where the test of a room may lie."""
+    name = f"test_{Path(room).name}.py"
+    return [Path(room).with_name(name), Path(room) / name]
+
+
+def test_every_module_has_its_test():
+    there = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    for room in ROOMS:
+        assert there & {*together(room)}, f"the room {room} has no test"
+    for module, test in TOGETHER.items():
+        assert Path(test) in there, f"{test}, said to test {module}, is not there"
+    without = [
+        str(module)
+        for module in modules()
+        if place_of_the_test(module) not in there and str(module) not in TOGETHER and str(module.parent) not in ROOMS
+    ]
+    assert without == []
+
+
+def test_every_test_file_is_of_a_module_or_a_theme():
+    known = {place_of_the_test(module) for module in modules()} | {path for room in ROOMS for path in together(room)}
+    there = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert sorted(map(str, there - known - {Path(theme) for theme in THEMES})) == []
+    assert {theme for theme in THEMES if Path(theme) not in there} == set()
+
+
+def test_no_list_names_what_is_gone_or_has_a_test_by_now():
+    for module in TOGETHER:
+        assert (ROOT / module).is_file(), f"{module} is gone"
+        assert not (ROOT / "tests" / place_of_the_test(Path(module))).exists(), f"{module} has a test of its own"
+    for room in ROOMS:
+        assert (ROOT / room).is_dir(), f"{room} is gone"
 
 
 def test_no_file_is_too_long_to_be_read():

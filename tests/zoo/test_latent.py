@@ -11,7 +11,6 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.distributions.testing.gof import multinomial_goodness_of_fit
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -22,7 +21,6 @@ from inference.particles import draw, guide_log_prob, log_joint, log_weights
 from tests.conftest import FAILURE_RATE
 from zoo import catalogue
 from zoo.datasets import Data
-from zoo.distributions import DiscretizedLogistic
 from zoo.errors import OptionError, ShapeError, SupportError, UnknownNameError
 from zoo.latent.coders import NETWORKS
 from zoo.latent.heads import HEADS
@@ -146,54 +144,6 @@ def test_ppca_statistics_add_over_minibatches() -> None:
 
 
 # Likelihoods
-
-
-def test_discretized_logistic_sums_to_one() -> None:
-    values = 9
-    loc = torch.tensor([-3.0, 0.0, 0.43, 1.0, 2.0])[:, None]
-    scale = torch.tensor([1e-3, 0.05, 0.3, 10.0])
-    d = DiscretizedLogistic(loc, scale, values)
-    levels = torch.arange(values) / (values - 1)
-    mass = d.log_prob(levels[:, None, None].expand(values, 5, 4)).exp().sum(0)
-    torch.testing.assert_close(mass, torch.ones(5, 4), atol=1e-12, rtol=0)
-
-
-def test_discretized_logistic_is_the_difference_of_two_distribution_functions() -> None:
-    loc, scale, values = torch.tensor(0.4), torch.tensor(0.1), 5
-    d = DiscretizedLogistic(loc, scale, values)
-    edges = torch.tensor([-torch.inf, 0.125, 0.375, 0.625, 0.875, torch.inf])
-    expected = torch.sigmoid((edges - loc) / scale).diff()
-    torch.testing.assert_close(d.log_prob(torch.arange(5) / 4).exp(), expected)
-
-
-def test_discretized_logistic_has_no_holes_in_its_tails() -> None:
-    loc = torch.tensor(-40.0, requires_grad=True)
-    d = DiscretizedLogistic(loc, torch.tensor(0.05), 256)
-    value = d.log_prob(torch.tensor([0.0, 51 / 255, 1.0])).sum()
-    value.backward()
-    assert torch.isfinite(value)
-    assert torch.isfinite(loc.grad)
-
-
-@pytest.mark.parametrize(("loc", "scale"), [(0.4, 0.1), (0.9, 0.3), (-0.1, 0.2)])
-def test_discretized_logistic_samples_agree_with_its_density(loc: float, scale: float) -> None:
-    values, n = 7, 50_000
-    d = DiscretizedLogistic(torch.tensor(loc), torch.tensor(scale), values).expand(torch.Size([1]))
-    levels = (d.sample(torch.Size([n]))[:, 0] * (values - 1)).round().long()
-    probs = d.log_prob((torch.arange(values) / (values - 1))[:, None])[:, 0].exp()
-    assert multinomial_goodness_of_fit(probs, torch.bincount(levels, minlength=values)) > FAILURE_RATE
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_discretized_logistic_knows_its_grid(dtype: torch.dtype) -> None:
-    d = DiscretizedLogistic(torch.tensor(0.5, dtype=dtype), torch.tensor(0.1, dtype=dtype), 256, validate_args=True)
-    on = torch.arange(256, dtype=dtype) / 255
-    assert bool(d.support.check(on).all())
-    assert d.sample().dtype == dtype
-    with pytest.raises(ValueError, match="support"):
-        d.log_prob(torch.tensor(0.5, dtype=dtype))
-    with pytest.raises(OptionError, match="values=1"):
-        DiscretizedLogistic(torch.tensor(0.5), torch.tensor(0.1), 1)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "categorical", "logistic"])

@@ -17,6 +17,10 @@ from tests.inference.steps import both, ready, small
 from tests.inference.training.lines import NAMES, Killed, agree, fitted, marked, numbers
 
 
+# On one worker, where a library that was made is found again by the next test.
+pytestmark = pytest.mark.xdist_group("libraries")
+
+
 def libraries(cache: Path) -> set[tuple[str, int]]:
     return {(path.name, path.stat().st_mtime_ns) for path in cache.rglob("*.pt2")}
 

@@ -1,0 +1,73 @@
+"""What every program has from its base: the plate's scale, sites, generation, and errors that name what is wrong."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+
+from tests.inference.toys import Mean, Pair, Rate, Sampler, linear
+from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, SupportError
+from zoo.program import Implicit
+
+
+@pytest.mark.parametrize(("size", "scale"), [(None, 1.0), (4, 1.0), (12, 3.0)])
+def test_a_minibatch_stands_for_all_of_the_data(size, scale):
+    program, x = Pair(), torch.tensor([0.1, -0.4, 2.0, 0.0])
+    trace = pyro.poutine.trace(program.model).get_trace(x, None, size)
+    assert trace.nodes["z"]["scale"] == trace.nodes["x"]["scale"] == scale
+    assert trace.nodes["scale"]["scale"] == 1.0
+    assert trace.nodes["z"]["value"].shape == (4,)
+
+
+def test_sites_are_those_of_the_model_and_x_is_none():
+    sites = Pair().sites()
+    assert list(sites) == ["scale", "z"]
+    assert sites["scale"].is_global
+    assert not sites["z"].is_global
+    assert [site.distribution for site in sites.values()] == ["Gamma", "Normal"]
+    assert not any(site.is_discrete for site in sites.values())
+    (z,) = linear(5, 2).sites().values()
+    assert (z.event_shape, z.distribution) == ((2,), "Normal")
+
+
+def test_asking_for_sites_leaves_the_random_state_alone():
+    program, before = linear(), torch.get_rng_state()
+    program.sites()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_as_many_examples_are_generated_as_asked():
+    assert Rate().generate(7).shape == (7,)
+    made = linear(5, 2).generate(3)
+    assert made.shape == (3, 5)
+    assert not made.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "says"),
+    [
+        (torch.zeros(0), EmptyDataError, "no examples"),
+        (torch.zeros(3, 2), ShapeError, r"shape \(\), got \(2,\)"),
+        (torch.tensor([1.0, float("nan")]), NonFiniteError, "NaN"),
+        (torch.tensor([1.0, 0.5]), SupportError, "0.5"),
+    ],
+)
+def test_what_is_wrong_with_data_is_said(x, error, says):
+    with pytest.raises(error, match=says):
+        Rate().check(x)
+
+
+def test_a_context_that_nobody_takes_is_refused():
+    Mean().check(torch.zeros(3))
+    with pytest.raises(ShapeError, match="context"):
+        Mean().check(torch.zeros(3), torch.zeros(3, 1))
+
+
+def test_an_implicit_site_has_a_value_and_no_density():
+    site = Implicit(torch.ones(4, 2), 1)
+    assert (site.batch_shape, site.event_shape) == ((4,), (2,))
+    assert torch.equal(site.rsample(), torch.ones(4, 2))
+    with pytest.raises(ImplicitDensityError):
+        site.log_prob(torch.ones(4, 2))
+    assert Sampler().generate(3).shape == (3, 2)
