@@ -134,7 +134,8 @@ def place(package: str) -> tuple[list[list[Slot]], list[tuple[Slot, Slot, str]]]
 
 
 def _room(package: str, room: str, floor: int, neighbours: int) -> Slot:
-    most = 72 if neighbours == 1 else int((WIDTH - 2 * MARGIN) / neighbours / LETTER) - 4
+    # A floor of many rooms shares its width, less some for lanes; a room alone need not fill it.
+    most = 72 if neighbours == 1 else int((WIDTH - 2 * MARGIN - 100) / neighbours / LETTER) - 3
     lines = [line for group in files(package, room) for line in _lines(group, most)]
     widest = max([1.2 * len(f"{room}/"), *map(len, lines)])
     return Slot(room, floor, lines, widest * LETTER + 2 * PAD, LINE * len(lines) + (28 if lines else 24))
