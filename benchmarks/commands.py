@@ -17,6 +17,7 @@ from benchmarks.report import plots
 from inference.environment import seeded
 from inference.evaluation.likelihood import log_likelihood
 from inference.evaluation.samples.classifier import train_classifier
+from inference.evaluation.samples.guide_judge import judge_guide
 from inference.evaluation.samples.judge import (
     classifiers_for,
     draw_samples,
@@ -24,7 +25,6 @@ from inference.evaluation.samples.judge import (
     has_known_modes,
     held_out,
     judge,
-    judge_guide,
 )
 from inference.fit import fit
 from inference.fitted import Fit

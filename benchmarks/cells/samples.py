@@ -26,8 +26,8 @@ from benchmarks.suite import Cell, file_name
 from inference import Fit
 from inference.evaluation.samples.classifier import Classifier, train_classifier
 from inference.evaluation.samples.codes import aggregate_codes
+from inference.evaluation.samples.guide_judge import GUIDE_SCORES, judge_guide
 from inference.evaluation.samples.judge import (
-    GUIDE_SCORES,
     SCORES,
     Score,
     classifiers_for,
@@ -36,7 +36,6 @@ from inference.evaluation.samples.judge import (
     has_known_modes,
     held_out,
     judge,
-    judge_guide,
 )
 from inference.guides.named import guided_sites
 from zoo import datasets

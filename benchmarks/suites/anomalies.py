@@ -22,8 +22,8 @@ def row(problem: str, name: str, label: str, method: str, options: dict[str, Any
     """One program by the method that fits it; latents by 200 particles of IWAE."""
     spec = MethodSpec(method, method.lower(), fit)
     return Grid(
-        "anomaly", (ProgramSpec(name, options, label),), (spec,), metrics=METRICS, data=(problem,), split="test", seeds=3,
-        evaluation={"particles": 200} if name == "vae" else {},
+        "anomaly", (ProgramSpec(name, options, label),), (spec,), metrics=METRICS, data=(problem,),
+        split="test", seeds=3, evaluation={"particles": 200} if name == "vae" else {},
     )  # fmt: skip
 
 

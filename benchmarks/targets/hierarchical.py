@@ -30,7 +30,8 @@ def eight_schools(centered: bool) -> Target:
     name = "eight-schools-centered" if centered else "eight-schools"
     return Target(
         name, what, "quadrature", program=partial(EightSchools, centered), data=data,
-        log_evidence=program.log_evidence(*data), posterior=program.posterior, mean={s: mean[s] for s in program.sites()}, sd={s: sd[s] for s in program.sites()},
+        log_evidence=program.log_evidence(*data), posterior=program.posterior,
+        mean={s: mean[s] for s in program.sites()}, sd={s: sd[s] for s in program.sites()},
     )  # fmt: skip
 
 
