@@ -85,7 +85,7 @@ def program_card(name: str, data: str | None = None) -> dict[str, Any]:
         "capabilities": promises,
         "methods": methods_for(built),
         "presets": {
-            preset: {"program": dict(p.program), "method": p.method, "fit": dict(p.fit)}
+            preset: {"program": dict(p.program), "method": p.method, "fit": dict(p.fit), "data": p.data or cls.dataset}
             for preset, p in cls.presets.items()
         },
         "options": {

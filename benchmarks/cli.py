@@ -109,7 +109,8 @@ def show(
         "promises": ", ".join(card["capabilities"]) or "the contract alone",
         "methods": ", ".join(card["methods"]),
         "presets": "\n".join(
-            f"{name}: {p['method']}, {_options({**p['program'], **p['fit']})}" for name, p in card["presets"].items()
+            f"{name}: {p['method']} on {p['data']}, {_options({**p['program'], **p['fit']})}"
+            for name, p in card["presets"].items()
         ),
         "options": _options(card["options"]),
         "data": card["default_data"],

@@ -168,7 +168,11 @@ def load(folder: str | Path) -> Program:
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} holds no saved program (config.json: {error}).") from error
     if found != CONFIG_VERSION:
-        raise CheckpointError(f"{folder} was written in format {found}; this version reads format {CONFIG_VERSION}.")
+        older = isinstance(found, int) and found < CONFIG_VERSION
+        why = "in it likelihoods, guides and critics have options of their own; fit again" if older else "update it"
+        raise CheckpointError(
+            f"{folder} was written in format {found}; this version reads format {CONFIG_VERSION}: {why}."
+        )
     try:
         program = create(name, **config)
         tensors = load_file(folder / "model.safetensors")

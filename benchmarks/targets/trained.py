@@ -17,7 +17,6 @@ from filelock import FileLock
 
 from benchmarks.targets import Target
 from inference import fit
-from inference.environment import seeded
 from inference.guides.grid import GridGuide
 from zoo import catalogue, datasets
 from zoo.datasets import Data
@@ -51,11 +50,7 @@ def load(name: str, seed: int, folder: Path, **fit_options: Any) -> tuple[Target
     # Another worker may be training the same one; a folder appears only when it is whole.
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
-            preset = catalogue.get(spec["program"]).presets[spec["preset"]]
-            with seeded(seed):
-                program = catalogue.create_for(spec["program"], dataset.train, spec["preset"])
-            options = {**preset.fit, **fit_options}
-            found = fit(program, dataset, preset.method, seed=seed, device="cpu", **options)
+            found = fit(spec["program"], dataset, preset=spec["preset"], seed=seed, device="cpu", **fit_options)
             temporary = kept.with_name(f"{kept.name}.part")
             catalogue.save(found.program, temporary)
             os.replace(temporary, kept)

@@ -8,7 +8,8 @@ import torch
 from inference import METHODS, SVI, fit, make_method
 from inference.environment import seeded
 from tests.inference.factors import data, ppca, same, state
-from zoo import errors
+from zoo import catalogue, datasets, errors
+from zoo.errors import OptionError, UnknownNameError
 from zoo.latent.ppca import PPCA
 
 
@@ -87,3 +88,35 @@ def test_every_method_is_there():
 def test_method_objects_take_no_second_options():
     with pytest.raises(errors.OptionError, match="SVI"):
         fit(ppca(), data(20), SVI(steps=3), lr=0.1)
+
+
+def test_a_preset_says_program_method_options_and_data() -> None:
+    preset = catalogue.get("gan").presets["ring"]
+    found = fit("gan", preset="ring", steps=2, batch_size=16)
+    assert (found.data, found.method) == ("ring", preset.method)
+    assert found.program.config()["latent_dim"] == preset.program["latent_dim"]
+    assert (found.options["lr"], found.options["steps"], found.options["batch_size"]) == (preset.fit["lr"], 2, 16)
+    by_hand = catalogue.create_for("gan", datasets.load("ring").train, "ring")
+    assert found.program.parameter_count() == by_hand.parameter_count()
+
+
+def test_options_go_to_whom_they_belong() -> None:
+    found = fit("vae", "digits-binary", latent_dim=3, hidden=[4], steps=1)
+    assert found.program.config()["latent_dim"] == 3
+    assert found.options["steps"] == 1
+    # Both the VAE and SVI have a guide.
+    with pytest.raises(OptionError, match=r"program\.guide or method\.guide"):
+        fit("vae", "digits-binary", guide="full", steps=1)
+    both = fit("vae", "digits-binary", steps=1, **{"program.guide": "full", "method.guide": "own", "hidden": [4]})
+    assert both.program.config()["guide"] == "full"
+    with pytest.raises(UnknownNameError, match="latent_dim"):
+        fit("vae", "digits-binary", latent_dims=3)
+    with pytest.raises(UnknownNameError, match="option of svi"):
+        fit(catalogue.create("coin"), "coin", latent_dim=3)
+
+
+def test_a_preset_of_a_built_program_is_refused() -> None:
+    with pytest.raises(OptionError, match="give its name"):
+        fit(catalogue.create("vae"), "digits-binary", preset="small")
+    with pytest.raises(UnknownNameError, match="preset of VAE"):
+        fit("vae", "digits-binary", preset="smal")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pyro
 import pytest
 import torch
 
 from tests.inference.toys import Mean, Pair, Rate, Sampler, linear
-from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, SupportError
-from zoo.program import Implicit
+from zoo import catalogue, datasets
+from zoo.errors import DatasetError, EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, SupportError
+from zoo.program import Implicit, Preset
 
 
 @pytest.mark.parametrize(("size", "scale"), [(None, 1.0), (4, 1.0), (12, 3.0)])
@@ -71,3 +74,36 @@ def test_an_implicit_site_has_a_value_and_no_density():
     with pytest.raises(ImplicitDensityError):
         site.log_prob(torch.ones(4, 2))
     assert Sampler().generate(3).shape == (3, 2)
+
+
+def test_a_preset_gives_way_to_changes() -> None:
+    preset = Preset({"hidden": [8], "latent_dim": 2}, "svi", {"epochs": 10, "lr": 0.1}, data="digits")
+    shorter = preset.merged({"hidden": [4]}, fit={"steps": 7})
+    assert (dict(shorter.program), dict(shorter.fit)) == ({"hidden": [4], "latent_dim": 2}, {"lr": 0.1, "steps": 7})
+    assert dict(shorter.merged(fit={"epochs": 3}).fit) == {"lr": 0.1, "epochs": 3}
+    # The options of another method are not those of the preset's.
+    other = preset.merged(method="nuts", fit={"draws": 5})
+    assert (other.method, dict(other.fit), other.data) == ("nuts", {"draws": 5}, "digits")
+    assert dict(preset.fit) == {"epochs": 10, "lr": 0.1}
+
+
+def test_options_and_config_are_those_of_the_constructor() -> None:
+    cls = catalogue.get("vae")
+    assert cls.option_names() == [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+    program = catalogue.create("vae", latent_dim=3, hidden=[5])
+    assert program.config()["latent_dim"] == 3
+    again = type(program)(**program.config())
+    assert [p.shape for p in again.parameters()] == [p.shape for p in program.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [(name, preset) for name in catalogue.BUILTIN for preset, p in catalogue.get(name).presets.items() if p.data],
+)
+def test_a_preset_suits_the_data_that_it_names(name: str, preset: str) -> None:
+    try:
+        data = datasets.load(str(catalogue.get(name).preset(preset).data))
+    except DatasetError as error:
+        pytest.skip(f"needs the data: {error}")
+    few = data.train.rows(slice(0, 30))
+    catalogue.create_for(name, few, preset).check(*few)

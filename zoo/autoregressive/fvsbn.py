@@ -77,6 +77,6 @@ class FVSBN(FixedOrder):
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({}, "svi", {"epochs": 100, "batch_size": 100, "lr": 1e-2, "patience": 4}),
         # Adam moves rare weights as fast as others, and overfits these two.
-        "dna": Preset({}, "svi", {**SGD, "lr": 0.3, "validate_every": 16}),
-        "mushrooms": Preset({}, "svi", {**SGD, "lr": 10.0, "clip_norm": 1.0, "validate_every": 40}),
+        "dna": Preset({}, "svi", {**SGD, "lr": 0.3, "validate_every": 16}, data="dna"),
+        "mushrooms": Preset({}, "svi", {**SGD, "lr": 10.0, "clip_norm": 1.0, "validate_every": 40}, data="mushrooms"),
     }

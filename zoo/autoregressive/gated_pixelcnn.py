@@ -93,7 +93,9 @@ class GatedPixelCNN(ClassConditional, PixelNetwork):
             "svi",
             {"epochs": 22, "batch_size": 32, "lr": 3e-3},
         ),
-        "mnist": Preset({"features": 24, "layers": 6}, "svi", {"epochs": 10, "batch_size": 32, "lr": 3e-3}),
+        "mnist": Preset(
+            {"features": 24, "layers": 6}, "svi", {"epochs": 10, "batch_size": 32, "lr": 3e-3}, data="mnist10k-binary"
+        ),
         "paper": Preset(
             {"features": 384, "layers": 20, "head_hidden": 1024, "kernel": 5, "likelihood": "levels"},
             "svi",

@@ -129,9 +129,12 @@ class NADE(FixedOrder):
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({"hidden": 100}, "svi", {"epochs": 100, "batch_size": 100, "lr": 5e-3, "patience": 4}),
         # Rates are those of a mean over 100 rows. Adam moves rare weights as fast as others, and overfits these two.
-        "dna": Preset({"hidden": 100}, "svi", {**SGD, "epochs": 60, "lr": 0.6, "validate_every": 16}),
+        "dna": Preset({"hidden": 100}, "svi", {**SGD, "epochs": 60, "lr": 0.6, "validate_every": 16}, data="dna"),
         "mushrooms": Preset(
-            {"hidden": 100}, "svi", {**SGD, "epochs": 100, "lr": 2.0, "clip_norm": 3.0, "validate_every": 40}
+            {"hidden": 100},
+            "svi",
+            {**SGD, "epochs": 100, "lr": 2.0, "clip_norm": 3.0, "validate_every": 40},
+            data="mushrooms",
         ),
         "paper": Preset(
             {"hidden": 500, "order": "random"}, "svi", {**SGD, "epochs": 500, "lr": 0.1, "decay": "constant"}
@@ -177,6 +180,7 @@ class RNADE(NADE):
             {"likelihood": {"name": "logistic-mixture", "values": 17, "components": 5}},
             "svi",
             {"epochs": 100, "batch_size": 100, "lr": 2e-3, "patience": 4},
+            data="digits",
         ),
         "paper": Preset(
             {"hidden": 512, "likelihood": {"name": "gaussian-mixture", "components": 20}},

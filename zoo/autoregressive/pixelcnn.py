@@ -73,7 +73,9 @@ class PixelCNN(PixelNetwork):
             "svi",
             {"epochs": 30, "batch_size": 32, "lr": 3e-3},
         ),
-        "mnist": Preset({"hidden": 16, "blocks": 7}, "svi", {"epochs": 24, "batch_size": 32, "lr": 3e-3}),
+        "mnist": Preset(
+            {"hidden": 16, "blocks": 7}, "svi", {"epochs": 24, "batch_size": 32, "lr": 3e-3}, data="mnist10k-binary"
+        ),
         "paper": Preset(
             {"hidden": 128, "blocks": 15, "head_hidden": 1024, "likelihood": "levels"},
             "svi",

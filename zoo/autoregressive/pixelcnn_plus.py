@@ -146,6 +146,7 @@ class PixelCNNPlusPlus(PixelNetwork):
             {"features": 12, "blocks": 1, "scales": 3, "dropout": 0.1},
             "svi",
             {"epochs": 10, "batch_size": 32, "lr": 3e-3},
+            data="mnist10k-binary",
         ),
         "paper": Preset(
             {"features": 192, "blocks": 5, "scales": 3, "dropout": 0.5, "likelihood": "logistic-mixture"},

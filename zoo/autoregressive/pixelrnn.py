@@ -110,8 +110,11 @@ class PixelRNN(PixelNetwork):
         "small": Preset({"hidden": 24, "layers": 2, "first_kernel": 5}, "svi", {**ADAM, "epochs": 30}),
         "row": Preset({"cell": "row", "hidden": 24, "layers": 3, "first_kernel": 5}, "svi", {**ADAM, "epochs": 30}),
         "rgb": Preset(  # for the data set photo-patches
-            {"hidden": 24, "layers": 2, "head_hidden": 48, "likelihood": "levels"}, "svi", {**ADAM, "epochs": 4}
+            {"hidden": 24, "layers": 2, "head_hidden": 48, "likelihood": "levels"},
+            "svi",
+            {**ADAM, "epochs": 4},
+            data="photo-patches",
         ),
-        "mnist": Preset({"hidden": 16, "layers": 7}, "svi", PAPER),
+        "mnist": Preset({"hidden": 16, "layers": 7}, "svi", PAPER, data="mnist10k-binary"),
         "paper": Preset({"hidden": 128, "layers": 12, "head_hidden": 1024, "likelihood": "levels"}, "svi", PAPER),
     }

@@ -65,7 +65,7 @@ class HMM(Program):
     dataset = "digits-binary"
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({"states": 8}, "em"),
-        "chorales": Preset({"states": 16}, "em"),
+        "chorales": Preset({"states": 16}, "em", data="jsb"),
     }
 
     def __init__(

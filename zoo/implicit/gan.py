@@ -103,5 +103,6 @@ class GAN(ImplicitProgram):
             },
             "gan",
             {"steps": 7000, "batch_size": 128, "lr": 1e-3, "betas": [0.0, 0.9], "ema": 0.999, "compile": "never"},
+            data="ring",
         ),
     }  # fmt: skip

@@ -154,7 +154,7 @@ class InfoGAN(ImplicitProgram):
             {
                 "steps": 5000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3, "compile": "never",
                 "information": {"c": 1.0, "s": 0.3},
-            },
+            }, data="digits",
         ),
         "paper": Preset(
             {"latent_dim": 62, "hidden": 1024, "channels": [64, 128], "reader": {"hidden": 128, "moves": 0.0}}, "gan",

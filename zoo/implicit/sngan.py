@@ -50,6 +50,6 @@ class SNGAN(ConvolutionalGAN):
             {
                 "game": "hinge", "regulariser": "spectral-norm", "steps": 7000, "batch_size": 128, "lr": 1e-3,
                 "critic_lr": 2e-3, "betas": [0.0, 0.9], "ema": 0.999, "compile": "never",
-            },
+            }, data="ring",
         ),
     }  # fmt: skip

@@ -78,6 +78,6 @@ class WGANGP(ConvolutionalGAN):
                 "game": "wasserstein", "regulariser": {"name": "gradient-penalty", "weight": 0.1}, "steps": 7000,
                 "batch_size": 128, "lr": 1e-3, "critic_lr": 2e-3, "betas": [0.0, 0.9], "critic_steps": 2,
                 "ema": 0.999, "compile": "never",
-            },
+            }, data="ring",
         ),
     }  # fmt: skip

@@ -77,7 +77,7 @@ class AAE(VAE):
         "small": Preset({"latent_dim": 8, "hidden": [256, 256], "guide": "deterministic"}, "aae", SMALL),
         "digits": Preset(  # 8x8: fewer pixels, so that each has to count for more
             {"latent_dim": 8, "hidden": [256, 256], "guide": "deterministic"}, "aae",
-            {**SMALL, "steps": 3000, "weight": 0.1},
+            {**SMALL, "steps": 3000, "weight": 0.1}, data="digits-binary",
         ),
         "plane": Preset(  # the paper's pictures: two latents
             {"latent_dim": 2, "hidden": [256, 256], "guide": "deterministic"}, "aae", SMALL
