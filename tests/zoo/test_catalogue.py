@@ -57,7 +57,7 @@ def test_damaged_checkpoint_is_refused(tmp_path):
 
 def test_checkpoint_of_another_version_is_refused(tmp_path):
     folder = catalogue.save(catalogue.create("ppca"), tmp_path)
-    config = (folder / "config.json").read_text().replace('"version": 1', '"version": 99')
+    config = (folder / "config.json").read_text().replace(f'"version": {catalogue.CONFIG_VERSION}', '"version": 99')
     (folder / "config.json").write_text(config)
     with pytest.raises(CheckpointError, match="format 99"):
         catalogue.load(folder)
