@@ -16,7 +16,6 @@ from inference.training.loop import CHECKPOINT, Loop
 from tests.inference.steps import both, ready, small
 from tests.inference.training.lines import NAMES, Killed, agree, fitted, marked, numbers
 
-
 # On one worker, where a library that was made is found again by the next test.
 pytestmark = pytest.mark.xdist_group("libraries")
 
