@@ -41,8 +41,8 @@ def interpreted(monkeypatch):
 def test_the_same_loss_in_the_end_as_eagerly(interpreted):
     """Seed by seed, with the same start and minibatches and other noise."""
     given = {"steps": 150, "batch_size": 32, "lr": 0.02}
-    compiled = fit_many(Line(), line_data(), "svi", seeds=range(16), compile="always", **given)
-    eager = [fitted("never", seed, **given) for seed in range(16)]
+    compiled = fit_many(Line(), line_data(), "svi", seeds=range(8), compile="always", **given)
+    eager = [fitted("never", seed, **given) for seed in range(8)]
     assert len(interpreted) == 1
     with torch.no_grad():
         losses = [
@@ -70,9 +70,9 @@ def test_resumed_anywhere_on_the_way(interpreted, tmp_path, monkeypatch, kill_at
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "save", killed)
         with pytest.raises(Killed):
-            fitted("always", checkpoint_seconds=0.0, out=tmp_path)
+            fitted("always", steps=40, checkpoint_seconds=0.0, out=tmp_path)
     assert saved[0] == 1
-    resumed, straight = fitted("always", out=tmp_path), fitted("always")
+    resumed, straight = fitted("always", steps=40, out=tmp_path), fitted("always", steps=40)
     assert numbers(resumed) == numbers(straight)
 
 
@@ -107,12 +107,12 @@ def test_auto_compiles_a_long_run_and_leaves_a_short_one(interpreted, monkeypatc
         monkeypatch.setattr(time, "perf_counter", lambda: random.random() * 1e6)
     loop = ready(Line(), Data(line_data()), batch_size=32)
     calls = reference(loop).calls
-    monkeypatch.setattr(inference.training.compiled, "PAYS_FROM", 100 * calls)
+    monkeypatch.setattr(inference.training.compiled, "PAYS_FROM", 30 * calls)
     monkeypatch.setattr(inference.training.compiled, "PAYS_STEPS", 0)
-    short, eager = fitted("auto", steps=99), fitted("never", steps=99)
+    short, eager = fitted("auto", steps=29), fitted("never", steps=29)
     assert not interpreted
     assert numbers(short) == numbers(eager)
-    long, always = fitted("auto", steps=100), fitted("always", steps=100)
+    long, always = fitted("auto", steps=30), fitted("always", steps=30)
     assert len(interpreted) == 2
     assert numbers(long) == numbers(always)
 
