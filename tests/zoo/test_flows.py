@@ -187,7 +187,7 @@ def test_fits_two_clusters(name):
     x = 0.5 * torch.randn(600, 2)
     x[:, 0] += 3 * torch.sign(torch.randn(600))
     program = {"nice": NICE, "realnvp": RealNVP, "maf": MAF, "spline": NeuralSpline}[name]()
-    fit(program, Data(x), "svi", steps=400, batch_size=100, lr=5e-3, compile="never")
+    fit(program, Data(x), "svi", steps=200, batch_size=100, lr=1e-2, compile="never")
     assert float(evaluate.log_likelihood(program, Data(x)).values.mean()) > -2.9
 
 
@@ -325,7 +325,7 @@ def test_training_raises_the_bound():
     torch.manual_seed(2)
     x = (torch.rand(200, 1) < 0.3).double().expand(200, 6).clone()  # all alike in a row: 0.61 nats; apart 3.67
     program = DequantisedFlow([6], flow_options={"hidden": [32]}, guide_hidden=[16], guide_couplings=1)
-    fit(program, Data(x), "svi", steps=250, batch_size=50, lr=5e-3, compile="never")
+    fit(program, Data(x), "svi", steps=120, batch_size=50, lr=1e-2, compile="never")
     assert float(evaluate.log_likelihood(program, Data(x[:50]), particles=200).values.mean()) > -2.5
 
 

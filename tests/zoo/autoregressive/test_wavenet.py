@@ -354,7 +354,7 @@ def test_training_finds_an_echo():
     """Bits that come again after five samples: 5 bits of information in 15, where independent samples have 15."""
     x = torch.randint(2, (300, 5)).to(torch.get_default_dtype()).repeat(1, 3)
     program = WaveNet([15], layers=3, stacks=1, residual=8, skip=16, likelihood=levels(2))
-    result = fit(program, x, "svi", lr=2e-2, steps=400, batch_size=50, compile="never")
+    result = fit(program, x, "svi", lr=2e-2, steps=200, batch_size=50, compile="never")
     bits = -float(result.program.eval().log_prob(x).mean().detach()) / np.log(2)
     assert bits < 6
 
