@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -25,16 +25,26 @@ def test_threads_are_limited_and_put_back_even_after_an_exception():
     torch.set_num_threads(1)
 
 
+HOLD = """
+import numpy as np
+from benchmarks.speed import resources
+resources.forget_peak()
+before, start = resources.peak(), resources.resident()
+held = np.ones(12 * 2**20)  # 96 MiB
+del held
+print(before, start, resources.peak(), resources.resident())
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_the_peak_sees_what_was_held_and_let_go():
-    resources.forget_peak()
-    before = resources.peak()
-    assert before == pytest.approx(resources.resident(), abs=30)
-    held = np.ones(12 * 2**20)  # 96 MiB
-    del held
+    """In a process of its own: this one's peak may lie far behind it, where the kernel does not forget it."""
+    done = subprocess.run([sys.executable, "-c", HOLD], check=True, capture_output=True, text=True)
+    before, start, peak, end = map(float, done.stdout.split())
+    assert before == pytest.approx(start, abs=30)
     # Pages that were free before may be used, so somewhat less.
-    assert 60 < resources.peak() - before < 130
-    assert resources.resident() < resources.peak() - 50
+    assert 60 < peak - before < 130
+    assert end < peak - 50
 
 
 def test_where_nothing_is_known_the_peak_stands_for_both(monkeypatch):
