@@ -207,7 +207,7 @@ def run(code: str, *args: str) -> str:
 
 PREDICT = """
 import sys, torch
-from inference.evaluation.likelihood import elbo
+from inference.evaluation import elbo
 from inference.fit import Fit
 from zoo.datasets.data import Data
 
