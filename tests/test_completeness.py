@@ -86,6 +86,7 @@ THEMES = {
     "inference/methods/test_bounds_equal_pyro.py": "our bounds beside Pyro's, over the whole catalogue",
     "test_completeness.py": "what this file says",
     "test_docs.py": "the documents",
+    "test_house.py": "rules that no linter knows",
     "test_gpu.py": "one pass over methods and densities on a GPU",
     "test_recipe.py": "docs/write-a-model.md, followed to the letter",
 }

@@ -128,7 +128,7 @@ def write(report: Report, folder: Path) -> Path:
     (folder / "report.md").write_text(_markdown(report))
     environment = Environment(autoescape=True, trim_blocks=True, loader=FileSystemLoader(Path(__file__).parent))
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    environment.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escape(text)))
+    environment.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     page = folder / "report.html"
     page.write_text(environment.get_template("page.html.jinja").render(report=report))
     return page

@@ -10,12 +10,9 @@ import pytest
 
 from benchmarks import targets
 from benchmarks.cells import posterior_scores
-from benchmarks.cells.guides import AmortisedCategorical
 from benchmarks.suite import MethodSpec
 from benchmarks.suites.posterior import METRICS, avb, nuts, svi
 from tests.benchmarks.cells.one import QUICK, run
-from zoo import catalogue
-from zoo.errors import CapabilityError
 
 SCORED = svi("scored", "categorical", elbo="score", particles=16, steps=400, lr=0.05)
 
@@ -62,20 +59,3 @@ def test_methods_without_a_density_say_so(tmp_path: Path) -> None:
         assert left["draws"].shape == left["exact"].shape == (3, 1000, 2)
         cell = np.prod([left[f"axis{i}"][0, 1] - left[f"axis{i}"][0, 0] for i in (0, 1)])
         assert left["density"][0].sum() * cell == pytest.approx(1.0, abs=0.02)
-
-
-def test_nearest_neighbours_know_the_entropy_of_a_gaussian() -> None:
-    z = np.random.RandomState(0).randn(4000, 2) * [1.0, 3.0]
-    terms = posterior_scores._entropy_terms(z)
-    exact = math.log(2 * math.pi * math.e) + math.log(3.0)
-    assert (
-        abs(terms.mean() - exact) < 4 * terms.std() / math.sqrt(len(z)) + 0.01
-    )  # 0.01: bias of 5 neighbours at the rim
-
-
-def test_a_categorical_guide_learns_the_exact_posterior_of_one_label(tmp_path: Path) -> None:
-    found = run("posterior", "iris-species", SCORED, tmp_path, **QUICK)
-    assert found["kl_reverse"].value < 0.05
-    assert found["marginal_error"].value < 0.05
-    with pytest.raises(CapabilityError, match="discrete and local"):
-        AmortisedCategorical(catalogue.create("ppca"))
