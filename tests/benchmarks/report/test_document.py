@@ -20,7 +20,8 @@ def made() -> Report:
     )
     section = Section(
         "First", ("What `is` compared.",), (Table(columns, rows),), remarks=("a remark",),
-        pictures=(Picture("one", "A curve.", Figure()),), details=(Details("How it was measured", ("by <hand>", "with `care`")),),
+        pictures=(Picture("one", "A curve.", Figure()),),
+        details=(Details("How it was measured", ("by <hand>", "with `care`")),),
     )  # fmt: skip
     return Report("A title", "Which is best?", "Medians.", (section, Section("Last", ("no table",))))
 

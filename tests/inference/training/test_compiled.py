@@ -182,9 +182,10 @@ class Counter:
 
 
 def test_without_a_compiler_fits_go_on_eagerly(cache, monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/such/compiler"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "none"))
-    with warnings.catch_warnings(record=True) as caught:
+    # Not by monkeypatch, which would leave torch's setting without a value.
+    nowhere = torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")})
+    with nowhere, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = fitted("always", steps=60)
     (notice,) = notices(caught)

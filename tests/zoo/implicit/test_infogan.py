@@ -107,7 +107,7 @@ def test_the_generators_turn_does_not_move_what_judges_it() -> None:
     assert judges >= {id(p) for module in (program.trunk, program.reader) for p in module.parameters()}
     assert not moved & judges
     sides = contest.sides(data, makers=False)
-    loss = contest.critic_loss(sides)
+    loss = contest.critic_loss(sides, data)
     assert loss is not None
     loss.backward()
     assert all(p.grad is not None for module in (program.trunk, program.reader) for p in module.parameters())
