@@ -12,7 +12,8 @@ import torch
 from pyro import poutine
 
 from inference import fit
-from inference.evaluation import likelihood as evaluate
+from inference.evaluation.estimates import elbo
+from inference.evaluation.likelihood import log_likelihood
 from tests.conftest import FAILURE_RATE
 from zoo.datasets import Data
 from zoo.errors import OptionError, ShapeError, UnknownNameError
@@ -188,7 +189,7 @@ def test_fits_two_clusters(name):
     x[:, 0] += 3 * torch.sign(torch.randn(600))
     program = {"nice": NICE, "realnvp": RealNVP, "maf": MAF, "spline": NeuralSpline}[name]()
     fit(program, Data(x), "svi", steps=200, batch_size=100, lr=1e-2, compile="never")
-    assert float(evaluate.log_likelihood(program, Data(x)).values.mean()) > -2.9
+    assert float(log_likelihood(program, Data(x)).values.mean()) > -2.9
 
 
 # Dequantisation.
@@ -249,11 +250,11 @@ def test_bound_is_below_the_mass_and_importance_sampling_reaches_it(make, how):
     states, mass = exact_masses(program)
     assert float(mass.sum()) == pytest.approx(1.0, abs=1e-3)
     exact = mass.log()
-    bound = evaluate.elbo(program, program.guide, Data(states), 2000)
+    bound = elbo(program, program.guide, Data(states), 2000)
     error = bound.monte_carlo_error
     assert bool((bound.values < exact + 5 * error + 1e-3).all())
     assert float((exact - bound.values).mean()) > 1e-3
-    sharp = evaluate.log_likelihood(program, Data(states), particles=20_000)
+    sharp = log_likelihood(program, Data(states), particles=20_000)
     assert sharp.values.shape == exact.shape
     far = (sharp.values - exact).abs() > 5 * sharp.monte_carlo_error + 2e-3
     assert not bool(far.any()), (sharp.values, exact)
@@ -326,7 +327,7 @@ def test_training_raises_the_bound():
     x = (torch.rand(200, 1) < 0.3).double().expand(200, 6).clone()  # all alike in a row: 0.61 nats; apart 3.67
     program = DequantisedFlow([6], flow_options={"hidden": [32]}, guide_hidden=[16], guide_couplings=1)
     fit(program, Data(x), "svi", steps=120, batch_size=50, lr=1e-2, compile="never")
-    assert float(evaluate.log_likelihood(program, Data(x[:50]), particles=200).values.mean()) > -2.5
+    assert float(log_likelihood(program, Data(x[:50]), particles=200).values.mean()) > -2.5
 
 
 def test_guide_sees_its_own_trace():
