@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, base_name
+from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec
+from zoo.datasets import base_name
 from zoo.errors import UnknownNameError
 
 

@@ -1,4 +1,4 @@
-"""Draws and log densities with a particle dimension: sites kept apart, dreams of a program."""
+"""Draws and log densities with a particle dimension: sites kept apart, simulated examples."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy.stats import kstest
 from inference.guides.named import build_guide
 from inference.particles import (
     draw,
-    dreams,
     flatten_draws,
     guide_log_prob,
     log_joint,
     log_weights,
     outside_handlers,
+    simulate,
     unit_log_weights,
 )
 from tests.conftest import FAILURE_RATE
@@ -36,12 +36,12 @@ def test_flatten_puts_sites_side_by_side_whatever_their_order():
     torch.testing.assert_close(flat, flatten_draws(dict(reversed(draws.items()))))
 
 
-def test_dreams_are_draws_of_the_program() -> None:
+def test_simulated_examples_are_draws_of_the_program() -> None:
     program = PPCA([4], 2)
-    data, latents = dreams(program, Data(torch.zeros(20_000, 4)))
-    assert latents["z"].shape == (1, 20_000, 2)
-    residual = (data.x - latents["z"][0] @ program.weight.T - program.mean) / program.scale
-    for values in (residual.detach(), latents["z"]):
+    made = simulate(program, 20_000)
+    assert made.latents["z"].shape == (20_000, 2)
+    residual = (made.x - made.latents["z"] @ program.weight.T - program.mean) / program.scale
+    for values in (residual.detach(), made.latents["z"]):
         assert kstest(values.flatten(), "norm").pvalue > FAILURE_RATE
 
 

@@ -8,13 +8,13 @@ from benchmarks import targets
 from benchmarks.cells import anomalies as anomaly
 from benchmarks.cells.samples import REAL_DATA
 from benchmarks.report import published
-from benchmarks.suite import base_name
 from benchmarks.suites import SUITES, adversarial, get_suite
 from benchmarks.suites import anomalies as anomaly_suite
 from benchmarks.suites import published as published_suite
 from benchmarks.targets import trained
 from inference.fit import make_method
 from zoo import catalogue, datasets
+from zoo.datasets import base_name
 
 
 @pytest.mark.parametrize("suite", sorted(SUITES))
