@@ -161,7 +161,7 @@ def test_each_phase_teaches_its_own_parameters(guide_update: str, guide: str) ->
     batch = Data(program.generate(5))
     recognition = guide_parameters(program.guide, program, batch)
     names = {n for n, p in program.named_parameters() if any(p is q for q in recognition)}
-    assert names == {n for n, _ in program.named_parameters() if n.startswith(("encoder", "flows"))}
+    assert names == {n for n, _ in program.named_parameters() if n.startswith(("encoder", "head"))}
     generative = [p for n, p in program.named_parameters() if n not in names]
     method = WakeSleep(reweighted=True, particles=3, guide_update=guide_update)
     metrics = method.gradients(program, generative, recognition, batch)
