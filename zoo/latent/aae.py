@@ -35,7 +35,7 @@ class AAE(VAE):
     Args:
         event_shape, latent_dim, hidden, likelihood, network, activation: As in `zoo.latent.vae.VAE`.
         guide: 'deterministic', a code is a function of x; 'universal', of x and noise; both have no density. Or one of
-            the VAE's. {"name": "universal", "noise": 10, "hidden": 64}; see `zoo.latent.heads`.
+            the VAE's. {"name": "universal", "noise": 10}; see `zoo.latent.heads`.
         prior: 'gaussian', N(0, I); 'mixture', the petals of a flower; 'swiss-roll', a spiral in the first two
             dimensions and N(0, 1) in the others, which has no density. All have a `scale` that draws are multiplied by
             (5 for the paper's likelihoods), the mixture `components`; see `zoo.latent.priors`.
@@ -57,7 +57,8 @@ class AAE(VAE):
         guide: Spec = "diagonal",
         prior: Spec = "mixture",
     ):
-        head = make_part("guide", guide, {**HEADS, **IMPLICIT_HEADS}, latent_dim=latent_dim)
+        width = hidden[-1] if hidden else latent_dim
+        head = make_part("guide", guide, {**HEADS, **IMPLICIT_HEADS}, latent_dim=latent_dim, width=width)
         has_density = type(head) in HEADS.values()
         super().__init__(
             event_shape, latent_dim, hidden, likelihood=likelihood, network=network, activation=activation,

@@ -199,18 +199,18 @@ class Universal(GuideHead):
 
     Args:
         latent_dim: Number k of coordinates; given by the program.
-        noise: Standard normal numbers that it sees.
-        hidden: Features of x beside them, and units of its hidden layer.
+        width: Features of x, and units of the head's hidden layer; given by the program, as wide as its last one.
+        noise: Standard normal numbers beside them.
 
     Raises: OptionError.
     """
 
     net: nn.Module
 
-    def __init__(self, latent_dim: int, noise: int = 10, hidden: int = 64):
+    def __init__(self, latent_dim: int, width: int, noise: int = 10):
         super().__init__()
-        at_least_one(noise=noise, hidden=hidden)
-        self.latent_dim, self.noise, self.size = latent_dim, noise, hidden
+        at_least_one(noise=noise)
+        self.latent_dim, self.size, self.noise = latent_dim, width, noise
 
     def build(self, activation: str) -> None:
         """Makes the layers that see the noise."""
