@@ -75,7 +75,7 @@ def test_codes_approach_any_prior_by_any_guide(guide: str, prior: str) -> None:
     with torch.no_grad():
         start = program.encode(x).sample()
         target = program.prior().sample(torch.Size([600]))
-    found = fit(program, x, "aae", steps=400, lr=1e-2, critic_lr=3e-3, batch_size=200, weight=0.1)
+    found = fit(program, x, "aae", steps=150, lr=1e-2, critic_lr=3e-3, batch_size=200, weight=0.1)
     before, after = (mmd(z, target, permutations=1).value for z in (start, codes(found, x)))
     assert after < before / 4
 
