@@ -101,10 +101,11 @@ def test_inverse(name):
         assert z.shape == (20, program.event_shape.numel())
         back = program.decode(z)
         torch.testing.assert_close(program.encode(back)[0], z, rtol=1e-9, atol=1e-9)
-        # Where the map is all but flat (singular values of 1e-11 occur) no arithmetic finds x again to many digits.
-        steep = (program.decode(z + 1e-12) - back).flatten(1).abs().amax(1) < 1e-7
-        assert int(steep.sum()) >= 15
-        torch.testing.assert_close(back[steep], x[steep], rtol=1e-5, atol=1e-5)
+        # Where the map is all but flat (singular values of 1e-11 occur) no arithmetic finds x again to many digits:
+        # rounding errors of z, 4e-14 at most, count where they come out less than a million times as large.
+        steep = (program.decode(z + 1e-12) - back).flatten(1).abs().amax(1) < 1e-6
+        assert int(steep.sum()) >= 10
+        torch.testing.assert_close(back[steep], x[steep], rtol=1e-7, atol=1e-7)
         assert not torch.allclose(z, x.flatten(1), atol=0.1), "the test is of the identity"
 
 

@@ -59,18 +59,16 @@ def test_together_is_as_alone(name: str):
     data, options = load(), {"steps": 12, "compile": "always", **options}
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompileNotice)
-        together = fit_many(program, data, seeds=[3, 4, 5], **options)
-    for found, seed in zip(together, [3, 4, 5], strict=True):
-        alone = fit(program, data, seed=seed, **options)
-        assert found.seed == seed
-        torch.testing.assert_close(parameters(found), parameters(alone), rtol=1e-9, atol=1e-9)
-        losses = [[row["loss"] for row in each.history.rows] for each in (found, alone)]
-        torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-9, atol=1e-9)
-        said = [
-            {k: v for k, v in each.info.items() if isinstance(v, float) and "seconds" not in k}
-            for each in (found, alone)
-        ]
-        assert said[0] == pytest.approx(said[1], rel=1e-8)
+        together = fit_many(program, data, seeds=[3, 4], **options)
+    found, alone = together[1], fit(program, data, seed=4, **options)  # tracing is what takes long: one alone will do
+    assert [each.seed for each in together] == [3, 4]
+    torch.testing.assert_close(parameters(found), parameters(alone), rtol=1e-9, atol=1e-9)
+    losses = [[row["loss"] for row in each.history.rows] for each in (found, alone)]
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-9, atol=1e-9)
+    said = [
+        {k: v for k, v in each.info.items() if isinstance(v, float) and "seconds" not in k} for each in (found, alone)
+    ]
+    assert said[0] == pytest.approx(said[1], rel=1e-8)
     assert not torch.allclose(parameters(together[0]), parameters(together[1]))
 
 
