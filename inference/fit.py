@@ -109,9 +109,12 @@ def _sorted(
     program: str, method: str, given: Mapping[str, Any], of_program: set[str], of_method: set[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"program": {}, "method": {}}
+    known = {"program": of_program, "method": of_method}
     for option, value in given.items():
         scope, dot, short = option.partition(".")
         if dot and scope in found:
+            if short not in known[scope]:
+                raise UnknownNameError(f"option of {program if scope == 'program' else method}", short, known[scope])
             found[scope][short] = value
         elif option in of_program and option in of_method:
             raise OptionError(

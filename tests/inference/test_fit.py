@@ -111,6 +111,9 @@ def test_options_go_to_whom_they_belong() -> None:
     assert both.program.config()["guide"] == "full"
     with pytest.raises(UnknownNameError, match="latent_dim"):
         fit("vae", "digits-binary", latent_dims=3)
+    for scoped, named in (("program.latent_dims", "latent_dim"), ("method.stepps", "steps")):
+        with pytest.raises(UnknownNameError, match=named):
+            fit("vae", "digits-binary", **{scoped: 3})
     with pytest.raises(UnknownNameError, match="option of svi"):
         fit(catalogue.create("coin"), "coin", latent_dim=3)
 

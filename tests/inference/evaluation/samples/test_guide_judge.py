@@ -4,34 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from inference.environment import seeded
-from inference.evaluation.samples.classifier import Classifier, train_classifier
 from inference.evaluation.samples.coverage import class_accuracy
 from inference.evaluation.samples.guide_judge import GUIDE_SCORES, judge_guide
 from inference.evaluation.samples.judge import (
     Networks,
-    classifiers_for,
 )
 from inference.particles import draw
 from tests.inference.toys import linear
 from zoo import create, datasets
 from zoo.datasets import Data, Dataset, binarise
-
-
-def quick(name: str) -> Classifier:
-    return train_classifier(name, steps=150)
-
-
-@pytest.fixture
-def digits() -> Dataset:
-    return datasets.load("digits")
-
-
-@pytest.fixture
-def networks(digits: Dataset) -> Networks:
-    return classifiers_for(digits, train=quick)
 
 
 def test_an_exact_guide_has_codes_like_the_prior() -> None:

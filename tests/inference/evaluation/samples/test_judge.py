@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from inference.evaluation.samples.classifier import Classifier, train_classifier
 from inference.evaluation.samples.coverage import class_accuracy, class_shares, gaussian_modes, stacked_modes
 from inference.evaluation.samples.judge import (
     SCORES,
@@ -21,23 +20,10 @@ from inference.evaluation.samples.judge import (
 from inference.evaluation.samples.quality import frechet, manifold_scores, nearest_training
 from inference.evaluation.two_samples import c2st, mmd
 from inference.games.game import diversity
+from tests.inference.evaluation.samples.conftest import quick
 from zoo import create, datasets
 from zoo.datasets import Data, Dataset, binarise
 from zoo.errors import NonFiniteError, OptionError, ShapeError, UnknownNameError
-
-
-def quick(name: str) -> Classifier:
-    return train_classifier(name, steps=150)
-
-
-@pytest.fixture
-def digits() -> Dataset:
-    return datasets.load("digits")
-
-
-@pytest.fixture
-def networks(digits: Dataset) -> Networks:
-    return classifiers_for(digits, train=quick)
 
 
 def test_scores_are_those_of_the_pieces(digits: Dataset, networks: Networks) -> None:
