@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 import re
+import subprocess
+import sys
 import time
 import warnings
 
@@ -181,17 +184,24 @@ class Counter:
         raise AssertionError("a step that was found out went on compiled")
 
 
-def test_without_a_compiler_fits_go_on_eagerly(cache, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "none"))
-    # Not by monkeypatch, which would leave torch's setting without a value.
-    nowhere = torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")})
-    with nowhere, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = fitted("always", steps=60)
-    (notice,) = notices(caught)
-    assert "cannot be compiled on this machine" in notice
-    assert "C++ compiler" in notice
-    assert numbers(found) == numbers(fitted("never", steps=60))
+WITHOUT_A_COMPILER = """
+import torch
+from tests.inference.training.lines import fitted, numbers
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(1)
+assert numbers(fitted("always", steps=60)) == numbers(fitted("never", steps=60))
+"""
+
+
+def test_without_a_compiler_fits_go_on_eagerly(tmp_path):
+    """In a process of its own: what inductor has found out about the machine it does not ask again."""
+    nowhere = {"CXX": "/no/such/compiler", "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_COMPILER], env={**os.environ, **nowhere}, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("CompileNotice: svi Line goes on eagerly: it cannot be compiled on this machine") == 1
+    assert "C++ compiler" in found.stderr
 
 
 def test_a_step_that_is_compiled_gives_no_notice(interpreted):
