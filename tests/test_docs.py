@@ -23,6 +23,7 @@ from benchmarks.suites import SUITES, get_suite
 from inference import METHODS, make_method
 from inference.guides.named import AUTOGUIDES
 from inference.methods.bounds import OBJECTIVES
+from tests import processes
 from zoo import catalogue, datasets
 
 ROOT = Path(__file__).parents[1]
@@ -60,8 +61,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def run(script: Path, folder: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    done = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, env=environment)
+    done = processes.run(script, folder=folder, scratch=folder / "printed")
     assert done.returncode == 0, done.stderr
 
 

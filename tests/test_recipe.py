@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests import processes
 
 PAGE = Path(__file__).parents[1] / "docs" / "write-a-model.md"
 
@@ -31,17 +31,15 @@ def test_the_model_has_at_most_40_lines():
 
 
 def test_contract_fit_evaluate_and_save(folder):
-    done = subprocess.run([sys.executable, "-c", blocks("python")[1]], cwd=folder, capture_output=True, text=True)
+    done = processes.run(blocks("python")[1], folder=folder, scratch=folder / "printed")
     assert done.returncode == 0, done.stderr
     assert (folder / "runs" / "poisson" / "model.safetensors").exists()
 
 
 def test_command_line(folder):
     for line in blocks("bash")[0].splitlines():
-        command = [sys.executable, "-m", "benchmarks.cli", *line.split()[1:]]
-        if "score" in line:
-            command.append("--json")
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        words = [*line.split()[1:], *(["--json"] if "score" in line else [])]
+        done = processes.run("from benchmarks.cli import main; main()", words, folder, scratch=folder / "printed")
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         if "score" in line:
             assert np.isfinite(json.loads(done.stdout)["log_likelihood"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -18,6 +16,7 @@ from benchmarks.results import latest, read_results
 from benchmarks.run import run_cell, run_suite
 from benchmarks.suite import Cell, MethodSpec, ProgramSpec
 from benchmarks.suites import get_suite
+from tests import processes
 from tests.benchmarks.tiny import tiny
 from zoo.errors import CheckpointError, OptionError, UnknownNameError
 
@@ -86,6 +85,8 @@ def test_an_unknown_program_fails_its_cell_only(tmp_path: Path) -> None:
 SLOW_SUITE = textwrap.dedent(
     """
     import sys, time
+    from multiprocessing import get_context
+    import benchmarks.run
     from benchmarks.metrics import Measurement
     from benchmarks.run import run_suite
     from benchmarks.suite import KINDS, Grid, MethodSpec, ProgramSpec, Suite
@@ -101,6 +102,8 @@ SLOW_SUITE = textwrap.dedent(
     SUITE = Suite("slow", "", "", (Grid("posterior", (ProgramSpec("coin"),), methods, ("elbo", "k_hat"), seeds=4),))
 
     if __name__ == "__main__":
+        # Imports of a fresh worker would take longer than all cells.
+        benchmarks.run.get_context = lambda method: get_context("fork")
         run_suite(SUITE, sys.argv[1], jobs=int(sys.argv[2]))
     """
 )
@@ -112,16 +115,14 @@ def test_a_run_killed_by_sigkill_continues_and_loses_at_most_the_cells_in_progre
 ) -> None:
     script = tmp_path / "slow_suite.py"
     script.write_text(SLOW_SUITE)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(tmp_path / "killed"), str(jobs)]
-
-    killed = subprocess.Popen(command, env=environment)
+    killed = processes.start(script, [str(tmp_path / "killed"), str(jobs)])
     path = tmp_path / "killed" / "results.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (path.exists() and len(path.read_text().splitlines()) >= 6):
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     before = read_results(tmp_path / "killed")
     assert 6 <= len(before) < 24
 
@@ -130,7 +131,8 @@ def test_a_run_killed_by_sigkill_continues_and_loses_at_most_the_cells_in_progre
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "slow_suite", raising=False)
     run_suite(import_module("slow_suite").SUITE, tmp_path / "straight", jobs=1)
-    subprocess.run(command, env=environment, check=True)
+    done = processes.run(script, [str(tmp_path / "killed"), str(jobs)], scratch=tmp_path / "printed")
+    assert done.returncode == 0, done.stderr
     resumed, straight = read_results(tmp_path / "killed"), read_results(tmp_path / "straight")
     assert resumed[: len(before)] == before  # what was written stays
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pyro
@@ -17,6 +15,7 @@ from inference.evaluation.likelihood import log_likelihood
 from inference.guides.named import build_guide
 from inference.methods.bounds import TraceELBO, make_objective
 from inference.particles import draw
+from tests import processes
 from tests.inference.toys import Mean, Rate, linear, posterior_moments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ShapeError
@@ -114,14 +113,14 @@ def test_pyro_3209_two_fits_in_one_process_do_not_know_of_each_other():
     assert len(pyro.get_param_store()) == 0
 
 
-def test_pyro_3209_a_fit_in_a_fresh_process_is_the_same():
+def test_pyro_3209_a_fit_in_a_fresh_process_is_the_same(tmp_path):
     fit_mean("multivariate_normal")  # whatever this process did before must not matter
     code = (
         "import torch; torch.set_num_threads(1); torch.set_default_dtype(torch.float64)\n"
         "from tests.inference.test_regressions import fit_linear\n"
         "print({k: v.tolist() for k, v in fit_linear().items()})"
     )
-    assert eval(run(code)) == {name: value.tolist() for name, value in fit_linear().items()}
+    assert eval(run(tmp_path, code)) == {name: value.tolist() for name, value in fit_linear().items()}
 
 
 # PyTorch-VAE#56: a KL term with a weight or a sign that is not the ELBO's.
@@ -197,10 +196,8 @@ def test_minibatch_gradient_is_an_unbiased_estimate_of_the_full_one():
 # pyro#3137: a saved model that does not reproduce its predictions.
 
 
-def run(code: str, *args: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *args], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def run(scratch: Path, code: str, *args: str) -> str:
+    done = processes.run(code, args, scratch=scratch)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -232,6 +229,7 @@ def test_pyro_3137_a_saved_fit_predicts_the_same_bits_here_and_in_another_proces
     here: dict = {}
     exec(PREDICT, here)
     run(
+        tmp_path,
         PREDICT
         + "torch.set_num_threads(1)\nfor folder in sys.argv[1:]: torch.save(predict(folder), folder + '/there.pt')",
         *folders,

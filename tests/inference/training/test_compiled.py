@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 import random
 import re
-import subprocess
-import sys
 import time
 import warnings
 
@@ -19,6 +16,7 @@ import inference.training.compiled
 from inference.fit import fit_many
 from inference.training.compiled import Compiled, CompileNotice, NotStatic, pays, reference
 from inference.training.loop import Loop
+from tests import processes
 from tests.conftest import FAILURE_RATE
 from tests.inference.steps import ready
 from tests.inference.training.lines import Killed, Line, fitted, line_data, numbers
@@ -185,20 +183,18 @@ class Counter:
 
 
 WITHOUT_A_COMPILER = """
-import torch
+import os, sys, torch
+from torch._inductor import config
+config.cpp.cxx, os.environ["XDG_CACHE_HOME"] = (None, "/no/such/compiler"), sys.argv[1]
 from tests.inference.training.lines import fitted, numbers
 torch.set_default_dtype(torch.float64)
-torch.set_num_threads(1)
 assert numbers(fitted("always", steps=60)) == numbers(fitted("never", steps=60))
 """
 
 
 def test_without_a_compiler_fits_go_on_eagerly(tmp_path):
     """In a process of its own: what inductor has found out about the machine it does not ask again."""
-    nowhere = {"CXX": "/no/such/compiler", "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    found = subprocess.run(
-        [sys.executable, "-c", WITHOUT_A_COMPILER], env={**os.environ, **nowhere}, capture_output=True, text=True
-    )
+    found = processes.run(WITHOUT_A_COMPILER, [str(tmp_path)], scratch=tmp_path)
     assert found.returncode == 0, found.stderr
     assert found.stderr.count("CompileNotice: svi Line goes on eagerly: it cannot be compiled on this machine") == 1
     assert "C++ compiler" in found.stderr

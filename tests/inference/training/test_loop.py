@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,6 +9,7 @@ import torch
 
 from inference import SVI, fit
 from inference.training.loop import Schedule
+from tests import processes
 from tests.inference.factors import data, ppca, same, state
 from zoo import errors
 
@@ -51,17 +48,15 @@ fit(t.ppca(), t.data(), "svi", steps=1500, batch_size=64, checkpoint_seconds=0.0
 
 
 def test_a_killed_fit_resumes_and_ends_with_the_same_numbers(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
-    process = subprocess.Popen(command, env=environment)
+    process = processes.start(KILLED, [str(tmp_path / "killed")])
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
     deadline = time.monotonic() + 120
     while not checkpoint.exists():
-        assert process.poll() is None, "the fit ended before it could be killed"
+        assert process.is_alive(), "the fit ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     done = torch.load(checkpoint, weights_only=True)["done"]
     assert 0 < done < 1500
     resumed = fit(ppca(), data(), "svi", steps=1500, batch_size=64, out=tmp_path / "killed")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import pytest
 import torch
 
 from inference.training.loop import CHECKPOINT, Loop
+from tests import processes
 from tests.inference.steps import both, ready, small
 from tests.inference.training.lines import NAMES, Killed, agree, fitted, marked, numbers
 
@@ -102,16 +99,15 @@ t.fitted("always", steps=30_000, checkpoint_seconds=0.0, out=sys.argv[1])
 
 
 def test_a_killed_fit_resumes_in_its_library_and_ends_with_the_same_numbers(cache, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)], env=environment)
+    process = processes.start(KILLED, [str(tmp_path)])
     checkpoint, deadline, done = tmp_path / CHECKPOINT, time.monotonic() + 120, 0
     while done <= 1:  # the first step is Python's
-        assert process.poll() is None, "the fit ended before it could be killed"
+        assert process.is_alive(), "the fit ended before it could be killed"
         assert time.monotonic() < deadline
         if checkpoint.exists():
             done = torch.load(checkpoint, weights_only=True)["done"]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     done = torch.load(checkpoint, weights_only=True)["done"]
     assert 1 < done < 30_000
     resumed = fitted("always", steps=30_000, out=tmp_path)
