@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._inductor.test_operators
 from filelock import FileLock
 from torch import Tensor, nn
-from torch._higher_order_ops.while_loop import while_loop_op
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -54,6 +52,10 @@ def python_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
 
 def library_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
     """All steps in one call of a C++ library."""
+    # Here, because inductor takes seconds to import and most fits compile nothing.
+    import torch._inductor.test_operators
+    from torch._higher_order_ops.while_loop import while_loop_op
+
     stop = 1 + carried
     with torch.no_grad():
         turn = make_fx(body)(*inputs)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from zoo.datasets.data import Card, Data, Dataset
@@ -67,6 +66,8 @@ def split_rows(n: int, seed: int = 0) -> dict[str, Array]:
 
 def stratified_rows(labels: Array, held: int) -> dict[str, Array]:
     """Row numbers of a fixed split with `held` rows each in valid and test, classes in equal proportion."""
+    from sklearn.model_selection import train_test_split  # its import takes longer than all of ours
+
     train, rest = train_test_split(np.arange(len(labels)), test_size=2 * held, stratify=labels, random_state=0)
     valid, test = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
     return {"train": train, "valid": valid, "test": test}

@@ -12,6 +12,7 @@ from scipy import stats
 
 from benchmarks import targets
 from inference import fit
+from inference.chains import ess
 from inference.methods.nuts import NUTS
 from tests.conftest import FAILURE_RATE
 from zoo import datasets
@@ -156,13 +157,16 @@ def test_what_it_refuses():
 
 
 def test_eight_schools_agrees_with_the_reference_draws(zoo_data):
+    """Means, and spreads about the reference's means, within Monte Carlo error; the reference's own is far smaller."""
     reference = datasets.reference_posterior("eight_schools")
     program, data = EightSchools(centered=False), datasets.load("eight_schools").train
-    found = fit(program, data, "nuts", warmup=300, draws=800, chains=2, device="cpu")
-    samples = found.samples
+    samples = fit(program, data, "nuts", warmup=150, draws=200, chains=2, device="cpu").samples
     wide = {name: value.reshape(len(value), -1) for name, value in samples.items()}
     theta = program.transformed(wide)["theta"]
     got = {"mu": samples["mu"], "tau": samples["tau"]} | {f"theta[{i + 1}]": theta[:, i] for i in range(8)}
     for name, values in got.items():
-        assert abs(float(values.mean()) - reference.mean[name]) < 0.1 * reference.sd[name], name
-        assert abs(float(values.std()) - reference.sd[name]) < 0.1 * reference.sd[name], name
+        mean, sd = reference.mean[name], reference.sd[name]
+        for found, truth in ((values, mean), ((values - mean).square(), sd**2)):
+            error = float(found.std() / ess(found.reshape(2, -1)).sqrt())
+            assert abs(float(found.mean()) - truth) < LIMIT * error, name
+            assert error < 0.3 * abs(truth), name

@@ -40,6 +40,7 @@ def test_the_library_gives_the_numbers_of_python(cache, name, method, chosen):
     agree(both(ready(program, data, method, **chosen), interpreted=False), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_library_in_float32(cache):
     """By plain gradient descent: Adam would turn the rounding of a gradient that is zero into a step."""
     torch.set_default_dtype(torch.float32)
