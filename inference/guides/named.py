@@ -15,12 +15,13 @@ import torch
 from pyro import poutine
 from pyro.infer import autoguide
 from pyro.poutine.util import site_is_subsample
-from torch import nn
+from torch import Tensor, nn
 
 from inference.guides.implicit import ImplicitGuide
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, UnknownNameError
 from zoo.guide_flows import BatchedAffine, flow_layers
+from zoo.parameters import KEPT, keeps_statements, state_parameters
 from zoo.program import ExactPosterior, Implicit, Program
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "guide_spec",
     "guided_sites",
     "needs_full_batch",
+    "stated_guide",
 ]
 
 
@@ -115,6 +117,30 @@ def build_guide(spec: dict[str, Any], program: Program, data: Data) -> Callable[
     with torch.no_grad():
         guide(data.x, data.context, None)
     return guide.to(data.x.device)
+
+
+class _StatedGuide(nn.Module):
+    """A guide given as code, with the parameters that its `pyro.param` statements make."""
+
+    def __init__(self, guide: Callable[..., Any]):
+        super().__init__()
+        self.guide = guide
+
+    @keeps_statements
+    def forward(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """Samples what the guide samples."""
+        self.guide(x, context, size)
+
+
+def stated_guide(guide: Callable[..., Any], data: Data) -> Callable[..., Any]:
+    """A guide given as code, ready to be optimised: the same, or a module that has its `pyro.param` statements."""
+    if isinstance(guide, autoguide.AutoGuide):
+        with torch.no_grad(), torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
+            guide(*data, None)  # its parameters exist once it has run
+        return guide
+    stated = _StatedGuide(guide)
+    state_parameters(stated, [stated], *data)
+    return stated if KEPT in stated._modules else guide
 
 
 def guided_sites(guide: Callable[..., Any], data: Data) -> set[str]:

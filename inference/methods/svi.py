@@ -13,7 +13,14 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from inference.guides.named import build_guide, guide_parameters, guide_spec, guided_sites, needs_full_batch
+from inference.guides.named import (
+    build_guide,
+    guide_parameters,
+    guide_spec,
+    guided_sites,
+    needs_full_batch,
+    stated_guide,
+)
 from inference.method import Outcome, Run, at_least, fraction
 from inference.methods.bounds import make_objective
 from inference.methods.diagnosis import diagnose, evaluate_objective
@@ -79,6 +86,12 @@ class SVI(GradientMethod):
         guide, spec = self._guide(program, run.train)
         objective = make_objective(self._choose_elbo(program, guide, run.train), self.particles, self.alpha)
         parameters, size = self._parameters(program, guide, run.train), run.train.size
+        if not parameters and self.guide != "posterior":
+            raise CapabilityError(
+                f"svi {type(program).__name__}: neither the program nor its guide has a parameter to learn, so the "
+                "answer would be the guide as it is. Give the guide parameters (nn.Parameter, PyroParam or "
+                "pyro.param), use an autoguide (guide='normal'), or draw by 'exact' or 'nuts'."
+            )
         optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay) if parameters else None
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -104,7 +117,7 @@ class SVI(GradientMethod):
             diagnose=lambda batch: diagnose(program, guide, batch),
         )  # fmt: skip
         if not parameters:
-            loop.total = 0  # all is known
+            loop.total = 0  # the exact posterior of a program without parameters: all is known
 
         def validate() -> float:
             assert run.valid is not None
@@ -126,7 +139,7 @@ class SVI(GradientMethod):
         Raises: CapabilityError for an autoguide over local latents that would see minibatches.
         """
         spec = guide_spec(self.guide) if isinstance(self.guide, str) else {"kind": "custom"}
-        guide = build_guide(spec, program, data) if isinstance(self.guide, str) else self.guide
+        guide = build_guide(spec, program, data) if isinstance(self.guide, str) else stated_guide(self.guide, data)
         if needs_full_batch(guide, program) and data.size > self.batch_size:
             raise CapabilityError(
                 f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
