@@ -29,9 +29,11 @@ __all__ = [
     "AutoFlow",
     "build_guide",
     "guide_parameters",
+    "guide_sites",
     "guide_spec",
     "guided_sites",
     "needs_full_batch",
+    "refuse_point",
     "stated_guide",
 ]
 
@@ -145,14 +147,58 @@ def stated_guide(guide: Callable[..., Any], data: Data) -> Callable[..., Any]:
 
 def guided_sites(guide: Callable[..., Any], data: Data) -> set[str]:
     """Names of the latent sites that a guide samples (auxiliary ones left out)."""
+    return set(guide_sites(guide, data))
+
+
+def guide_sites(guide: Callable[..., Any], data: Data) -> dict[str, Any]:
+    """Name -> site of Pyro's trace, of the latent sites that a guide samples (auxiliary ones left out)."""
     few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trace = poutine.trace(guide).get_trace(*few, None)
     return {
-        name
+        name: site
         for name, site in trace.nodes.items()
         if site["type"] == "sample" and not site["infer"].get("is_auxiliary") and not site_is_subsample(site)
     }
+
+
+def refuse_point(guide: Callable[..., Any], program: Program, data: Data, what: str) -> None:
+    """Refuses a guide that is a point in a continuous latent: log p(x, z) at its best z is above the evidence.
+
+    Args:
+        guide: A guide.
+        program: Whose latents it samples.
+        data: Examples that it can see.
+        what: What was asked of it, for the message.
+
+    Raises: CapabilityError.
+    """
+    point = isinstance(guide, nn.Module) and any(isinstance(m, autoguide.AutoDelta) for m in guide.modules())
+    where = "" if point else _point_site(guide, program, data)
+    if point or where:
+        raise CapabilityError(
+            f"{what} needs the density of the guide's draws, and this guide is a point{where}: it has none, and what "
+            "would come out is no bound on the evidence. Use guide='normal' (or another that is no Delta), or score "
+            "the point by its log joint density."
+        )
+
+
+def _point_site(guide: Callable[..., Any], program: Program, data: Data) -> str:
+    continuous = {name for name, site in program.sites().items() if not site.is_discrete}
+    if not continuous:
+        return ""
+    few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
+    with torch.no_grad(), torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
+        trace = poutine.trace(guide).get_trace(*few, None)
+    if any(site["type"] == "sample" and site["infer"].get("is_auxiliary") for site in trace.nodes.values()):
+        return ""  # draws come from that site, whose density they have
+    for name in continuous & set(trace.nodes):
+        fn = trace.nodes[name]["fn"]
+        while not isinstance(fn, dist.Delta) and hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if isinstance(fn, dist.Delta) and not bool(torch.as_tensor(fn.log_density).any()):
+            return f" in its site {name!r}"
+    return ""
 
 
 def needs_full_batch(guide: Callable[..., Any], program: Program) -> bool:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from inference.guides.named import (
     build_guide,
     guide_parameters,
+    guide_sites,
     guide_spec,
-    guided_sites,
     needs_full_batch,
+    refuse_point,
     stated_guide,
 )
 from inference.method import Outcome, Run, at_least, fraction
@@ -42,8 +43,8 @@ class SVI(GradientMethod):
     Args:
         guide: 'own' (the program's), an autoguide's name, or a guide with the signature of `Program.guide`.
         elbo: 'auto', or one of 'trace', 'mean_field', 'enum', 'iwae', 'renyi', 'score', 'exact'. 'auto' takes 'trace',
-            'enum' when the guide leaves enumerable latents out, 'exact' when it leaves others out that the program can
-            sum out itself.
+            'enum' when the guide leaves enumerable latents out or marks its own by `infer={"enumerate": ...}`, 'exact'
+            when it leaves others out that the program can sum out itself.
         particles: Monte Carlo samples a step (the K of IWAE).
         alpha: Order of the Renyi bound.
         optimizer: Name in torch.optim, or a factory (params, lr=...).
@@ -74,6 +75,8 @@ class SVI(GradientMethod):
         super().__post_init__()
         at_least(1, particles=self.particles)
         fraction(kl_anneal=self.kl_anneal)
+        if self.elbo != "auto":
+            make_objective(self.elbo, self.particles, self.alpha)  # which refuses what makes no sense
 
     def why_not(self, program: Program) -> str | None:
         """Implicit programs have no density to bound."""
@@ -84,7 +87,10 @@ class SVI(GradientMethod):
     def prepare(self, program: Program, run: Run) -> Training:
         """Builds guide, objective and optimizer, ready to take steps."""
         guide, spec = self._guide(program, run.train)
-        objective = make_objective(self._choose_elbo(program, guide, run.train), self.particles, self.alpha)
+        elbo = self._choose_elbo(program, guide, run.train)
+        if elbo in ("iwae", "renyi", "score"):  # 'trace' fits a point: the mode
+            refuse_point(guide, program, run.train, f"elbo={elbo!r}")
+        objective = make_objective(elbo, self.particles, self.alpha)
         parameters, size = self._parameters(program, guide, run.train), run.train.size
         if not parameters and self.guide != "posterior":
             raise CapabilityError(
@@ -158,8 +164,9 @@ class SVI(GradientMethod):
         if self.elbo != "auto":
             return self.elbo
         sites = program.sites()
-        missing = set(sites) - guided_sites(guide, data) if sites else set()
-        if not missing:
+        guided = guide_sites(guide, data) if sites else {}
+        missing = set(sites) - set(guided)
+        if not missing and not any(site["infer"].get("enumerate") for site in guided.values()):
             return "trace"
         if all(sites[m].is_discrete and len(sites[m].event_shape) == 0 for m in missing):
             return "enum"
