@@ -177,7 +177,8 @@ class _Job:
         if isinstance(program, str):
             with seeded(seed):
                 program = catalogue.create_for(program, train, **wish.options)
-        reason = wish.method.why_not(program)
+        with seeded(seed):  # `pyro.param` statements of the model start at its first run
+            reason = wish.method.why_not(program)
         if reason is not None:
             able = ", ".join(methods_for(program)) or "none"
             raise CapabilityError(
@@ -186,8 +187,10 @@ class _Job:
         program.check(*train)
         device = resolve_device(where.device)
         program.to(device)
-        held_out = None if valid is None else valid.to(device)
-        run = Run(train.to(device), held_out, seed, progress=where.progress, folder=where.folder)
+        train, held_out = train.to(device), None if valid is None else valid.to(device)
+        with seeded(seed, device):
+            program.declare(*train)
+        run = Run(train, held_out, seed, progress=where.progress, folder=where.folder)
         return cls(program, wish.method, run, data=name, initialise=where.initialise)
 
     @contextmanager

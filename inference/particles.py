@@ -92,6 +92,8 @@ class Draws:
 
     values: dict[str, Tensor]
     log_prob: LogDensity
+    score: LogDensity | None = None
+    """Log density of those sites alone whose draws carry no gradient (discrete ones, say); None where all do."""
 
 
 def trace_log_density(trace: poutine.Trace, n: int, batch: int, exclude: tuple[str, ...] = ()) -> LogDensity:
@@ -144,9 +146,17 @@ def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, de
         if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False) and not site_is_subsample(site)
     }
     if density:
-        return Draws(values, trace_log_density(trace, n, len(x)))
+        smooth = tuple(name for name, site in trace.nodes.items() if site["type"] == "sample" and _has_path(site))
+        rest = any(site["type"] == "sample" and name not in smooth for name, site in trace.nodes.items())
+        score = trace_log_density(trace, n, len(x), exclude=smooth) if rest else None
+        return Draws(values, trace_log_density(trace, n, len(x)), score)
     nan = x.new_full((), float("nan"))
     return Draws(values, LogDensity(nan.expand(n, len(x)), nan.expand(n), False))
+
+
+def _has_path(site: Mapping[str, Any]) -> bool:
+    """Whether the gradient of what a draw leads to is that along the draw, with no score-function term."""
+    return site_is_subsample(site) or site["is_observed"] or bool(site["fn"].has_rsample)
 
 
 def guide_log_prob(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, SupportError, UnknownNameError
+from zoo.parameters import KEPT, keeps_statements, make_stated, state_parameters
 
 __all__ = [
     "ClosedFormEM",
@@ -99,6 +100,8 @@ class Program(PyroModule, PyTorchModelHubMixin):
       with them and let them broadcast.
     - Constructor arguments are JSON-like and are all that is needed to build the program again.
     - Constants are buffers, so that `.to(device)` moves them.
+    - Parameters are `nn.Parameter`s, `PyroParam`s, networks, or `pyro.param` statements in model and guide: these
+      become parameters of the program at their first run (`pyro_params.NAME`, unconstrained), never of Pyro's store.
     """
 
     family: ClassVar[str] = "other"
@@ -114,6 +117,9 @@ class Program(PyroModule, PyTorchModelHubMixin):
     """What one number of x may be, for instance `constraints.boolean`."""
     event_shape: torch.Size = torch.Size()
     """Shape of one example."""
+
+    def __init__(self) -> None:
+        super().__init__()  # without the name that a PyroModule takes: a program that defines none has no options
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Generates (`x=None`) or conditions on a batch; returns x."""
@@ -133,6 +139,26 @@ class Program(PyroModule, PyTorchModelHubMixin):
         return None
 
     # What follows is provided.
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("model", "guide", "posterior"):
+            if name in vars(cls):
+                setattr(cls, name, keeps_statements(vars(cls)[name]))
+
+    def declare(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Makes the `pyro.param` statements of model and guide parameters, by a run of both on the first examples.
+
+        `fit` does so before anything is optimised; without statements nothing changes, the random state included.
+
+        Raises: CapabilityError where a statement has a value for each example.
+        """
+        state_parameters(self, [self.model, self.guide], x, context)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        if any(key.startswith(f"{prefix}{KEPT}.") for key in state_dict):
+            make_stated(self)  # whose own loading makes the parameters that no statement has made yet
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def plate(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> pyro.plate:
         """The plate over examples, at dimension -1; scales a minibatch of B by size / B."""

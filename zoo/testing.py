@@ -42,10 +42,12 @@ def require(condition: bool, message: str) -> None:
 
 
 def draw_data(program: Program, n: int = BATCH) -> tuple[Tensor, Tensor | None]:
-    """(x, context): n examples of the program's own, detached."""
+    """(x, context): n examples of the program's own, detached; its `pyro.param` statements are parameters then."""
     context = program.example_context(n)
     torch.manual_seed(1)
-    return program.generate(n, context).detach(), context
+    x = program.generate(n, context).detach()
+    program.declare(x, context)
+    return x, context
 
 
 def _sites(fn: Callable[..., Any], *args: Any) -> dict[str, Any]:
@@ -156,10 +158,10 @@ def check_gradients(program: Program) -> None:
     Of an implicit program: the generated x, and the density of the guide's own draws, or these where it has none.
     """
     program = copy.deepcopy(program)
+    x, context = draw_data(program)
     parameters = dict(program.named_parameters())
     if not parameters:
         return
-    x, context = draw_data(program)
     for p in parameters.values():
         p.grad = None
     if isinstance(program, ImplicitProgram):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from inference.environment import seeded
-from inference.guides.named import needs_full_batch
+from inference.guides.named import needs_full_batch, refuse_point
 from inference.particles import LogDensity, draw, guide_log_prob, log_joint, trace_log_density, unit_log_weights
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, ShapeError
@@ -93,7 +93,8 @@ def weight_batches(
     At most `chunk` particle-example pairs are evaluated at once, each at weight log p(x, z) - log q(z | x). A guide of
     None is the program's own.
 
-    Raises: ImplicitDensityError, OptionError, ShapeError for an autoguide that was set up on other data.
+    Raises: ImplicitDensityError, OptionError, ShapeError for an autoguide that was set up on other data,
+        CapabilityError for a guide that is a point.
     """
     if isinstance(program, ImplicitProgram):
         raise ImplicitDensityError(
@@ -107,6 +108,7 @@ def weight_batches(
     if needs_full_batch(guide, program):
         _check_autoguide_rows(guide, data)
         tied = True
+    refuse_point(guide, program, data, "An importance weight (ELBO, IWAE, k-hat)")
     for batch in [data] if tied else data.batches(BATCH):
         rows = max(1, chunk // batch.size)
         parts = []

@@ -15,12 +15,13 @@ import torch
 from pyro import poutine
 from pyro.infer import autoguide
 from pyro.poutine.util import site_is_subsample
-from torch import nn
+from torch import Tensor, nn
 
 from inference.guides.implicit import ImplicitGuide
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, UnknownNameError
 from zoo.guide_flows import BatchedAffine, flow_layers
+from zoo.parameters import KEPT, keeps_statements, state_parameters
 from zoo.program import ExactPosterior, Implicit, Program
 
 __all__ = [
@@ -28,9 +29,12 @@ __all__ = [
     "AutoFlow",
     "build_guide",
     "guide_parameters",
+    "guide_sites",
     "guide_spec",
     "guided_sites",
     "needs_full_batch",
+    "refuse_point",
+    "stated_guide",
 ]
 
 
@@ -117,16 +121,84 @@ def build_guide(spec: dict[str, Any], program: Program, data: Data) -> Callable[
     return guide.to(data.x.device)
 
 
+class _StatedGuide(nn.Module):
+    """A guide given as code, with the parameters that its `pyro.param` statements make."""
+
+    def __init__(self, guide: Callable[..., Any]):
+        super().__init__()
+        self.guide = guide
+
+    @keeps_statements
+    def forward(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        """Samples what the guide samples."""
+        self.guide(x, context, size)
+
+
+def stated_guide(guide: Callable[..., Any], data: Data) -> Callable[..., Any]:
+    """A guide given as code, ready to be optimised: the same, or a module that has its `pyro.param` statements."""
+    if isinstance(guide, autoguide.AutoGuide):
+        with torch.no_grad(), torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
+            guide(*data, None)  # its parameters exist once it has run
+        return guide
+    stated = _StatedGuide(guide)
+    state_parameters(stated, [stated], *data)
+    return stated if KEPT in stated._modules else guide
+
+
 def guided_sites(guide: Callable[..., Any], data: Data) -> set[str]:
     """Names of the latent sites that a guide samples (auxiliary ones left out)."""
+    return set(guide_sites(guide, data))
+
+
+def guide_sites(guide: Callable[..., Any], data: Data) -> dict[str, Any]:
+    """Name -> site of Pyro's trace, of the latent sites that a guide samples (auxiliary ones left out)."""
     few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trace = poutine.trace(guide).get_trace(*few, None)
     return {
-        name
+        name: site
         for name, site in trace.nodes.items()
         if site["type"] == "sample" and not site["infer"].get("is_auxiliary") and not site_is_subsample(site)
     }
+
+
+def refuse_point(guide: Callable[..., Any], program: Program, data: Data, what: str) -> None:
+    """Refuses a guide that is a point in a continuous latent: log p(x, z) at its best z is above the evidence.
+
+    Args:
+        guide: A guide.
+        program: Whose latents it samples.
+        data: Examples that it can see.
+        what: What was asked of it, for the message.
+
+    Raises: CapabilityError.
+    """
+    point = isinstance(guide, nn.Module) and any(isinstance(m, autoguide.AutoDelta) for m in guide.modules())
+    where = "" if point else _point_site(guide, program, data)
+    if point or where:
+        raise CapabilityError(
+            f"{what} needs the density of the guide's draws, and this guide is a point{where}: it has none, and what "
+            "would come out is no bound on the evidence. Use guide='normal' (or another that is no Delta), or score "
+            "the point by its log joint density."
+        )
+
+
+def _point_site(guide: Callable[..., Any], program: Program, data: Data) -> str:
+    continuous = {name for name, site in program.sites().items() if not site.is_discrete}
+    if not continuous:
+        return ""
+    few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
+    with torch.no_grad(), torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
+        trace = poutine.trace(guide).get_trace(*few, None)
+    if any(site["type"] == "sample" and site["infer"].get("is_auxiliary") for site in trace.nodes.values()):
+        return ""  # draws come from that site, whose density they have
+    for name in continuous & set(trace.nodes):
+        fn = trace.nodes[name]["fn"]
+        while not isinstance(fn, dist.Delta) and hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if isinstance(fn, dist.Delta) and not bool(torch.as_tensor(fn.log_density).any()):
+            return f" in its site {name!r}"
+    return ""
 
 
 def needs_full_batch(guide: Callable[..., Any], program: Program) -> bool:

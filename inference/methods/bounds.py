@@ -20,7 +20,7 @@ from pyro import poutine
 from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.trace_elbo import _compute_log_r
 from pyro.infer.traceenum_elbo import _compute_dice_elbo
-from pyro.infer.util import check_fully_reparametrized, is_validation_enabled
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -117,8 +117,11 @@ def _with_analytic_kl(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tenso
             elbo = elbo + site["log_prob_sum"]
             continue
         other = guide.nodes[site["name"]]
-        if is_validation_enabled():
-            check_fully_reparametrized(other)
+        if is_validation_enabled() and not is_identically_zero(other["score_parts"].score_function):
+            raise CapabilityError(
+                f"elbo='mean_field' differentiates through the guide's draws, and those of {site['name']!r} "
+                f"({type(other['fn']).__name__}) carry no gradient; use elbo='trace', 'score' or 'iwae'."
+            )
         try:
             kl = kl_divergence(other["fn"], site["fn"])
         except NotImplementedError:
@@ -150,7 +153,9 @@ def _enumerated(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tensor, Ten
 class Renyi(Objective):
     """The Renyi bound (Li & Turner 2016) from K particles *of each example*; alpha = 0 is IWAE (Burda et al. 2016).
 
-    log-mean-exp runs over particles before anything is summed over the batch. Needs a reparameterised guide.
+    log-mean-exp runs over particles before anything is summed over the batch. Sites of the guide whose draws carry no
+    gradient get a score-function term with a leave-one-out baseline (VIMCO, Mnih & Rezende 2016). One particle makes it
+    the ELBO.
     """
 
     def __init__(self, particles: int = 10, alpha: float = 0.0):
@@ -164,16 +169,32 @@ class Renyi(Objective):
         """Mean over examples of 1/(1-alpha) log mean_k w_k^(1-alpha)."""
         if isinstance(beta, Tensor) or beta != 1.0:
             raise OptionError("KL annealing has no meaning for the IWAE/Renyi bound; drop kl_anneal.")
-        weights = log_weights(program, guide, self.particles, *batch)[1]
+        draws, weights = log_weights(program, guide, self.particles, *batch)
         if weights.joint and size != batch.size:
             raise CapabilityError(
                 "The IWAE/Renyi bound of a program with global latents cannot be estimated from minibatches; "
                 f"use batch_size >= {size} or elbo='trace'."
             )
-        power = 1.0 - self.alpha
-        bound = (torch.logsumexp(power * unit_log_weights(weights), 0) - math.log(self.particles)) / power
+        each = unit_log_weights(weights)
+        bound = self._bound(each)
         mean = bound.sum() / batch.size
-        return -mean, mean.detach()
+        if draws.score is None:
+            return -mean, mean.detach()
+        score = draws.score.total[:, None] if weights.joint else draws.score.local
+        signal = bound.detach() - (self._without(each.detach()) if self.particles > 1 else 0.0)
+        return -(mean + (signal * score).sum() / batch.size), mean.detach()
+
+    def _bound(self, log_weights: Tensor) -> Tensor:
+        """(K, U) -> (U,)."""
+        power = 1.0 - self.alpha
+        return (torch.logsumexp(power * log_weights, 0) - math.log(self.particles)) / power
+
+    def _without(self, log_weights: Tensor) -> Tensor:
+        """The bound without each particle in turn, whose log weight is replaced by the mean of the others'; (K, U)."""
+        k = self.particles
+        one = torch.eye(k, dtype=torch.bool, device=log_weights.device)[..., None]
+        others = (log_weights.sum(0) - log_weights) / (k - 1)
+        return self._bound(torch.where(one, others, log_weights[:, None]))
 
 
 class ScoreFunction(Objective):
@@ -223,12 +244,21 @@ class ExactLikelihood(Objective):
         return -mean, mean.detach()
 
 
+def _several(name: str, particles: int, alpha: float) -> Renyi:
+    if particles < 2:
+        raise OptionError(
+            f"elbo={name!r} compares particles, and with {particles} it is the plain ELBO: give particles >= 2, or use "
+            "elbo='trace'."
+        )
+    return Renyi(particles, alpha)
+
+
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "trace": lambda particles, alpha: TraceELBO(infer.Trace_ELBO, particles),
     "mean_field": lambda particles, alpha: TraceELBO(infer.TraceMeanField_ELBO, particles),
     "enum": lambda particles, alpha: TraceELBO(infer.TraceEnum_ELBO, particles),
-    "iwae": lambda particles, alpha: Renyi(particles, 0.0),
-    "renyi": lambda particles, alpha: Renyi(particles, alpha),
+    "iwae": lambda particles, alpha: _several("iwae", particles, 0.0),
+    "renyi": lambda particles, alpha: _several("renyi", particles, alpha),
     "score": lambda particles, alpha: ScoreFunction(particles),
     "exact": lambda particles, alpha: ExactLikelihood(),
 }

@@ -13,7 +13,15 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from inference.guides.named import build_guide, guide_parameters, guide_spec, guided_sites, needs_full_batch
+from inference.guides.named import (
+    build_guide,
+    guide_parameters,
+    guide_sites,
+    guide_spec,
+    needs_full_batch,
+    refuse_point,
+    stated_guide,
+)
 from inference.method import Outcome, Run, at_least, fraction
 from inference.methods.bounds import make_objective
 from inference.methods.diagnosis import diagnose, evaluate_objective
@@ -35,8 +43,8 @@ class SVI(GradientMethod):
     Args:
         guide: 'own' (the program's), an autoguide's name, or a guide with the signature of `Program.guide`.
         elbo: 'auto', or one of 'trace', 'mean_field', 'enum', 'iwae', 'renyi', 'score', 'exact'. 'auto' takes 'trace',
-            'enum' when the guide leaves enumerable latents out, 'exact' when it leaves others out that the program can
-            sum out itself.
+            'enum' when the guide leaves enumerable latents out or marks its own by `infer={"enumerate": ...}`, 'exact'
+            when it leaves others out that the program can sum out itself.
         particles: Monte Carlo samples a step (the K of IWAE).
         alpha: Order of the Renyi bound.
         optimizer: Name in torch.optim, or a factory (params, lr=...).
@@ -67,6 +75,8 @@ class SVI(GradientMethod):
         super().__post_init__()
         at_least(1, particles=self.particles)
         fraction(kl_anneal=self.kl_anneal)
+        if self.elbo != "auto":
+            make_objective(self.elbo, self.particles, self.alpha)  # which refuses what makes no sense
 
     def why_not(self, program: Program) -> str | None:
         """Implicit programs have no density to bound."""
@@ -77,8 +87,17 @@ class SVI(GradientMethod):
     def prepare(self, program: Program, run: Run) -> Training:
         """Builds guide, objective and optimizer, ready to take steps."""
         guide, spec = self._guide(program, run.train)
-        objective = make_objective(self._choose_elbo(program, guide, run.train), self.particles, self.alpha)
+        elbo = self._choose_elbo(program, guide, run.train)
+        if elbo in ("iwae", "renyi", "score"):  # 'trace' fits a point: the mode
+            refuse_point(guide, program, run.train, f"elbo={elbo!r}")
+        objective = make_objective(elbo, self.particles, self.alpha)
         parameters, size = self._parameters(program, guide, run.train), run.train.size
+        if not parameters and self.guide != "posterior":
+            raise CapabilityError(
+                f"svi {type(program).__name__}: neither the program nor its guide has a parameter to learn, so the "
+                "answer would be the guide as it is. Give the guide parameters (nn.Parameter, PyroParam or "
+                "pyro.param), use an autoguide (guide='normal'), or draw by 'exact' or 'nuts'."
+            )
         optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay) if parameters else None
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -104,7 +123,7 @@ class SVI(GradientMethod):
             diagnose=lambda batch: diagnose(program, guide, batch),
         )  # fmt: skip
         if not parameters:
-            loop.total = 0  # all is known
+            loop.total = 0  # the exact posterior of a program without parameters: all is known
 
         def validate() -> float:
             assert run.valid is not None
@@ -126,7 +145,7 @@ class SVI(GradientMethod):
         Raises: CapabilityError for an autoguide over local latents that would see minibatches.
         """
         spec = guide_spec(self.guide) if isinstance(self.guide, str) else {"kind": "custom"}
-        guide = build_guide(spec, program, data) if isinstance(self.guide, str) else self.guide
+        guide = build_guide(spec, program, data) if isinstance(self.guide, str) else stated_guide(self.guide, data)
         if needs_full_batch(guide, program) and data.size > self.batch_size:
             raise CapabilityError(
                 f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
@@ -145,8 +164,9 @@ class SVI(GradientMethod):
         if self.elbo != "auto":
             return self.elbo
         sites = program.sites()
-        missing = set(sites) - guided_sites(guide, data) if sites else set()
-        if not missing:
+        guided = guide_sites(guide, data) if sites else {}
+        missing = set(sites) - set(guided)
+        if not missing and not any(site["infer"].get("enumerate") for site in guided.values()):
             return "trace"
         if all(sites[m].is_discrete and len(sites[m].event_shape) == 0 for m in missing):
             return "enum"

@@ -12,7 +12,7 @@ from inference.evaluation.calibration import _reflection_test, guide_sampler, ps
 from inference.evaluation.estimates import importance_log_weights
 from tests.inference.toys import Mean, Rate, linear
 from zoo.datasets.data import Data
-from zoo.errors import CapabilityError, OptionError, ShapeError
+from zoo.errors import CapabilityError, NonFiniteError, OptionError, ShapeError
 
 FAILURE_RATE = 2e-5
 
@@ -54,6 +54,44 @@ def test_khat_of_pareto_weights_is_their_shape():
         # Ratios u^-k have a Pareto tail of shape k.
         khat = psis_khat(-shape * uniform.log())
         assert float(khat.mean()) == pytest.approx(shape, abs=0.1)
+
+
+@pytest.mark.parametrize("level", [0.0, -1e5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_khat_is_the_same_at_every_level(level, dtype):
+    weights = -0.8 * torch.rand(4000, 2).log()
+    want = psis_khat(weights)
+    # At 1e5 a float32 has steps of 1/128.
+    assert torch.allclose(psis_khat((weights + level).to(dtype)).double(), want, atol=0.05)
+    assert float(want.min()) > 0.6
+
+
+def test_khat_with_weights_of_zero_is_that_of_the_others():
+    weights = -0.8 * torch.rand(4000, 1).log()
+    some = weights.clone()
+    some[weights < weights.median()] = -torch.inf  # not in the tail
+    assert float(psis_khat(some)) == pytest.approx(float(psis_khat(weights)), abs=1e-6)
+    half = torch.zeros(4000, 3)
+    half[:2000, 0], half[4:, 1], half[:, 2] = -torch.inf, -torch.inf, -torch.inf
+    assert psis_khat(half).tolist() == [0.0, torch.inf, torch.inf]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_khat_refuses_weights_that_are_no_numbers(bad):
+    weights = torch.randn(100, 2)
+    weights[3, 1] = bad
+    with pytest.raises(NonFiniteError):
+        psis_khat(weights)
+
+
+def test_khat_of_an_exact_guide_is_minus_infinity_in_float32_too():
+    program = linear(5, 2).float()
+    torch.set_default_dtype(torch.float32)
+    x = 300 * program.generate(20)  # log weights of about -1e5
+    weights = importance_log_weights(program, program.posterior, Data(x), 400)
+    assert weights.dtype == torch.float32
+    assert float(weights.abs().max()) > 1e4
+    assert bool((psis_khat(weights) == -torch.inf).all())
 
 
 def test_khat_needs_enough_weights():

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
+from inference import fit
 from inference.evaluation.estimates import Estimate, density, elbo, importance_log_weights
+from inference.evaluation.likelihood import log_likelihood
 from inference.guides.named import AUTOGUIDES, build_guide
 from inference.particles import draw
 from tests.inference.toys import Mean, Pair, Rate, Sampler, gaussian_kl, linear, posterior_moments, within
@@ -55,6 +59,28 @@ def test_density_of_a_point_guide_is_refused():
     guide = build_guide({"kind": "auto", "name": "delta"}, program, Data(x))
     with pytest.raises(CapabilityError, match="point"):
         density(guide, {"mu": torch.zeros(3, 1)}, x)
+
+
+class Point(Mean):
+    """Its guide is the mode, as one writes it by hand."""
+
+    def guide(self, x=None, context=None, size=None):
+        pyro.sample("mu", dist.Delta(pyro.param("mode", torch.zeros(()))))
+
+
+@pytest.mark.parametrize("kind", ["delta", "own"])
+def test_a_point_is_refused_by_whatever_calls_itself_a_bound(kind):
+    program = Point()
+    data = Data(program.generate(6))
+    spec = {"kind": "own"} if kind == "own" else {"kind": "auto", "name": kind}
+    guide = build_guide(spec, program, data)
+    for ask in (elbo, importance_log_weights, lambda *given: log_likelihood(program, data, guide=guide, how="iwae")):
+        with pytest.raises(CapabilityError, match=r"is a point.*guide='normal'"):
+            ask(program, guide, data)
+    for bound in ("iwae", "renyi", "score"):
+        with pytest.raises(CapabilityError, match="is a point"):
+            fit(program, data.x, "svi", guide=kind, elbo=bound, particles=3, alpha=0.5)
+    fit(program, data.x, "svi", guide=kind, steps=1)  # a fit of the mode is what it is for
 
 
 def test_wrong_requests_say_what_to_do():

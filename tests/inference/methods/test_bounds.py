@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
+from inference import fit
 from inference.methods.bounds import make_objective
+from inference.methods.svi import SVI
 from tests.conftest import FAILURE_RATE
 from tests.inference.scalar import Scalar, X
 from zoo.datasets import Data
@@ -93,8 +96,8 @@ def test_iwae_tightens_to_the_evidence():
     program, batch = Scalar(), Data(X)
     evidence = program.log_prob(X).mean().item()
     values = [
-        torch.stack([make_objective("iwae", k)(program, program.guide, batch, 4)[1] for _ in range(300)])
-        for k in (1, 10, 200)
+        torch.stack([make_objective(name, k)(program, program.guide, batch, 4)[1] for _ in range(300)])
+        for name, k in (("trace", 1), ("iwae", 10), ("iwae", 200))
     ]
     means = [v.mean().item() for v in values]
     errors = [v.std().item() / 300**0.5 for v in values]
@@ -150,3 +153,96 @@ def test_iwae_refuses_minibatches_with_global_latents():
 
     with pytest.raises(CapabilityError, match="minibatches"):
         make_objective("iwae", 5)(Global(), Global().guide, Data(X), 100)
+
+
+class Switch(Program):
+    """z in {0, 1}, y | z ~ N(z, 1), x | y ~ N(y, 1/2); each of B examples has its own two numbers in the guide.
+
+    So the gradient of one batch is B independent estimates.
+    """
+
+    event_shape = torch.Size([])
+
+    def __init__(self, batch: int):
+        super().__init__()
+        self.logit = torch.nn.Parameter(torch.full((batch,), 0.4))
+        self.loc = torch.nn.Parameter(torch.full((batch,), -0.3))
+
+    def model(self, x=None, context=None, size=None):
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Bernoulli(torch.tensor(0.3)))
+            y = pyro.sample("y", dist.Normal(z, 1.0))
+            return pyro.sample("x", dist.Normal(y, 0.5), obs=x)
+
+    def guide(self, x=None, context=None, size=None):
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Bernoulli(logits=self.logit[: len(x)]))
+            pyro.sample("y", dist.Normal(self.loc[: len(x)] + z, 0.8))
+
+
+def two_particle_bound(logit, loc, x, alpha):
+    """The expected bound of two particles: both z by enumeration, both y by Gauss-Hermite quadrature."""
+    nodes, weights = (torch.as_tensor(v) for v in np.polynomial.hermite_e.hermegauss(32))
+    weights, z = weights / weights.sum(), torch.tensor([0.0, 1.0])
+    q_z = torch.stack([torch.sigmoid(-logit), torch.sigmoid(logit)])
+    y = loc + z[:, None] + 0.8 * nodes  # (2, nodes)
+    log_p = dist.Bernoulli(0.3).log_prob(z)[:, None] + dist.Normal(z[:, None], 1.0).log_prob(y)
+    log_q = q_z.log()[:, None] + dist.Normal(loc + z[:, None], 0.8).log_prob(y)
+    log_w = (log_p + dist.Normal(y, 0.5).log_prob(x) - log_q).flatten()
+    mass = (q_z[:, None] * weights).flatten()
+    pairs = torch.stack(torch.broadcast_tensors(log_w[:, None], log_w[None, :]))
+    bound = (torch.logsumexp((1 - alpha) * pairs, 0) - math.log(2)) / (1 - alpha)
+    return (mass[:, None] * mass * bound).sum()
+
+
+@pytest.mark.parametrize(("name", "alpha"), [("iwae", 0.0), ("renyi", 0.5), ("renyi", -1.0)])
+def test_bounds_of_several_particles_have_the_right_gradient_where_draws_carry_none(name, alpha):
+    program, x, batch = Switch(40_000), torch.tensor(1.2), 40_000
+    loss, bound = make_objective(name, 2, alpha)(program, program.guide, Data(x.expand(batch)), batch)
+    got = [g * batch for g in torch.autograd.grad(loss, [program.logit, program.loc])]
+    at = [torch.tensor(0.4, requires_grad=True), torch.tensor(-0.3, requires_grad=True)]
+    exact = two_particle_bound(*at, x, alpha)
+    for estimate, want in zip(got, torch.autograd.grad(-exact, at), strict=True):
+        assert abs(estimate.mean() - want) < Z * estimate.std() / batch**0.5
+        assert abs(want) > 3 * Z * estimate.std() / batch**0.5  # so that the wrong sign would be seen
+    assert abs(bound - exact) < 0.05
+
+
+def test_a_discrete_guide_learns_the_posterior_by_iwae():
+    class Coin(Switch):
+        def model(self, x=None, context=None, size=None):
+            with self.plate(x, context, size):
+                z = pyro.sample("z", dist.Bernoulli(torch.tensor(0.5)))
+                return pyro.sample("x", dist.Bernoulli(0.1 + 0.8 * z), obs=x)
+
+        def guide(self, x=None, context=None, size=None):
+            with self.plate(x, context, size):
+                pyro.sample("z", dist.Bernoulli(logits=self.logit.mean() * (2 * x - 1)))
+
+    x = torch.ones(64)
+    found = fit(Coin(1), x, "svi", elbo="iwae", particles=5, steps=200, lr=0.1, train_program=True)
+    assert float(found.program.logit.detach().sigmoid().mean()) == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["iwae", "renyi"])
+def test_one_particle_is_refused_where_it_would_be_the_plain_elbo(name):
+    with pytest.raises(OptionError, match="plain ELBO"):
+        fit(Scalar(True), X, "svi", elbo=name, alpha=0.5)
+
+
+def test_an_analytic_kl_is_refused_where_draws_carry_no_gradient():
+    with pytest.raises(CapabilityError, match=r"'z' .*carry no gradient"):
+        fit(Switch(4), torch.zeros(4), "svi", elbo="mean_field", steps=1)
+
+
+def test_auto_sums_out_what_the_guide_marks():
+    class Marked(Switch):
+        def guide(self, x=None, context=None, size=None):
+            with self.plate(x, context, size):
+                z = pyro.sample("z", dist.Bernoulli(logits=self.logit[: len(x)]), infer={"enumerate": "parallel"})
+                pyro.sample("y", dist.Normal(self.loc[: len(x)] + z, 0.8))
+
+    for cls, want in ((Marked, "enum"), (Switch, "trace")):
+        program, data = cls(4), Data(torch.zeros(4))
+        assert SVI()._choose_elbo(program, program.guide, data) == want
+    fit(Marked(4), torch.zeros(4), "svi", steps=1)
