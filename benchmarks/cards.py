@@ -10,6 +10,7 @@ import torch
 from inference.fit import methods_for
 from zoo import catalogue, datasets, program
 from zoo.datasets import Data
+from zoo.errors import ZooError
 
 __all__ = ["dataset_list", "program_card", "program_list"]
 
@@ -26,7 +27,11 @@ def program_list() -> list[dict[str, Any]]:
     """Name, family, what it is, default data and paper of every program of the catalogue."""
     found = []
     for name in catalogue.names():
-        cls = catalogue.get(name)
+        try:
+            cls = catalogue.get(name)
+        except ZooError as error:  # a package of somebody else's must not hide the rest
+            found.append({"name": name, "family": "broken", "what": str(error), "data": "", "paper": ""})
+            continue
         found.append(
             {"name": name, "family": cls.family, "what": _first_line(cls), "data": cls.dataset, "paper": cls.paper}
         )

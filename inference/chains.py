@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ShapeError
+from zoo.process import undisturbed
 
-with warnings.catch_warnings():
+with undisturbed(), warnings.catch_warnings():
     # 0.23 announces version 1 at import.
     warnings.simplefilter("ignore", FutureWarning)
     import arviz

@@ -10,15 +10,23 @@ import torch
 from torch import Tensor
 
 from zoo.errors import OptionError
+from zoo.options import Seed, check_value
+from zoo.process import LOCK
 
 __all__ = ["continued", "random_state", "seeded", "versions"]
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Runs a block from an explicit seed and leaves the caller's random state as it was."""
+def seeded(seed: Seed, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Runs a block from an explicit seed and leaves the caller's random state as it was.
+
+    The random state belongs to the process: blocks in threads run one after the other (`zoo.process.LOCK`).
+
+    Raises: OptionError for a seed that is no whole number from 0 to 2^63 - 1.
+    """
+    check_value("seed", seed, Seed)
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with LOCK, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 
@@ -40,13 +48,23 @@ def continued(state: list[Tensor], device: torch.device | str = "cpu") -> Iterat
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """'auto' is CUDA when there is one, else the CPU (MPS has no float64: ask for it by name)."""
+    """'auto' is CUDA when there is one, else the CPU (MPS has no float64: ask for it by name).
+
+    Raises: OptionError for what is no device, or none of this machine.
+    """
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = torch.device(device)
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(found.type, True):
-        raise OptionError(f"Device {device!r} is not available here; use 'auto' or 'cpu'.")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r}.") from error
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(found.type, 0)
+    if not (found.index or 0) < count:
+        raise OptionError(f"Device {str(device)!r} is not available here; use 'auto' or 'cpu'.")
     return found
 
 

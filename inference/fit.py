@@ -22,6 +22,8 @@ from inference.training.together import Begun, train_together
 from zoo import catalogue, datasets
 from zoo.datasets import Data, Dataset
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
+from zoo.options import Count, Seed, check_options
+from zoo.process import one_at_a_time
 from zoo.program import Program
 
 __all__ = ["METHODS", "final_loss", "fit", "fit_many", "make_method", "methods_for"]
@@ -150,7 +152,7 @@ def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Da
 class _Where:
     """The circumstances that `fit` and `fit_many` are given."""
 
-    device: str
+    device: str | torch.device
     progress: bool
     initialise: bool
     folder: Path | None = None
@@ -235,21 +237,22 @@ class _Job:
         )
 
 
+@one_at_a_time
 def fit(
     program: Program | str,
     data: Any = None,
     method: str | Method | None = None,
     *,
     preset: str | None = None,
-    seed: int = 0,
-    device: str = "auto",
+    seed: Seed = 0,
+    device: str | torch.device = "auto",
     progress: bool = False,
     out: str | Path | None = None,
     initialise: bool = True,
-    num_restarts: int = 1,
+    num_restarts: Count = 1,
     **options: Any,
 ) -> Fit:
-    """Fits a program to data by a method; a built program in place.
+    """Fits a program to data by a method; a built program in place. Fits in threads run one after the other.
 
     Args:
         program: A program, or a name of the catalogue (then built for the data).
@@ -270,6 +273,8 @@ def fit(
     Raises: an error of `zoo.errors`, before any compute is spent, for data or options that make no sense;
         DivergenceError during it.
     """
+    given = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress, "out": out}
+    check_options(fit, {**given, "device": device, "initialise": initialise, "num_restarts": num_restarts})
     wish, folder = _wish(program, method, preset, options), None if out is None else Path(out)
     where = _Where(device=device, progress=progress, initialise=initialise, folder=folder)
     if num_restarts != 1:
@@ -283,8 +288,6 @@ def fit(
 
 def _best(wish: _Wish, data: Any, seeds: Sequence[int], where: _Where) -> Fit:
     """The fit with the lowest final loss; a program that was given has its parameters."""
-    if not seeds:
-        raise OptionError("num_restarts must be at least 1.")
     fits = _many(wish, data, seeds, where)
     losses = [final_loss(each) for each in fits]
     best = fits[losses.index(min(losses))]
@@ -306,14 +309,15 @@ def final_loss(found: Fit) -> float:
     raise CapabilityError(f"Method {found.method!r} has no loss by which restarts could be compared; fit once.")
 
 
+@one_at_a_time
 def fit_many(
     program: Program | str,
     data: Any = None,
     method: str | Method | None = None,
     *,
-    seeds: Sequence[int],
+    seeds: Sequence[Seed],
     preset: str | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     progress: bool = False,
     initialise: bool = True,
     **options: Any,
@@ -332,6 +336,8 @@ def fit_many(
 
     Returns: The fits in the order of `seeds`. `Fit.seconds` is the time of all together over their number.
     """
+    given = {"program": program, "method": method, "preset": preset, "progress": progress, "initialise": initialise}
+    check_options(fit_many, {**given, "device": device, "seeds": list(seeds) if isinstance(seeds, range) else seeds})
     where = _Where(device=device, progress=progress, initialise=initialise)
     return _many(_wish(program, method, preset, options), data, seeds, where)
 

@@ -19,6 +19,8 @@ from inference.particles import draw
 from zoo import catalogue
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, CheckpointError
+from zoo.options import Count, Seed, check_value
+from zoo.process import one_at_a_time
 from zoo.program import Program
 
 __all__ = ["Fit"]
@@ -51,13 +53,14 @@ class Fit:
     """Networks of the method's own (the critic of a game); for inspection, not saved."""
 
     @torch.no_grad()
-    def draw(self, n: int, x: Tensor, context: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
+    def draw(self, n: Count, x: Tensor, context: Tensor | None = None, seed: Seed | None = None) -> dict[str, Tensor]:
         """Posterior draws of every latent site: local (n, B, *event), global (n, *event).
 
         Samples of a Markov chain are resampled with replacement, and belong to the training data.
 
-        Raises: CapabilityError when the program has no latents.
+        Raises: CapabilityError when the program has no latents; OptionError for n below 1 or a bad seed.
         """
+        check_value("n", n, Count)
         sites = self.program.sites()
         if self.guide is None and self.samples is None:
             raise CapabilityError(f"This fit of {type(self.program).__name__} has no posterior to draw from.")
@@ -114,6 +117,7 @@ class Fit:
         return folder
 
     @classmethod
+    @one_at_a_time
     def load(cls, folder: str | Path, device: str = "cpu") -> Fit:
         """Reads what `save` wrote.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from inference.history import History
 from zoo.datasets.data import Data
-from zoo.errors import OptionError
+from zoo.options import check_options
 from zoo.program import Program
 
-__all__ = ["Method", "Outcome", "Run", "at_least", "fraction", "one_of", "positive"]
+__all__ = ["Method", "Outcome", "Run"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,13 @@ class Method(ABC):
 
     name: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        """Checks the options against their annotations (`zoo.options`); subclasses add what several must satisfy.
+
+        Raises: OptionError.
+        """
+        check_options(type(self), self.options())
+
     @classmethod
     def option_names(cls) -> list[str]:
         """Names of the options: the dataclass fields."""
@@ -73,34 +80,3 @@ class Method(ABC):
     @abstractmethod
     def run(self, program: Program, run: Run) -> Outcome:
         """Fits the program in place."""
-
-
-# Checks of options, for `__post_init__`: each raises an OptionError that names the option and its value.
-
-
-def positive(**options: float | None) -> None:
-    """Each is above zero; None is not asked."""
-    for name, value in options.items():
-        if value is not None and not value > 0:
-            raise OptionError(f"{name} must be positive, got {value}.")
-
-
-def at_least(least: float, **options: float | None) -> None:
-    """None is below `least`; None is not asked."""
-    for name, value in options.items():
-        if value is not None and not value >= least:
-            raise OptionError(f"{name} must be at least {least}, got {value}.")
-
-
-def fraction(**options: float) -> None:
-    """Each lies in [0, 1]."""
-    for name, value in options.items():
-        if not 0 <= value <= 1:
-            raise OptionError(f"{name} is a fraction, in [0, 1]; got {value}.")
-
-
-def one_of(known: Collection[str], **options: str) -> None:
-    """Each is one of the names."""
-    for name, value in options.items():
-        if value not in known:
-            raise OptionError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}.")

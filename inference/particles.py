@@ -24,6 +24,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from zoo.errors import CapabilityError
+from zoo.process import one_at_a_time
 from zoo.program import Program
 
 __all__ = [
@@ -128,6 +129,7 @@ def trace_log_density(trace: poutine.Trace, n: int, batch: int, exclude: tuple[s
     )
 
 
+@one_at_a_time
 def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, density: bool = True) -> Draws:
     """Draws n particles from a guide for a batch, with gradients where the guide is reparameterised.
 
@@ -159,6 +161,7 @@ def _has_path(site: Mapping[str, Any]) -> bool:
     return site_is_subsample(site) or site["is_observed"] or bool(site["fn"].has_rsample)
 
 
+@one_at_a_time
 def guide_log_prob(
     guide: GuideFn, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None
 ) -> LogDensity:
@@ -177,6 +180,7 @@ def guide_log_prob(
     return trace_log_density(trace, n, len(x))
 
 
+@one_at_a_time
 def log_joint(
     program: Program,
     values: Mapping[str, Tensor],
@@ -258,6 +262,7 @@ class Simulated:
     """For who needs the sites' distributions."""
 
 
+@one_at_a_time
 def simulate(program: Program, n: int, context: Tensor | None = None) -> Simulated:
     """n examples with the latents they came from; gradients reach the program where its sites are reparameterised."""
     trace = poutine.trace(program.model).get_trace(None, context, n)
@@ -269,6 +274,7 @@ def simulate(program: Program, n: int, context: Tensor | None = None) -> Simulat
     return Simulated(trace.nodes["_RETURN"]["value"], latents, trace)
 
 
+@one_at_a_time
 @torch.no_grad()
 def prior_draws(
     model: Callable[..., Any],

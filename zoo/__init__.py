@@ -1,8 +1,11 @@
 """Generative models as Pyro programs with matching guides."""
 
-from zoo import catalogue, datasets, errors
-from zoo.catalogue import create, load, names
-from zoo.program import Implicit, ImplicitProgram, Preset, Program, Site
+from zoo.process import undisturbed
+
+with undisturbed():
+    from zoo import catalogue, datasets, errors
+    from zoo.catalogue import create, load, names
+    from zoo.program import Implicit, ImplicitProgram, Preset, Program, Site
 
 __all__ = [
     "Implicit",

@@ -9,15 +9,18 @@ import importlib
 import importlib.util
 import json
 import sys
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from zoo.datasets.data import Data
-from zoo.errors import CheckpointError, UnknownNameError
+from zoo.errors import BrokenProgramError, CheckpointError, OptionError, UnknownNameError, ZooError
+from zoo.options import check_options, check_value
 from zoo.program import Program
 
 __all__ = ["BUILTIN", "create", "create_for", "get", "load", "name_of", "names", "save"]
@@ -87,31 +90,48 @@ def names() -> list[str]:
 def get(name: str) -> type[Program]:
     """The class behind a name, a 'package.module:Class' or a 'file.py:Class'.
 
-    Raises: UnknownNameError, naming the nearest.
+    Raises: UnknownNameError, naming the nearest; BrokenProgramError where there is such a file or package and its code
+        fails.
     """
-    location = _locations().get(name, name)
+    check_value("program", name, str)
+    location = BUILTIN.get(name) or _locations().get(name, name)
     if ":" not in location:
         raise UnknownNameError("program", name, names())
     module_name, class_name = location.rsplit(":", 1)
+    is_file = module_name.endswith(".py")
+    if is_file and not Path(module_name).is_file():
+        raise UnknownNameError("program", f"{name} (no file {Path(module_name).resolve()})", names())
     try:
-        if module_name.endswith(".py"):
-            path = Path(module_name).resolve()
-            unique = f"_zoo_file_{path.stem}_{abs(hash(path))}"
-            if unique not in sys.modules:
-                spec = importlib.util.spec_from_file_location(unique, path)
-                if spec is None or spec.loader is None or not path.exists():
-                    raise ImportError(f"no file {path}")
-                module = importlib.util.module_from_spec(spec)
-                sys.modules[unique] = module
-                spec.loader.exec_module(module)
-            found = getattr(sys.modules[unique], class_name)
-        else:
-            found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UnknownNameError("program", f"{name} ({error})", names()) from error
+        module = _module_of_file(Path(module_name).resolve()) if is_file else importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever the author's code may raise
+        where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name and name == location:
+            raise UnknownNameError("program", f"{name} ({error})", names()) from error
+        raise BrokenProgramError(
+            f"{module_name} cannot be imported for {name!r}: {type(error).__name__}: {error}{where}."
+        ) from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise UnknownNameError("program", f"{name} ({module_name} has no {class_name!r})", names())
     if not (isinstance(found, type) and issubclass(found, Program)):
         raise UnknownNameError("program", f"{name} (not a Program)", names())
     return found
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    """The module of a file, which is run once; what failed is run again."""
+    unique = f"_zoo_file_{path.stem}_{abs(hash(path))}"
+    if unique not in sys.modules:
+        spec = importlib.util.spec_from_file_location(unique, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[unique] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[unique])
+        except BaseException:
+            del sys.modules[unique]
+            raise
+    return sys.modules[unique]
 
 
 def name_of(program: Program | type[Program]) -> str:
@@ -127,18 +147,41 @@ def name_of(program: Program | type[Program]) -> str:
 
 
 def create(name: str, **options: Any) -> Program:
-    """Builds a program by name with constructor options."""
+    """Builds a program by name with constructor options.
+
+    Raises: UnknownNameError for an option that there is not; OptionError for a value that the program cannot take.
+    """
     cls = get(name)
     for option in options:
         if option not in cls.option_names():
             raise UnknownNameError(f"option of {name}", option, cls.option_names())
-    return cls(**options)
+    return _built(name, cls, options, lambda: cls(**options))
+
+
+def _built(name: str, cls: type[Program], options: Mapping[str, Any], build: Callable[[], Program]) -> Program:
+    """What `build` gives. Annotations say most of what a program can take; the rest its constructor finds out.
+
+    Raises: OptionError.
+    """
+    check_options(cls, options)
+    try:
+        return build()
+    except ZooError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items()) or "no options"
+        reason = str(error).strip().split("\n")[0]
+        raise OptionError(f"{name} cannot be built with {given}: {type(error).__name__}: {reason}") from error
 
 
 def create_for(name: str, data: Data, preset: str | None = None, **options: Any) -> Program:
-    """Builds a program of the right size for data, with a preset's options under the given ones."""
+    """Builds a program of the right size for data, with a preset's options under the given ones.
+
+    Raises: OptionError for a value that the program cannot take.
+    """
     cls = get(name)
-    return cls.for_data(*data, **cls.preset(preset).merged(options).program)
+    merged = dict(cls.preset(preset).merged(options).program)
+    return _built(name, cls, merged, lambda: cls.for_data(*data, **merged))
 
 
 # Saving is huggingface_hub's form (config.json, model.safetensors), with the program's name added to the config so that
@@ -180,6 +223,6 @@ def load(folder: str | Path) -> Program:
         if len(dtypes) == 1:
             program.to(dtypes.pop())
         program.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
+    except (OSError, SafetensorError, RuntimeError, TypeError, OptionError) as error:
         raise CheckpointError(f"{folder} is damaged or of another version: {error}") from error
     return program

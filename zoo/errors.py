@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "BrokenProgramError",
     "CapabilityError",
     "CheckpointError",
     "DatasetError",
@@ -52,7 +53,7 @@ class UnknownNameError(ZooError, KeyError):
     """A program, data set, method, suite or metric that does not exist; the message names the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]):
-        known = sorted(known)
+        name, known = str(name), sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
         self.message = f"Unknown {kind} {name!r}. {hint}"
@@ -60,6 +61,10 @@ class UnknownNameError(ZooError, KeyError):
 
     def __str__(self) -> str:  # KeyError would print the quoted repr
         return self.message
+
+
+class BrokenProgramError(ZooError, ImportError):
+    """A program whose file or package cannot be imported."""
 
 
 class CapabilityError(ZooError, TypeError):

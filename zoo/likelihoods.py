@@ -20,7 +20,8 @@ from torch.nn.functional import log_softmax, one_hot
 from zoo.datasets import audio
 from zoo.distributions import CompandedLogistic, DiscretizedLogistic, Grid, GridCategorical
 from zoo.errors import OptionError, UnknownNameError
-from zoo.specs import Spec, at_least_one, make_part
+from zoo.options import Count, NonNegative, Shape, Values
+from zoo.specs import Spec, make_part
 
 __all__ = [
     "LIKELIHOODS",
@@ -93,9 +94,9 @@ class Categorical(Likelihood):
         values: How many, at least 2; so many numbers a site.
     """
 
-    def __init__(self, values: int = 256):
+    def __init__(self, values: Values = 256):
         super().__init__()
-        self.size = self.values = _levels(values)
+        self.size = self.values = values
         self.support = constraints.integer_interval(0, values - 1)
 
     def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
@@ -126,7 +127,7 @@ class Levels(Categorical):
         values: How many, at least 2; so many numbers a site.
     """
 
-    def __init__(self, values: int = 256):
+    def __init__(self, values: Values = 256):
         super().__init__(values)
         self.support = Grid(values)
 
@@ -195,7 +196,7 @@ class Normal(_Scaled):
 
     support, least = constraints.real, 1e-6
 
-    def __init__(self, scale: str = "global", event_shape: Sequence[int] | None = None):
+    def __init__(self, scale: str = "global", event_shape: Shape | None = None):
         super().__init__(scale, event_shape)
 
     def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
@@ -221,9 +222,9 @@ class Logistic(_Scaled):
     # A logistic variable of scale s has standard deviation pi s / sqrt(3).
     of_unit_variance = 3**0.5 / torch.pi
 
-    def __init__(self, values: int = 256, scale: str = "global", event_shape: Sequence[int] | None = None):
+    def __init__(self, values: Values = 256, scale: str = "global", event_shape: Shape | None = None):
         super().__init__(scale, event_shape)
-        self.values = _levels(values)
+        self.values = values
         self.support, self.least = Grid(values), 1 / values
 
     def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
@@ -245,9 +246,8 @@ class GaussianMixture(Likelihood):
 
     noise, support = 2, constraints.real
 
-    def __init__(self, components: int = 10, floor: float = 1e-3):
+    def __init__(self, components: Count = 10, floor: NonNegative = 1e-3):
         super().__init__()
-        at_least_one(components=components)
         self.components, self.floor, self.size = components, floor, 3 * components
 
     def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -287,10 +287,9 @@ class LogisticMixture(Likelihood):
 
     noise = 2
 
-    def __init__(self, components: int = 10, values: int = 256):
+    def __init__(self, components: Count = 10, values: Values = 256):
         super().__init__()
-        at_least_one(components=components)
-        self.components, self.values, self.size = components, _levels(values), 3 * components
+        self.components, self.values, self.size = components, values, 3 * components
         self.support = Grid(values)
 
     def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -335,10 +334,9 @@ class CompandedMixture(Likelihood):
 
     noise = 2
 
-    def __init__(self, components: int = 3, values: int = 256):
+    def __init__(self, components: Count = 3, values: Values = 256):
         super().__init__()
-        at_least_one(components=components)
-        self.components, self.values, self.size = components, _levels(values), 2 * components + 1
+        self.components, self.values, self.size = components, values, 2 * components + 1
         self.edges, self.support = audio.edges(values), Grid(values)
 
     def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -406,9 +404,3 @@ def _component(log_weights: Tensor, noise: Tensor) -> Tensor:
 def _to_grid(x: Tensor, values: int) -> Tensor:
     """The nearest of the levels in [0, 1]."""
     return (x.clamp(0, 1) * (values - 1)).round() / (values - 1)
-
-
-def _levels(values: int) -> int:
-    if values < 2:
-        raise OptionError(f"values (the number of levels) must be at least 2, got {values}.")
-    return values

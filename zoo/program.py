@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, SupportError, UnknownNameError
+from zoo.options import Count, check_call, check_value
 from zoo.parameters import KEPT, keeps_statements, make_stated, state_parameters
+from zoo.process import one_at_a_time
 
 __all__ = [
     "ClosedFormEM",
@@ -169,11 +171,17 @@ class Program(PyroModule, PyTorchModelHubMixin):
         # own (pyro#3468). Only their number matters here; it sets the scale full / batch.
         return pyro.plate("data", full, subsample=torch.arange(batch), dim=-1)
 
+    @one_at_a_time
     @torch.no_grad()
-    def generate(self, n: int = 1, context: Tensor | None = None) -> Tensor:
-        """Draws n examples `(n, *event_shape)` from the prior predictive; with a context, one for each of its rows."""
+    def generate(self, n: Count = 1, context: Tensor | None = None) -> Tensor:
+        """Draws n examples `(n, *event_shape)` from the prior predictive; with a context, one for each of its rows.
+
+        Raises: OptionError for n below 1.
+        """
+        check_value("n", n, Count)
         return self.model(None, context, n if context is None else len(context))
 
+    @one_at_a_time
     @torch.no_grad()
     def sites(self) -> dict[str, Site]:
         """The latent sites in the order in which the model samples them."""
@@ -237,6 +245,11 @@ class Program(PyroModule, PyTorchModelHubMixin):
             raise SupportError(
                 f"{name} needs values in {self.support}, got values from {x.min():g} to {x.max():g}.{hint}"
             )
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Checks the constructor's options against its annotations (`zoo.options`), before anything is built."""
+        check_call(cls, args, options)
+        return super().__new__(cls, *args, **options)
 
     @classmethod
     def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:

@@ -10,8 +10,9 @@ from inspect import signature
 from typing import Any, TypeVar
 
 from zoo.errors import OptionError, UnknownNameError
+from zoo.options import check_options
 
-__all__ = ["Spec", "at_least_one", "make_part", "name_of_part", "with_options"]
+__all__ = ["Spec", "make_part", "name_of_part", "with_options"]
 
 Spec = str | Mapping[str, Any]
 """A name, or {"name": ..., option: value, ...}."""
@@ -51,20 +52,11 @@ def name_of_part(kind: str, spec: Spec, known: Mapping[str, Any]) -> str:
 def with_options(what: str, make: Callable[..., Part], options: Mapping[str, Any], **given: Any) -> Part:
     """make(**given, **options).
 
-    Raises: UnknownNameError for an option that `make` does not take.
+    Raises: UnknownNameError for an option that `make` does not take; OptionError for a value that it does not.
     """
     known = set(signature(make).parameters) - set(given)
     for option in options:
         if option not in known:
-            raise UnknownNameError(f"option of {what}", option, known)
+            raise UnknownNameError(f"option of {what}", str(option), known)
+    check_options(make, options)
     return make(**given, **options)
-
-
-def at_least_one(**options: int) -> None:
-    """Checks options that count something.
-
-    Raises: OptionError.
-    """
-    for name, value in options.items():
-        if value < 1:
-            raise OptionError(f"{name} must be at least 1, got {value}.")

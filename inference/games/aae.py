@@ -18,8 +18,8 @@ from inference.guides.named import build_guide
 from inference.particles import flatten_draws, simulate
 from inference.requirements import why_no_draws, why_not_local_density
 from zoo.datasets.data import Data
-from zoo.errors import OptionError
 from zoo.nets import mlp
+from zoo.options import Counts, Positive
 from zoo.program import Program
 
 __all__ = ["AAEGame", "LatentCritic"]
@@ -78,18 +78,14 @@ class AAEGame(Adversarial):
 
     name: ClassVar[str] = "aae"
 
-    weight: float = 1.0
+    weight: Positive = 1.0
     guide: str = "own"
     train_program: bool = True
-    critic_hidden: Sequence[int] = (128, 128)
+    critic_hidden: Counts = (128, 128)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weight <= 0:
-            raise OptionError(f"weight must be positive, got {self.weight}.")
         check_guide(self.guide)
-        if min(self.critic_hidden, default=1) < 1:
-            raise OptionError(f"critic_hidden must be at least 1, got {list(self.critic_hidden)}.")
 
     def why_not(self, program: Program) -> str | None:
         """Needs local continuous latents and a guide that draws all of them with gradients; x needs a density."""

@@ -25,8 +25,8 @@ from inference.guides.named import build_guide
 from inference.particles import simulate
 from inference.requirements import why_no_draws, why_not_local
 from zoo.datasets.data import Data
-from zoo.errors import OptionError
 from zoo.nets import mlp
+from zoo.options import NonNegative
 from zoo.program import Program, Site
 
 __all__ = ["ALIGame", "PairCritic", "SuggestsJointCritic"]
@@ -65,12 +65,10 @@ class ALIGame(Adversarial):
 
     guide: str = "own"
     train_program: bool = True
-    cycle: float = 0.0
+    cycle: NonNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cycle < 0:
-            raise OptionError(f"cycle must not be negative, got {self.cycle}.")
         check_guide(self.guide)
 
     def why_not(self, program: Program) -> str | None:

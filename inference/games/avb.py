@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyro
 import torch
@@ -18,7 +18,7 @@ from inference.games.losses import Minimax
 from inference.guides.implicit import ImplicitGuide, Piece
 from inference.guides.named import build_guide
 from inference.guides.ratio import CONTRASTS, RatioCritic
-from inference.method import Outcome, Run, at_least, fraction, positive
+from inference.method import Outcome, Run
 from inference.particles import LogDensity, log_joint
 from inference.requirements import why_no_implicit_guide
 from inference.training.gradient import GradientMethod, Training
@@ -26,6 +26,7 @@ from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import set_rate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
+from zoo.options import Count, Counts, Fraction, Natural, Positive, Range
 from zoo.program import Program
 
 __all__ = ["AVB"]
@@ -69,16 +70,16 @@ class AVB(GradientMethod):
 
     name: ClassVar[str] = "avb"
 
-    hidden: Sequence[int] = (64, 64)
-    critic_hidden: Sequence[int] = (64, 64)
-    extra_noise: int = 16
+    hidden: Counts = (64, 64)
+    critic_hidden: Counts = (64, 64)
+    extra_noise: Natural = 16
     contrast: str = "adaptive"
-    moments: int | None = None
-    particles: int | None = None
-    critic_steps: int = 2
-    lr: float = 2e-3
-    critic_lr: float = 4e-3
-    anneal: float = 0.5
+    moments: Annotated[int, Range(least=2)] | None = None
+    particles: Count | None = None
+    critic_steps: Count = 2
+    lr: Positive = 2e-3
+    critic_lr: Positive = 4e-3
+    anneal: Fraction = 0.5
     train_program: bool = True
 
     def __post_init__(self) -> None:
@@ -90,11 +91,6 @@ class AVB(GradientMethod):
                 "contrast='joint' fits the guide to a program that stays as it is: set train_program=False, or take "
                 "the method 'ali', which trains both."
             )
-        positive(critic_lr=self.critic_lr)
-        at_least(1, critic_steps=self.critic_steps, particles=self.particles)
-        at_least(2, moments=self.moments)
-        at_least(0, extra_noise=self.extra_noise)
-        fraction(anneal=self.anneal)
 
     def why_not(self, program: Program) -> str | None:
         """Needs continuous latents, and by contrast a density (discrete latents summable) or only local ones."""

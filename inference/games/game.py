@@ -12,7 +12,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyro
 import torch
@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from inference.games.losses import CriticFn, Game, make_game
 from inference.games.regularisers import Regulariser, check_pair, make_regulariser, saturates
 from inference.guides.named import guide_parameters
-from inference.method import Outcome, Run, at_least, positive
+from inference.method import Outcome, Run
 from inference.particles import Simulated
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import set_rate
 from zoo.datasets.data import Data
-from zoo.errors import OptionError, UnknownNameError
+from zoo.errors import UnknownNameError
+from zoo.options import Count, Length, Positive, Probability, Share
 from zoo.program import Program
 
 __all__ = [
@@ -185,21 +186,15 @@ class Adversarial(GradientMethod):
     game: str | Game = "non-saturating"
     regulariser: str | Mapping[str, Any] | Regulariser | None = None
     critic: nn.Module | None = None
-    critic_steps: int = 1
-    lr: float = 1e-3
-    critic_lr: float | None = None
-    betas: Sequence[float] = (0.5, 0.999)
-    ema: float | None = None
+    critic_steps: Count = 1
+    lr: Positive = 1e-3
+    critic_lr: Positive | None = None
+    betas: Annotated[Sequence[Share], Length(2)] = (0.5, 0.999)
+    ema: Probability | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_pair(make_game(self.game), make_regulariser(self.regulariser))
-        at_least(1, critic_steps=self.critic_steps)
-        positive(critic_lr=self.critic_lr)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise OptionError(f"betas must be two numbers in [0, 1), got {self.betas}.")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise OptionError(f"ema must lie in (0, 1), got {self.ema}.")
 
     @abstractmethod
     def contest(self, program: Program, data: Data) -> Contest:

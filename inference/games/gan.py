@@ -19,6 +19,7 @@ from inference.guides.named import guide_parameters, guided_sites
 from inference.particles import Simulated, simulate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
+from zoo.options import NonNegative
 from zoo.program import ImplicitProgram, Program
 
 __all__ = ["GANGame"]
@@ -46,13 +47,7 @@ class GANGame(Adversarial):
 
     name: ClassVar[str] = "gan"
 
-    information: float | Mapping[str, float] = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        weights = self.information.values() if isinstance(self.information, Mapping) else [self.information]
-        if any(weight < 0 for weight in weights):
-            raise OptionError(f"information must not be negative, got {self.information}.")
+    information: NonNegative | Mapping[str, NonNegative] = 1.0
 
     def why_not(self, program: Program) -> str | None:
         """Only implicit programs: where there is a density, the likelihood does better."""

@@ -24,7 +24,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from zoo.errors import OptionError, UnknownNameError
+from zoo.errors import UnknownNameError
+from zoo.options import Positive, check_options
 
 __all__ = [
     "GAMES",
@@ -201,9 +202,8 @@ class Wasserstein(Game):
     name = "wasserstein"
     needs_slope = True
 
-    def __init__(self, slope: float = 1.0):
-        if slope <= 0:
-            raise OptionError(f"slope must be positive, got {slope}.")
+    def __init__(self, slope: Positive = 1.0):
+        check_options(type(self), {"slope": slope})
         self.slope = slope
 
     def critic_loss(self, critic: CriticFn, real: Tensor, fake: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from inference.games.losses import CriticFn, Game
 from zoo.errors import OptionError, ShapeError
+from zoo.options import Count, Positive, check_options
 from zoo.specs import Spec, make_part
 
 __all__ = [
@@ -65,9 +66,8 @@ class Clip(Regulariser):
 
     name = "clip"
 
-    def __init__(self, limit: float = 0.01):
-        if limit <= 0:
-            raise OptionError(f"limit must be positive, got {limit}.")
+    def __init__(self, limit: Positive = 0.01):
+        check_options(type(self), {"limit": limit})
         self.limit = limit
 
     def prepare(self, critic: nn.Module) -> None:
@@ -100,9 +100,8 @@ class GradientPenalty(Regulariser):
 
     name = "gradient-penalty"
 
-    def __init__(self, weight: float = 10.0, one_sided: bool = False):
-        if weight <= 0:
-            raise OptionError(f"weight must be positive, got {weight}.")
+    def __init__(self, weight: Positive = 10.0, one_sided: bool = False):
+        check_options(type(self), {"weight": weight, "one_sided": one_sided})
         self.weight, self.one_sided = weight, one_sided
 
     def penalty(self, critic: CriticFn, real: Tensor, fake: Tensor) -> Tensor:
@@ -147,9 +146,8 @@ class SpectralNorm(Regulariser):
         nn.ConvTranspose3d,
     )
 
-    def __init__(self, iterations: int = 1):
-        if iterations < 1:
-            raise OptionError(f"iterations must be at least 1, got {iterations}.")
+    def __init__(self, iterations: Count = 1):
+        check_options(type(self), {"iterations": iterations})
         self.iterations = iterations
 
     def prepare(self, critic: nn.Module) -> None:
@@ -188,9 +186,8 @@ class R1(Regulariser):
     name = "r1"
     bounds_slope = False
 
-    def __init__(self, weight: float = 10.0):
-        if weight <= 0:
-            raise OptionError(f"weight must be positive, got {weight}.")
+    def __init__(self, weight: Positive = 10.0):
+        check_options(type(self), {"weight": weight})
         self.weight = weight
 
     def penalty(self, critic: CriticFn, real: Tensor, fake: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ import pyro
 import torch
 from torch import Tensor
 
-from inference.method import Method, Outcome, Run, at_least
+from inference.method import Method, Outcome, Run
 from inference.training.loop import Loop, Schedule
 from zoo.datasets.data import Data
 from zoo.errors import DivergenceError
+from zoo.options import Count, NonNegative
 from zoo.program import ClosedFormEM, CoordinateAscent, ExactPosterior, Program
 
 __all__ = ["CAVI", "EM", "Penalised"]
@@ -51,13 +52,9 @@ class _Ascent(Method):
             best is kept.
     """
 
-    iterations: int = 200
-    tolerance: float = 1e-6
-    restarts: int = 1
-
-    def __post_init__(self) -> None:
-        at_least(1, iterations=self.iterations, restarts=self.restarts)
-        at_least(0, tolerance=self.tolerance)
+    iterations: Count = 200
+    tolerance: NonNegative = 1e-6
+    restarts: Count = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +72,7 @@ class EM(_Ascent):
 
     name: ClassVar[str] = "em"
 
-    batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, batch_size=self.batch_size)
+    batch_size: Count | None = None
 
     def why_not(self, program: Program) -> str | None:
         """Needs both steps in closed form."""

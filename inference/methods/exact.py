@@ -8,11 +8,12 @@ an adaptive grid. The answer is always a guide.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from inference.guides.exact import EnumeratedGuide, exact_guide, why_not_exact
 from inference.guides.grid import GridGuide
 from inference.method import Method, Outcome, Run
+from zoo.options import Range
 from zoo.program import Program
 
 __all__ = ["Exact"]
@@ -28,7 +29,7 @@ class Exact(Method):
 
     name: ClassVar[str] = "exact"
 
-    points: int | None = None
+    points: Annotated[int, Range(least=3)] | None = None
 
     def why_not(self, program: Program) -> str | None:
         """Needs a closed form, one enumerable latent, or at most two continuous dimensions."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyro
 import torch
@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from inference.hmc import transition
-from inference.method import Outcome, Run, at_least
+from inference.method import Outcome, Run
 from inference.methods.diagnosis import diagnose
 from inference.particles import log_joint, simulate
 from inference.requirements import why_not_local_density
+from inference.training.compiled import COMPILE
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, set_rate
+from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
 from zoo.datasets.data import Data
-from zoo.errors import CapabilityError, OptionError
+from zoo.errors import CapabilityError
+from zoo.options import Count, Natural, OneOf, Probability
 from zoo.program import Program
 
 __all__ = ["MonteCarloEM"]
@@ -75,20 +77,17 @@ class MonteCarloEM(GradientMethod):
 
     name: ClassVar[str] = "mcem"
 
-    particles: int = 1
-    leapfrog: int = 10
-    acceptance: float = 0.9
-    m_steps: int = 5
-    draws: int | None = None
+    particles: Count = 1
+    leapfrog: Count = 10
+    acceptance: Probability = 0.9
+    m_steps: Count = 5
+    draws: Natural | None = None
     optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
-    compile: str = "never"
+    compile: Annotated[str, OneOf(COMPILE)] = "never"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, particles=self.particles, leapfrog=self.leapfrog, m_steps=self.m_steps)
-        at_least(0, draws=self.draws)
-        if not 0 < self.acceptance < 1:
-            raise OptionError(f"acceptance is a rate in (0, 1), got {self.acceptance}.")
+        check_optimizer(self.optimizer)
 
     def why_not(self, program: Program) -> str | None:
         """Only real latents of the examples: HMC moves them without constraints."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyro
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from inference.chains import ess, rhat
 from inference.history import History
-from inference.method import Method, Outcome, Run, at_least
+from inference.method import Method, Outcome, Run
 from inference.training.loop import progress_bar
-from zoo.errors import DivergenceError, OptionError
+from zoo.errors import DivergenceError
+from zoo.options import Count, Probability, Range
 from zoo.program import ImplicitProgram, Program
 
 __all__ = ["NUTS"]
@@ -46,17 +47,11 @@ class NUTS(Method):
 
     name: ClassVar[str] = "nuts"
 
-    warmup: int = 500
-    draws: int = 500
-    chains: int = 4
-    target_accept: float = 0.8
-    max_tree_depth: int = 10
-
-    def __post_init__(self) -> None:
-        at_least(1, warmup=self.warmup, chains=self.chains, max_tree_depth=self.max_tree_depth)
-        at_least(4, draws=self.draws)
-        if not 0 < self.target_accept < 1:
-            raise OptionError(f"target_accept is a probability, in (0, 1); got {self.target_accept}.")
+    warmup: Count = 500
+    draws: Annotated[int, Range(least=4)] = 500
+    chains: Count = 4
+    target_accept: Probability = 0.8
+    max_tree_depth: Count = 10
 
     def why_not(self, program: Program) -> str | None:
         """Needs a density, continuous latents, and discrete ones only where they can be summed out."""

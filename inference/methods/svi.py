@@ -22,14 +22,15 @@ from inference.guides.named import (
     refuse_point,
     stated_guide,
 )
-from inference.method import Outcome, Run, at_least, fraction
-from inference.methods.bounds import make_objective
+from inference.method import Outcome, Run
+from inference.methods.bounds import OBJECTIVES, make_objective
 from inference.methods.diagnosis import diagnose, evaluate_objective
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, set_rate
+from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
 from zoo.datasets.data import Data
-from zoo.errors import CapabilityError
+from zoo.errors import CapabilityError, UnknownNameError
+from zoo.options import Count, Fraction, NonNegative, Positive
 from zoo.program import ExactDensity, ImplicitProgram, Program
 
 __all__ = ["SVI"]
@@ -61,22 +62,25 @@ class SVI(GradientMethod):
 
     guide: str | Callable[..., Any] = "own"
     elbo: str = "auto"
-    particles: int = 1
+    particles: Count = 1
     alpha: float = 0.0
     optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
-    weight_decay: float | None = None
-    clip_norm: float | None = None
-    kl_anneal: float = 0.0
+    weight_decay: NonNegative | None = None
+    clip_norm: Positive | None = None
+    kl_anneal: Fraction = 0.0
     train_program: bool = True
-    validate_every: int | None = None
-    patience: int | None = None
+    validate_every: Count | None = None
+    patience: Count | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, particles=self.particles)
-        fraction(kl_anneal=self.kl_anneal)
+        if self.elbo not in ("auto", *OBJECTIVES):
+            raise UnknownNameError("ELBO", self.elbo, ("auto", *OBJECTIVES))
         if self.elbo != "auto":
             make_objective(self.elbo, self.particles, self.alpha)  # which refuses what makes no sense
+        check_optimizer(self.optimizer)
+        if isinstance(self.guide, str):
+            guide_spec(self.guide)  # knows the names
 
     def why_not(self, program: Program) -> str | None:
         """Implicit programs have no density to bound."""

@@ -9,23 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyro
 import torch
 from torch import Tensor, nn
 
 from inference.guides.named import guide_parameters, guided_sites
-from inference.method import Outcome, Run, at_least
+from inference.method import Outcome, Run
 from inference.methods.bounds import Renyi
 from inference.methods.diagnosis import diagnose, evaluate_objective
 from inference.particles import draw, guide_log_prob, log_joint, simulate
 from inference.requirements import why_not_local_density
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, set_rate
+from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError
+from zoo.options import Count, OneOf
 from zoo.program import Program
 
 __all__ = ["WakeSleep"]
@@ -53,19 +54,17 @@ class WakeSleep(GradientMethod):
     name: ClassVar[str] = "wake-sleep"
 
     reweighted: bool = False
-    particles: int = 1
-    guide_update: str = "sleep"
+    particles: Count = 1
+    guide_update: Annotated[str, OneOf(("sleep", "wake", "both"))] = "sleep"
     optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
-    validate_every: int | None = None
-    patience: int | None = None
+    validate_every: Count | None = None
+    patience: Count | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, particles=self.particles)
+        check_optimizer(self.optimizer)
         if self.reweighted and self.particles < 2:
             raise OptionError(f"reweighted=True compares particles: it needs at least 2 of them, got {self.particles}.")
-        if self.guide_update not in ("sleep", "wake", "both"):
-            raise OptionError(f"guide_update must be 'sleep', 'wake' or 'both', got {self.guide_update!r}.")
         if self.guide_update != "sleep" and not self.reweighted:
             raise OptionError(
                 f"guide_update={self.guide_update!r} needs reweighted=True: unweighted particles come from the guide "

@@ -9,12 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
-from inference.method import Method, Outcome, Run, one_of, positive
-from inference.training.loop import Loop, Schedule
+from inference.method import Method, Outcome, Run
+from inference.training.compiled import COMPILE
+from inference.training.loop import PRECISIONS, Loop, Schedule
 from inference.training.optimizers import DECAYS, Rate, rate
+from zoo.options import Count, NonNegative, OneOf, Positive
 from zoo.program import Program
 
 __all__ = ["GradientMethod", "Training"]
@@ -55,19 +58,18 @@ class GradientMethod(Method):
         precision: 'full'; 'tf32' or 'bf16' for matrix products that a GPU may round.
     """
 
-    lr: float = 1e-2
-    decay: str = "cosine"
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 128
-    checkpoint_seconds: float = 30.0
-    compile: str = "auto"
-    precision: str = "full"
+    lr: Positive = 1e-2
+    decay: Annotated[str, OneOf(DECAYS)] = "cosine"
+    steps: Count | None = None
+    epochs: Count | None = None
+    batch_size: Count = 128
+    checkpoint_seconds: NonNegative = 30.0
+    compile: Annotated[str, OneOf(COMPILE)] = "auto"
+    precision: Annotated[str, OneOf(PRECISIONS)] = "full"
 
     def __post_init__(self) -> None:
-        positive(lr=self.lr)
-        one_of(DECAYS, decay=self.decay)
-        Schedule.of(self)  # checks the others
+        super().__post_init__()
+        Schedule.of(self)  # steps or epochs
 
     @abstractmethod
     def prepare(self, program: Program, run: Run) -> Training:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from rich.console import Console
@@ -26,42 +26,37 @@ from inference.training.compiled import COMPILE, Compiled, CompileNotice, NotSta
 from inference.training.optimizers import numerics
 from zoo.datasets.data import Data
 from zoo.errors import CheckpointError, DivergenceError, OptionError
+from zoo.options import Count, NonNegative, OneOf, check_options
 
 __all__ = ["Loop", "Schedule", "progress_bar"]
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_VERSION = 2
+PRECISIONS = ("full", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and how finely to train. Exactly one of `steps` and `epochs`; None for both means 2,000 steps."""
 
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 128
-    validate_every: int | None = None
-    patience: int | None = None
-    report_every: int | None = None
+    steps: Count | None = None
+    epochs: Count | None = None
+    batch_size: Count = 128
+    validate_every: Count | None = None
+    patience: Count | None = None
+    report_every: Count | None = None
     """Steps that one row of the history averages over; None is a hundredth of the run."""
-    checkpoint_seconds: float = 30.0
-    compile: str = "never"
+    checkpoint_seconds: NonNegative = 30.0
+    compile: Annotated[str, OneOf(COMPILE)] = "never"
     """'auto' compiles the step when the run is long enough (`inference.training.compiled.pays`); 'always' or
     'never'."""
-    precision: str = "full"
+    precision: Annotated[str, OneOf(PRECISIONS)] = "full"
     """'tf32' or 'bf16' for matrix products that the GPU may round; 'full' does not. Validation is always in full."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise OptionError(f"Give steps or epochs, not both (got steps={self.steps}, epochs={self.epochs}).")
-        for name in ("steps", "epochs", "batch_size", "validate_every", "patience", "report_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name} must be at least 1, got {value}.")
-        if self.compile not in COMPILE:
-            raise OptionError(f"compile must be one of {', '.join(COMPILE)}, got {self.compile!r}.")
-        if self.precision not in ("full", "tf32", "bf16"):
-            raise OptionError(f"precision must be 'full', 'tf32' or 'bf16', got {self.precision!r}.")
+        check_options(type(self), vars(self))
 
     @classmethod
     def of(cls, method: Any) -> Schedule:

@@ -12,13 +12,24 @@ from typing import Any
 import torch
 
 from zoo.errors import OptionError
+from zoo.options import NonNegative, check_value
 
-__all__ = ["DECAYS", "Rate", "make_optimizer", "numerics", "rate", "set_rate"]
+__all__ = ["DECAYS", "OPTIMIZERS", "Rate", "check_optimizer", "make_optimizer", "numerics", "rate", "set_rate"]
 
 
 Rate = Callable[[int], float]
 """A scheduled quantity, from the number of steps done."""
 DECAYS = ("cosine", "constant")
+
+
+# L-BFGS wants to evaluate the loss itself, SparseAdam sparse gradients, Muon matrices alone.
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    name.lower(): found
+    for name, found in vars(torch.optim).items()
+    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
+    if name not in ("Optimizer", "LBFGS", "SparseAdam", "Muon")
+}
+"""Name -> class, of torch.optim."""
 
 
 def rate(decay: str, start: float, total: int, end: float = 0.0) -> Rate:
@@ -60,23 +71,26 @@ def make_optimizer(
     Raises: OptionError.
     """
     if weight_decay is not None:
-        if weight_decay < 0:
-            raise OptionError(f"weight_decay must not be negative, got {weight_decay}.")
+        check_value("weight_decay", weight_decay, NonNegative)
         params = list(params)
         weights, others = [p for p in params if p.ndim > 1], [p for p in params if p.ndim < 2]
         groups = ((weights, weight_decay), (others, 0.0))
         params = [{"params": group, "weight_decay": decay} for group, decay in groups if group]
-    if callable(name):
-        return name(params, lr=lr)
-    classes = {
-        k.lower(): v
-        for k, v in vars(torch.optim).items()
-        if isinstance(v, type) and issubclass(v, torch.optim.Optimizer) and v is not torch.optim.Optimizer
-    }
-    if name.lower() not in classes:
-        raise OptionError(f"Unknown optimizer {name!r}; torch.optim has {', '.join(sorted(classes))}.")
-    factory: Any = classes[name.lower()]
-    return factory(params, lr=lr)
+    check_optimizer(name)
+    factory: Any = name if callable(name) else OPTIMIZERS[name.lower()]
+    try:
+        made = factory(params, lr=lr)
+    except TypeError as error:
+        raise OptionError(f"optimizer must take (params, lr=...), as {factory!r} does not: {error}.") from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise OptionError(f"optimizer must make a torch.optim.Optimizer, but {factory!r} made a {type(made).__name__}.")
+    return made
+
+
+def check_optimizer(name: str | Callable[..., torch.optim.Optimizer]) -> None:
+    """Raises OptionError for a name that is none of an optimizer that can take any program's steps."""
+    if not callable(name) and name.lower() not in OPTIMIZERS:
+        raise OptionError(f"Unknown optimizer {name!r}; there are {', '.join(sorted(OPTIMIZERS))}.")
 
 
 OMP_PAUSE_HARD = 2

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import cli
+from zoo import catalogue
 from zoo.errors import ZooError
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +49,16 @@ def test_help_does_not_wait_for_torch() -> None:
         (("fit", "vae", "-o", "latent_dims=2", "--out", "OUT"), "Did you mean 'latent_dim'"),
         (("fit", "vae", "-o", "latent_dim", "--out", "OUT"), "write it as name=value"),
         (("fit", "vae", "-o", "lr=-1", "--out", "OUT"), "lr must be positive"),
+        (("fit", "vae", "-o", "latent_dim=abc", "--out", "OUT"), "latent_dim must be a whole number, got 'abc'"),
+        (("fit", "vae", "-o", "hidden=5", "--out", "OUT"), "hidden must be a list of whole numbers"),
+        (("fit", "vae", "-o", "steps=NaN", "--out", "OUT"), "steps must be a whole number"),
+        (("fit", "vae", "--seed", "-1", "--out", "OUT"), "seed must be in [0, 9223372036854775807], got -1"),
+        (("fit", "vae", "--device", "nonsense", "--out", "OUT"), "device must be 'auto', 'cpu', 'cuda'"),
+        (("fit", "vae", "--device", "cpu:7", "--out", "OUT"), "Device 'cpu:7' is not available here"),
+        (("show", "OUT/raises.py:A"), "ZeroDivisionError: division by zero"),
+        (("show", "OUT/exits.py:A"), "SystemExit: 3"),
+        (("show", "OUT/unparsable.py:A"), "(line 2)"),
+        (("show", "OUT/missing.py:A"), "no file"),
         (("score", "OUT"), "holds no saved program"),
         (("score", "FIT", "--split", "tset"), "expected 'train', 'valid' or 'test'"),
         (("score", "FIT", "--how", "magic"), "how must be"),
@@ -58,13 +73,90 @@ def test_help_does_not_wait_for_torch() -> None:
 def test_mistakes_get_one_line_and_exit_code_2(
     zoo: Any, fitted: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
+    for name, code in (("raises", "1 / 0"), ("exits", "import sys\nsys.exit(3)"), ("unparsable", "\nx = (")):
+        (tmp_path / f"{name}.py").write_text(code)
     places = {"OUT": str(tmp_path / "out"), "FIT": str(fitted)}
-    code, out, error = zoo(*(places.get(a, a) for a in arguments))
+    code, out, error = zoo(*(places.get(a, a.replace("OUT/", f"{tmp_path}/")) for a in arguments))
     assert code == 2
     assert not out
     assert message in error
     assert error.startswith("zoo: ")
+    assert error.count("\n") == 1
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out/fit.json"), 1, "No space left on device: out/fit.json"),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), 1, "Permission denied: out"),
+        (OSError("odd"), 1, "odd"),
+        (MemoryError(), 1, "not enough memory"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"),
+            1,
+            "not enough memory",
+        ),
+        (RuntimeError("one\ntwo\n\nC++ stack trace"), 1, "RuntimeError: one two (zoo did not expect this"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, message: str
+) -> None:
+    def fail() -> None:
+        raise raised
+
+    monkeypatch.setattr("benchmarks.cards.program_list", fail)
+    found, out, error = zoo("list")
+    assert (found, out) == (code, "")
+    assert error.startswith(f"zoo: {message}") or message in error
+    assert error.count("\n") == 1
+
+
+def test_a_reader_that_has_read_enough_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both ends of a pipe in this process: the reading end is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as stdout, open(tmp_path / "err", "w") as stderr:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with pytest.raises(SystemExit):
+            cli.main(["list", "--datasets", "--json"])
+    assert not (tmp_path / "err").read_text()
+
+
+def test_a_terminal_without_the_sign_gets_a_question_mark(monkeypatch: pytest.MonkeyPatch, fitted: Path) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["score", str(fitted)])
+    stdout.flush()
+    assert b" ? 0" in stdout.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_warning_is_a_line_of_its_own(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn() -> list[Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("look\n  here", UserWarning, stacklevel=2)
+        return []
+
+    monkeypatch.setattr("benchmarks.cards.program_list", warn)
+    assert zoo("list", "--json") == (0, "[]\n", "zoo: warning: look here\n")
+
+
+def test_a_plug_in_that_cannot_be_imported_hides_nothing_else(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = catalogue._locations
+    monkeypatch.setattr(catalogue, "_locations", lambda: {**real(), "broken": "no_such_package.models:Model"})
+    code, out, _ = zoo("list", "--json")
+    cards = {card["name"]: card for card in json.loads(out)}
+    assert code == 0
+    assert "no_such_package" in cards["broken"]["what"]
+    assert cards["vae"]["family"] == "latent"
+    code, _, error = zoo("show", "broken")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "cannot be imported" in error
 
 
 def test_debug_shows_where_it_was_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_bad_data_is_refused_before_any_compute(bad, error, says):
         ("svi", {"elbo": "tracee"}, errors.UnknownNameError, "'trace'"),
         ("svi", {"optimizer": "adamm"}, errors.OptionError, "adam"),
         ("svi", {"decay": "linear"}, errors.OptionError, "cosine"),
-        ("svi", {"kl_anneal": 2.0}, errors.OptionError, "fraction"),
+        ("svi", {"kl_anneal": 2.0}, errors.OptionError, r"in \[0, 1\]"),
         ("gan", {}, errors.CapabilityError, "Methods that can"),
     ],
 )

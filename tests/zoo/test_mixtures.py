@@ -325,7 +325,7 @@ def test_parameter_count() -> None:
         (lambda: GaussianMixture([2], 0), "components must be at least 1"),
         (lambda: GaussianMixture([2], 2, "tied"), "spherical, diagonal, full"),
         (lambda: GaussianMixture([2], 2, covariance_floor=-1.0), "covariance_floor"),
-        (lambda: BernoulliMixture([2], 2, -0.1), "pseudo-count"),
+        (lambda: BernoulliMixture([2], 2, -0.1), "smoothing must be at least 0"),
         (lambda: BayesianGaussianMixture([2], 2, "spherical"), "'diagonal' or 'full'"),
         (lambda: BayesianGaussianMixture([2], 2, rate=0.0), "rate must be positive"),
         (lambda: BayesianGaussianMixture([2], 0), "components must be at least 1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zoo.errors import OptionError, UnknownNameError
-from zoo.specs import at_least_one, make_part, name_of_part
+from zoo.specs import make_part, name_of_part
 
 
 class Box:
@@ -40,6 +40,7 @@ def test_the_owner_tells_a_part_what_it_asks_for() -> None:
         ({"name": "box", "owner": 3}, UnknownNameError, "option of box"),  # what the owner tells is no option
         (["box"], OptionError, "thing must be a name or a mapping"),
         (None, OptionError, "thing must be a name or a mapping"),
+        ({"name": "box", "size": "large"}, OptionError, "size must be a whole number, got 'large'"),
     ],
 )
 def test_what_is_no_part_is_refused(spec: object, error: type[Exception], named: str) -> None:
@@ -47,8 +48,5 @@ def test_what_is_no_part_is_refused(spec: object, error: type[Exception], named:
         make_part("thing", spec, KNOWN, owner=1)  # type: ignore[arg-type]
 
 
-def test_names_and_counts() -> None:
+def test_the_name_of_a_part() -> None:
     assert name_of_part("thing", {"name": "bag"}, KNOWN) == "bag"
-    at_least_one(layers=1)
-    with pytest.raises(OptionError, match="layers must be at least 1, got 0"):
-        at_least_one(layers=0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from zoo.density import DensityProgram
-from zoo.errors import OptionError, ShapeError, UnknownNameError
+from zoo.errors import ShapeError, UnknownNameError
 from zoo.likelihoods import make_likelihood
 from zoo.program import Program
 from zoo.specs import Spec
@@ -135,8 +135,6 @@ class ClassConditional(Autoregressive):
 
     def __init__(self, event_shape: Sequence[int], likelihood: Spec, classes: int):
         super().__init__(event_shape, likelihood)
-        if classes < 0:
-            raise OptionError(f"classes must be 0 (no context) or the number of classes, got {classes}.")
         self.classes = classes
 
     @classmethod

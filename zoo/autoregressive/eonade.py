@@ -16,7 +16,7 @@ Evaluation is the exact mixture (EoNADE) over K fixed orders. One hidden layer i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import ClassVar
 
@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from zoo.autoregressive.ensemble import OrderEnsemble, pick
 from zoo.errors import OptionError
 from zoo.nets import activation as make_activation
+from zoo.options import Count, Counts, Seed, Shape
 from zoo.program import Preset
-from zoo.specs import Spec, at_least_one
+from zoo.specs import Spec
 
 __all__ = ["EoNADE"]
 
@@ -57,18 +58,17 @@ class EoNADE(OrderEnsemble):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        hidden: Sequence[int] = (64,),
-        orders: int = 4,
+        event_shape: Shape = (8, 8),
+        hidden: Counts = (64,),
+        orders: Count = 4,
         input_mask: bool = True,
         activation: str = "relu",
         likelihood: Spec = "bernoulli",
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         super().__init__(event_shape, likelihood)
         if not hidden or min(hidden) < 1:
             raise OptionError(f"hidden must give the width of at least one layer, each at least 1; got {hidden}.")
-        at_least_one(orders=orders)
         self.activation = make_activation(activation)
         sites, generator = self.event_shape.numel(), torch.Generator().manual_seed(seed)
         self.register_buffer(

@@ -12,7 +12,7 @@ In the order of pixels it is `ar-chain` with k = D - 1, whose windows of k prede
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.autoregressive.base import FixedOrder
+from zoo.options import Seed, Shape
 from zoo.program import Preset
 
 __all__ = ["FVSBN"]
@@ -41,7 +42,7 @@ class FVSBN(FixedOrder):
     paper = "Neal, Connectionist learning of belief networks, 1992; Frey 1998"
     dataset = "digits-binary"
 
-    def __init__(self, event_shape: Sequence[int] = (8, 8), order: str = "raster", seed: int = 0):
+    def __init__(self, event_shape: Shape = (8, 8), order: str = "raster", seed: Seed = 0):
         super().__init__(event_shape, "bernoulli", order=order, seed=seed)
         sites = self.event_shape.numel()
         self.bias = nn.Parameter(torch.zeros(sites))

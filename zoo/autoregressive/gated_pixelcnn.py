@@ -14,7 +14,7 @@ decoders", NIPS 2016.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ from zoo.autoregressive.base import ClassConditional
 from zoo.autoregressive.incremental import PixelNetwork, Whole
 from zoo.autoregressive.masked_conv import CausalConv2d, MaskedConv2d
 from zoo.errors import OptionError
+from zoo.options import Count, Natural, Shape
 from zoo.program import Preset
-from zoo.specs import Spec, at_least_one
+from zoo.specs import Spec
 
 __all__ = ["GatedPixelCNN"]
 
@@ -49,17 +50,16 @@ class GatedPixelCNN(ClassConditional, PixelNetwork):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        features: int = 16,
-        layers: int = 2,
-        head_hidden: int = 32,
-        first_kernel: int = 7,
-        kernel: int = 3,
-        classes: int = 0,
+        event_shape: Shape = (8, 8),
+        features: Count = 16,
+        layers: Count = 2,
+        head_hidden: Count = 32,
+        first_kernel: Count = 7,
+        kernel: Count = 3,
+        classes: Natural = 0,
         likelihood: Spec = "bernoulli",
     ):
         super().__init__(event_shape, likelihood, classes)
-        at_least_one(features=features, layers=layers, head_hidden=head_hidden)
         channels = self.image[0]
         self.layers = nn.ModuleList(
             _Layer(

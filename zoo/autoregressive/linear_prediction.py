@@ -13,7 +13,7 @@ WaveNet's softmax, and their bits a sample compare. The mixture over scales give
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -24,8 +24,9 @@ from zoo.autoregressive.base import ClassConditional, sound_shape
 from zoo.datasets import audio
 from zoo.errors import OptionError
 from zoo.likelihoods import CompandedMixture
+from zoo.options import Count, Natural, Shape
 from zoo.program import Preset
-from zoo.specs import Spec, at_least_one
+from zoo.specs import Spec
 
 __all__ = ["LinearPrediction"]
 
@@ -48,13 +49,12 @@ class LinearPrediction(ClassConditional):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (24,),
-        order: int = 8,
+        event_shape: Shape = (24,),
+        order: Count = 8,
         likelihood: Spec = "companded-mixture",
-        classes: int = 0,
+        classes: Natural = 0,
     ):
         super().__init__(sound_shape("LinearPrediction", event_shape), likelihood, classes)
-        at_least_one(order=order)
         if not isinstance(self.likelihood, CompandedMixture):
             raise OptionError(f"The residual of linear prediction is a 'companded-mixture', got {likelihood!r}.")
         self.taps, self.values, components = order, self.likelihood.values, self.likelihood.components

@@ -26,8 +26,9 @@ from zoo.autoregressive.base import pixel_order
 from zoo.autoregressive.ensemble import OrderEnsemble, pick
 from zoo.errors import OptionError
 from zoo.nets import activation as make_activation
+from zoo.options import Count, Counts, Seed, Shape
 from zoo.program import Preset
-from zoo.specs import Spec, at_least_one, with_options
+from zoo.specs import Spec, with_options
 
 __all__ = ["MADE", "Masks", "draw_degrees"]
 
@@ -55,9 +56,9 @@ class MADE(OrderEnsemble):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        hidden: Sequence[int] = (64,),
-        masks: int | Mapping[str, Any] = 1,
+        event_shape: Shape = (8, 8),
+        hidden: Counts = (64,),
+        masks: Count | Mapping[str, Any] = 1,
         direct: bool = False,
         activation: str = "relu",
         likelihood: Spec = "bernoulli",
@@ -185,13 +186,10 @@ class Masks:
     Raises: OptionError.
     """
 
-    count: int = 1
+    count: Count = 1
     shuffle: bool = False
     aware: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        at_least_one(masks=self.count)
+    seed: Seed = 0
 
 
 def draw_degrees(sites: int, hidden: Sequence[int], masks: int, generator: torch.Generator) -> list[Tensor]:

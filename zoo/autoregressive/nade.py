@@ -13,7 +13,7 @@ the sums grow with i and would saturate the units, and the likelihood is a mixtu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from zoo.autoregressive.base import FixedOrder
 from zoo.nets import activation as make_activation
+from zoo.options import Count, Seed, Shape
 from zoo.program import Preset
-from zoo.specs import Spec, at_least_one
+from zoo.specs import Spec
 
 __all__ = ["NADE", "RNADE"]
 
@@ -54,15 +55,14 @@ class NADE(FixedOrder):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        hidden: int = 64,
+        event_shape: Shape = (8, 8),
+        hidden: Count = 64,
         order: str = "raster",
         activation: str = "sigmoid",
         likelihood: Spec = "bernoulli",
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         super().__init__(event_shape, likelihood, order=order, seed=seed)
-        at_least_one(hidden=hidden)
         self.activation = make_activation(activation)
         sites = self.event_shape.numel()
         self.first = nn.Linear(sites, hidden)  # W and c
@@ -164,12 +164,12 @@ class RNADE(NADE):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        hidden: int = 50,
+        event_shape: Shape = (8, 8),
+        hidden: Count = 50,
         order: str = "raster",
         activation: str = "relu",
         likelihood: Spec = "gaussian-mixture",
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         super().__init__(event_shape, hidden, order, activation=activation, likelihood=likelihood, seed=seed)
         self.rescaling = nn.Parameter(torch.ones(self.event_shape.numel()))  # rho

@@ -12,7 +12,7 @@ seen. `GatedPixelCNN` sees all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -20,8 +20,9 @@ from torch.nn.functional import relu
 
 from zoo.autoregressive.incremental import PixelNetwork, Whole
 from zoo.autoregressive.masked_conv import MaskedConv2d
+from zoo.options import Count, Shape
 from zoo.program import Preset
-from zoo.specs import Spec, at_least_one
+from zoo.specs import Spec
 
 __all__ = ["PixelCNN"]
 
@@ -45,16 +46,15 @@ class PixelCNN(PixelNetwork):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        hidden: int = 16,
-        blocks: int = 2,
-        head_hidden: int = 32,
-        first_kernel: int = 7,
-        kernel: int = 3,
+        event_shape: Shape = (8, 8),
+        hidden: Count = 16,
+        blocks: Count = 2,
+        head_hidden: Count = 32,
+        first_kernel: Count = 7,
+        kernel: Count = 3,
         likelihood: Spec = "bernoulli",
     ):
         super().__init__(event_shape, likelihood)
-        at_least_one(hidden=hidden, blocks=blocks, head_hidden=head_hidden)
         channels = self.image[0]
         self.start = MaskedConv2d(channels, 2 * hidden, first_kernel, kind="A", groups=channels)
         self.blocks = nn.ModuleList(_Block(2 * hidden, kernel, channels) for _ in range(blocks))

@@ -17,7 +17,7 @@ The paper's weight normalisation with its data-dependent start is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -29,8 +29,9 @@ from zoo.autoregressive.masked_conv import CausalConv2d
 from zoo.distributions import DiscretizedLogistic
 from zoo.errors import OptionError
 from zoo.likelihoods import LogisticMixture
+from zoo.options import Count, Shape, Share
 from zoo.program import Preset
-from zoo.specs import Spec, at_least_one
+from zoo.specs import Spec
 
 __all__ = ["PixelCNNPlusPlus"]
 
@@ -59,17 +60,14 @@ class PixelCNNPlusPlus(PixelNetwork):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        features: int = 8,
-        blocks: int = 1,
-        scales: int = 2,
-        dropout: float = 0.5,
+        event_shape: Shape = (8, 8),
+        features: Count = 8,
+        blocks: Count = 1,
+        scales: Count = 2,
+        dropout: Share = 0.5,
         likelihood: Spec = "bernoulli",
     ):
         super().__init__(event_shape, likelihood)
-        at_least_one(features=features, blocks=blocks, scales=scales)
-        if not 0 <= dropout < 1:
-            raise OptionError(f"dropout must be at least 0 and below 1, got {dropout}.")
         channels = self.image[0]
         if channels > 1 and not isinstance(self.likelihood, LogisticMixture):
             raise OptionError(
@@ -170,7 +168,7 @@ class _Residual(nn.Module):
         others: Feature maps that come in from the side.
     """
 
-    def __init__(self, features: int, shape: tuple[tuple[int, int], tuple[int, int, int, int]], others: int = 0):
+    def __init__(self, features: int, shape: tuple[tuple[int, int], tuple[int, int, int, int]], others: Count = 0):
         super().__init__()
         self.first = CausalConv2d(2 * features, features, *shape)
         self.side = CausalConv2d(2 * others, features, *POINT) if others else None

@@ -17,7 +17,7 @@ there has seen the whole row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -27,8 +27,9 @@ from zoo.autoregressive.image_lstm import DiagonalBiLSTM, RowLSTM
 from zoo.autoregressive.incremental import Cached, PixelNetwork, Whole
 from zoo.autoregressive.masked_conv import MaskedConv2d
 from zoo.errors import OptionError, UnknownNameError
+from zoo.options import Count, Shape
 from zoo.program import Preset
-from zoo.specs import Spec, at_least_one
+from zoo.specs import Spec
 
 __all__ = ["CELLS", "PixelRNN"]
 
@@ -59,16 +60,15 @@ class PixelRNN(PixelNetwork):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
+        event_shape: Shape = (8, 8),
         cell: str = "diagonal",
-        hidden: int = 8,
-        layers: int = 1,
-        head_hidden: int = 32,
-        first_kernel: int = 7,
+        hidden: Count = 8,
+        layers: Count = 1,
+        head_hidden: Count = 32,
+        first_kernel: Count = 7,
         likelihood: Spec = "bernoulli",
     ):
         super().__init__(event_shape, likelihood)
-        at_least_one(hidden=hidden, layers=layers, head_hidden=head_hidden)
         if cell not in CELLS:
             raise UnknownNameError("cell", cell, CELLS)
         if first_kernel < 3:

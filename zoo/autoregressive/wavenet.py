@@ -14,7 +14,7 @@ for raw audio", 2016; sampling with queues: Le Paine et al., "Fast WaveNet gener
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -25,8 +25,9 @@ from zoo.autoregressive.base import ClassConditional, sound_shape
 from zoo.datasets import audio
 from zoo.distributions import Grid
 from zoo.errors import OptionError, ShapeError, UnknownNameError
+from zoo.options import Count, Natural, Shape
 from zoo.program import Preset
-from zoo.specs import Spec, at_least_one
+from zoo.specs import Spec
 
 __all__ = ["INPUTS", "WaveNet"]
 
@@ -60,17 +61,16 @@ class WaveNet(ClassConditional):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (24,),
-        layers: int = 3,
-        stacks: int = 2,
-        residual: int = 8,
-        skip: int = 16,
+        event_shape: Shape = (24,),
+        layers: Count = 3,
+        stacks: Count = 2,
+        residual: Count = 8,
+        skip: Count = 16,
         likelihood: Spec = "levels",
         inputs: str = "one-hot",
-        classes: int = 0,
+        classes: Natural = 0,
     ):
         super().__init__(sound_shape("WaveNet", event_shape), likelihood, classes)
-        at_least_one(layers=layers, stacks=stacks, residual=residual, skip=skip)
         if inputs not in INPUTS:
             raise UnknownNameError("inputs", inputs, INPUTS)
         if not isinstance(self.support, Grid):

@@ -13,6 +13,7 @@ The first reading is vague and the second sharp, so the posterior lies along the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import pyro
 import pyro.distributions as dist
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from zoo.bayes.plane import PlaneProgram
+from zoo.options import Count, Length, Positive
 
 __all__ = ["Banana"]
 
@@ -34,7 +36,7 @@ class Banana(PlaneProgram):
 
     paper = "after Haario, Saksman & Tamminen, Adaptive proposal distribution for random walk Metropolis, 1999"
 
-    def __init__(self, noise_scale: Sequence[float] = (2.0, 0.3), hidden: int = 32):
+    def __init__(self, noise_scale: Annotated[Sequence[Positive], Length(2)] = (2.0, 0.3), hidden: Count = 32):
         super().__init__(noise_scale, hidden)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:

@@ -16,6 +16,7 @@ from pyro.nn import PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 
+from zoo.options import Positive
 from zoo.program import Program
 
 __all__ = ["BetaBernoulli"]
@@ -36,7 +37,7 @@ class BetaBernoulli(Program):
     alpha: Tensor
     beta: Tensor
 
-    def __init__(self, alpha: float = 1.0, beta: float = 1.0):
+    def __init__(self, alpha: Positive = 1.0, beta: Positive = 1.0):
         super().__init__()
         self.register_buffer("alpha", torch.tensor(float(alpha)))
         self.register_buffer("beta", torch.tensor(float(beta)))

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from zoo.errors import OptionError, ShapeError
+from zoo.errors import ShapeError
 from zoo.program import Program
 
 __all__ = ["Regression"]
@@ -30,9 +30,6 @@ class Regression(Program):
 
     def __init__(self, features: int, prior_scale: float, **scales: float):
         super().__init__()
-        for name, value in {"features": features, "prior_scale": prior_scale, **scales}.items():
-            if value <= 0:
-                raise OptionError(f"{name} must be positive, got {value}.")
         self.register_buffer("prior_scale", torch.full((features,), float(prior_scale)))
         for name, value in scales.items():
             self.register_buffer(name, torch.tensor(float(value)))

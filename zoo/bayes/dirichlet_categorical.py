@@ -18,7 +18,7 @@ from pyro.nn import PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo.errors import OptionError
+from zoo.options import Positive, Values
 from zoo.program import Program
 
 __all__ = ["DirichletCategorical"]
@@ -37,10 +37,8 @@ class DirichletCategorical(Program):
     dataset = "coin"
     concentration: Tensor
 
-    def __init__(self, values: int = 2, concentration: float = 1.0):
+    def __init__(self, values: Values = 2, concentration: Positive = 1.0):
         super().__init__()
-        if values < 2:
-            raise OptionError(f"values must be at least 2, got {values}.")
         self.support = constraints.integer_interval(0, values - 1)
         self.register_buffer("concentration", torch.full((values,), float(concentration)))
         self.guide_concentration = PyroParam(torch.full((values,), float(concentration)), constraints.positive)

@@ -24,6 +24,7 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from zoo.options import Positive
 from zoo.program import Program
 
 __all__ = ["EightSchools", "TauPosterior"]
@@ -47,7 +48,7 @@ class EightSchools(Program):
     mu_scale: Tensor
     tau_scale: Tensor
 
-    def __init__(self, centered: bool = False, mu_scale: float = 5.0, tau_scale: float = 5.0):
+    def __init__(self, centered: bool = False, mu_scale: Positive = 5.0, tau_scale: Positive = 5.0):
         super().__init__()
         self.centered = centered
         self.register_buffer("mu_scale", torch.tensor(float(mu_scale)))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.bayes.covariates import Regression
+from zoo.options import Count, Positive
 
 __all__ = ["LogisticRegression"]
 
@@ -36,7 +37,7 @@ class LogisticRegression(Regression):
     support = constraints.boolean
     bias_scale: Tensor
 
-    def __init__(self, features: int = 30, prior_scale: float = 1.0, bias_scale: float = 5.0):
+    def __init__(self, features: Count = 30, prior_scale: Positive = 1.0, bias_scale: Positive = 5.0):
         super().__init__(features, prior_scale, bias_scale=bias_scale)
         self.w_loc = nn.Parameter(torch.zeros(features))
         self.w_scale = PyroParam(torch.full((features,), float(prior_scale)), constraint=constraints.positive)

@@ -12,7 +12,6 @@ Each dimension of the event has a mean and a precision of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyro
@@ -22,6 +21,7 @@ from pyro.nn import PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 
+from zoo.options import Positive, Shape
 from zoo.program import Program
 
 __all__ = ["NormalGamma", "NormalUnknown"]
@@ -48,11 +48,11 @@ class NormalUnknown(Program):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (),
+        event_shape: Shape = (),
         prior_mean: float = 0.0,
-        prior_weight: float = 0.1,
-        concentration: float = 1.0,
-        rate: float = 1.0,
+        prior_weight: Positive = 0.1,
+        concentration: Positive = 1.0,
+        rate: Positive = 1.0,
     ):
         super().__init__()
         self.event_shape = torch.Size(event_shape)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.bayes.covariates import Regression
+from zoo.options import Count, Positive
 
 __all__ = ["BayesianLinearRegression"]
 
@@ -34,7 +35,7 @@ class BayesianLinearRegression(Regression):
     dataset = "diabetes"
     noise_scale: Tensor
 
-    def __init__(self, features: int = 11, prior_scale: float = 1.0, noise_scale: float = 0.7):
+    def __init__(self, features: Count = 11, prior_scale: Positive = 1.0, noise_scale: Positive = 0.7):
         super().__init__(features, prior_scale, noise_scale=noise_scale)
         self.loc = nn.Parameter(torch.zeros(features))
         self.scale = PyroParam(torch.full((features,), float(prior_scale)), constraint=constraints.positive)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.bayes.plane import PlaneProgram
+from zoo.options import Count, Positive
 
 __all__ = ["TwoModes"]
 
@@ -29,7 +30,7 @@ class TwoModes(PlaneProgram):
 
     paper = "made for this zoo: the square roots of a noisy complex number"
 
-    def __init__(self, noise_scale: float = 0.5, hidden: int = 32):
+    def __init__(self, noise_scale: Positive = 0.5, hidden: Count = 32):
         super().__init__(noise_scale, hidden)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:

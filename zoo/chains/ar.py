@@ -10,7 +10,7 @@ machine learning and digital communication", 1998 (logistic, where k = n - 1 is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -23,6 +23,7 @@ from torch.distributions import constraints
 
 from zoo.chains.chain import Chain
 from zoo.errors import OptionError
+from zoo.options import Shape
 from zoo.program import Preset
 
 __all__ = ["Autoregression", "AutoregressiveChain"]
@@ -43,7 +44,7 @@ class AutoregressiveChain(Chain):
     paper = "Yule, On a method of investigating periodicities in disturbed series, 1927; Frey 1998"
     presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({"order": 8}, "svi", {"steps": 2000})}
 
-    def __init__(self, event_shape: Sequence[int] = (8, 8), order: int = 8, likelihood: str = "bernoulli"):
+    def __init__(self, event_shape: Shape = (8, 8), order: int = 8, likelihood: str = "bernoulli"):
         super().__init__(event_shape)
         if order < 1:
             raise OptionError(f"order must be at least 1, got {order}; order 0 is the program Independent.")

@@ -73,10 +73,6 @@ class TableChain(Chain):
 
     def __init__(self, event_shape: Sequence[int], values: int, smoothing: float):
         super().__init__(event_shape)
-        if values < 2:
-            raise OptionError(f"values must be at least 2, got {values}.")
-        if smoothing < 0:
-            raise OptionError(f"smoothing must not be negative, got {smoothing}.")
         needed = self.free_parameters(self.length, values)
         if needed > MAX_PARAMETERS:
             count = f"{needed:,}" if needed < 1e15 else f"about 10^{math.log10(needed):.0f}"

@@ -11,7 +11,7 @@ Theory, 1968.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch.distributions import constraints
 
 from zoo.chains.chain import MAX_PARAMETERS, TableChain, log_dirichlet, log_frequencies
 from zoo.errors import OptionError
+from zoo.options import NonNegative, Shape, Values
 
 __all__ = ["ChowLiuTree", "Tree", "mutual_information"]
 
@@ -47,7 +48,7 @@ class ChowLiuTree(TableChain):
     order: Tensor
     parents: Tensor
 
-    def __init__(self, event_shape: Sequence[int] = (8, 8), values: int = 2, smoothing: float = 1.0):
+    def __init__(self, event_shape: Shape = (8, 8), values: Values = 2, smoothing: NonNegative = 1.0):
         super().__init__(event_shape, values, smoothing)
         if (self.length * values) ** 2 > MAX_PARAMETERS:
             raise OptionError(

@@ -30,6 +30,7 @@ from zoo.chains.messages import backward, best_path, log_normalise
 from zoo.chains.raster import Raster
 from zoo.chains.state_emissions import BernoulliEmission, CategoricalEmission, Emission, NormalEmission
 from zoo.errors import OptionError, SupportError
+from zoo.options import Count, NonNegative, Positive, Shape, Values
 from zoo.program import Preset, Program
 
 __all__ = ["HMM"]
@@ -70,22 +71,17 @@ class HMM(Program):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        states: int = 8,
+        event_shape: Shape = (8, 8),
+        states: Count = 8,
         emission: str = "bernoulli",
-        values: int = 2,
+        values: Values = 2,
         lengths: bool = False,
-        smoothing: float = 1.0,
-        min_scale: float = 1e-3,
-        window: int = 5,
+        smoothing: NonNegative = 1.0,
+        min_scale: Positive = 1e-3,
+        window: Count = 5,
     ):
         super().__init__()
         _check_sequences(event_shape, emission, window)
-        for name, value, least in (("states", states, 1), ("values", values, 2), ("smoothing", smoothing, 0)):
-            if value < least:
-                raise OptionError(f"{name} must be at least {least}, got {value}.")
-        if min_scale <= 0:
-            raise OptionError(f"min_scale must be positive, got {min_scale}.")
         self.event_shape = torch.Size(event_shape)
         self.steps, self.dim = event_shape[0], (event_shape[1] if len(event_shape) == 2 else 1)
         self.states, self.lengths, self.smoothing = states, lengths, smoothing

@@ -7,7 +7,7 @@ Sites: x (*event_shape); no latents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pyro.distributions as dist
 import torch
@@ -15,6 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from zoo.chains.chain import TableChain, log_frequencies
+from zoo.options import NonNegative, Shape, Values
 
 __all__ = ["Independent"]
 
@@ -30,7 +31,7 @@ class Independent(TableChain):
 
     paper = "The naive baseline of density estimation"
 
-    def __init__(self, event_shape: Sequence[int] = (8, 8), values: int = 2, smoothing: float = 1.0):
+    def __init__(self, event_shape: Shape = (8, 8), values: Values = 2, smoothing: NonNegative = 1.0):
         super().__init__(event_shape, values, smoothing)
         self.logits = nn.Parameter(torch.zeros(self.length, values))
 

@@ -12,7 +12,7 @@ add over independent channels, 3 * 255 = 765; they do not multiply into a joint 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.chains.chain import TableChain, log_frequencies
+from zoo.options import NonNegative, Shape, Values
 
 __all__ = ["FullJoint", "JointTable"]
 
@@ -40,7 +41,7 @@ class FullJoint(TableChain):
     paper = "The definition of a joint distribution; 2^n - 1 parameters"
     dataset = "nltcs"
 
-    def __init__(self, event_shape: Sequence[int] = (16,), values: int = 2, smoothing: float = 1.0):
+    def __init__(self, event_shape: Shape = (16,), values: Values = 2, smoothing: NonNegative = 1.0):
         super().__init__(event_shape, values, smoothing)
         self.logits = nn.Parameter(torch.zeros(values**self.length))
 

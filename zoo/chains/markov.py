@@ -9,13 +9,14 @@ Markov, "Extension of the law of large numbers to dependent quantities", 1906.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from zoo.chains.chain import TableChain, log_frequencies
 from zoo.chains.markov_path import MarkovPath
+from zoo.options import NonNegative, Shape, Values
 
 __all__ = ["MarkovChain"]
 
@@ -31,7 +32,7 @@ class MarkovChain(TableChain):
 
     paper = "Markov, Extension of the law of large numbers to dependent quantities, 1906"
 
-    def __init__(self, event_shape: Sequence[int] = (8, 8), values: int = 2, smoothing: float = 1.0):
+    def __init__(self, event_shape: Shape = (8, 8), values: Values = 2, smoothing: NonNegative = 1.0):
         super().__init__(event_shape, values, smoothing)
         self.initial_logits = nn.Parameter(torch.zeros(values))
         self.transition_logits = nn.Parameter(torch.zeros(self.length - 1, values, values))

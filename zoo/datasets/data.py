@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.errors import ShapeError
+from zoo.errors import OptionError
 
 __all__ = ["Card", "Data", "Dataset", "File"]
 
@@ -103,7 +103,7 @@ class Dataset:
     def split(self, name: str) -> Data:
         """'train', 'valid' or 'test'."""
         if name not in ("train", "valid", "test"):
-            raise ShapeError(f"Unknown split {name!r}; expected 'train', 'valid' or 'test'.")
+            raise OptionError(f"Unknown split {name!r}; expected 'train', 'valid' or 'test'.")
         return getattr(self, name)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dataset:

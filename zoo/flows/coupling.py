@@ -22,11 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.nn.utils.parametrizations import weight_norm
-from zuko.flows.autoregressive import MaskedAutoregressiveTransform
-from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, MonotonicRQSTransform
 
 from zoo.errors import UnknownNameError
 from zoo.nets import ACTIVATIONS, mlp
+from zoo.process import undisturbed
+
+with undisturbed():
+    from zuko.flows.autoregressive import MaskedAutoregressiveTransform
+    from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, MonotonicRQSTransform
 
 __all__ = [
     "Coupling",

@@ -16,7 +16,7 @@ so that the ELBO is the dequantisation bound on log P(x), a log mass, and import
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import pyro
 import torch
@@ -28,7 +28,7 @@ from torch.nn.functional import logsigmoid
 
 from zoo.density import NetworkDensity
 from zoo.distributions import Grid
-from zoo.errors import OptionError, UnknownNameError
+from zoo.errors import UnknownNameError
 from zoo.flows.coupling import Univariate, coupling_mlp, start_at_zero
 from zoo.flows.flow import Flow, Permutation
 from zoo.flows.maf import MAF
@@ -36,6 +36,7 @@ from zoo.flows.nice import NICE
 from zoo.flows.realnvp import RealNVP
 from zoo.flows.spline import NeuralSpline
 from zoo.nets import mlp
+from zoo.options import Counts, Natural, Range, Shape, Values
 from zoo.program import Preset, Program
 
 __all__ = ["DEQUANTISATIONS", "FLOWS", "CellGuide", "Cells", "DequantisedFlow", "Rounded"]
@@ -80,25 +81,20 @@ class DequantisedFlow(Program):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
+        event_shape: Shape = (8, 8),
         flow: str = "realnvp",
         flow_options: Mapping[str, Any] | None = None,
-        values: int = 2,
-        alpha: float = 0.05,
+        values: Values = 2,
+        alpha: Annotated[float, Range(least=0, below=0.5)] = 0.05,
         dequantisation: str = "variational",
-        guide_hidden: Sequence[int] = (64,),
-        guide_couplings: int = 2,
+        guide_hidden: Counts = (64,),
+        guide_couplings: Natural = 2,
     ):
         super().__init__()
         if flow not in FLOWS:
             raise UnknownNameError("flow", flow, FLOWS)
         if dequantisation not in DEQUANTISATIONS:
             raise UnknownNameError("dequantisation", dequantisation, DEQUANTISATIONS)
-        if values < 2 or not 0 <= alpha < 0.5 or guide_couplings < 0 or min([1, *guide_hidden]) < 1:
-            raise OptionError(
-                "Dequantisation needs values >= 2, 0 <= alpha < 1/2, guide_couplings >= 0 and guide_hidden >= 1; "
-                f"got {values}, {alpha}, {guide_couplings} and {list(guide_hidden)}."
-            )
         options: dict[str, Any] = {**(flow_options or {})}
         for option in options:
             if option not in FLOWS[flow].option_names() or option == "event_shape":

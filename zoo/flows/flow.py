@@ -20,9 +20,9 @@ from torch.distributions.utils import clamp_probs
 from torch.nn.functional import logsigmoid
 
 from zoo.density import DensityProgram
-from zoo.errors import OptionError, ShapeError, UnknownNameError
+from zoo.errors import ShapeError, UnknownNameError
 
-__all__ = ["PERMUTATIONS", "Flow", "Permutation", "VectorFlow", "back", "check_sizes", "through"]
+__all__ = ["PERMUTATIONS", "Flow", "Permutation", "VectorFlow", "back", "check_size", "through"]
 
 PERMUTATIONS = ("reverse", "alternate", "random")
 
@@ -153,13 +153,8 @@ def back(layers: Any, z: Tensor) -> Tensor:
     return z
 
 
-def check_sizes(event_shape: Sequence[int], hidden: Sequence[int], least: int = 2, **counts: int) -> None:
-    """Raises OptionError for widths or counts below one, ShapeError for examples of fewer than `least` numbers."""
-    wrong = {name: value for name, value in counts.items() if value < 1}
-    if min([1, *hidden]) < 1 or wrong:
-        raise OptionError(f"Sizes must be at least 1, got hidden={list(hidden)}" + "".join(
-            f", {name}={value}" for name, value in wrong.items()
-        ) + ".")  # fmt: skip
+def check_size(event_shape: Sequence[int], least: int = 2) -> None:
+    """Raises ShapeError for examples of fewer than `least` numbers."""
     if torch.Size(event_shape).numel() < least:
         raise ShapeError(
             f"A coupling needs examples of at least {least} numbers, got event_shape {tuple(event_shape)}; "

@@ -10,13 +10,14 @@ Papamakarios, Pavlakou & Murray, "Masked autoregressive flow for density estimat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import nn
 
 from zoo.flows.coupling import Masked, Univariate
-from zoo.flows.flow import Permutation, VectorFlow, check_sizes
+from zoo.flows.flow import Permutation, VectorFlow, check_size
+from zoo.options import Count, Counts, Shape
 from zoo.program import Preset
 
 __all__ = ["MAF"]
@@ -48,14 +49,14 @@ class MAF(VectorFlow):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (2,),
-        layers: int = 4,
-        hidden: Sequence[int] = (32, 32),
+        event_shape: Shape = (2,),
+        layers: Count = 4,
+        hidden: Counts = (32, 32),
         activation: str = "relu",
         permutation: str = "reverse",
     ):
         super().__init__(event_shape)
-        check_sizes(event_shape, hidden, least=1, layers=layers)
+        check_size(event_shape, least=1)
         d = self.event_shape.numel()
         self.layers = nn.ModuleList()
         for _ in range(layers):

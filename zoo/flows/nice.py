@@ -9,14 +9,15 @@ Dinh, Krueger & Bengio, "NICE: Non-linear independent components estimation", 20
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from zoo.flows.coupling import Univariate, coupling_mlp
-from zoo.flows.flow import Permutation, VectorFlow, check_sizes
+from zoo.flows.flow import Permutation, VectorFlow, check_size
+from zoo.options import Count, Counts, Shape
 from zoo.program import Preset
 
 __all__ = ["NICE", "Scaling"]
@@ -43,14 +44,14 @@ class NICE(VectorFlow):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (2,),
-        couplings: int = 4,
-        hidden: Sequence[int] = (32, 32),
+        event_shape: Shape = (2,),
+        couplings: Count = 4,
+        hidden: Counts = (32, 32),
         activation: str = "relu",
         prior: str = "logistic",
     ):
         super().__init__(event_shape, prior)
-        check_sizes(event_shape, hidden, couplings=couplings)
+        check_size(event_shape)
         d = self.event_shape.numel()
         self.layers = nn.ModuleList([Permutation(d, "alternate")])  # odd and even numbers take turns, as in the paper
         for _ in range(couplings):

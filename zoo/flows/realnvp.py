@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from zoo.errors import ShapeError, UnknownNameError
 from zoo.flows.coupling import Coupling, ResidualNet, Univariate, checkerboard, coupling_mlp, squeeze, unsqueeze
-from zoo.flows.flow import Flow, Permutation, back, check_sizes, through
+from zoo.flows.flow import Flow, Permutation, back, check_size, through
 from zoo.nets import image_shape
+from zoo.options import Count, Counts, Shape
 from zoo.program import Preset
 
 __all__ = ["RealNVP"]
@@ -61,17 +62,17 @@ class RealNVP(Flow):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (2,),
-        couplings: int = 4,
-        hidden: Sequence[int] = (32, 32),
+        event_shape: Shape = (2,),
+        couplings: Count = 4,
+        hidden: Counts = (32, 32),
         network: str = "mlp",
-        scales: int = 2,
+        scales: Count = 2,
         activation: str = "relu",
     ):
         super().__init__(event_shape)
         if network not in NETWORKS:
             raise UnknownNameError("network", network, NETWORKS)
-        check_sizes(event_shape, hidden, couplings=couplings, scales=scales)
+        check_size(event_shape)
         self.network = network
         if network == "mlp":
             d = self.event_shape.numel()

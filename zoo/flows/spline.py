@@ -10,14 +10,15 @@ Durkan, Bekasov, Murray & Papamakarios, "Neural spline flows", NeurIPS 2019.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import nn
 
-from zoo.errors import OptionError, UnknownNameError
+from zoo.errors import UnknownNameError
 from zoo.flows.coupling import Masked, Univariate, coupling_mlp
-from zoo.flows.flow import Permutation, VectorFlow, check_sizes
+from zoo.flows.flow import Permutation, VectorFlow, check_size
+from zoo.options import Count, Counts, Positive, Shape, Values
 from zoo.program import Preset
 
 __all__ = ["SPLINE_LAYERS", "NeuralSpline"]
@@ -53,11 +54,11 @@ class NeuralSpline(VectorFlow):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (2,),
-        layers: int = 4,
-        bins: int = 8,
-        bound: float = 5.0,
-        hidden: Sequence[int] = (32, 32),
+        event_shape: Shape = (2,),
+        layers: Count = 4,
+        bins: Values = 8,
+        bound: Positive = 5.0,
+        hidden: Counts = (32, 32),
         activation: str = "relu",
         kind: str = "coupling",
         permutation: str = "reverse",
@@ -65,9 +66,7 @@ class NeuralSpline(VectorFlow):
         super().__init__(event_shape)
         if kind not in SPLINE_LAYERS:
             raise UnknownNameError("kind of spline layer", kind, SPLINE_LAYERS)
-        check_sizes(event_shape, hidden, least=2 if kind == "coupling" else 1, layers=layers)
-        if bins < 2 or bound <= 0:
-            raise OptionError(f"A spline needs bins >= 2 and bound > 0, got bins={bins} and bound={bound}.")
+        check_size(event_shape, least=2 if kind == "coupling" else 1)
         d, univariate = self.event_shape.numel(), Univariate("spline", bins, bound)
         self.layers = nn.ModuleList([Permutation(d, "alternate")] if kind == "coupling" else [])
         for _ in range(layers):

@@ -13,7 +13,7 @@ that has no likelihood.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyro
@@ -25,6 +25,7 @@ from torch.distributions import constraints
 from zoo.errors import OptionError
 from zoo.implicit.networks import SUPPORTS, JointCritic, Layers, decoder_stack, encoder_stack, network_options
 from zoo.nets import OverBatch
+from zoo.options import Count, Shape
 from zoo.program import Implicit, ImplicitProgram, Preset, same_support
 
 __all__ = ["ALI"]
@@ -63,8 +64,8 @@ class ALI(ImplicitProgram):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        latent_dim: int = 16,
+        event_shape: Shape = (8, 8),
+        latent_dim: Count = 16,
         layers: Layers = (64, 64),
         encoder: str = "normal",
         support: str = "unit",

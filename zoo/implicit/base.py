@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import pyro
@@ -14,6 +13,7 @@ from torch.distributions import constraints
 from zoo.errors import UnknownNameError
 from zoo.implicit.networks import SUPPORTS, ConvCritic, Norm, conv_generator
 from zoo.nets import image_shape, mlp
+from zoo.options import Count, Counts, Shape
 from zoo.program import Implicit, ImplicitProgram, same_support
 
 __all__ = ["ConvolutionalGAN"]
@@ -51,12 +51,12 @@ class ConvolutionalGAN(ImplicitProgram):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        latent_dim: int = 32,
-        channels: Sequence[int] = (32, 16),
-        critic_channels: Sequence[int] | None = None,
-        kernel: int = 4,
-        hidden: Sequence[int] | None = None,
+        event_shape: Shape = (8, 8),
+        latent_dim: Count = 32,
+        channels: Counts = (32, 16),
+        critic_channels: Counts | None = None,
+        kernel: Count = 4,
+        hidden: Counts | None = None,
         support: str = "unit",
     ):
         super().__init__()

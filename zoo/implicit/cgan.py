@@ -23,6 +23,7 @@ from torch.nn.functional import one_hot
 from zoo.errors import OptionError
 from zoo.implicit.networks import ConvCritic, Maxout, conv_generator, network_options
 from zoo.nets import image_shape
+from zoo.options import Count, Counts, Shape, Share
 from zoo.program import Implicit, ImplicitProgram, Preset
 
 __all__ = ["ConditionalCritic", "ConditionalGAN", "ProjectionCritic"]
@@ -60,12 +61,12 @@ class ConditionalGAN(ImplicitProgram):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        context_shape: Sequence[int] = (10,),
+        event_shape: Shape = (8, 8),
+        context_shape: Shape = (10,),
         network: str = "mlp",
-        latent_dim: int = 32,
-        hidden: Sequence[int] = (32, 32, 64),
-        channels: Sequence[int] = (32, 16, 8),
+        latent_dim: Count = 32,
+        hidden: Counts = (32, 32, 64),
+        channels: Counts = (32, 16, 8),
         critic: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -183,8 +184,8 @@ class ConditionalCritic(nn.Module):
         context_shape: torch.Size,
         *,
         hidden: Sequence[int],
-        pieces: Sequence[int] = (5, 5, 4),
-        dropout: float = 0.5,
+        pieces: Counts = (5, 5, 4),
+        dropout: Share = 0.5,
     ):
         super().__init__()
         maxout = Maxout(event_shape.numel(), hidden[0], pieces[0])

@@ -11,7 +11,7 @@ the paper (goodfeli/adversarial, mnist.yaml).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import pyro
@@ -22,6 +22,7 @@ from torch.distributions import constraints
 
 from zoo.errors import OptionError
 from zoo.implicit.networks import SUPPORTS, MaxoutCritic
+from zoo.options import Count, Counts, Shape, Share
 from zoo.program import Implicit, ImplicitProgram, Preset, same_support
 
 __all__ = ["GAN"]
@@ -46,13 +47,13 @@ class GAN(ImplicitProgram):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        latent_dim: int = 32,
-        hidden: Sequence[int] = (256, 256),
+        event_shape: Shape = (8, 8),
+        latent_dim: Count = 32,
+        hidden: Counts = (256, 256),
         support: str = "unit",
-        critic_hidden: Sequence[int] = (64, 64),
-        pieces: int = 5,
-        dropout: float = 0.5,
+        critic_hidden: Counts = (64, 64),
+        pieces: Count = 5,
+        dropout: Share = 0.5,
     ):
         super().__init__()
         if support not in SUPPORTS:

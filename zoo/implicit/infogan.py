@@ -14,7 +14,7 @@ with a guide. The noise z is nobody's to recover, and the guide leaves it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyro
@@ -27,6 +27,7 @@ from torch.nn.functional import affine_grid, grid_sample, softplus
 from zoo.errors import OptionError
 from zoo.implicit.networks import conv_generator, conv_trunk, network_options
 from zoo.nets import OverBatch, image_shape
+from zoo.options import Count, Counts, Shape, Values
 from zoo.program import Implicit, ImplicitProgram, Preset
 
 __all__ = ["InfoGAN", "InfoGANCritic"]
@@ -73,19 +74,17 @@ class InfoGAN(ImplicitProgram):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        categories: int = 10,
-        codes: int = 2,
-        latent_dim: int = 16,
-        hidden: int = 64,
-        channels: Sequence[int] = (8, 16),
+        event_shape: Shape = (8, 8),
+        categories: Values = 10,
+        codes: Count = 2,
+        latent_dim: Count = 16,
+        hidden: Count = 64,
+        channels: Counts = (8, 16),
         reader: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         options = network_options("InfoGAN's reader", reader, hidden=32, least_scale=0.5, moves=1.0)
         self.least_scale, self.moves = options["least_scale"], options["moves"]
-        if categories < 2 or codes < 1:
-            raise OptionError(f"InfoGAN needs categories >= 2 and codes >= 1, got {categories} and {codes}.")
         if self.least_scale <= 0 or self.moves < 0:
             raise OptionError(f"least_scale must be positive and moves >= 0, got {self.least_scale} and {self.moves}.")
         self.event_shape, self.shape = torch.Size(event_shape), image_shape(event_shape)

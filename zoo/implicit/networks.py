@@ -19,6 +19,7 @@ from torch.distributions import constraints
 
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.nets import OverBatch, doubling, halvings, image_shape, paddings
+from zoo.options import Count, Counts, NonNegative, Share, check_value
 
 __all__ = [
     "SUPPORTS", "ConvCritic", "JointCritic", "Layers", "Maxout", "MaxoutCritic", "Norm", "Shaped",
@@ -34,6 +35,9 @@ NORMS = ("batch", "layer", "none")
 
 Layers = Sequence[Any]
 """Widths of dense layers, or [channels, kernel, stride] of convolutions; `Sequence[int | Sequence[int]]`."""
+WIDTHS = Sequence[Count | Sequence[Count]]
+KINDS: dict[type, Any] = {int: Count, float: NonNegative, bool: bool, str: str, tuple: WIDTHS, list: WIDTHS}
+"""What an option may be, by its default."""
 LEAK = 0.2
 """Slope below zero of the leaky ReLUs of the stacks."""
 
@@ -50,9 +54,10 @@ def network_options(network: str, given: Mapping[str, Any] | None, **known: Any)
     """
     if not isinstance(given, Mapping | None):
         raise OptionError(f"The options of {network} must be given by name, as {known}; got {given!r}.")
-    for option in given or {}:
+    for option, value in (given or {}).items():
         if option not in known:
-            raise UnknownNameError(f"option of {network}", option, known)
+            raise UnknownNameError(f"option of {network}", str(option), known)
+        check_value(f"{option} of {network}", value, Share if option == "dropout" else KINDS[type(known[option])])
     return {**known, **(given or {})}
 
 
@@ -120,9 +125,9 @@ class ConvCritic(nn.Module):
         event_shape: Sequence[int],
         channels: Sequence[int],
         *,
-        kernel: int = 4,
+        kernel: Count = 4,
         norm: Norm = "batch",
-        slope: float = 0.2,
+        slope: NonNegative = 0.2,
         smooth: bool = False,
         centred: bool = True,
     ):
@@ -215,7 +220,7 @@ class MaxoutCritic(nn.Module):
         dropout: Probability of dropping a hidden unit; inputs are dropped with 0.4 of it.
     """
 
-    def __init__(self, event_shape: torch.Size, hidden: Sequence[int], *, pieces: int = 5, dropout: float = 0.5):
+    def __init__(self, event_shape: torch.Size, hidden: Sequence[int], *, pieces: Count = 5, dropout: Share = 0.5):
         super().__init__()
         self.event_dim = len(event_shape)
         sizes = [event_shape.numel(), *hidden]
@@ -327,9 +332,9 @@ class JointCritic(nn.Module):
         latent_dim: int,
         *,
         layers: Layers,
-        latent: Sequence[int] = (64,),
-        joint: Sequence[int] = (128,),
-        dropout: float = 0.2,
+        latent: Counts = (64,),
+        joint: Counts = (128,),
+        dropout: Share = 0.2,
     ):
         super().__init__()
         self.of_x, width = encoder_stack(event_shape, layers, dropout=dropout)
@@ -357,8 +362,9 @@ class Shaped(nn.Module):
 
 
 def _convolutional(layers: Layers) -> bool:
+    check_value("layers", layers, WIDTHS)
     kinds = {isinstance(layer, int) for layer in layers}
-    if len(kinds) != 1:
+    if len(kinds) != 1 or any(not isinstance(layer, int) and len(layer) != 3 for layer in layers):
         raise OptionError(f"layers must be all widths or all [channels, kernel, stride], and not empty; got {layers}.")
     return not kinds.pop()
 

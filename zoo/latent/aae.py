@@ -12,12 +12,13 @@ q(z) = E_data[q(z | x)] equal to it; it is `inference.games.aae`, and takes othe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from zoo.latent.heads import HEADS, IMPLICIT_HEADS
 from zoo.latent.priors import make_prior
 from zoo.latent.vae import VAE
+from zoo.options import Count, Counts, Shape
 from zoo.program import Preset
 from zoo.specs import Spec, make_part
 
@@ -48,9 +49,9 @@ class AAE(VAE):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        latent_dim: int = 2,
-        hidden: Sequence[int] = (64, 64),
+        event_shape: Shape = (8, 8),
+        latent_dim: Count = 2,
+        hidden: Counts = (64, 64),
         likelihood: Spec = "bernoulli",
         network: str = "mlp",
         activation: str = "relu",

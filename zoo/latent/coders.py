@@ -10,7 +10,6 @@ from torch import nn
 
 from zoo.errors import UnknownNameError
 from zoo.nets import conv_decoder, conv_encoder, image_shape, mlp
-from zoo.specs import at_least_one
 
 __all__ = ["NETWORKS", "Coders"]
 
@@ -38,8 +37,6 @@ class Coders:
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
             raise UnknownNameError("network", self.network, NETWORKS)
-        for width in self.hidden:
-            at_least_one(hidden=width)
 
     @property
     def shape(self) -> tuple[int, ...]:

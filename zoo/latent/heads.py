@@ -18,8 +18,8 @@ from zoo.errors import OptionError
 from zoo.guide_flows import BatchedAffine, flow_layers
 from zoo.nets import activation as make_activation
 from zoo.nets import mlp
+from zoo.options import Count
 from zoo.program import Implicit
-from zoo.specs import at_least_one
 
 __all__ = [
     "HEADS",
@@ -144,7 +144,7 @@ class IAF(_Flows):
     Raises: OptionError.
     """
 
-    def __init__(self, latent_dim: int, steps: int = 2, hidden: int = 64):
+    def __init__(self, latent_dim: int, steps: Count = 2, hidden: Count = 64):
         super().__init__("iaf", Diagonal(latent_dim), latent_dim, steps, hidden)
 
     def forward(self, out: Tensor) -> Any:
@@ -166,7 +166,7 @@ class Spline(_Flows):
 
     gaussian: Full
 
-    def __init__(self, latent_dim: int, steps: int = 2, hidden: int = 64):
+    def __init__(self, latent_dim: int, steps: Count = 2, hidden: Count = 64):
         super().__init__("spline", Full(latent_dim), latent_dim, steps, hidden)
 
     def forward(self, out: Tensor) -> Any:
@@ -207,9 +207,8 @@ class Universal(GuideHead):
 
     net: nn.Module
 
-    def __init__(self, latent_dim: int, width: int, noise: int = 10):
+    def __init__(self, latent_dim: int, width: int, noise: Count = 10):
         super().__init__()
-        at_least_one(noise=noise)
         self.latent_dim, self.size, self.noise = latent_dim, width, noise
 
     def build(self, activation: str) -> None:

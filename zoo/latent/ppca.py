@@ -9,7 +9,7 @@ Tipping & Bishop, "Probabilistic principal component analysis", JRSS B 61(3), 19
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import pyro
@@ -19,7 +19,8 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.errors import OptionError, ShapeError
+from zoo.errors import ShapeError
+from zoo.options import Count, Shape
 from zoo.program import Preset, Program
 
 __all__ = ["PPCA"]
@@ -41,10 +42,8 @@ class PPCA(Program):
     family = "latent"
     paper = "Tipping & Bishop, Probabilistic principal component analysis, 1999"
 
-    def __init__(self, event_shape: Sequence[int] = (8, 8), latent_dim: int = 2):
+    def __init__(self, event_shape: Shape = (8, 8), latent_dim: Count = 2):
         super().__init__()
-        if latent_dim < 1:
-            raise OptionError(f"latent_dim must be at least 1, got {latent_dim}.")
         self.event_shape = torch.Size(event_shape)
         self.latent_dim = latent_dim
         d = self.event_shape.numel()

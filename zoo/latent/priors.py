@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.distributions import NormalMixture, Sampler
 from zoo.errors import OptionError
+from zoo.options import Count, Positive
 from zoo.specs import Spec, make_part
 
 __all__ = ["PRIORS", "Flower", "Gaussian", "Prior", "SwissRoll", "flower", "make_prior", "swiss_roll"]
@@ -32,10 +33,8 @@ class Prior(nn.Module):
     zero: Tensor
     """(k,), of the dtype and on the device of draws."""
 
-    def __init__(self, latent_dim: int, scale: float = 1.0):
+    def __init__(self, latent_dim: int, scale: Positive = 1.0):
         super().__init__()
-        if scale <= 0:
-            raise OptionError(f"The scale of a prior must be positive, got {scale}.")
         self.scale = scale
         self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
 
@@ -66,7 +65,7 @@ class Flower(Prior):
     means: Tensor
     factors: Tensor
 
-    def __init__(self, latent_dim: int, components: int = 10, scale: float = 1.0):
+    def __init__(self, latent_dim: int, components: Count = 10, scale: Positive = 1.0):
         super().__init__(latent_dim, scale)
         for name, values in zip(("means", "factors"), flower(latent_dim, components), strict=True):
             self.register_buffer(name, (scale * values).to(self.zero))
@@ -83,7 +82,7 @@ class SwissRoll(Prior):
     Raises: OptionError for less than two dimensions.
     """
 
-    def __init__(self, latent_dim: int, scale: float = 1.0):
+    def __init__(self, latent_dim: int, scale: Positive = 1.0):
         super().__init__(latent_dim, scale)
         if latent_dim < 2:
             raise OptionError(f"A swiss roll lies in a plane: it needs latent_dim >= 2, got {latent_dim}.")

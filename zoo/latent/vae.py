@@ -12,7 +12,7 @@ flows", NeurIPS 2019.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyro
@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from zoo.latent.coders import Coders
 from zoo.latent.heads import HEADS
 from zoo.likelihoods import make_likelihood
+from zoo.options import Count, Counts, Shape
 from zoo.program import Preset, Program
-from zoo.specs import Spec, at_least_one, make_part
+from zoo.specs import Spec, make_part
 
 __all__ = ["VAE"]
 
@@ -57,16 +58,15 @@ class VAE(Program):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        latent_dim: int = 2,
-        hidden: Sequence[int] = (128,),
+        event_shape: Shape = (8, 8),
+        latent_dim: Count = 2,
+        hidden: Counts = (128,),
         likelihood: Spec = "bernoulli",
         network: str = "mlp",
         activation: str = "softplus",
         guide: Spec = "diagonal",
     ):
         super().__init__()
-        at_least_one(latent_dim=latent_dim)
         self.event_shape, self.latent_dim = torch.Size(event_shape), latent_dim
         self.likelihood = make_likelihood(likelihood, self.event_shape)
         self.support = self.likelihood.support

@@ -14,7 +14,7 @@ graphical models", 2000.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import pyro
@@ -27,6 +27,7 @@ from torch.distributions import constraints
 
 from zoo.errors import CapabilityError, OptionError
 from zoo.mixtures.moments import CHUNK, Moments, kmeans_labels, moments, normal
+from zoo.options import Count, Positive, Shape
 from zoo.program import Preset, Program
 
 __all__ = ["BayesianGaussianMixture", "Beliefs", "Wishart"]
@@ -67,23 +68,17 @@ class BayesianGaussianMixture(Program):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (2,),
-        components: int = 3,
+        event_shape: Shape = (2,),
+        components: Count = 3,
         covariance: str = "diagonal",
-        concentration: float = 1.0,
-        mean_weight: float = 0.1,
-        shape: float = 2.0,
-        rate: float = 1.0,
+        concentration: Positive = 1.0,
+        mean_weight: Positive = 0.1,
+        shape: Positive = 2.0,
+        rate: Positive = 1.0,
     ):
         super().__init__()
-        if components < 1:
-            raise OptionError(f"components must be at least 1, got {components}.")
         if covariance not in ("diagonal", "full"):
             raise OptionError(f"covariance must be 'diagonal' or 'full', got {covariance!r}.")
-        positive = {"concentration": concentration, "mean_weight": mean_weight, "shape": shape, "rate": rate}
-        for name, value in positive.items():
-            if value <= 0:
-                raise OptionError(f"{name} must be positive, got {value}.")
         self.event_shape = torch.Size(event_shape)
         self.components, self.covariance = components, covariance
         k, d, full = components, self.event_shape.numel(), covariance == "full"

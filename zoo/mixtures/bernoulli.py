@@ -9,7 +9,7 @@ Bishop, "Pattern Recognition and Machine Learning", section 9.3.3, 2006.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, softplus
 
-from zoo.errors import OptionError
 from zoo.mixtures.mixture import Mixture
+from zoo.options import Count, NonNegative, Shape
 from zoo.program import Preset
 
 __all__ = ["BernoulliMixture"]
@@ -43,13 +43,11 @@ class BernoulliMixture(Mixture):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (8, 8),
-        components: int = 10,
-        smoothing: float = 0.1,
+        event_shape: Shape = (8, 8),
+        components: Count = 10,
+        smoothing: NonNegative = 0.1,
     ):
         super().__init__(event_shape, components)
-        if smoothing < 0:
-            raise OptionError(f"smoothing is a pseudo-count and cannot be negative, got {smoothing}.")
         self.smoothing = smoothing
         self.logits = nn.Parameter(torch.randn(components, *event_shape))
 

@@ -10,7 +10,7 @@ Dempster, Laird & Rubin, "Maximum likelihood from incomplete data via the EM alg
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -22,6 +22,7 @@ from torch.distributions import constraints
 from zoo.errors import OptionError
 from zoo.mixtures.mixture import Mixture
 from zoo.mixtures.moments import moments, normal, normalise_, rows_at_a_time, wide
+from zoo.options import Count, NonNegative, Shape
 from zoo.program import Preset
 
 __all__ = ["GaussianMixture"]
@@ -53,16 +54,14 @@ class GaussianMixture(Mixture):
 
     def __init__(
         self,
-        event_shape: Sequence[int] = (2,),
-        components: int = 3,
+        event_shape: Shape = (2,),
+        components: Count = 3,
         covariance: str = "full",
-        covariance_floor: float = 1e-6,
+        covariance_floor: NonNegative = 1e-6,
     ):
         super().__init__(event_shape, components)
         if covariance not in COVARIANCES:
             raise OptionError(f"covariance must be one of {', '.join(COVARIANCES)}; got {covariance!r}.")
-        if covariance_floor < 0:
-            raise OptionError(f"covariance_floor is a variance and cannot be negative, got {covariance_floor}.")
         self.covariance, self.covariance_floor = covariance, covariance_floor
         k, d = components, self.event_shape.numel()
         self.means = nn.Parameter(torch.randn(k, d))

@@ -18,7 +18,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import OptionError
 from zoo.mixtures.moments import CHUNK, kmeans_labels, normalise_, rows_at_a_time, wide
 from zoo.program import Program
 
@@ -39,8 +38,6 @@ class Mixture(Program):
 
     def __init__(self, event_shape: Sequence[int], components: int):
         super().__init__()
-        if components < 1:
-            raise OptionError(f"components must be at least 1, got {components}.")
         self.event_shape = torch.Size(event_shape)
         self.components = components
         self.weight_logits = nn.Parameter(torch.zeros(components))

@@ -290,7 +290,7 @@ def test_wrong_options(cls):
         cls([12])
     with pytest.raises(UnknownNameError, match="levels"):
         cls([4, 4], likelihood="level")
-    with pytest.raises(OptionError, match="number of levels"):
+    with pytest.raises(OptionError, match="values must be at least 2"):
         cls([4, 4], likelihood={"name": "levels", "values": 1})
 
 
@@ -301,11 +301,11 @@ def test_wrong_options(cls):
         (PixelCNN, {"first_kernel": 4}, "must be odd"),
         (PixelCNN, {"event_shape": [3, 4, 4], "hidden": 2}, "at least as many feature maps"),
         (GatedPixelCNN, {"layers": 0}, "layers must be at least 1"),
-        (GatedPixelCNN, {"classes": -1}, "classes must be 0"),
+        (GatedPixelCNN, {"classes": -1}, "classes must be at least 0"),
         (GatedPixelCNN, {"first_kernel": 1}, "at least 3"),
         (GatedPixelCNN, {"kernel": 2}, "must be odd"),
         (PixelCNNPlusPlus, {"scales": 0}, "scales must be at least 1"),
-        (PixelCNNPlusPlus, {"dropout": 1.0}, "below 1"),
+        (PixelCNNPlusPlus, {"dropout": 1.0}, r"in \[0, 1\)"),
         (PixelCNNPlusPlus, {"event_shape": [3, 4, 4]}, "need likelihood='logistic-mixture'"),
     ],
 )

@@ -256,7 +256,7 @@ def test_traced_steps_are_those_of_python():
         ({"event_shape": [12]}, ShapeError, "needs images"),
         ({"cell": "diagnal"}, UnknownNameError, "diagonal"),
         ({"likelihood": "level"}, UnknownNameError, "levels"),
-        ({"likelihood": {"name": "levels", "values": 1}}, OptionError, "number of levels"),
+        ({"likelihood": {"name": "levels", "values": 1}}, OptionError, "values must be at least 2"),
         ({"layers": 0}, OptionError, "layers must be at least 1"),
         ({"hidden": 0}, OptionError, "hidden must be at least 1"),
         ({"first_kernel": 4}, OptionError, "must be odd"),

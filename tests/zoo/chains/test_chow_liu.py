@@ -177,7 +177,7 @@ def test_gradient_ascent_comes_to_the_same_tables():
 def test_contract_and_errors():
     check_program(fitted(dependent_bits(50, 6)))
     check_program(fitted(torch.randint(4, (50, 2, 2)).double()))
-    with pytest.raises(OptionError, match="smoothing must not be negative"):
+    with pytest.raises(OptionError, match="smoothing must be at least 0"):
         ChowLiuTree([4], smoothing=-1.0)
     with pytest.raises(OptionError, match="all pairs of sites"):
         ChowLiuTree([3, 8, 8], values=256)

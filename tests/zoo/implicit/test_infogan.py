@@ -116,7 +116,7 @@ def test_the_generators_turn_does_not_move_what_judges_it() -> None:
 
 
 def test_bad_options() -> None:
-    with pytest.raises(OptionError, match="categories >= 2"):
+    with pytest.raises(OptionError, match="categories must be at least 2"):
         InfoGAN(categories=1)
     with pytest.raises(OptionError, match="least_scale must be positive"):
         InfoGAN(reader={"least_scale": 0.0})

@@ -1,0 +1,84 @@
+"""One computation at a time, to the numbers that it has alone; imports leave the process as it was."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.distributions import Distribution
+
+from zoo.process import LOCK, one_at_a_time, undisturbed
+
+ROOT = Path(__file__).parents[2]
+
+IMPORTS = """
+import logging, random, sys, warnings
+import numpy, pyro, torch
+from torch.distributions import Distribution
+
+def state():
+    return {
+        "validation": Distribution._validate_args,
+        "filters": list(warnings.filters),
+        "random": random.getstate(),
+        "numpy": numpy.random.get_state()[1].tolist(),
+        "torch": torch.get_rng_state().tolist(),
+        "dtype": torch.get_default_dtype(),
+        "precision": torch.get_float32_matmul_precision(),
+        "logging": (logging.root.level, list(logging.root.handlers)),
+        "store": list(pyro.get_param_store()),
+    }
+
+before = state()
+import benchmarks, inference, zoo
+import inference.chains, inference.evaluation, zoo.flows.maf, zoo.latent.vae
+after = state()
+sys.exit(", ".join(name for name in before if before[name] != after[name]) or 0)
+"""
+
+
+def test_an_import_leaves_the_process_as_it_was() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"changed: {done.stderr}"
+
+
+def test_undisturbed_puts_back_what_a_guest_changes() -> None:
+    filters, validate = list(warnings.filters), Distribution._validate_args
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    with undisturbed():
+        warnings.simplefilter("ignore")
+        Distribution.set_default_validate_args(not validate)
+        random.random(), np.random.rand(), torch.rand(1)
+    assert warnings.filters == filters
+    assert Distribution._validate_args == validate
+    assert torch.equal(state[0], torch.get_rng_state())
+    assert (state[1], state[2]) == (random.getstate(), np.random.get_state()[1].tolist())
+
+
+def test_one_thread_at_a_time_and_the_same_thread_again() -> None:
+    inside, most = 0, 0
+
+    @one_at_a_time
+    def work(depth: int = 1) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        threading.Event().wait(0.01)
+        inside -= 1
+        if depth:
+            work(depth - 1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert LOCK.acquire(blocking=False)
+    LOCK.release()

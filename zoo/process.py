@@ -1,0 +1,61 @@
+"""What belongs to the whole process, and how to be a good guest in it.
+
+Pyro's stack of handlers, its parameter store and its validation, and torch's random state are one for all threads. Two
+computations that use them at a time give numbers that neither would give alone, without an error. So whatever draws,
+traces or fits here holds `LOCK`: in threads it runs one after the other, and to the same numbers as without them.
+Processes have state of their own and run beside each other.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch.distributions import Distribution
+
+__all__ = ["LOCK", "one_at_a_time", "undisturbed"]
+
+LOCK = threading.RLock()
+"""Held by whoever uses what threads share; the same thread may take it again."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, holding `LOCK` while it runs."""
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with LOCK:
+            return function(*args, **kwargs)
+
+    return alone
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Around imports: leaves the process as it was.
+
+    zuko switches the validation of torch's distributions off for everybody when it is imported, others add filters of
+    warnings, and some draw from Python's random numbers.
+    """
+    validate, filters = Distribution._validate_args, warnings.filters[:]
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(validate)
+        if warnings.filters != filters:
+            warnings.filters[:] = filters  # type: ignore[index]
+            warnings._filters_mutated()  # type: ignore[attr-defined]
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
