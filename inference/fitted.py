@@ -20,6 +20,7 @@ from zoo import catalogue
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, CheckpointError
 from zoo.program import Program
+from zoo.specs import at_least_one
 
 __all__ = ["Fit"]
 
@@ -51,13 +52,16 @@ class Fit:
     """Networks of the method's own (the critic of a game); for inspection, not saved."""
 
     @torch.no_grad()
-    def draw(self, n: int, x: Tensor, context: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
+    def draw(self, n: int, x: Any, context: Any = None, seed: int | None = None) -> dict[str, Tensor]:
         """Posterior draws of every latent site: local (n, B, *event), global (n, *event).
 
         Samples of a Markov chain are resampled with replacement, and belong to the training data.
 
-        Raises: CapabilityError when the program has no latents.
+        Raises: CapabilityError when the program has no latents; OptionError for n < 1; what `Program.accept` raises for
+            data that the program cannot take.
         """
+        at_least_one(n=n)
+        x, context = self.program.accept(x, context)
         sites = self.program.sites()
         if self.guide is None and self.samples is None:
             raise CapabilityError(f"This fit of {type(self.program).__name__} has no posterior to draw from.")

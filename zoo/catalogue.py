@@ -16,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from zoo.arrays import check_finite, check_rows
 from zoo.datasets.data import Data
 from zoo.errors import CheckpointError, UnknownNameError
 from zoo.program import Program
@@ -136,8 +137,13 @@ def create(name: str, **options: Any) -> Program:
 
 
 def create_for(name: str, data: Data, preset: str | None = None, **options: Any) -> Program:
-    """Builds a program of the right size for data, with a preset's options under the given ones."""
+    """Builds a program of the right size for data, with a preset's options under the given ones.
+
+    Raises: EmptyDataError, NonFiniteError, before anything is sized by what the data hold.
+    """
     cls = get(name)
+    check_rows(data.x, name)
+    check_finite(name, *data)
     return cls.for_data(*data, **cls.preset(preset).merged(options).program)
 
 

@@ -20,6 +20,7 @@ from inference.evaluation.estimates import evaluating
 from inference.particles import draw, simulate
 from zoo.errors import CapabilityError, OptionError, ShapeError
 from zoo.program import Program
+from zoo.specs import at_least_one
 
 __all__ = ["Calibration", "Sampler", "guide_sampler", "psis_khat", "sbc", "vsbc"]
 
@@ -163,6 +164,8 @@ def _ranks(
     program: Program, sampler: Sampler, n_sims: int, n_draws: int, size: int, context: Tensor | None, seed: int
 ) -> dict[str, Tensor]:
     """Site -> (n_sims, d) number of draws below the truth."""
+    at_least_one(n_sims=n_sims, n_draws=n_draws, size=size)
+    context = program.accept_context(context)
     sites = {name: site for name, site in program.sites().items() if not site.is_discrete}
     if not sites:
         raise CapabilityError(f"{type(program).__name__} has no continuous latents to rank.")

@@ -43,6 +43,7 @@ from zoo.datasets import Data, Dataset, base_name, binarise
 from zoo.datasets.modes import GAUSSIANS
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.program import Program
+from zoo.specs import at_least_one
 
 __all__ = [
     "SCORES",
@@ -104,6 +105,7 @@ def draw_samples(program: Program, data: Data, n: int, seed: int = 0) -> Data:
 
     Raises: ShapeError when the program is conditional and the data have no contexts.
     """
+    at_least_one(n=n)
     device = _device(program)
     if data.context is None and program.example_context(1) is not None:
         raise ShapeError(f"{type(program).__name__} is conditional: it needs data with contexts to be drawn for.")
