@@ -79,7 +79,7 @@ def _say_if_rounded(before: Tensor, after: Tensor, what: str) -> None:
     if lost:
         warnings.warn(
             f"{lost} whole numbers of the {what} were rounded to {after.dtype}, which counts exactly up to "
-            f"{_counts_to(after.dtype):,.0f}. Subtract an offset, or compute in double precision "
+            f"{_counts_to(after.dtype):,}. Subtract an offset, or compute in double precision "
             "(torch.set_default_dtype(torch.float64)).",
             RoundingNotice,
             stacklevel=4,
@@ -102,8 +102,9 @@ def count_rounded(before: Tensor, after: Tensor) -> int:
     return int((now.double().long() != was).sum())
 
 
-def _counts_to(dtype: torch.dtype) -> float:
-    return 2.0 / torch.finfo(dtype).eps
+def _counts_to(dtype: torch.dtype) -> int:
+    # A whole number, since torch would compare integers with a float in single precision.
+    return int(2.0 / torch.finfo(dtype).eps)
 
 
 def check_rows(x: Tensor, name: str = "The fit") -> None:
