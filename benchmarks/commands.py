@@ -100,7 +100,7 @@ def fit_program(
     cls = catalogue.get(name)
     if preset is None and "small" in cls.presets:
         preset = "small"
-    dataset = datasets.load(data or cls.preset(preset).data or cls.dataset, binarise=binarise)
+    dataset = datasets.load(cls.preset(preset).data or cls.dataset if data is None else data, binarise=binarise)
     found = fit(
         name, dataset, method, preset=preset, seed=seed, device=device, progress=progress, out=out, **(options or {})
     )
@@ -194,7 +194,7 @@ def score_program(
     error = estimate.standard_error
     return {
         "program": catalogue.name_of(found.program),
-        "data": data or found.data,
+        "data": found.data if data is None else data,
         "split": split,
         "examples": chosen.size,
         "log_likelihood": estimate.mean / per_unit,
@@ -297,7 +297,7 @@ def _data(found: Fit, data: str | None, split: str, binarise: str | None = None)
 def _dataset(found: Fit, data: str | None, binarise: str | None = None) -> Dataset:
     """The data, or those that the fit was made on, in the program's dtype."""
     dtype = next((t.dtype for t in found.program.state_dict().values() if t.is_floating_point()), None)
-    return datasets.load(data or found.data, binarise=binarise).to(dtype=dtype)
+    return datasets.load(found.data if data is None else data, binarise=binarise).to(dtype=dtype)
 
 
 def _check_contexts(program: Program, data: Data, name: str) -> None:

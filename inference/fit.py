@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inference.environment import resolve_device, seeded
 from inference.fitted import Fit
@@ -21,7 +21,7 @@ from inference.training.gradient import GradientMethod
 from inference.training.together import Begun, train_together
 from zoo import catalogue, datasets
 from zoo.datasets import Data, Dataset
-from zoo.errors import CapabilityError, OptionError, UnknownNameError
+from zoo.errors import CapabilityError, OptionError, UnknownNameError, ZooError
 from zoo.options import Count, Seed, check_options
 from zoo.process import one_at_a_time
 from zoo.program import Program
@@ -132,7 +132,7 @@ def _sorted(
 
 
 def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Data, Data | None]:
-    """(name, train, valid) from a name, file, Dataset, Data, tensor or (x, context); None is the program's default."""
+    """(name, train, valid) from a name, a file, a Dataset or what `Data.of` takes; None is the program's default."""
     if data is None:
         if program is None:
             raise OptionError("Give data (a name, a file, a tensor or a Dataset).")
@@ -141,11 +141,15 @@ def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Da
         data = datasets.load(data)
     if isinstance(data, Dataset):
         return data.name, data.train, data.valid
-    if isinstance(data, Tensor):
-        return "tensor", Data(data), None
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
-        return "tensor", Data(*data), None
-    raise OptionError(f"Cannot read data of type {type(data).__name__}; give a name, a file, a tensor or (x, context).")
+    return "tensor", Data.of(data), None
+
+
+def _accepted(program: Program, valid: Data) -> Data:
+    """Held-out data as the program takes them; errors say that it is they."""
+    try:
+        return Data(*program.accept(*valid))
+    except ZooError as error:
+        raise type(error)(f"The validation split cannot be used: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +190,8 @@ class _Job:
             raise CapabilityError(
                 f"Method {wish.method.name!r} cannot fit {type(program).__name__}: {reason}. Methods that can: {able}."
             )
-        program.check(*train)
+        train = Data(*program.accept(*train))
+        valid = None if valid is None else _accepted(program, valid)
         device = resolve_device(where.device)
         program.to(device)
         train, held_out = train.to(device), None if valid is None else valid.to(device)
@@ -256,8 +261,9 @@ def fit(
 
     Args:
         program: A program, or a name of the catalogue (then built for the data).
-        data: A name, a file, a Dataset, a tensor (N, *event_shape) or (x, context); None is the data set that the
-            preset is for, or the program's default.
+        data: A name, a file, a Dataset, examples (N, *event_shape) or (x, context), as tensors, NumPy arrays, lists or
+            data frames; None is the data set that the preset is for, or the program's default. All splits are checked,
+            and converted to the program's dtype (torch's default where it is given by name).
         method: A name of METHODS, or a method object; None is the preset's, or 'svi'.
         preset: A named configuration of the program, see `Program.presets`: how to build it, a method, its options.
         seed: Everything random follows from it.

@@ -53,14 +53,16 @@ class Fit:
     """Networks of the method's own (the critic of a game); for inspection, not saved."""
 
     @torch.no_grad()
-    def draw(self, n: Count, x: Tensor, context: Tensor | None = None, seed: Seed | None = None) -> dict[str, Tensor]:
+    def draw(self, n: Count, x: Any, context: Any = None, seed: Seed | None = None) -> dict[str, Tensor]:
         """Posterior draws of every latent site: local (n, B, *event), global (n, *event).
 
         Samples of a Markov chain are resampled with replacement, and belong to the training data.
 
-        Raises: CapabilityError when the program has no latents; OptionError for n below 1 or a bad seed.
+        Raises: CapabilityError when the program has no latents; OptionError for n below 1 or a bad seed; what
+            `Program.accept` raises for data that the program cannot take.
         """
         check_value("n", n, Count)
+        x, context = self.program.accept(x, context)
         sites = self.program.sites()
         if self.guide is None and self.samples is None:
             raise CapabilityError(f"This fit of {type(self.program).__name__} has no posterior to draw from.")

@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from zoo.arrays import check_finite, check_rows
 from zoo.datasets.data import Data
 from zoo.errors import BrokenProgramError, CheckpointError, OptionError, UnknownNameError, ZooError
 from zoo.options import check_options, check_value
@@ -177,9 +178,12 @@ def _built(name: str, cls: type[Program], options: Mapping[str, Any], build: Cal
 def create_for(name: str, data: Data, preset: str | None = None, **options: Any) -> Program:
     """Builds a program of the right size for data, with a preset's options under the given ones.
 
-    Raises: OptionError for a value that the program cannot take.
+    Raises: EmptyDataError, NonFiniteError, before anything is sized by what the data hold; OptionError for a value that
+        the program cannot take.
     """
     cls = get(name)
+    check_rows(data.x, name)
+    check_finite(name, *data)
     merged = dict(cls.preset(preset).merged(options).program)
     return _built(name, cls, merged, lambda: cls.for_data(*data, **merged))
 

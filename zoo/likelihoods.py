@@ -273,7 +273,7 @@ class GaussianMixture(Likelihood):
         """Means at spread quantiles of each site, equal weights, scales of the standard deviation over K."""
         at = (torch.arange(self.components, device=x.device).to(x) + 0.5) / self.components
         loc = torch.quantile(x[:10_000], at, dim=0).movedim(0, -1)
-        scale = (x.std(0) / self.components + self.floor).unsqueeze(-1).expand_as(loc)
+        scale = (_spread(x) / self.components + self.floor).unsqueeze(-1).expand_as(loc)
         return torch.cat([torch.zeros_like(loc), loc, scale.log()], -1)
 
 
@@ -316,7 +316,7 @@ class LogisticMixture(Likelihood):
         """Means at spread quantiles of each site, equal weights, scales of the standard deviation over K."""
         at = (torch.arange(self.components, device=x.device).to(x) + 0.5) / self.components
         loc = 2 * torch.quantile(x[:10_000], at, dim=0).movedim(0, -1) - 1
-        scale = (2 * x.std(0) / self.components + 0.02).unsqueeze(-1).expand_as(loc)
+        scale = (2 * _spread(x) / self.components + 0.02).unsqueeze(-1).expand_as(loc)
         return torch.cat([torch.zeros_like(loc), loc, scale.log()], -1)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -361,7 +361,7 @@ class CompandedMixture(Likelihood):
     def initial(self, x: Tensor) -> Tensor:
         """The mean amplitude, equal weights, scales spread about that of the amplitudes."""
         wave = audio.from_levels(x, self.values)
-        scale = (wave.std(0) * 3**0.5 / torch.pi).clamp(min=1 / self.values)
+        scale = (_spread(wave) * 3**0.5 / torch.pi).clamp(min=1 / self.values)
         spread = torch.linspace(-1.0, 1.0, self.components).to(x) if self.components > 1 else x.new_zeros(1)
         log_scale = scale.log().unsqueeze(-1) + spread
         return torch.cat([wave.mean(0).unsqueeze(-1), torch.zeros_like(log_scale), log_scale], -1)
@@ -394,6 +394,11 @@ def make_likelihood(likelihood: Spec, event_shape: Sequence[int] | None = None) 
     Raises: UnknownNameError for a name or an option that there is not; OptionError for a bad value of one.
     """
     return make_part("likelihood", likelihood, LIKELIHOODS, event_shape=event_shape)
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Standard deviation of each site over the examples; of a single one, zero."""
+    return x.std(0, correction=min(1, len(x) - 1))
 
 
 def _component(log_weights: Tensor, noise: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 from zoo.errors import ShapeError, UnknownNameError
 
 __all__ = [
-    "ACTIVATIONS", "OverBatch",
+    "ACTIVATIONS", "BatchNorm1d", "BatchNorm2d", "OverBatch",
     "activation", "conv_decoder", "conv_encoder", "doubling", "halvings", "image_shape", "mlp", "paddings",
 ]  # fmt: skip
 
@@ -77,6 +78,30 @@ class OverBatch(nn.Module):
         cut = x.ndim - self.event_dim
         out = self.net(x.reshape(x.shape[:cut].numel(), *x.shape[cut:]))
         return out.reshape(*x.shape[:cut], *out.shape[1:])
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation that takes a batch of one: in training too it is then normalised by the running moments."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One number a feature has no variance of its own; two or more have."""
+        return super().forward(x) if _has_variance(x) or not self.training else _by_running_moments(self, x)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """The same, of channels, for images of one pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `BatchNorm1d`."""
+        return super().forward(x) if _has_variance(x) or not self.training else _by_running_moments(self, x)
+
+
+def _has_variance(x: Tensor) -> bool:
+    return x.numel() > x.shape[1]
+
+
+def _by_running_moments(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    return batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
 def image_shape(event_shape: Sequence[int]) -> tuple[int, int, int]:

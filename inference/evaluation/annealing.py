@@ -20,12 +20,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.evaluation.estimates import Estimate, density, evaluating, log_mean_exp
+from inference.evaluation.estimates import Estimate, checked, density, evaluating, log_mean_exp
 from inference.hmc import transition
 from inference.particles import draw, log_joint, simulate, trace_log_density, unit_log_weights
 from inference.unconstrained import Coordinates
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
+from zoo.options import Count, check_value
 from zoo.program import ImplicitProgram, Program
 
 __all__ = ["Annealed", "Bracket", "Path", "ais", "anneal", "bidirectional", "sigmoid_schedule"]
@@ -149,8 +150,8 @@ def _move(
 
 def ais(
     program: Program,
-    x: Tensor,
-    context: Tensor | None = None,
+    x: Any,
+    context: Any = None,
     *,
     start: Callable[..., Any] | None = None,
     chains: int = 16,
@@ -175,6 +176,7 @@ def ais(
 
     Raises: ImplicitDensityError; CapabilityError.
     """
+    x, context = checked(program, x, context)
     problem = _Problem(program, x, context, start=start)
     with evaluating(program, start, seed, x.device):
         run = anneal(problem.log_densities, problem.draw_start, chains=chains, steps=steps, leapfrog=leapfrog)
@@ -197,6 +199,8 @@ def bidirectional(
     On such data the truth lies between the bounds in expectation, so their distance says how far AIS with these
     settings can be off on data like these.
     """
+    check_value("n", n, Count)
+    context = program.accept_context(context)
     with evaluating(program, None, seed, next(program.parameters(), torch.zeros(())).device):
         with torch.no_grad():
             made = simulate(program, n, context)

@@ -15,6 +15,7 @@ from pyro import poutine
 from torch import Tensor
 
 from inference.chains import MODERN, arviz
+from inference.evaluation.estimates import checked
 from inference.fitted import Fit
 from inference.particles import trace_log_density
 from zoo.errors import OptionError
@@ -25,7 +26,7 @@ __all__ = ["summary", "to_inference_data"]
 CHUNK = 2**14
 
 
-def to_inference_data(fit: Fit, x: Tensor, context: Tensor | None = None, draws: int = 1000) -> Any:
+def to_inference_data(fit: Fit, x: Any, context: Any = None, draws: int = 1000) -> Any:
     """A fit's posterior as ArviZ `InferenceData` (0.x) or `DataTree` (1.x).
 
     Groups: `posterior` (one variable a latent site); `log_likelihood` (log p(x_n | latents), variable "x") and
@@ -40,6 +41,7 @@ def to_inference_data(fit: Fit, x: Tensor, context: Tensor | None = None, draws:
 
     Raises: CapabilityError when the fit has no posterior.
     """
+    x, context = checked(fit.program, x, context)
     stored = 0 if fit.samples is None else len(next(iter(fit.samples.values())))
     values = fit.draw(stored or draws, x, context)
     chains = int(fit.info.get("chains", 1)) if stored else 1

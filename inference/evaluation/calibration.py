@@ -19,6 +19,7 @@ from torch import Tensor
 from inference.evaluation.estimates import evaluating
 from inference.particles import draw, simulate
 from zoo.errors import CapabilityError, NonFiniteError, OptionError, ShapeError
+from zoo.options import Count, check_value
 from zoo.program import Program
 
 __all__ = ["Calibration", "Sampler", "guide_sampler", "psis_khat", "sbc", "vsbc"]
@@ -176,6 +177,9 @@ def _ranks(
     program: Program, sampler: Sampler, n_sims: int, n_draws: int, size: int, context: Tensor | None, seed: int
 ) -> dict[str, Tensor]:
     """Site -> (n_sims, d) number of draws below the truth."""
+    for name, value in (("n_sims", n_sims), ("n_draws", n_draws), ("size", size)):
+        check_value(name, value, Count)
+    context = program.accept_context(context)
     sites = {name: site for name, site in program.sites().items() if not site.is_discrete}
     if not sites:
         raise CapabilityError(f"{type(program).__name__} has no continuous latents to rank.")

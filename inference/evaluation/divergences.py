@@ -13,13 +13,13 @@ from torch import Tensor
 from inference.evaluation.estimates import (
     CHUNK,
     Estimate,
+    checked,
     density,
     elbo,
     evaluating,
 )
 from inference.guides.named import guided_sites
 from inference.particles import draw, flatten_draws, log_joint, unit_log_weights
-from zoo.datasets.data import Data
 from zoo.errors import OptionError, ShapeError
 from zoo.program import Program
 
@@ -31,8 +31,8 @@ def kl_divergences(
     program: Program,
     guide: Callable[..., Any] | None,
     exact_guide: Callable[..., Any],
-    x: Tensor,
-    context: Tensor | None = None,
+    x: Any,
+    context: Any = None,
     particles: int = 1000,
     *,
     log_evidence: Tensor | None = None,
@@ -56,7 +56,8 @@ def kl_divergences(
 
     Returns: two estimates with Monte Carlo errors; a forward KL is +inf where q misses what p can draw.
     """
-    guide, data = guide if guide is not None else program.guide, Data(x, context)
+    guide, data = guide if guide is not None else program.guide, checked(program, x, context)
+    x, context = data
     below = elbo(program, guide, data, particles, seed)
     names = guided_sites(guide, data)
     parts = []

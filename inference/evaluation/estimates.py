@@ -25,7 +25,16 @@ from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, ShapeError
 from zoo.program import ImplicitProgram, Program
 
-__all__ = ["Estimate", "density", "elbo", "evaluating", "importance_log_weights", "log_mean_exp", "weight_batches"]
+__all__ = [
+    "Estimate",
+    "checked",
+    "density",
+    "elbo",
+    "evaluating",
+    "importance_log_weights",
+    "log_mean_exp",
+    "weight_batches",
+]
 
 CHUNK = 2**14
 """Particle-example pairs evaluated at once: 16,384 rows of a 784-pixel decoder are about 100 MB in float64."""
@@ -85,6 +94,19 @@ def evaluating(
             module.train()
 
 
+def checked(program: Program, data: Any, context: Any = None) -> Data:
+    """Data of any kind as a program takes them; every instrument asks this before it computes.
+
+    Args:
+        program: Says what it takes.
+        data: What `Data.of` takes.
+        context: That of x, where `data` is x alone.
+
+    Raises: what `Program.accept` raises.
+    """
+    return Data(*program.accept(*(Data.of(data) if context is None else (data, context))))
+
+
 def weight_batches(
     program: Program, guide: Callable[..., Any] | None, data: Data, particles: int, chunk: int = CHUNK
 ) -> Iterator[Tensor]:
@@ -134,13 +156,14 @@ def _check_autoguide_rows(guide: Any, data: Data) -> None:
 def importance_log_weights(
     program: Program,
     guide: Callable[..., Any] | None,
-    data: Data,
+    data: Any,
     particles: int = 1000,
     *,
     seed: int = 0,
     chunk: int = CHUNK,
 ) -> Tensor:
     """All log importance weights (particles, U): for k-hat, effective sample sizes, resampling."""
+    data = checked(program, data)
     with evaluating(program, guide, seed, data.x.device):
         return torch.cat(list(weight_batches(program, guide, data, particles, chunk)), 1)
 
@@ -163,7 +186,7 @@ def log_mean_exp(log_weights: Tensor) -> tuple[Tensor, Tensor | None]:
 def elbo(
     program: Program,
     guide: Callable[..., Any] | None,
-    data: Data,
+    data: Any,
     particles: int = 1000,
     seed: int = 0,
     *,
@@ -174,7 +197,7 @@ def elbo(
     Args:
         program: A program with a density.
         guide: A guide; None is the program's own.
-        data: Examples.
+        data: Examples, of any kind that `Data.of` takes.
         particles: Draws from the guide for each unit.
         seed: Everything random follows from it.
         chunk: Particle-example pairs evaluated at once; bounds the memory.

@@ -22,7 +22,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 
-from inference.evaluation.estimates import Estimate, elbo, evaluating
+from inference.evaluation.estimates import Estimate, checked, elbo, evaluating
 from inference.guides.named import guide_parameters, guided_sites
 from inference.particles import draw, log_joint, log_weights, unit_log_weights
 from inference.unconstrained import Coordinates
@@ -141,7 +141,7 @@ class LocalGaussian(nn.Module):
 def posterior_gap(
     program: Program,
     guide: GuideFn | None,
-    data: Data,
+    data: Any,
     log_evidence: Tensor,
     *,
     family: str | None = None,
@@ -160,7 +160,7 @@ def posterior_gap(
     Args:
         program: A program with a density; its parameters stay as they are.
         guide: The guide q; None is the program's own.
-        data: Examples.
+        data: Examples, of any kind that `Data.of` takes.
         log_evidence: (U,) log p(x) of each unit, or of each example where they are tied (then summed).
         family: 'diagonal' or 'full' covariance of q*; None recognises it from a Gaussian guide. It must be given for
             any other guide (flows, hierarchies), and q* is then the best of *that* family.
@@ -174,7 +174,7 @@ def posterior_gap(
     """
     if family not in (None, "diagonal", "full"):
         raise OptionError(f"family must be 'diagonal' or 'full', got {family!r}.")
-    guide = guide if guide is not None else program.guide
+    guide, data = guide if guide is not None else program.guide, checked(program, data)
     before = elbo(program, guide, data, eval_particles, seed)
     evidence = _by_unit(log_evidence, len(before.values))
     sites = _guided(program, guide, data)

@@ -12,6 +12,7 @@ from inference.evaluation.estimates import (
     BATCH,
     CHUNK,
     Estimate,
+    checked,
     evaluating,
     log_mean_exp,
     weight_batches,
@@ -27,7 +28,7 @@ __all__ = ["log_likelihood"]
 @torch.no_grad()
 def log_likelihood(
     program: Program,
-    data: Data,
+    data: Any,
     *,
     guide: Callable[..., Any] | None = None,
     how: str = "auto",
@@ -39,7 +40,7 @@ def log_likelihood(
 
     Args:
         program: A program with a density.
-        data: Examples.
+        data: Examples, of any kind that `Data.of` takes.
         guide: The proposal of IWAE; None is the program's own guide.
         how: 'exact' (the program's own density or evidence), 'iwae' (Burda et al. 2016), or 'auto': exact where that
             exists.
@@ -47,7 +48,8 @@ def log_likelihood(
         chunk: Particle-example pairs evaluated at once; bounds the memory.
         seed: Everything random follows from it.
 
-    Raises: ImplicitDensityError; CapabilityError for how='exact' without a closed form; OptionError.
+    Raises: ImplicitDensityError; what `Program.accept` raises; CapabilityError for how='exact' without a closed form;
+        OptionError.
     """
     if how not in ("auto", "exact", "iwae"):
         raise OptionError(
@@ -58,6 +60,7 @@ def log_likelihood(
             f"{type(program).__name__} is implicit: it has no density to score with. Use "
             "inference.evaluation.parzen.parzen, or inference.evaluation.anneal with an observation model."
         )
+    data = checked(program, data)
     if how != "iwae":
         with evaluating(program, None, seed, data.x.device):
             values = _exact(program, data, strict=how == "exact")

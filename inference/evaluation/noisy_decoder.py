@@ -27,8 +27,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
 from inference.evaluation.annealing import ais
-from inference.evaluation.estimates import Estimate
-from zoo.datasets.data import Data
+from inference.evaluation.estimates import Estimate, checked
 from zoo.errors import CapabilityError, OptionError
 from zoo.program import Implicit, ImplicitProgram, Program, Site
 
@@ -66,6 +65,7 @@ class NoisyDecoder(Program):
         if not sigma > 0:
             raise OptionError(f"sigma must be positive, got {sigma}.")
         self.event_shape, self.sigma, self.codes = program.event_shape, sigma, dict(codes or {})
+        self.context_support = program.context_support
         self.generator = copy.deepcopy(program).eval().requires_grad_(False)
 
     def example_context(self, n: int) -> Tensor | None:
@@ -101,8 +101,8 @@ class _Noise(Messenger):
 
 def decoder_likelihood(
     program: Program,
-    data: Data,
-    valid: Data | None = None,
+    data: Any,
+    valid: Any = None,
     *,
     sigma: float | None = None,
     sigmas: Sequence[float] = SIGMAS,
@@ -132,6 +132,7 @@ def decoder_likelihood(
     Raises: CapabilityError for a program that has a density, no continuous latents, or discrete ones that cannot be
         summed out; OptionError.
     """
+    data = checked(program, data)
     if sigma is None:
         if valid is None:
             raise OptionError("Give sigma, or valid: examples on which sigma is chosen.")
@@ -153,7 +154,7 @@ def decoder_likelihood(
 
 def choose_sigma(
     program: Program,
-    valid: Data,
+    valid: Any,
     sigmas: Sequence[float] = SIGMAS,
     *,
     examples: int = 32,
@@ -175,7 +176,7 @@ def choose_sigma(
         raise OptionError("sigmas is empty; give at least one value to choose from.")
     if len(sigmas) == 1:
         return sigmas[0]
-    few = valid.rows(slice(0, examples))
+    few = checked(program, valid).rows(slice(0, examples))
     run: dict[str, Any] = {"chains": chains, "steps": steps, "leapfrog": leapfrog, "seed": seed}
     scores = [decoder_likelihood(program, few, sigma=sigma, **run)[0].mean for sigma in sigmas]
     return sigmas[scores.index(max(scores))]

@@ -12,8 +12,9 @@ from inference.fit import fit
 from inference.particles import log_joint
 from tests.conftest import FAILURE_RATE
 from zoo import catalogue, datasets
+from zoo.arrays import count_values
 from zoo.chains.ar import AutoregressiveChain
-from zoo.chains.chain import count_values, log_frequencies
+from zoo.chains.chain import log_frequencies
 from zoo.chains.independent import Independent
 from zoo.chains.joint import FullJoint
 from zoo.chains.markov import MarkovChain

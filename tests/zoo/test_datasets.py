@@ -23,6 +23,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from zoo import datasets
+from zoo.arrays import RoundingNotice
 from zoo.datasets import Card, Data, Dataset, File, files, originals, reference, remote, sources
 from zoo.datasets.registry import REGISTRY
 from zoo.datasets.splits import SPLITS, split_rows
@@ -988,3 +989,89 @@ def test_names_of_data_have_a_base() -> None:
     for name in ("mnist10k", "mnist10k-binary", "mnist10k-labelled", "mnist10k-binary-labelled"):
         assert datasets.base_name(name) == "mnist10k"
     assert datasets.base_name("stacked-digits") == "stacked-digits"
+
+
+# What was read, left out and rounded
+
+
+@pytest.mark.parametrize("text", ["0,1,2\n5,6,7\n8,9,10\n1,1,1\n", "0\n1\n1\n0\n", "3,4,5\n1,2,3\n1,2,3\n1,2,3\n"])
+def test_a_first_row_that_counts_up_needs_a_word(tmp_path, text):
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=r"first row counts up.*header=True.*mine\.csv-with-header"):
+        datasets.load(path)
+    rows = {True: 3, False: 4}
+    for header, ending in ((True, "-with-header"), (False, "-without-header")):
+        by_option, by_name = datasets.load(path, header=header), datasets.load(f"{path}{ending}")
+        assert sum(by_option.card.splits.values()) == sum(by_name.card.splits.values()) == rows[header]
+        assert torch.equal(datasets.load(by_option.name).train.x, by_option.train.x)
+    with pytest.raises(OptionError, match="give one of them"):
+        datasets.load(f"{path}-with-header", header=False)
+    np.save(tmp_path / "mine.npy", np.zeros((4, 2)))
+    with pytest.raises(DatasetError, match=r"header is of \.csv"):
+        datasets.load(tmp_path / "mine.npy", header=True)
+
+
+def test_a_header_in_a_name_and_binarising_go_together(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("0,1\n0.2,0.7\n0.6,0.1\n0.9,0.3\n")
+    first = datasets.load(f"{path}-with-header", binarise="threshold")
+    again = datasets.load(first.name)
+    assert first.name == f"{path}-with-header-binary" == again.name
+    assert torch.equal(first.train.x, again.train.x)
+
+
+def test_what_of_a_folder_is_not_read_is_said(tmp_path):
+    for i in range(5):
+        draw(tmp_path, f"{i}.png")
+    for i in range(3):
+        draw(tmp_path, f"{i}.bmp")
+    (tmp_path / "more").mkdir()
+    draw(tmp_path / "more", "0.png")
+    with pytest.warns(files.ReadNotice, match=r"5 images were read; not read: 3 \.bmp, 1 folder \(more\)"):
+        dataset = datasets.load(tmp_path)
+    assert "not read: 3 .bmp" in dataset.card.description
+
+
+def test_images_are_turned_upright(tmp_path):
+    pixels = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    tag, quarter_turn = 0x0112, 6
+    exif = Image.Exif()
+    exif[tag] = quarter_turn
+    for i in range(3):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png", exif=exif)
+    np.testing.assert_allclose(datasets.load(tmp_path).train.x[0].numpy() * 255, np.rot90(pixels, -1))
+
+
+def test_an_image_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    for i in range(3):
+        draw(tmp_path, f"{i}.png")
+    for most in (15, 5):  # more than it, more than twice as many: Pillow warns, or raises
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+        with pytest.raises(DatasetError, match=r"0\.png is too large"):
+            datasets.load(tmp_path)
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros((1000, 1000), np.uint8))
+    assert datasets.load(tmp_path / "bomb.npz").card.shape == (1000,)
+    monkeypatch.setattr(files, "BOMB_BYTES", 10_000)
+    with pytest.raises(DatasetError, match=r"bytes unpack to 1,000,128"):
+        datasets.load(tmp_path / "bomb.npz")
+
+
+def test_objects_are_refused(tmp_path):
+    np.save(tmp_path / "mine.npy", np.array([{"a": 1}] * 3), allow_pickle=True)
+    with pytest.raises(DatasetError, match="objects"):
+        datasets.load(tmp_path / "mine.npy")
+
+
+def test_rounded_whole_numbers_are_said(tmp_path):
+    np.save(tmp_path / "ids.npy", np.full((4, 1), 2**24 + 1))
+    torch.set_default_dtype(torch.float32)
+    with pytest.warns(RoundingNotice) as said:
+        datasets.load(tmp_path / "ids.npy")
+    assert "2 whole numbers of the train examples" in str(said[0].message)
+    assert len(said) == len(SPLITS)
+    torch.set_default_dtype(torch.float64)
+    datasets.load(tmp_path / "ids.npy")

@@ -27,12 +27,19 @@ class Shift(DensityProgram):
         return self.log_prob(x, context) - 100
 
 
+class Around(Shift):
+    """The same, given c."""
+
+    def example_context(self, n: int) -> Tensor:
+        return torch.zeros(n, 2)
+
+
 def normal(x: Tensor, centre: Tensor) -> Tensor:
     return torch.distributions.Normal(centre, 1.0).log_prob(x).sum(-1)
 
 
 def test_every_row_has_its_own_context():
-    program, context = Shift().eval(), 10 * torch.randn(3, 2)
+    program, context = Around().eval(), 10 * torch.randn(3, 2)
     density = NetworkDensity(program, context)
     assert (density.batch_shape, density.event_shape) == ((3,), (2,))
     x = torch.randn(5, 3, 2)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
+from torch.distributions import constraints
 from torch.nn.functional import one_hot
 
 from zoo.density import DensityProgram
@@ -133,14 +134,24 @@ class ClassConditional(Autoregressive):
     Raises: UnknownNameError, OptionError.
     """
 
+    context_support = constraints.one_hot
+
     def __init__(self, event_shape: Sequence[int], likelihood: Spec, classes: int):
         super().__init__(event_shape, likelihood)
         self.classes = classes
 
     @classmethod
     def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
-        """Sets `event_shape`, and `classes` where there is a context: classes one-hot (N, classes)."""
+        """Sets `event_shape`, and `classes` where there is a context: classes one-hot (N, classes).
+
+        Raises: ShapeError for labels that are not one-hot.
+        """
         if context is not None:
+            if context.ndim != 2:
+                raise ShapeError(
+                    f"{cls.__name__} takes classes one-hot (N, classes), got a context of shape "
+                    f"{tuple(context.shape)}: torch.nn.functional.one_hot(labels, classes) makes it."
+                )
             options.setdefault("classes", context.shape[-1])
         return super().for_data(x, context, **options)
 

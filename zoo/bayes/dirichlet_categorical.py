@@ -18,6 +18,7 @@ from pyro.nn import PyroParam
 from torch import Tensor
 from torch.distributions import constraints
 
+from zoo.arrays import count_values
 from zoo.options import Positive, Values
 from zoo.program import Program
 
@@ -68,7 +69,8 @@ class DirichletCategorical(Program):
     @classmethod
     def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> DirichletCategorical:
         """As many categories as the data show."""
-        options.setdefault("values", max(2, int(x.max()) + 1))
+        if "values" not in options:
+            options["values"] = count_values(x)
         return cls(**options)
 
 

@@ -45,6 +45,7 @@ class EightSchools(Program):
     family = "bayes"
     paper = "Rubin, Estimation in parallel randomized experiments, 1981"
     dataset = "eight_schools"
+    context_support = constraints.positive
     mu_scale: Tensor
     tau_scale: Tensor
 

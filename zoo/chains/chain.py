@@ -12,11 +12,12 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from zoo.arrays import count_values
 from zoo.chains.raster import Raster
 from zoo.errors import OptionError
 from zoo.program import Preset, Program
 
-__all__ = ["MAX_PARAMETERS", "Chain", "TableChain", "count_values", "log_dirichlet", "log_frequencies"]
+__all__ = ["MAX_PARAMETERS", "Chain", "TableChain", "check_parameters", "log_dirichlet", "log_frequencies"]
 
 MAX_PARAMETERS = 2**24
 """The largest table a chain allocates: 64 MB in float32. An RGB pixel just fits; torch.multinomial takes no more."""
@@ -73,13 +74,8 @@ class TableChain(Chain):
 
     def __init__(self, event_shape: Sequence[int], values: int, smoothing: float):
         super().__init__(event_shape)
-        needed = self.free_parameters(self.length, values)
-        if needed > MAX_PARAMETERS:
-            count = f"{needed:,}" if needed < 1e15 else f"about 10^{math.log10(needed):.0f}"
-            raise OptionError(
-                f"{type(self).__name__} over {self.length} sites of {values} values needs {count} parameters; at most "
-                f"{MAX_PARAMETERS:,} are allowed. Use fewer sites or values, or a program with fewer parameters."
-            )
+        what = f"{type(self).__name__} over {self.length} sites of {values} values"
+        check_parameters(what, self.free_parameters(self.length, values))
         self.values, self.smoothing = values, smoothing
         self.support = constraints.boolean if values == 2 else constraints.integer_interval(0, values - 1)
 
@@ -99,7 +95,8 @@ class TableChain(Chain):
     @classmethod
     def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
         """Takes the shape from the data, and from its largest value how many values there are."""
-        options.setdefault("values", count_values(x))
+        if "values" not in options:
+            options["values"] = count_values(x)
         return super().for_data(x, context, **options)
 
     def _sites(self, x: Tensor) -> Tensor:
@@ -134,8 +131,15 @@ def log_dirichlet(log_probs: Tensor, smoothing: float) -> Tensor:
     return smoothing / log_probs.shape[-1] * log_probs.sum()
 
 
-def count_values(x: Tensor) -> int:
-    """Number m of values 0 ... m-1 in the data, at least 2; also 2 for what is not a category (`check` says so)."""
-    if x.numel() == 0 or not bool((torch.isfinite(x) & (x >= 0) & (x == x.round())).all()):
-        return 2
-    return max(2, int(x.max()) + 1)
+def check_parameters(what: str, needed: int) -> None:
+    """Refuses tables that are too large, before anything is allocated.
+
+    Raises: OptionError for more than MAX_PARAMETERS.
+    """
+    if needed > MAX_PARAMETERS:
+        count = f"{needed:,}" if needed < 1e15 else f"about 10^{math.log10(needed):.0f}"
+        size = f"{4 * needed / 1e9:,.1f} GB" if needed < 1e15 else "more than any machine has"
+        raise OptionError(
+            f"{what} needs {count} parameters ({size} in single precision); at most {MAX_PARAMETERS:,} are allowed. "
+            "Use fewer sites or values, or a program with fewer parameters."
+        )

@@ -22,14 +22,16 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
+from torch.distributions import constraints
 
-from zoo.chains.chain import count_values, log_dirichlet, log_frequencies
+from zoo.arrays import count_values
+from zoo.chains.chain import check_parameters, log_dirichlet, log_frequencies
 from zoo.chains.forward_backward import forward_backward, log_evidence
 from zoo.chains.markov_path import MarkovPath
 from zoo.chains.messages import backward, best_path, log_normalise
 from zoo.chains.raster import Raster
 from zoo.chains.state_emissions import BernoulliEmission, CategoricalEmission, Emission, NormalEmission
-from zoo.errors import OptionError, SupportError
+from zoo.errors import OptionError
 from zoo.options import Count, NonNegative, Positive, Shape, Values
 from zoo.program import Preset, Program
 
@@ -82,6 +84,7 @@ class HMM(Program):
     ):
         super().__init__()
         _check_sequences(event_shape, emission, window)
+        check_parameters("HMM", states * (states + torch.Size(event_shape[1:]).numel() * values))
         self.event_shape = torch.Size(event_shape)
         self.steps, self.dim = event_shape[0], (event_shape[1] if len(event_shape) == 2 else 1)
         self.states, self.lengths, self.smoothing = states, lengths, smoothing
@@ -95,6 +98,7 @@ class HMM(Program):
         else:
             self.emission = NormalEmission(states, self.dim, min_scale)
         self.support = self.emission.support
+        self.context_support = constraints.integer_interval(1, self.steps)
         self.encoder = nn.Conv1d(self.emission.features, states, window, padding=window // 2)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
@@ -209,8 +213,8 @@ class HMM(Program):
     @classmethod
     def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
         """Takes the shape from the data, `values` from their maximum, and `lengths` from whether there is a context."""
-        if options.get("emission") == "categorical":
-            options.setdefault("values", count_values(x))
+        if options.get("emission") == "categorical" and "values" not in options:
+            options["values"] = count_values(x)
         options.setdefault("lengths", context is not None)
         return super().for_data(x, context, **options)
 
@@ -219,17 +223,6 @@ class HMM(Program):
         if not self.lengths:
             return None
         return (self.steps - torch.arange(n).remainder(self.steps)).to(self.initial_logits)
-
-    def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        """As every program; lengths must also be integers in [1, T]."""
-        super().check(x, context)
-        if context is None:
-            return
-        if not bool(((context >= 1) & (context <= self.steps) & (context == context.round())).all()):
-            raise SupportError(
-                f"HMM needs lengths (context) that are whole numbers from 1 to {self.steps}, got values from "
-                f"{context.min():g} to {context.max():g}."
-            )
 
     def parameter_count(self) -> int:
         """Free numbers of the model, (K - 1) + K (K - 1) + those of the emissions, and the guide's."""

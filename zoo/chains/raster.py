@@ -53,4 +53,6 @@ class Raster(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The density of the base."""
         batch = value.shape[: value.ndim - self.event_dim]
-        return self.base.log_prob(value.reshape(batch + self.base.event_shape))
+        found = self.base.log_prob(value.reshape(batch + self.base.event_shape))
+        # Not every base broadcasts: where nothing of it varies, one density serves all particles.
+        return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.arrays import as_tensor
 from zoo.errors import OptionError
 
 __all__ = ["Card", "Data", "Dataset", "File"]
@@ -19,6 +20,15 @@ class Data(NamedTuple):
 
     x: Tensor
     context: Tensor | None = None
+
+    @classmethod
+    def of(cls, data: Any) -> Data:
+        """Examples of any kind: `Data`, a pair (x, context), or x alone; see `zoo.arrays.as_tensor` for what x may be.
+
+        Raises: OptionError, SupportError, ShapeError.
+        """
+        x, context = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+        return cls(as_tensor(x), None if context is None else as_tensor(context, "context"))
 
     @property
     def size(self) -> int:

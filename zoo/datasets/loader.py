@@ -18,7 +18,7 @@ from zoo.errors import OptionError, SupportError, UnknownNameError
 __all__ = ["base_name", "card", "load", "names"]
 
 
-def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -> Dataset:
+def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None, header: bool | None = None) -> Dataset:
     """Loads a data set by its name, or a file of your own.
 
     Args:
@@ -28,6 +28,8 @@ def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -
         binarise: 'threshold' or 'stochastic' (drawn once, with a fixed seed) for data in [0, 1]; binary data stay as
             they are. None leaves all data as they are. 'NAME-binary' and 'NAME-stochastic' are short for it, also after
             the path of a file.
+        header: Whether the first row of a .csv is a header; must be said where it counts 0, 1, 2, ..., and is seen
+            elsewhere. 'mine.csv-with-header' and 'mine.csv-without-header' are short for it.
 
     'NAME-labelled' (or 'NAME-binary-labelled') has the class labels as context, one-hot (N, classes), for programs that
     are conditional on them.
@@ -40,19 +42,23 @@ def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None) -
     if binarise is not None and binarise not in binary.HOWS:
         raise OptionError(f"binarise is {binarise!r}; expected {' or '.join(map(repr, binary.HOWS))}, or None.")
     if isinstance(name_or_file, os.PathLike):  # a Path is never a name
-        return _binarised(files.load(Path(name_or_file)), binarise)
+        return _binarised(files.load(Path(name_or_file), header), binarise)
     if _is_labelled(name_or_file):
-        return _labelled(load(name_or_file.removesuffix(LABELLED), binarise=binarise))
+        return _labelled(load(name_or_file.removesuffix(LABELLED), binarise=binarise, header=header))
     base, how = _parse(name_or_file)
     if how and binarise and how != binarise:
         raise OptionError(f"{name_or_file!r} is binarised by {how}, but binarise is {binarise!r}; give one of them.")
     if base in REGISTRY:
         entry = REGISTRY[base]
         return _binarised(entry.read().dataset(entry.card), how or binarise)
-    if not Path(base).exists() and (own := placed(base)) is not None:
-        return _binarised(files.load(own), how or binarise)
+    path, said = files.path_of(base)
+    if header is not None and said is not None and header != said:
+        raise OptionError(f"{name_or_file!r} says whether there is a header, and header is {header}; give one of them.")
+    header = said if header is None else header
+    if not path.exists() and (own := placed(str(path))) is not None:
+        return _binarised(files.load(own, header), how or binarise)
     if files.is_path(base):
-        return _binarised(files.load(Path(base)), how or binarise)
+        return _binarised(files.load(path, header), how or binarise)
     raise UnknownNameError("data set", name_or_file, names())
 
 
@@ -116,7 +122,7 @@ def _parse(name: str) -> tuple[str, str | None]:
     """'digits-binary' -> ('digits', 'threshold'); other names as they are."""
     for suffix, how in SUFFIXES.items():
         base = name.removesuffix(suffix)
-        if base != name and Path(base).exists() and not Path(name).exists():
+        if base != name and files.path_of(base)[0].exists() and not Path(name).exists():
             return base, how  # a file of your own, under the name that its binarised form carries
         if base != name and base in REGISTRY:
             support = REGISTRY[base].card.support

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.arrays import as_tensor
 from zoo.datasets.data import Card, Data, Dataset
 from zoo.errors import EmptyDataError
 
@@ -30,14 +31,17 @@ class Splits:
     scale: float = 1.0
 
     def dataset(self, card: Card) -> Dataset:
-        """Tensors of torch's default dtype (labels: int64)."""
+        """Tensors of torch's default dtype (labels: int64).
 
-        def tensor(array: Array) -> Tensor:
-            return torch.tensor(array, dtype=torch.get_default_dtype())
+        Warns: RoundingNotice for whole numbers that the dtype cannot hold.
+        """
+
+        def tensor(array: Array, what: str) -> Tensor:
+            return as_tensor(array, f"{what} of {card.name}", torch.get_default_dtype())
 
         def split(name: str) -> Data:
-            context = self.context.get(name)
-            return Data(tensor(self.x[name]).div_(self.scale), None if context is None else tensor(context))
+            x, context = tensor(self.x[name], f"{name} examples"), self.context.get(name)
+            return Data(x.div_(self.scale), None if context is None else tensor(context, f"{name} contexts"))
 
         labels = {name: torch.tensor(array, dtype=torch.int64) for name, array in self.labels.items()}
         return Dataset(card, train=split("train"), valid=split("valid"), test=split("test"), labels=labels)

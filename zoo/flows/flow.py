@@ -95,7 +95,7 @@ class VectorFlow(Flow):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """All layers."""
-        return through(self.layers, x.flatten(1))
+        return through(self.layers, x.reshape(len(x), -1))
 
     def decode(self, z: Tensor) -> Tensor:
         """All layers, the last first."""

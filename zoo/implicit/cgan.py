@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import one_hot
 
-from zoo.errors import OptionError
-from zoo.implicit.networks import ConvCritic, Maxout, conv_generator, network_options
+from zoo.errors import OptionError, ShapeError
+from zoo.implicit.networks import ConvCritic, Maxout, Shaped, conv_generator, network_options
 from zoo.nets import image_shape
 from zoo.options import Count, Counts, Shape, Share
 from zoo.program import Implicit, ImplicitProgram, Preset
@@ -34,8 +34,7 @@ class ConditionalGAN(ImplicitProgram):
 
     Args:
         event_shape: Shape of one example; (height, width) or (channels, height, width) for 'conv'.
-        context_shape: Shape of one context: (classes,) for classes one-hot. Any other vectors will do for training;
-            `example_context` has classes.
+        context_shape: Shape of one context, (classes,): contexts are classes, one-hot.
         network: 'mlp', the paper's, where noise and label, and in the critic image and label, each have a hidden layer
             of their own before they meet; 'conv', the networks of Miyato et al. (2018, table 3), the label beside the
             noise, and in the critic as an inner product with the image's features (Miyato & Koyama, "cGANs with
@@ -49,12 +48,13 @@ class ConditionalGAN(ImplicitProgram):
             ([8, 16]).
 
     Raises: OptionError for an unknown network or other than three numbers; UnknownNameError for another option of the
-        critic; ShapeError for 'conv' without images.
+        critic; ShapeError for 'conv' without images, or a context that is no row of classes.
     """
 
     paper = "Mirza & Osindero, Conditional generative adversarial nets, 2014"
     dataset = "mnist10k-labelled"
     support = constraints.unit_interval
+    context_support = constraints.one_hot
 
     LABEL: ClassVar[float] = 3.0
     """What 'conv' multiplies the label by, so that one number of it counts beside all those of the noise."""
@@ -72,6 +72,11 @@ class ConditionalGAN(ImplicitProgram):
         super().__init__()
         if network not in ("mlp", "conv"):
             raise OptionError(f"network must be 'mlp' or 'conv', got {network!r}.")
+        if len(context_shape) != 1:
+            raise ShapeError(
+                f"ConditionalGAN takes classes one-hot (N, classes), got contexts of shape {tuple(context_shape)}: "
+                "torch.nn.functional.one_hot(labels, classes) makes them."
+            )
         self.event_shape, self.context_shape = torch.Size(event_shape), torch.Size(context_shape)
         self.network, self.latent_dim = network, latent_dim
         self.critic_options = network_options(f"the critic of network={network!r}", critic, **CRITICS[network])
@@ -189,7 +194,8 @@ class ConditionalCritic(nn.Module):
     ):
         super().__init__()
         maxout = Maxout(event_shape.numel(), hidden[0], pieces[0])
-        self.image = nn.Sequential(nn.Flatten(), nn.Dropout(0.4 * dropout), maxout, nn.Dropout(dropout))
+        flat = Shaped([event_shape.numel()])
+        self.image = nn.Sequential(flat, nn.Dropout(0.4 * dropout), maxout, nn.Dropout(dropout))
         self.label = nn.Sequential(nn.Flatten(), Maxout(context_shape.numel(), hidden[1], pieces[1]))
         nn.init.normal_(next(self.label.parameters()))  # of a one-hot label a single input is not zero
         both = Maxout(hidden[0] + hidden[1], hidden[2], pieces[2])

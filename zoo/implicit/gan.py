@@ -74,7 +74,7 @@ class GAN(ImplicitProgram):
         with self.plate(x, context, size):
             zero = self.last.bias.new_zeros(self.latent_dim)
             z = pyro.sample("z", dist.Normal(zero, 1.0).to_event(1))
-            value = self.net(z).unflatten(-1, self.event_shape)
+            value = self.net(z).reshape(*z.shape[:-1], *self.event_shape)
             return pyro.sample("x", Implicit(value, len(self.event_shape)), obs=x)
 
     def critic(self) -> nn.Module:
@@ -83,7 +83,7 @@ class GAN(ImplicitProgram):
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Sets the output bias so that without input from below the generator draws the data's mean (as the paper)."""
-        mean = x.flatten(1).mean(0)
+        mean = x.reshape(len(x), -1).mean(0)
         self.last.bias.copy_(
             torch.logit(mean, eps=1e-2) if same_support(self.support, constraints.unit_interval) else mean
         )

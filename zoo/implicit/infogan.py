@@ -26,7 +26,7 @@ from torch.nn.functional import affine_grid, grid_sample, softplus
 
 from zoo.errors import OptionError
 from zoo.implicit.networks import conv_generator, conv_trunk, network_options
-from zoo.nets import OverBatch, image_shape
+from zoo.nets import BatchNorm1d, OverBatch, image_shape
 from zoo.options import Count, Counts, Shape, Values
 from zoo.program import Implicit, ImplicitProgram, Preset
 
@@ -91,14 +91,14 @@ class InfoGAN(ImplicitProgram):
         self.categories, self.codes, self.latent_dim, self.hidden = categories, codes, latent_dim, hidden
         self.generator = OverBatch(
             nn.Sequential(
-                nn.Linear(categories + codes + latent_dim, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+                nn.Linear(categories + codes + latent_dim, hidden, bias=False), BatchNorm1d(hidden), nn.ReLU(),
                 conv_generator(hidden, channels[::-1], self.shape, apart=True),
             ), 1,
         )  # fmt: skip
         self.trunk = conv_trunk(self.shape, channels, hidden, SLOPE)
         width = options["hidden"]
         self.reader = nn.Sequential(
-            nn.Linear(hidden, width, bias=False), nn.BatchNorm1d(width), nn.LeakyReLU(SLOPE),
+            nn.Linear(hidden, width, bias=False), BatchNorm1d(width), nn.LeakyReLU(SLOPE),
             nn.Linear(width, categories + 2 * codes),
         )  # fmt: skip
 

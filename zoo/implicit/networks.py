@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.errors import OptionError, ShapeError, UnknownNameError
-from zoo.nets import OverBatch, doubling, halvings, image_shape, paddings
+from zoo.nets import BatchNorm1d, BatchNorm2d, OverBatch, doubling, halvings, image_shape, paddings
 from zoo.options import Count, Counts, NonNegative, Share, check_value
 
 __all__ = [
@@ -89,7 +89,7 @@ def conv_generator(
     _check(channels, kernel)
 
     def normed(width: int) -> list[nn.Module]:
-        return [nn.BatchNorm2d(width), nn.ReLU()]
+        return [BatchNorm2d(width), nn.ReLU()]
 
     if smooth:
         *inner, last = channels
@@ -100,7 +100,7 @@ def conv_generator(
     if apart:
         projection, unflatten, _, *above = layers
         assert isinstance(projection, nn.Linear)
-        layers = [projection, nn.BatchNorm1d(projection.out_features), unflatten, *above]
+        layers = [projection, BatchNorm1d(projection.out_features), unflatten, *above]
     return OverBatch(nn.Sequential(*layers).apply(_start), 1)
 
 
@@ -149,7 +149,7 @@ class ConvCritic(nn.Module):
             normed = norm != "none" and bool(layers)
             layers.append(nn.Conv2d(before, width, side, stride, padding, bias=not normed))
             if normed:
-                layers.append(nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(1, width))
+                layers.append(BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(1, width))
             layers.append(nn.LeakyReLU(slope))
             before = width
         self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * math.prod(sizes[-1]), 1)).apply(_start)
@@ -172,7 +172,7 @@ def conv_trunk(shape: Sequence[int], channels: Sequence[int], hidden: int, slope
     *down, last = ConvCritic(shape, channels, slope=slope).net
     assert isinstance(last, nn.Linear)
     dense = nn.Linear(last.in_features, hidden, bias=False)
-    return nn.Sequential(*down, dense, nn.BatchNorm1d(hidden), nn.LeakyReLU(slope))
+    return nn.Sequential(*down, dense, BatchNorm1d(hidden), nn.LeakyReLU(slope))
 
 
 def _check(channels: Sequence[int], kernel: int) -> None:
@@ -294,7 +294,7 @@ def decoder_stack(features: int, event_shape: torch.Size, layers: Layers, *, nor
     found: list[nn.Module] = []
     if not _convolutional(layers):
         for i, o in itertools.pairwise([features, *layers[::-1]]):
-            found += [nn.Linear(i, o, bias=not norm), *([nn.BatchNorm1d(o)] if norm else []), nn.ReLU()]
+            found += [nn.Linear(i, o, bias=not norm), *([BatchNorm1d(o)] if norm else []), nn.ReLU()]
         return nn.Sequential(*found, nn.Linear(layers[0], event_shape.numel(), bias=False), Shaped(event_shape))
     shapes = _shapes(event_shape, layers)
     found = [nn.Linear(features, math.prod(shapes[-1]), bias=not norm), nn.Unflatten(1, shapes[-1])]
@@ -303,7 +303,7 @@ def decoder_stack(features: int, event_shape: torch.Size, layers: Layers, *, nor
         # The rows and columns that the stride left over on the way down.
         more = tuple((n - kernel) % stride for n in large)
         found += [
-            *([nn.BatchNorm2d(channels)] if norm else []),
+            *([BatchNorm2d(channels)] if norm else []),
             nn.ReLU(),
             nn.ConvTranspose2d(channels, below, kernel, stride, output_padding=more, bias=not norm and depth > 0),
         ]
@@ -395,9 +395,7 @@ def _hidden(
         found.append(layer)
         if norm:
             found.append(
-                nn.BatchNorm1d(layer.out_features)
-                if isinstance(layer, nn.Linear)
-                else nn.BatchNorm2d(layer.out_channels)
+                BatchNorm1d(layer.out_features) if isinstance(layer, nn.Linear) else BatchNorm2d(layer.out_channels)
             )
         found.append(nn.LeakyReLU(LEAK))
     return found

@@ -55,33 +55,33 @@ class PPCA(Program):
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Starts from the data's mean; the weights stay random, since zero is a saddle point of the likelihood."""
-        self.mean.copy_(x.flatten(1).mean(0))
+        self.mean.copy_(x.reshape(len(x), -1).mean(0))
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The linear-Gaussian generative program."""
         with self.plate(x, context, size):
             z = pyro.sample("z", dist.Normal(self.mean.new_zeros(self.latent_dim), 1.0).to_event(1))
-            loc = (z @ self.weight.T + self.mean).unflatten(-1, self.event_shape)
+            loc = (z @ self.weight.T + self.mean).reshape(*z.shape[:-1], *self.event_shape)
             return pyro.sample("x", dist.Normal(loc, self.scale).to_event(len(self.event_shape)), obs=x)
 
     def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         """q(z | x) = N(A x + b, diag(s^2))."""
         assert x is not None
         with self.plate(x, context, size):
-            pyro.sample("z", dist.Normal(self.encoder(x.flatten(1)), self.encoder_scale).to_event(1))
+            pyro.sample("z", dist.Normal(self.encoder(x.reshape(len(x), -1)), self.encoder_scale).to_event(1))
 
     def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         """p(z | x) = N(M^-1 W'(x - mu), sigma^2 M^-1), M = W'W + sigma^2 I."""
         assert x is not None
         precision = self._m() / self.scale**2
-        loc = self._posterior_mean(x.flatten(1) - self.mean)
+        loc = self._posterior_mean(x.reshape(len(x), -1) - self.mean)
         with self.plate(x, context, size):
             pyro.sample("z", dist.MultivariateNormal(loc, precision_matrix=precision))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """log N(x; mu, W W' + sigma^2 I), in O(d k^2)."""
         d = dist.LowRankMultivariateNormal(self.mean, self.weight, (self.scale**2).expand_as(self.mean))
-        return d.log_prob(x.flatten(1))
+        return d.log_prob(x.reshape(len(x), -1))
 
     @torch.no_grad()
     def maximum_likelihood(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -96,7 +96,7 @@ class PPCA(Program):
 
         Raises: ShapeError when the likelihood has no maximum: no variance is left over for the noise.
         """
-        flat = x.flatten(1)
+        flat = x.reshape(len(x), -1)
         n, d = flat.shape
         if min(d, n - 1) <= self.latent_dim:
             raise ShapeError(
@@ -122,7 +122,7 @@ class PPCA(Program):
         Returns: The log-likelihood () and the statistics `count` (), `energy` () = sum |r|^2,
             `cross` (d, k + 1) = sum r <(z, 1)>', `moment` (k + 1, k + 1) = sum <(z, 1)(z, 1)'>, with r = x - mu.
         """
-        residual = x.flatten(1) - self.mean
+        residual = x.reshape(len(x), -1) - self.mean
         augmented = nn.functional.pad(self._posterior_mean(residual), (0, 1), value=1.0)
         covariance = self.scale**2 * torch.linalg.inv(self._m())
         count = residual.new_tensor(float(len(x)))

@@ -9,7 +9,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from inference.evaluation.estimates import checked
 from inference.evaluation.likelihood import log_likelihood
+from zoo.arrays import as_tensor
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, NonFiniteError, ShapeError
 from zoo.program import Program
@@ -18,7 +20,7 @@ __all__ = ["anomaly_scores", "auroc", "code_length"]
 
 
 @torch.no_grad()
-def anomaly_scores(program: Program, x: Tensor, context: Tensor | None = None, **options: Any) -> Tensor:
+def anomaly_scores(program: Program, x: Any, context: Any = None, **options: Any) -> Tensor:
     """How improbable each example is, (N,): -log2 p(x) per dimension, in bits.
 
     A high score says that the model gives little density, not that the example is of another kind: a smooth image can
@@ -33,6 +35,7 @@ def anomaly_scores(program: Program, x: Tensor, context: Tensor | None = None, *
 
     Raises: CapabilityError where global latents tie the examples; what `log_likelihood` raises.
     """
+    x, context = checked(program, x, context)
     values = log_likelihood(program, Data(x, context), **options).values
     if len(values) != len(x):
         raise CapabilityError(f"{type(program).__name__} has global latents, so an example has no density of its own.")
@@ -50,7 +53,7 @@ def auroc(normal: Tensor, anomalous: Tensor) -> float:
     """
     if min(len(normal), len(anomalous)) == 0:
         raise ShapeError(f"auroc needs scores of both kinds, got {len(normal)} normal and {len(anomalous)} anomalous.")
-    scores = torch.cat([normal, anomalous]).detach().cpu().double()
+    scores = torch.cat([as_tensor(part, "scores").detach().cpu().double() for part in (normal, anomalous)])
     if bool(scores.isnan().any()):
         raise NonFiniteError(f"{int(scores.isnan().sum())} scores are NaN.")
     is_anomalous = torch.arange(len(scores)) >= len(normal)
@@ -60,7 +63,7 @@ def auroc(normal: Tensor, anomalous: Tensor) -> float:
 
 
 @torch.no_grad()
-def code_length(program: Program, data: Data, **options: Any) -> Tensor:
+def code_length(program: Program, data: Any, **options: Any) -> Tensor:
     """Bits of an ideal lossless code for each example, -log2 p(x): (N,). `inference.evaluation.queries.compression`
     makes such a code.
 
@@ -76,4 +79,4 @@ def code_length(program: Program, data: Data, **options: Any) -> Tensor:
             f"{type(program).__name__} is a density of real numbers ({program.support}): no finite code is lossless. "
             "Use a program over bits or levels."
         )
-    return anomaly_scores(program, *data, **options) * program.event_shape.numel()
+    return anomaly_scores(program, *checked(program, data), **options) * program.event_shape.numel()

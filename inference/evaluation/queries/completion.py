@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, constraints
 
-from inference.evaluation.estimates import CHUNK, evaluating
+from inference.evaluation.estimates import CHUNK, checked, evaluating
+from zoo.arrays import as_tensor
 from zoo.autoregressive.base import Autoregressive
 from zoo.autoregressive.ensemble import OrderEnsemble
 from zoo.errors import CapabilityError, OptionError, ShapeError
@@ -77,7 +78,7 @@ def inpaint(
     for name, value in (("draws", draws), ("particles", particles)):
         if value < 1:
             raise OptionError(f"{name} must be at least 1, got {value}.")
-    hidden = ~_mask(program, known)
+    x, hidden, context = _conditioned(program, x, known, context)
     against = {way: reason for way in WAYS[1:] if (reason := WHY_NOT[way](program, hidden)) is not None}
     possible = [way for way in WAYS[1:] if way not in against]
     if not possible:
@@ -113,7 +114,7 @@ def completion_probabilities(
 
     Raises: ShapeError, CapabilityError.
     """
-    hidden = ~_mask(program, known)
+    x, hidden, context = _conditioned(program, x, known, context)
     reason = _no_enumeration(program, hidden)
     if reason is not None:
         raise CapabilityError(f"The hidden states cannot be enumerated: {reason}.")
@@ -124,13 +125,20 @@ def completion_probabilities(
 # Parts.
 
 
-def _mask(program: Program, known: Tensor) -> Tensor:
-    """(D,) booleans."""
-    if known.dtype != torch.bool or known.shape != program.event_shape:
+def _conditioned(
+    program: Program, x: Tensor, known: Tensor, context: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x with zeros at its hidden sites, which may hold anything, checked; which sites are hidden, (D,); the context."""
+    if not isinstance(known, Tensor) or known.dtype != torch.bool or known.shape != program.event_shape:
         raise ShapeError(
-            f"known must be booleans of shape {tuple(program.event_shape)}, got {known.dtype} of {tuple(known.shape)}."
+            f"known must be a tensor of booleans of shape {tuple(program.event_shape)}, got "
+            f"{getattr(known, 'dtype', type(known).__name__)} of {tuple(getattr(known, 'shape', ()))}."
         )
-    return known.flatten()
+    x = as_tensor(x)
+    if x.shape[1:] == known.shape:
+        x = x.masked_fill(~known.to(x.device), 0.0)
+    x, context = checked(program, x, context)
+    return x, ~known.flatten().to(x.device), context
 
 
 def _repeat(rows: Tensor, times: int) -> Tensor:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from inference.evaluation.estimates import evaluating
+from inference.evaluation.estimates import checked, evaluating
 from zoo.autoregressive.base import Autoregressive
 from zoo.distributions import Grid
-from zoo.errors import CapabilityError, DatasetError, OptionError
+from zoo.errors import CapabilityError, DatasetError, OptionError, ShapeError
 from zoo.program import same_support
 
 __all__ = ["OVERHEAD", "decode", "encode"]
@@ -49,7 +49,7 @@ def encode(program: Autoregressive, x: Tensor, context: Tensor | None = None) ->
         for what is not autoregressive; what `program.check` raises.
     """
     levels = _levels(program)
-    program.check(x, context)
+    x, context = checked(program, x, context)
     symbols = torch.searchsorted(levels.double(), x.reshape(len(x), -1).double() - 0.25 / (len(levels) - 1))
     starts, counts = [], []
     blank, rows = x.new_zeros(x.shape), np.arange(len(x))
@@ -75,7 +75,9 @@ def decode(program: Autoregressive, code: bytes, n: int, context: Tensor | None 
     """
     if n < 1:
         raise OptionError(f"n must be at least 1, got {n}.")
-    levels, reader = _levels(program), _Reader(code)
+    levels, reader, context = _levels(program), _Reader(code), program.accept_context(context)
+    if context is not None and len(context) != n:
+        raise ShapeError(f"{n} examples but {len(context)} rows of context; they must match.")
     x = levels.new_zeros(n, *program.event_shape)
     for site, table in _passes(program, x, context, levels):
         symbols = [reader.read(row) for row in table]

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from inference.environment import seeded
-from inference.evaluation.estimates import evaluating
+from inference.evaluation.estimates import checked, evaluating
 from inference.particles import draw, flatten_draws
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, EmptyDataError, OptionError, ShapeError
@@ -38,7 +38,7 @@ def guess_codes(program: Program, x: Tensor, site: str = "c", batch_size: int = 
 
     Raises: OptionError where the guide has no such site, or a continuous one.
     """
-    guessed = []
+    x, guessed = checked(program, x).x, []
     with evaluating(program):
         for rows in x.split(batch_size):
             nodes = poutine.trace(program.guide).get_trace(rows, None, None).nodes
@@ -200,6 +200,7 @@ def aggregate_codes(program: Program, guide: Callable[..., Any], data: Data, see
     E_data[q(z | x)], which is the prior if guide and program belong together (figure 2 of Makhzani et al., "Adversarial
     autoencoders", 2016).
     """
+    data = checked(program, data)
     with seeded(seed, data.x.device):
         codes = draw(guide, 1, *data, density=False).values
         prior = prior_latents(program, data.size, data.context)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from inference.environment import seeded
+from inference.evaluation.estimates import checked
 from inference.evaluation.samples.classifier import Classifier
 from inference.evaluation.samples.codes import aggregate_codes, code_accuracy, decoded, guess_codes, match_codes
 from inference.evaluation.samples.coverage import (
@@ -52,7 +53,7 @@ def judge_guide(
     if not wanted or guide is None or not sites:
         return {name: Score(None, how="n/a: no guide") for name in sorted(wanted)}
     device = _device(program)
-    data = dataset.split(split).to(device)
+    data = checked(program, dataset.split(split)).to(device)
     guided = guided_sites(guide, data)
     discrete = [name for name in sites if sites[name].is_discrete and name in guided]
     found: dict[str, Score] = {}

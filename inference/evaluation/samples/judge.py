@@ -42,6 +42,7 @@ from inference.games.game import diversity
 from zoo.datasets import Data, Dataset, base_name, binarise
 from zoo.datasets.modes import GAUSSIANS
 from zoo.errors import OptionError, ShapeError, UnknownNameError
+from zoo.options import Count, check_value
 from zoo.program import Program
 
 __all__ = [
@@ -104,6 +105,7 @@ def draw_samples(program: Program, data: Data, n: int, seed: int = 0) -> Data:
 
     Raises: ShapeError when the program is conditional and the data have no contexts.
     """
+    check_value("n", n, Count)
     device = _device(program)
     if data.context is None and program.example_context(1) is not None:
         raise ShapeError(f"{type(program).__name__} is conditional: it needs data with contexts to be drawn for.")

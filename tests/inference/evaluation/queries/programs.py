@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from zoo.autoregressive.base import Autoregressive
 from zoo.autoregressive.ensemble import OrderEnsemble
@@ -21,7 +22,11 @@ class Linear(Autoregressive):
         self.register_buffer("mask", (place[:, None] > place).to(place).unsqueeze(-1))
         self.weight = nn.Parameter(0.8 * torch.randn(n, n, self.likelihood.size))
         self.bias = nn.Parameter(torch.randn(n, self.likelihood.size))
+        self.classes, self.context_support = classes, constraints.integer_interval(0, classes - 1)
         self.shift = nn.Parameter(torch.randn(classes, n, self.likelihood.size)) if classes else None
+
+    def example_context(self, n: int) -> Tensor | None:
+        return (torch.arange(n) % self.classes).to(self.bias) if self.classes else None
 
     @property
     def order(self) -> Tensor:
