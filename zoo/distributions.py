@@ -22,7 +22,29 @@ from zoo.datasets import audio
 from zoo.errors import OptionError
 from zoo.program import Implicit
 
-__all__ = ["CompandedLogistic", "DiscretizedLogistic", "Grid", "GridCategorical", "NormalMixture", "Sampler"]
+__all__ = [
+    "LOG_ZERO", "CompandedLogistic", "DiscretizedLogistic", "Grid", "GridCategorical", "NormalMixture", "Sampler",
+    "bernoulli_logs", "certain", "impossible",
+]  # fmt: skip
+
+LOG_ZERO = -1e30
+"""Stands for log 0 where sums are built: small enough in any dtype, and finite, since 0 * -inf and the gradient of a
+logsumexp of -infs are NaN."""
+
+
+def bernoulli_logs(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(1) and log p(0), at least LOG_ZERO: infinite logits are probabilities of zero and one."""
+    return logsigmoid(logits).clamp(min=LOG_ZERO), logsigmoid(-logits).clamp(min=LOG_ZERO)
+
+
+def certain(logits: Tensor) -> Tensor:
+    """Logits of bits with infinite ones made finite: what is sure keeps the log density 0, what cannot be LOG_ZERO."""
+    return logits.clamp(LOG_ZERO, -LOG_ZERO)
+
+
+def impossible(log_prob: Tensor) -> Tensor:
+    """Minus infinity where a sum holds LOG_ZERO, with gradient zero there."""
+    return torch.where(log_prob < LOG_ZERO / 2, -torch.inf, log_prob)
 
 
 class Grid(constraints.Constraint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -133,6 +134,23 @@ def test_regression_evidence_equals_quadrature():
     data = Data(torch.tensor([0.5, -0.3, 2.2, 0.9]), context)
     got = integral(program, data, lambda s, t: {"w": torch.stack([s, t], -1)}, legendre(-5, 5), legendre(-5, 5))
     assert float(program.log_evidence(*data)) == pytest.approx(got, abs=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e5])
+def test_closed_forms_hold_in_float32_far_from_zero(level):
+    rows = torch.randn(200)
+    x = (rows + level).float()
+    truth = NormalUnknown(prior_mean=level, prior_weight=0.5)
+    program = copy.deepcopy(truth).float()
+    got, want = program.updated(x), truth.updated(x.double())
+    assert float(got.loc) == pytest.approx(float(want.loc), abs=1e-7 * level + 1e-6)
+    assert float(got.rate) == pytest.approx(float(want.rate), rel=1e-4)
+    assert float(program.log_evidence(x)) == pytest.approx(float(truth.log_evidence(x.double())), abs=0.05)
+    context = torch.stack([torch.ones(200), rows], -1).float()
+    double = BayesianLinearRegression(2, prior_scale=1e5)
+    single = copy.deepcopy(double).float()
+    want = float(double.log_evidence(x.double(), context.double()))
+    assert float(single.log_evidence(x, context)) == pytest.approx(want, abs=0.01)
 
 
 def test_eight_schools_evidence_equals_quadrature_over_mu_and_tau():

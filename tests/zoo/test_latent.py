@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from inspect import signature
@@ -21,7 +22,7 @@ from inference.particles import draw, guide_log_prob, log_joint, log_weights
 from tests.conftest import FAILURE_RATE
 from zoo import catalogue
 from zoo.datasets import Data
-from zoo.errors import OptionError, ShapeError, SupportError, UnknownNameError
+from zoo.errors import DivergenceError, OptionError, ShapeError, SupportError, UnknownNameError
 from zoo.latent.coders import NETWORKS
 from zoo.latent.heads import HEADS
 from zoo.latent.ppca import PPCA
@@ -131,6 +132,39 @@ def test_ppca_em_rises_to_the_maximum(start_at_mean: bool) -> None:
     assert rises.min() > -1e-9 * history[-1].abs()
     torch.testing.assert_close(program.log_prob(x).sum(), exact.log_prob(x).sum(), atol=1e-6, rtol=0)
     torch.testing.assert_close(program.mean, exact.mean, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("shift", "noise"), [(0.0, 3e-3), (1e5, 1.0)])
+def test_ppca_in_float32_is_that_of_float64(shift: float, noise: float) -> None:
+    x = (torch.randn(200, 2) @ torch.randn(2, 6) * 2 + noise * torch.randn(200, 6) + shift).float()
+    program, truth = PPCA([6], 2).float(), PPCA([6], 2).double()
+    program.maximum_likelihood(x)
+    truth.maximum_likelihood(x.double())
+    assert program.scale.item() == pytest.approx(truth.scale.item(), rel=0.01)
+    assert torch.allclose(program.mean.double(), truth.mean, atol=1e-7 * shift + 1e-6)
+    assert torch.allclose(program.weight.abs().double(), truth.weight.abs(), rtol=1e-2, atol=1e-2)
+    same = copy.deepcopy(program).double()
+    want, got = same.log_prob(x.double()), program.log_prob(x).double()
+    # A difference of squares would be off by (3 / noise)^2 of float32's eps times d, a hundred times as much.
+    assert (got - want).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ppca_says_that_data_without_noise_have_no_maximum(dtype: torch.dtype) -> None:
+    x = (torch.randn(100, 2) @ torch.randn(2, 6) + 3.0).to(dtype)
+    program = PPCA([6], 2).to(dtype)
+    before = copy.deepcopy(program.state_dict())
+    with pytest.raises(DivergenceError, match="leaves no noise"):
+        program.maximum_likelihood(x)
+    assert all(torch.equal(value, before[name]) for name, value in program.state_dict().items())
+    with torch.no_grad():  # where EM comes to in the end
+        program.mean.copy_(x.mean(0))
+        values, vectors = torch.linalg.eigh(torch.cov(x.T))
+        program.weight.copy_(vectors[:, -2:] * values[-2:].sqrt())
+        program.scale = torch.tensor(1e-9, dtype=dtype)
+    with pytest.raises(DivergenceError, match="leaves no noise"):
+        program.m_step(program.e_step(x)[1])
+    PPCA([6], 1).to(dtype).maximum_likelihood(x)
 
 
 def test_ppca_statistics_add_over_minibatches() -> None:

@@ -486,3 +486,32 @@ def test_auto_evidence_of_data_beyond_enumeration_is_estimated() -> None:
     assert log_likelihood(program, data, particles=5).how == "IWAE-5"
     with pytest.raises(CapabilityError, match=r"3\^40"):
         log_likelihood(program, data, how="exact")
+
+
+def test_bits_of_probability_zero_and_one() -> None:
+    program = BernoulliMixture([3], 2)
+    with torch.no_grad():
+        program.logits[:, 0], program.logits[0, 1] = torch.inf, -torch.inf
+    x = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)))
+    got, possible = program.log_prob(x), x[:, 0] == 1
+    assert torch.equal(got == -torch.inf, ~possible)
+    assert float(got.detach().exp().sum()) == pytest.approx(1.0)
+    for gradient in torch.autograd.grad(got.where(possible, 0.0).sum(), list(program.parameters())):
+        assert torch.isfinite(gradient).all()
+    value, statistics = program.e_step(x[possible])
+    assert float(value) == pytest.approx(float(got.detach()[possible].sum()))
+    assert all(torch.isfinite(v).all() for v in statistics.values())
+
+
+@pytest.mark.parametrize("covariance", ["spherical", "diagonal", "full"])
+def test_em_far_from_zero_in_float32_is_em_near_zero_moved(covariance: str) -> None:
+    torch.set_default_dtype(torch.float32)
+    x = torch.cat([torch.randn(200, 2), torch.randn(200, 2) + 8]).mul(128).round().div(128)  # exact at either level
+    found = []
+    for shift in (0.0, 1e5):
+        torch.manual_seed(1)
+        program = GaussianMixture([2], 2, covariance)
+        fit(program, x + shift, "em")
+        found.append((program.means.double() - shift, program.scale.double()))
+    assert torch.allclose(found[0][0], found[1][0], atol=0.01)  # float32 has steps of 1/128 at 1e5
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-3)

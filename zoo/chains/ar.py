@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.chains.chain import Chain
+from zoo.distributions import certain, impossible
 from zoo.errors import OptionError
 from zoo.options import Shape
 from zoo.program import Preset
@@ -109,7 +110,7 @@ class Autoregression(TorchDistribution):
         windows = F.pad(value, (k, 0)).unfold(-1, k, 1)[..., :-1, :]
         linear = self.bias + (windows * self.weight).sum(-1)
         if self.scale is None:
-            return dist.Bernoulli(logits=linear, validate_args=False).log_prob(value).sum(-1)
+            return impossible(dist.Bernoulli(logits=certain(linear), validate_args=False).log_prob(value).sum(-1))
         return dist.Normal(linear, self.scale, validate_args=False).log_prob(value).sum(-1)
 
     @torch.no_grad()

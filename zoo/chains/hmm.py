@@ -31,6 +31,7 @@ from zoo.chains.markov_path import MarkovPath
 from zoo.chains.messages import backward, best_path, log_normalise
 from zoo.chains.raster import Raster
 from zoo.chains.state_emissions import BernoulliEmission, CategoricalEmission, Emission, NormalEmission
+from zoo.distributions import impossible
 from zoo.errors import OptionError
 from zoo.options import Count, NonNegative, Positive, Shape, Values
 from zoo.program import Preset, Program
@@ -129,7 +130,7 @@ class HMM(Program):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """log p(x), all paths summed out by the forward algorithm, (B,)."""
-        return log_evidence(*self._log_probabilities(), self._log_likelihood(x, context))
+        return impossible(log_evidence(*self._log_probabilities(), self._log_likelihood(x, context)))
 
     def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         """p(z | x): a Markov chain again, p(z_t+1 | z_t, x) in proportion to A p(x_t+1 | z_t+1) beta_t+1."""
@@ -161,7 +162,7 @@ class HMM(Program):
         """Expected counts of first states (K,) and transitions (K, K), and the statistics of the emissions."""
         value, found = self.initial_logits.new_zeros(()), dict[str, Tensor]()
         for at, evidence, state, counts in self._expected(x, context):
-            value = value + evidence.sum()
+            value = value + impossible(evidence).sum()
             part = {
                 "initial": state[:, 0].sum(0),
                 "transition": counts.sum(0),
@@ -184,7 +185,7 @@ class HMM(Program):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """K-means over time steps, then one `m_step` with nine tenths of each step given to its cluster.
+        """K-means over time steps, then an `m_step` with nine tenths of each step given to its cluster.
 
         Does nothing where there are fewer steps than states.
         """
@@ -193,20 +194,20 @@ class HMM(Program):
         points = self.emission.encode(rows)[valid]
         if len(points) < self.states:
             return
+        self.emission.near(points)
         # A little noise keeps equal steps (bits have few values) from making fewer clusters than states.
-        points = (points + 1e-3 * torch.randn_like(points)).double().cpu()
+        points = (points.double() + 1e-3 * torch.randn_like(points)).cpu()
         chosen = points[torch.randperm(len(points))[:KMEANS_STEPS]]
         kmeans = KMeans(self.states, n_init=4, random_state=int(torch.randint(2**31 - 1, ())))
         labels = torch.as_tensor(kmeans.fit(chosen.numpy()).predict(points.numpy()), device=x.device).long()
         weight = rows.new_zeros(*rows.shape[:2], self.states)
         weight[valid] = 0.9 * nn.functional.one_hot(labels, self.states).to(weight) + 0.1 / self.states
-        self.m_step(
-            {
-                "initial": weight[:, 0].sum(0),
-                "transition": torch.einsum("bti,btj->ij", weight[:, :-1], weight[:, 1:]),
-                **self.emission.statistics(rows, weight),
-            }
-        )
+        chain = {
+            "initial": weight[:, 0].sum(0),
+            "transition": torch.einsum("bti,btj->ij", weight[:, :-1], weight[:, 1:]),
+        }
+        for _ in range(2):  # the second time about the means of the clusters
+            self.m_step(chain | self.emission.statistics(rows, weight))
 
     # Data, and how large the program is.
 

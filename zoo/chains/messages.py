@@ -14,10 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["backward", "best_path", "expected_transitions", "forward", "log_normalise"]
+from zoo.distributions import LOG_ZERO
 
-LOG_ZERO = -1e30
-"""Stands for log 0: small enough in any dtype, and finite, since the gradient of logsumexp of -infs is NaN."""
+__all__ = ["backward", "best_path", "expected_transitions", "forward", "log_normalise"]
 
 
 def log_normalise(logits: Tensor) -> Tensor:

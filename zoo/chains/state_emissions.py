@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.chains.chain import log_dirichlet, log_frequencies
+from zoo.distributions import LOG_ZERO, bernoulli_logs, certain
 
 __all__ = ["BernoulliEmission", "CategoricalEmission", "Emission", "NormalEmission"]
 
@@ -37,7 +38,7 @@ class Emission(PyroModule):
         raise NotImplementedError
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x_t | z_t = k), (B, T, K)."""
+        """log p(x_t | z_t = k), (B, T, K), finite: LOG_ZERO or less where x_t cannot be."""
         raise NotImplementedError
 
     def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
@@ -56,6 +57,9 @@ class Emission(PyroModule):
         """x as real features (B, T, features)."""
         return x
 
+    def near(self, points: Tensor) -> None:
+        """Moves the parameters to where data lie (n, features), so that statistics about them keep their digits."""
+
 
 class BernoulliEmission(Emission):
     """D bits a step: K D free parameters."""
@@ -69,11 +73,12 @@ class BernoulliEmission(Emission):
 
     def given(self, z: Tensor) -> TorchDistribution:
         """Bits with the state's probabilities."""
-        return dist.Bernoulli(logits=self.logits[z])
+        return dist.Bernoulli(logits=certain(self.logits)[z])
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Two matrix products; (B, T, K, D) is never stored."""
-        return x @ F.logsigmoid(self.logits).T + (1 - x) @ F.logsigmoid(-self.logits).T
+        one, zero = bernoulli_logs(self.logits)
+        return x @ one.T + (1 - x) @ zero.T
 
     def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Expected counts of zeros and ones, (K, D, 2)."""
@@ -87,8 +92,8 @@ class BernoulliEmission(Emission):
 
     def log_prior(self, smoothing: float) -> Tensor:
         """Dirichlet over zero and one, for each state and bit."""
-        logs = torch.stack([F.logsigmoid(-self.logits), F.logsigmoid(self.logits)], -1)
-        return log_dirichlet(logs, smoothing)
+        one, zero = bernoulli_logs(self.logits)
+        return log_dirichlet(torch.stack([zero, one], -1), smoothing)
 
 
 class CategoricalEmission(Emission):
@@ -106,7 +111,7 @@ class CategoricalEmission(Emission):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """One-hot times log-probabilities."""
-        return self.encode(x) @ self.logits.log_softmax(-1).flatten(1).T
+        return self.encode(x) @ self.logits.log_softmax(-1).clamp(min=LOG_ZERO).flatten(1).T
 
     def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Expected counts of each value, (K, D, m)."""
@@ -136,6 +141,10 @@ class NormalEmission(Emission):
         self.loc = nn.Parameter(torch.randn(states, dim))
         self.scale = PyroParam(torch.ones(states, dim), constraint=constraints.positive)
 
+    def near(self, points: Tensor) -> None:
+        """All means to that of the data."""
+        self.loc.copy_(points.double().mean(0).expand_as(self.loc))
+
     def given(self, z: Tensor) -> TorchDistribution:
         """Normals with the state's means and standard deviations."""
         return dist.Normal(self.loc[z], self.scale[z])
@@ -145,27 +154,26 @@ class NormalEmission(Emission):
         return dist.Normal(self.loc, self.scale).log_prob(x.unsqueeze(-2)).sum(-1)
 
     def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Expected number of steps (K,), first and second moments (K, D) about the mean of the current means.
+        """Expected number of steps (K,), first and second moments (K, D) about each state's current mean.
 
-        About a point amid the data, since E[x^2] - E[x]^2 about zero loses the digits of a small variance.
+        About a point amid its data, since E[x^2] - E[x]^2 about zero loses the digits of a small variance.
         """
-        centred = x - self.loc.mean(0)
-        return {
-            "mass": weight.sum((0, 1)),
-            "sum": torch.einsum("btk,btd->kd", weight, centred),
-            "square": torch.einsum("btk,btd->kd", weight, centred.square()),
-        }
+        first, second = [], []
+        for k, mean in enumerate(self.loc):
+            centred = x - mean
+            first.append(torch.einsum("bt,btd->d", weight[..., k], centred))
+            second.append(torch.einsum("bt,btd->d", weight[..., k], centred.square()))
+        return {"mass": weight.sum((0, 1)), "sum": torch.stack(first), "square": torch.stack(second)}
 
     def update(self, statistics: Mapping[str, Tensor], smoothing: float) -> None:
         """Weighted means and standard deviations, these at least `min_scale`; states that own no data stay."""
         mass = statistics["mass"].unsqueeze(-1)
         seen = mass > torch.finfo(mass.dtype).eps
-        mean = statistics["sum"] / mass.clamp(min=torch.finfo(mass.dtype).eps)
-        variance = statistics["square"] / mass.clamp(min=torch.finfo(mass.dtype).eps) - mean.square()
+        shift = statistics["sum"] / mass.clamp(min=torch.finfo(mass.dtype).eps)
+        variance = statistics["square"] / mass.clamp(min=torch.finfo(mass.dtype).eps) - shift.square()
         scale = variance.clamp(min=self.min_scale**2).sqrt()
-        loc = torch.where(seen, mean + self.loc.mean(0), self.loc)
         self.scale = torch.where(seen, scale, self.scale)
-        self.loc.copy_(loc)
+        self.loc.add_(torch.where(seen, shift, 0.0))
 
     def log_prior(self, smoothing: float) -> Tensor:
         """None: means and standard deviations are maximum likelihood."""

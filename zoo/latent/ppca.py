@@ -9,6 +9,7 @@ Tipping & Bishop, "Probabilistic principal component analysis", JRSS B 61(3), 19
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.errors import ShapeError
+from zoo.errors import DivergenceError, ShapeError
 from zoo.options import Count, Shape
 from zoo.program import Preset, Program
 
@@ -79,9 +80,16 @@ class PPCA(Program):
             pyro.sample("z", dist.MultivariateNormal(loc, precision_matrix=precision))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """log N(x; mu, W W' + sigma^2 I), in O(d k^2)."""
-        d = dist.LowRankMultivariateNormal(self.mean, self.weight, (self.scale**2).expand_as(self.mean))
-        return d.log_prob(x.reshape(len(x), -1))
+        """log N(x; mu, W W' + sigma^2 I), in O(d k^2).
+
+        The exponent is min_z |x - mu - W z|^2 / sigma^2 + |z|^2: a sum of squares, where the usual difference of
+        squares loses all digits of float32 as sigma becomes small beside W.
+        """
+        residual, d = x.reshape(len(x), -1) - self.mean, len(self.mean)
+        z = self._posterior_mean(residual)
+        exponent = (residual - z @ self.weight.T).square().sum(-1) / self.scale**2 + z.square().sum(-1)
+        log_det = 2 * (d - self.latent_dim) * self.scale.log() + torch.linalg.slogdet(self._m()).logabsdet
+        return -(exponent + log_det + d * math.log(2 * math.pi)) / 2
 
     @torch.no_grad()
     def maximum_likelihood(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -94,9 +102,10 @@ class PPCA(Program):
             x: Data of shape (N, *event_shape).
             context: None.
 
-        Raises: ShapeError when the likelihood has no maximum: no variance is left over for the noise.
+        Raises: ShapeError, DivergenceError when the likelihood has no maximum: no variance is left over for the noise.
         """
-        flat = x.reshape(len(x), -1)
+        # In double precision: a covariance has the squares of what the data have digits of.
+        flat = x.reshape(len(x), -1).to(torch.float32 if x.device.type == "mps" else torch.float64)
         n, d = flat.shape
         if min(d, n - 1) <= self.latent_dim:
             raise ShapeError(
@@ -107,10 +116,12 @@ class PPCA(Program):
         centred = flat - flat.mean(0)
         values, vectors = torch.linalg.eigh(centred.T @ centred / n)  # in ascending order
         noise = values[: d - self.latent_dim].mean()
+        rounding = (2 * torch.finfo(x.dtype).eps * float(flat.abs().max())) ** 2
+        self._refuse_no_noise(noise, values.clamp(min=0.0).sum(), rounding)
         kept = (values[d - self.latent_dim :] - noise).clamp(min=0.0)
         self.mean.copy_(flat.mean(0))
         self.weight.copy_((vectors[:, d - self.latent_dim :] * kept.sqrt()).flip(1))
-        self.scale = noise.sqrt()
+        self.scale = noise.sqrt().to(self.mean)
 
     # The EM of Tipping & Bishop, except that mu is a column of the regression of x on (z, 1), so that it need not be
     # the data's mean already; everything is measured from the current mu.
@@ -135,14 +146,26 @@ class PPCA(Program):
 
     @torch.no_grad()
     def m_step(self, statistics: Mapping[str, Tensor]) -> None:
-        """The regression of x on (z, 1) and its residual variance."""
+        """The regression of x on (z, 1) and its residual variance.
+
+        Raises: DivergenceError when nothing is left over for the noise.
+        """
         cross, moment = statistics["cross"], statistics["moment"]
         solution = torch.linalg.solve(moment, cross.T).T
         # At the solution the two last terms of the expected squared error cancel to one.
         error = statistics["energy"] - (solution * cross).sum()
+        self._refuse_no_noise(error, statistics["energy"])
         self.weight.copy_(solution[:, :-1])
         self.mean.add_(solution[:, -1])
         self.scale = (error / (statistics["count"] * len(self.mean))).sqrt()
+
+    def _refuse_no_noise(self, noise: Tensor, total: Tensor, rounding: float = 0.0) -> None:
+        if not float(noise) > max(10 * torch.finfo(noise.dtype).eps * float(total), rounding):
+            raise DivergenceError(
+                f"PPCA with latent_dim={self.latent_dim} leaves no noise that could be told from rounding "
+                f"(variance {float(noise):.3g} of {float(total):.3g}): the data lie in a plane of that dimension, "
+                "where the likelihood grows without end. Use fewer components, or float64 if there is noise."
+            )
 
     def _m(self) -> Tensor:
         return self.weight.T @ self.weight + self.scale**2 * torch.eye(self.latent_dim).to(self.weight)

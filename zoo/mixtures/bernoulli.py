@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, softplus
 
+from zoo.distributions import bernoulli_logs, certain, impossible
 from zoo.mixtures.mixture import Mixture
 from zoo.options import Count, NonNegative, Shape
 from zoo.program import Preset
@@ -53,12 +54,23 @@ class BernoulliMixture(Mixture):
 
     def component(self, z: Tensor) -> dist.TorchDistribution:
         """Independent Bernoullis."""
-        return dist.Bernoulli(logits=self.logits[z]).to_event(len(self.event_shape))
+        return dist.Bernoulli(logits=certain(self.logits)[z]).to_event(len(self.event_shape))
 
     def component_log_prob(self, x: Tensor) -> Tensor:
-        """x . logits - sum softplus(logits), as one matrix product: (B, K) without a (B, K, D) in between."""
-        logits = self.logits.reshape(self.components, -1)
-        return x.reshape(len(x), -1) @ logits.T - softplus(logits).sum(-1)
+        """x . logits - sum softplus(logits), as one matrix product: (B, K) without a (B, K, D) in between.
+
+        Two products with log p(1) and log p(0) where some are log 0: the one would make infinity less infinity.
+        """
+        logits, rows = self.logits.reshape(self.components, -1), x.reshape(len(x), -1)
+        # A traced step cannot look at values, and takes two.
+        if not torch.is_grad_enabled() and bool(torch.isfinite(logits).all()):
+            return rows @ logits.T - softplus(logits).sum(-1)
+        one, zero = bernoulli_logs(logits)
+        return rows @ one.T + (1 - rows) @ zero.T
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(x), minus infinity where every component excludes x."""
+        return impossible(super().log_prob(x, context))
 
     def log_prior(self) -> Tensor:
         """What smoothing adds to the objective of EM, ()."""

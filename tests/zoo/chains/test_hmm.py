@@ -565,6 +565,22 @@ class TestBaumWelch:
             program.m_step(program.e_step(x)[1])
         assert program.emission.scale.item() == pytest.approx(x.double().std(correction=0).item(), rel=1e-2)
 
+    @pytest.mark.parametrize("levels", [(101_300.0, 101_310.0), (0.0, 1e5), (-1e6, -1e6 + 200)])
+    def test_em_finds_levels_far_from_zero_in_float32(self, levels):
+        at = torch.arange(20) // 5 % 2
+        noise = torch.randn(100, 20, dtype=torch.float64)
+        x = (torch.tensor(levels, dtype=torch.float64)[at] + noise).float()
+        program = HMM([20], states=2, emission="normal").float()
+        found = fit(program, x, "em")
+        assert found.info["converged"]
+        order = program.emission.loc[:, 0].argsort()
+        # Against the data as they are in float32, each step given to its state.
+        step = torch.finfo(torch.float32).eps * max(abs(level) for level in levels)
+        for state, k in enumerate(order):
+            own = x.double()[:, at == state]
+            assert program.emission.loc[k].item() == pytest.approx(own.mean().item(), abs=step)
+            assert program.emission.scale[k].item() == pytest.approx(own.std(correction=0).item(), rel=1e-3)
+
     def test_dead_states_stay_where_they_are(self):
         program = HMM([4], states=2, emission="normal", smoothing=0.0)
         with torch.no_grad():
@@ -721,3 +737,24 @@ def test_chorales_beat_independent_notes(zoo_data):
     fit(program, chorales, "em", iterations=15)
     per_step = -program.log_prob(*chorales.test).sum() / chorales.test.context.sum()
     assert per_step.item() < 11.06
+
+
+@pytest.mark.parametrize("emission", ["bernoulli", "categorical"])
+def test_emissions_of_probability_zero(emission):
+    program = hmm(event_shape=[3, 2], states=2, emission=emission, values=2)
+    logits = program.emission.logits
+    with torch.no_grad():  # a one for certain at the first bit, in both states; in one of them at the second
+        if emission == "bernoulli":
+            logits[:, 0], logits[0, 1] = torch.inf, torch.inf
+        else:
+            logits[:, 0, 0], logits[0, 1, 0] = -torch.inf, -torch.inf
+    x = torch.tensor(list(itertools.product([0.0, 1.0], repeat=6))).reshape(-1, 3, 2)
+    got, possible = program.log_prob(x), x[:, :, 0].bool().all(-1)
+    assert torch.equal(got == -torch.inf, ~possible)
+    assert got.exp().sum().item() == pytest.approx(1.0)
+    gradients = torch.autograd.grad(got.where(possible, 0.0).sum(), program.emission.logits)[0]
+    assert torch.isfinite(gradients).all()
+    assert all(torch.isfinite(v).all() for v in program.e_step(x[possible])[1].values())
+    latents = {"z": torch.zeros(int(possible.sum()), 3).long()}
+    site = pyro.poutine.trace(pyro.poutine.condition(program.model, data=latents)).get_trace(x[possible], None, None)
+    assert not site.nodes["x"]["fn"].log_prob(x[possible]).isnan().any()
