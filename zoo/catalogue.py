@@ -142,6 +142,7 @@ def create_for(name: str, data: Data, preset: str | None = None, **options: Any)
     Raises: EmptyDataError, NonFiniteError, before anything is sized by what the data hold.
     """
     cls = get(name)
+    data = Data.of(data)
     check_rows(data.x, name)
     check_finite(name, *data)
     return cls.for_data(*data, **cls.preset(preset).merged(options).program)
