@@ -182,6 +182,7 @@ def create_for(name: str, data: Data, preset: str | None = None, **options: Any)
         the program cannot take.
     """
     cls = get(name)
+    data = Data.of(data)
     check_rows(data.x, name)
     check_finite(name, *data)
     merged = dict(cls.preset(preset).merged(options).program)

@@ -394,11 +394,11 @@ class Program(PyroModule, PyTorchModelHubMixin):
 
     def _context_shape(self) -> torch.Size | None:
         """Of one row of context, found once; None for programs that take none."""
-        if "_row_of_context" not in vars(self):
+        if "_row_of_context" not in self.__dict__:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 example = self.example_context(2)
-            vars(self)["_row_of_context"] = None if example is None else example.shape[1:]
-        return vars(self)["_row_of_context"]
+            self.__dict__["_row_of_context"] = None if example is None else example.shape[1:]
+        return self.__dict__["_row_of_context"]
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         """Checks the constructor's options against its annotations (`zoo.options`), before anything is built."""

@@ -310,7 +310,7 @@ def check_no_global_state(program: Program) -> None:
 
 
 def check_bad_data(program: Program) -> None:
-    """Empty, misshapen and non-finite data are refused with the error that says so."""
+    """Empty, misshapen and non-finite data are refused with the error that says so, and have no density."""
     x, context = draw_data(program)
     nan = x.clone()
     nan.view(-1)[0] = float("nan")
@@ -323,6 +323,10 @@ def check_bad_data(program: Program) -> None:
         except error:
             continue
         raise ContractError(f"check() must refuse {tuple(bad.shape)} data with {error.__name__}")
+    if isinstance(program, ExactDensity):
+        with torch.no_grad():
+            found = copy.deepcopy(program).eval().log_prob(nan, context)
+        require(bool(found[0].isneginf()), f"log_prob must be -inf where x is NaN, got {float(found[0])}")
 
 
 def checks() -> list[Callable[[Program], None]]:

@@ -100,6 +100,7 @@ def _split(x: Array, how: str, scale: float = 1.0) -> tuple[Splits, str]:
 def _npz(path: Path) -> tuple[Splits, str]:
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+            assert archive.zip is not None
             unpacked, packed = sum(entry.file_size for entry in archive.zip.infolist()), path.stat().st_size
             if unpacked > max(BOMB_BYTES, BOMB_RATIO * packed):
                 raise OSError(f"its {packed:,} bytes unpack to {unpacked:,}; if they are meant, save it uncompressed")

@@ -199,12 +199,20 @@ def aggregate_codes(program: Program, guide: Callable[..., Any], data: Data, see
     A code is one draw of the guide for each example; together they are draws of the aggregate posterior
     E_data[q(z | x)], which is the prior if guide and program belong together (figure 2 of Makhzani et al., "Adversarial
     autoencoders", 2016).
+
+    Raises: what `Program.accept` raises; CapabilityError where there are no continuous latents, or the guide leaves
+        some of them out.
     """
     data = checked(program, data)
     with seeded(seed, data.x.device):
         codes = draw(guide, 1, *data, density=False).values
         prior = prior_latents(program, data.size, data.context)
     names = [name for name, site in program.sites().items() if not site.is_discrete]
+    if not names or not set(names) <= set(codes):
+        raise CapabilityError(
+            f"The guide of {type(program).__name__} samples {sorted(codes) or 'nothing'} of the continuous latents "
+            f"{names}: there are no codes to compare with the prior."
+        )
     return (
         flatten_draws({name: codes[name][0] for name in names}),
         flatten_draws({name: prior[name] for name in names}),
