@@ -43,6 +43,10 @@ DataOption = Annotated[
 Binarise = Annotated[
     str | None, typer.Option(help="Make data in [0, 1] binary: 'threshold' (at 0.5) or 'stochastic' (drawn once).")
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Execute the file or module that the folder's program is from; only your own."),
+]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'mps'.")]
 
@@ -188,7 +192,7 @@ def show(
 @app.command()
 def fit(
     name: Annotated[str, typer.Argument(help="A name of `zoo list`, or 'file.py:Class'.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the fit; a killed fit continues from it.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the fit; the same fit, killed, continues from it.")],
     data: DataOption = None,
     method: Annotated[
         str | None, typer.Option("--method", "-m", help="See `zoo show NAME`; default: preset's.")
@@ -201,6 +205,9 @@ def fit(
     binarise: Binarise = None,
     seed: Seed = 0,
     device: Device = "auto",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what a killed fit left in the folder.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Fit a program to data and save it: a checkpoint that loads again, and history.png.
@@ -211,7 +218,7 @@ def fit(
 
     options = parse_options(option or [])
     show_bar = sys.stderr.isatty()
-    found = fit_program(name, data, out, method, preset, options, binarise, seed, device, show_bar)
+    found = fit_program(name, data, out, method, preset, options, binarise, seed, device, show_bar, restart)
     if as_json:
         return _print_json(found)
     last = ", ".join(f"{metric} {value:.4g}" for metric, value in found["last"].items())
@@ -221,7 +228,9 @@ def fit(
     )
     if last:
         print(f"at the end: {last} (nats per example)")
-    print(f"saved in {out}. Next:\n  zoo score {out} --split test\n  zoo sample {out} --out {out / 'samples.npz'}")
+    yes = " --trust-code" if ":" in found["program"] else ""  # a class of the user's own
+    print(f"saved in {out}. Next:\n  zoo score {out} --split test{yes}")
+    print(f"  zoo sample {out} --out {out / 'samples.npz'}{yes}")
 
 
 @app.command()
@@ -231,6 +240,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
     data: DataOption = None,
     seed: Seed = 0,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Draw examples from a fitted program.
@@ -239,7 +249,7 @@ def sample(
     """
     from benchmarks.commands import sample_program
 
-    found = sample_program(folder, n, out, seed, data)
+    found = sample_program(folder, n, out, seed, data, trust_code)
     if as_json:
         return _print_json(found)
     print(f"{found['n']} samples of {found['program']}, each {_shape(found['shape'])}, in {found['out']}")
@@ -259,6 +269,7 @@ def score(
     binarise: Binarise = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Print the log-likelihood per example of a fitted program and how it was estimated; of a GAN, scores of samples.
@@ -272,16 +283,17 @@ def score(
     from zoo.errors import OptionError
 
     scored, judged = None, None
-    if has_density(folder):
+    if has_density(folder, trust_code):
         if n is not None and not samples:
             raise OptionError("-n says how many samples to judge: add --samples.")
-        scored = score_program(folder, data, split, how, particles, binarise, seed, device)
+        scored = score_program(folder, data, split, how, particles, binarise, seed, device, trust_code)
     elif how != "auto":
         raise OptionError(f"This program has no density for --how {how}: leave it out, and its samples are judged.")
     if samples or scored is None:
         judged = judge_program(
-            folder, data, split, n, binarise=binarise, seed=seed, device=device, progress=sys.stderr.isatty()
-        )
+            folder, data, split, n, binarise=binarise, seed=seed, device=device, progress=sys.stderr.isatty(),
+            trust_code=trust_code,
+        )  # fmt: skip
     if as_json:
         return _print_json({**scored, "judged": judged} if scored and judged else scored or judged)
     if scored is not None:

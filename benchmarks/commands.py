@@ -84,6 +84,7 @@ def fit_program(
     seed: int = 0,
     device: str = "auto",
     progress: bool = False,
+    restart: bool = False,
 ) -> dict[str, Any]:
     """Builds a program for the data, fits it, saves the fit and a picture of its history in `out`.
 
@@ -95,15 +96,16 @@ def fit_program(
         preset: None is 'small', if the program has one.
         options: Of the program or of the method; see `zoo show` and the methods' documentation.
         binarise: 'threshold' or 'stochastic', for data in [0, 1].
-        seed, device, progress: See `inference.fit.fit`.
+        seed, device, progress, restart: See `inference.fit.fit`.
     """
     cls = catalogue.get(name)
     if preset is None and "small" in cls.presets:
         preset = "small"
     dataset = datasets.load(cls.preset(preset).data or cls.dataset if data is None else data, binarise=binarise)
     found = fit(
-        name, dataset, method, preset=preset, seed=seed, device=device, progress=progress, out=out, **(options or {})
-    )
+        name, dataset, method, preset=preset, seed=seed, device=device, progress=progress, out=out, restart=restart,
+        **(options or {}),
+    )  # fmt: skip
     if found.history.metrics:
         found.history.plot(out / "history.png")
     last = {metric: found.history.last(metric) for metric in found.history.metrics}
@@ -121,7 +123,9 @@ def fit_program(
     }
 
 
-def sample_program(folder: Path, n: int, out: Path, seed: int = 0, data: str | None = None) -> dict[str, Any]:
+def sample_program(
+    folder: Path, n: int, out: Path, seed: int = 0, data: str | None = None, trust_code: bool = False
+) -> dict[str, Any]:
     """Draws n examples from a saved fit and writes them: a PNG sheet of images, or an .npz with the array `samples`.
 
     Args:
@@ -130,6 +134,7 @@ def sample_program(folder: Path, n: int, out: Path, seed: int = 0, data: str | N
         out: A .png or .npz file.
         seed: Of the draws.
         data: Where a conditional program takes its context from; None is the data it was fitted on.
+        trust_code: See `inference.fitted.Fit.load`.
 
     Raises: OptionError for another suffix, or a PNG of what are no images.
     """
@@ -137,7 +142,7 @@ def sample_program(folder: Path, n: int, out: Path, seed: int = 0, data: str | N
         raise OptionError(f"n must be at least 1, got {n}.")
     if out.suffix not in (".png", ".npz"):
         raise OptionError(f"Cannot write samples to {out.name!r}; give a .png (images) or an .npz file.")
-    found = Fit.load(folder)
+    found = Fit.load(folder, trust_code=trust_code)
     program, context = found.program, None
     shape = tuple(program.event_shape)
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
@@ -157,9 +162,9 @@ def sample_program(folder: Path, n: int, out: Path, seed: int = 0, data: str | N
     return {"program": catalogue.name_of(program), "n": len(samples), "shape": list(shape), "out": str(out)}
 
 
-def has_density(folder: Path) -> bool:
+def has_density(folder: Path, trust_code: bool = False) -> bool:
     """Whether a saved program has one to score by; else only samples can be judged."""
-    return not isinstance(catalogue.load(folder), ImplicitProgram)
+    return not isinstance(catalogue.load(folder, trust_code=trust_code), ImplicitProgram)
 
 
 def score_program(
@@ -171,6 +176,7 @@ def score_program(
     binarise: str | None = None,
     seed: int = 0,
     device: str = "cpu",
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Log-likelihood per example of a saved fit, with its standard error and how it was estimated.
 
@@ -181,8 +187,9 @@ def score_program(
         how, particles, seed: See `inference.evaluation.likelihood.log_likelihood`.
         binarise: 'threshold' or 'stochastic', for data in [0, 1].
         device: Where to compute.
+        trust_code: See `inference.fitted.Fit.load`.
     """
-    found = Fit.load(folder, device)
+    found = Fit.load(folder, device, trust_code=trust_code)
     chosen = _data(found, data, split, binarise)
     found.program.check(*chosen)
     where = next((t.device for t in found.program.state_dict().values()), torch.device("cpu"))
@@ -215,6 +222,7 @@ def judge_program(
     seed: int = 0,
     device: str = "cpu",
     progress: bool = False,
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Scores of what a saved fit draws, and of held-out real data in the same eyes; of its guide too, if it has one.
 
@@ -227,8 +235,9 @@ def judge_program(
         seed: Of the samples and of what is random in the scores.
         device: Where to draw.
         progress: Shows a bar while a classifier is trained.
+        trust_code: See `inference.fitted.Fit.load`.
     """
-    found = Fit.load(folder, device)
+    found = Fit.load(folder, device, trust_code=trust_code)
     dataset = _dataset(found, data, binarise)
     real = dataset.split(split)
     _check_contexts(found.program, real, dataset.name)

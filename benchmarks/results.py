@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo import folders
 from zoo.errors import CheckpointError
 
 __all__ = ["append_cell", "finished", "latest", "read_results", "repair"]
@@ -21,53 +22,93 @@ Record = dict[str, Any]
 
 FILE = "results.jsonl"
 
+TEXT, NUMBER = str, (int, float, type(None))
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("suite", "kind", "program", "method", "dataset", "cell", "metric"), TEXT),
+    **dict.fromkeys(("value", "standard_error", "seconds"), NUMBER),
+    **dict.fromkeys(("seed", "started", "records"), int),
+}
+"""What every record has."""
+
 
 def append_cell(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Writes all records of one cell at once."""
-    lines = list(records)
-    text = "".join(json.dumps({**line, "records": len(lines)}, allow_nan=False) + "\n" for line in lines)
+    given = list(records)
+    lines = [_checked({**line, "records": len(given)}) for line in given]
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
     with open(folder / FILE, "ab") as file:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
 
 
-def _parse(text: str) -> tuple[list[Record], bool]:
-    """Records of whole cells, and whether anything had to be left out."""
+def _parse(content: bytes, path: Path) -> tuple[list[Record], bool]:
+    """Records of whole cells, and whether anything had to be left out.
+
+    Raises: CheckpointError for a line that no crash explains: one before the last that cannot be read, or a record that
+        is none of ours.
+    """
     found, torn = [], False
-    for line in text.splitlines():
+    lines = content.splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            found.append(_checked(folders.from_json(line, path)))
+        except CheckpointError as error:
+            # A crash cuts the last line short, which then is no JSON; what was written before it went to the disk.
+            if number < len(lines) or _is_json(line):
+                raise CheckpointError(
+                    f"{path}, line {number}: {error} Delete the line (its cell is then run again), or the file."
+                ) from error
             torn = True
-    counts: dict[tuple[str, str], int] = defaultdict(int)
+    counts: dict[tuple[str, int], int] = defaultdict(int)
     for record in found:
         counts[record["cell"], record["started"]] += 1
     whole = [r for r in found if counts[r["cell"], r["started"]] == r["records"]]
     return whole, torn or len(whole) < len(found)
 
 
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _checked(record: Record) -> Record:
+    """A record that has all that a reader asks for, each of its kind.
+
+    Raises: CheckpointError.
+    """
+    wrong = [name for name, kind in KINDS.items() if name not in record or not isinstance(record[name], kind)]
+    if wrong:
+        raise CheckpointError(f"this record has no {', '.join(wrong)}, or of another kind.")
+    return record
+
+
 def read_results(folder: str | Path) -> list[Record]:
     """All records of whole cells, in the order written; a line cut short by a crash is passed over.
 
-    Raises: CheckpointError when the folder has no results.
+    Raises: CheckpointError when the folder has no results, or they are damaged or not ours.
     """
     path = Path(folder) / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         raise CheckpointError(f"{path} does not exist; `zoo bench SUITE --out {folder}` writes it.")
-    return _parse(path.read_text())[0]
+    return _parse(folders.read_bytes(path), path)[0]
 
 
 def repair(folder: Path) -> None:
-    """Drops what a killed run left half written, so that appending can go on."""
+    """Drops what a killed run left half written, so that appending can go on.
+
+    Raises: CheckpointError for what no killed run left; the file stays as it is.
+    """
     path = folder / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    records, torn = _parse(path.read_text())
-    if torn or not path.read_text().endswith("\n"):
-        temporary = path.with_suffix(".part")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
-        os.replace(temporary, path)
+    content = folders.read_bytes(path)
+    records, torn = _parse(content, path)
+    if torn or not content.endswith(b"\n"):
+        folders.write_bytes(path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
 def latest(records: Iterable[Record]) -> list[Record]:

@@ -25,6 +25,7 @@ from benchmarks.results import Record, append_cell, finished, read_results, repa
 from benchmarks.suite import KINDS, Cell, Suite
 from inference.environment import resolve_device, versions
 from inference.training.loop import progress_bar
+from zoo import folders
 from zoo.errors import OptionError
 
 __all__ = ["ARTIFACTS", "run_cell", "run_suite"]
@@ -54,14 +55,20 @@ def run_suite(
         device: 'cpu', 'cuda', ...
         progress: Shows a bar on standard error.
 
-    Raises: OptionError when nothing is selected.
+    Raises: OptionError when nothing is selected; CheckpointError when another process runs into the folder, it cannot
+        be written, or its results are damaged.
     """
     if jobs is not None and jobs < 1:
         raise OptionError(f"jobs must be at least 1, got {jobs}.")
-    folder, where = Path(out), str(resolve_device(device))
+    folder, where, cells = Path(out), str(resolve_device(device)), suite.cells(select, seeds)
+    with folders.held(folder):
+        _run_missing(suite, cells, folder, where, jobs, progress)
+    return folder
+
+
+def _run_missing(suite: Suite, cells: list[Cell], folder: Path, where: str, jobs: int | None, progress: bool) -> None:
     (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
     repair(folder)
-    cells = suite.cells(select, seeds)
     done = finished(read_results(folder)) if (folder / "results.jsonl").exists() else set()
     todo = [cell for cell in cells if cell.key not in done]
     jobs = min(jobs or cores(), max(len(todo), 1))
@@ -73,7 +80,6 @@ def run_suite(
             failures += bool(records[0].get("failed"))
             last = f"{records[0]['program']}: {records[0]['method']}"
             bar.update(task, advance=1, note=last + (f" ({failures} failed)" if failures else ""))
-    return folder
 
 
 def _run_all(cells: list[Cell], folder: Path, device: str, jobs: int) -> Iterator[list[Record]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from inference.checkpoint import Checkpoint, fingerprint
 from inference.environment import resolve_device, seeded
-from inference.fitted import Fit
+from inference.fitted import Fit, why_not_saved
 from inference.method import Method, Outcome, Run
 from inference.training.gradient import GradientMethod
+from inference.training.loop import Schedule
 from inference.training.together import Begun, train_together
-from zoo import catalogue, datasets
+from zoo import catalogue, datasets, folders
 from zoo.datasets import Data, Dataset
-from zoo.errors import CapabilityError, OptionError, UnknownNameError, ZooError
+from zoo.errors import CapabilityError, CheckpointError, OptionError, UnknownNameError, ZooError
 from zoo.options import Count, Seed, check_options
 from zoo.process import one_at_a_time
 from zoo.program import Program
@@ -159,7 +161,6 @@ class _Where:
     device: str | torch.device
     progress: bool
     initialise: bool
-    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,26 @@ class _Job:
         train, held_out = train.to(device), None if valid is None else valid.to(device)
         with seeded(seed, device):
             program.declare(*train)
-        run = Run(train, held_out, seed, progress=where.progress, folder=where.folder)
+        run = Run(train, held_out, seed, progress=where.progress)
         return cls(program, wish.method, run, data=name, initialise=where.initialise)
+
+    def kept(self, folder: Path, given: bool, restart: bool) -> _Job:
+        """The job with the checkpoint of its folder.
+
+        Args:
+            folder: Where; held by the caller.
+            given: Whether the program was given, rather than built from the seed.
+            restart: Whether a checkpoint that is there is thrown away.
+
+        Raises: CheckpointError when the checkpoint there is damaged or of another fit.
+        """
+        method, run = self.method, self.run
+        steps = Schedule.of(method).total_steps(run.train.size) if isinstance(method, GradientMethod) else None
+        of = fingerprint(
+            self.program, method, run.train, run.valid, seed=run.seed, initialise=self.initialise, steps=steps,
+            given=given,
+        )  # fmt: skip
+        return replace(self, run=replace(run, checkpoint=Checkpoint(folder, of, restart)))
 
     @contextmanager
     def started(self) -> Iterator[None]:
@@ -214,7 +233,8 @@ class _Job:
         started = time.perf_counter()
         with self.started():
             outcome = self.method.run(self.program, self.run)
-        return self.fit(outcome, time.perf_counter() - started)
+        before = 0.0 if self.run.checkpoint is None else self.run.checkpoint.seconds
+        return self.fit(outcome, before + time.perf_counter() - started)
 
     def fit(self, outcome: Outcome, seconds: float) -> Fit:
         """Wraps an outcome."""
@@ -253,6 +273,7 @@ def fit(
     device: str | torch.device = "auto",
     progress: bool = False,
     out: str | Path | None = None,
+    restart: bool = False,
     initialise: bool = True,
     num_restarts: Count = 1,
     **options: Any,
@@ -269,26 +290,39 @@ def fit(
         seed: Everything random follows from it.
         device: 'auto', 'cpu', 'cuda' or 'mps'.
         progress: Shows a bar.
-        out: Folder for checkpoints and the fit. A run that was killed continues from it.
+        out: Folder for checkpoints and the fit, tried before anything is computed. A run that was killed goes on from
+            it if the same is asked for: program, options, data and seed. An older fit there stays until this is saved.
+        restart: Throws the checkpoint of a killed run away instead.
         initialise: Calls `program.initialise` on the training data first.
         num_restarts: Fits from so many seeds, `seed` and those after it, and keeps the one with the lowest final loss;
             `Fit.info['restarts']` has all final losses. See `fit_many`.
         options: Of the method and, where the program is given by name, of its constructor; they win over the preset's.
             Where both have an option x, `**{"program.x": ..., "method.x": ...}`.
 
-    Raises: an error of `zoo.errors`, before any compute is spent, for data or options that make no sense;
-        DivergenceError during it.
+    Raises: an error of `zoo.errors`, before any compute is spent, for data, options or a folder that make no sense (a
+        CheckpointError for one that is in use, or has the checkpoint of another fit); DivergenceError during it.
     """
     given = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress, "out": out}
-    check_options(fit, {**given, "device": device, "initialise": initialise, "num_restarts": num_restarts})
-    wish, folder = _wish(program, method, preset, options), None if out is None else Path(out)
-    where = _Where(device=device, progress=progress, initialise=initialise, folder=folder)
-    if num_restarts != 1:
-        found = _best(wish, data, range(seed, seed + num_restarts), where)
-    else:
-        found = _Job.of(wish, data, seed, where).done()
-    if folder is not None:
-        found.save(folder)
+    switches = {"restart": restart, "initialise": initialise}
+    check_options(fit, {**given, **switches, "device": device, "num_restarts": num_restarts})
+    if restart and out is None:
+        raise OptionError("restart=True throws away the checkpoint of a folder: give the folder, out=.")
+    wish = _wish(program, method, preset, options)
+    where = _Where(device=device, progress=progress, initialise=initialise)
+    job = _Job.of(wish, data, seed, where) if num_restarts == 1 else None
+    why_not = why_not_saved(wish.program if job is None else job.program, wish.method.options().get("guide"))
+    if out is not None and why_not is not None:
+        raise CheckpointError(f"This fit could not be saved in {out}: {why_not}")
+    with nullcontext() if out is None else folders.opened(out):
+        if job is None:
+            if out is not None:
+                Checkpoint(Path(out), None, restart)
+            found = _best(wish, data, range(seed, seed + num_restarts), where)
+        else:
+            built = isinstance(wish.program, str)
+            found = (job if out is None else job.kept(Path(out), not built, restart)).done()
+        if out is not None:
+            found.save(out)
     return found
 
 
@@ -349,8 +383,6 @@ def fit_many(
 
 
 def _many(wish: _Wish, data: Any, seeds: Sequence[int], where: _Where) -> list[Fit]:
-    where = replace(where, folder=None)
-
     def jobs() -> Iterator[_Job]:
         for seed in seeds:
             yield _Job.of(replace(wish, program=copy.deepcopy(wish.program)), data, seed, where)

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from inference.checkpoint import CHECKPOINT
 from inference.environment import resolve_device, seeded, versions
 from inference.guides.named import build_guide
 from inference.history import History
 from inference.particles import draw
-from zoo import catalogue
+from zoo import catalogue, datasets, folders
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, CheckpointError
 from zoo.options import Count, Seed, check_value
-from zoo.process import one_at_a_time
 from zoo.program import Program
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "why_not_saved"]
 
-
-FIT_VERSION = 1
+FIT_VERSION = 2
+RECORD, GUIDE, PROTOTYPE, SAMPLES = "fit.json", "guide.safetensors", "prototype.safetensors", "samples.safetensors"
+KINDS: dict[str, Any] = {
+    "method": str,
+    "options": dict,
+    "seed": int,
+    "device": str,
+    "seconds": (int, float),
+    "gradient_evaluations": int,
+    "info": dict,
+    "versions": dict,
+    "history": list,
+}
+"""Fields of a fit that fit.json holds, and what they are there."""
 
 
 @dataclass(kw_only=True)
@@ -83,72 +95,141 @@ class Fit:
         config.json and model.safetensors (the program, in huggingface_hub's form), fit.json, and the guide's or
         sampler's tensors if it has any.
 
-        Raises: CheckpointError for a guide given as code, which cannot be saved.
+        A fit that was saved there before stays whole until this one is; then nothing of it is left, nor a checkpoint.
+
+        Raises: CheckpointError for a guide given as code, which cannot be saved, for NaN, and for a folder that cannot
+            be written, is in use or holds what no fit wrote.
         """
         folder = Path(folder)
-        if self.guide_spec is not None and self.guide_spec["kind"] == "custom":
-            raise CheckpointError(
-                "This fit's guide was given as code and cannot be saved by name. Save its state_dict yourself, or make "
-                "it the program's own guide."
-            )
-        catalogue.save(self.program, folder)
+        custom = self.guide_spec is not None and self.guide_spec["kind"] == "custom"
+        why_not = why_not_saved(self.program, self.guide if custom else None)
+        if why_not is not None:
+            raise CheckpointError(f"This fit cannot be saved: {why_not}")
+        files = {RECORD: folders.to_json(self._record(folder))}
         if isinstance(self.guide, nn.Module):
-            save_file(
-                {k: v.detach().cpu().clone() for k, v in self.guide.state_dict().items()}, folder / "guide.safetensors"
-            )
             assert self.prototype is not None
-            rows = {k: v.cpu().contiguous() for k, v in self.prototype._asdict().items() if v is not None}
-            save_file(rows, folder / "prototype.safetensors")
+            rows = {name: value for name, value in self.prototype._asdict().items() if value is not None}
+            files[GUIDE] = folders.pack(self.guide.state_dict(), "The guide")
+            files[PROTOTYPE] = folders.pack(rows, "The data")
         if self.samples is not None:
-            save_file({k: v.cpu().contiguous() for k, v in self.samples.items()}, folder / "samples.safetensors")
-        record = {
-            "version": FIT_VERSION,
-            "method": self.method,
-            "options": {k: v for k, v in self.options.items() if isinstance(v, (int, float, str, bool, type(None)))},
-            "data": self.data,
-            "seed": self.seed,
-            "device": self.device,
-            "seconds": self.seconds,
-            "gradient_evaluations": self.gradient_evaluations,
-            "guide": self.guide_spec,
-            "info": self.info,
-            "versions": self.versions,
-            "history": self.history.rows,
-        }
-        (folder / "fit.json").write_text(json.dumps(record, indent=2))
+            files[SAMPLES] = folders.pack(self.samples, "The samples")
+        with folders.held(folder):
+            catalogue.save(self.program, folder, beside=files)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
         return folder
+
+    def _record(self, folder: Path) -> dict[str, Any]:
+        """What fit.json says; what is not finite is null."""
+        plain = (int, float, str, bool, list, tuple, type(None))
+        return {
+            "version": FIT_VERSION,
+            "data": _address(self.data, folder),
+            "options": folders.finite({k: v for k, v in self.options.items() if isinstance(v, plain)}),
+            "guide": self.guide_spec,
+            "history": folders.finite(self.history.rows),
+            **{name: folders.finite(getattr(self, name)) for name in KINDS if name not in ("options", "history")},
+        }
 
     @classmethod
     @one_at_a_time
-    def load(cls, folder: str | Path, device: str = "cpu") -> Fit:
-        """Reads what `save` wrote.
+    def load(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        *,
+        program: type[Program] | None = None,
+        trust_code: bool = False,
+    ) -> Fit:
+        """Reads what `save` wrote, and runs no code to do so.
 
-        Raises: CheckpointError when it is missing, damaged or of another version.
+        Args:
+            folder: The folder.
+            device: Where the tensors go.
+            program: The class, where the catalogue has none (it is yours, from a script, a file or a notebook).
+            trust_code: True imports the module or file that the folder names, *which executes it*.
+
+        Raises: CheckpointError when it is missing, damaged, of another version, or of a class that was not given.
         """
-        folder, program = Path(folder), catalogue.load(folder)
-        program = program.to(resolve_device(device)).eval()
+        saved, where = folders.read(folder), resolve_device(device)
+        if RECORD not in saved.files:
+            raise CheckpointError(f"{folder} holds a program, and no fit of it (no {RECORD}); zoo.load reads it.")
+        record = _checked(folders.from_json(saved.files[RECORD], saved.folder / RECORD), saved.folder)
+        made = catalogue.restore(saved, program, trust_code).to(where)
+        tensors = {
+            name: folders.unpack(saved.files[name], str(saved.folder / name))
+            for name in (GUIDE, PROTOTYPE, SAMPLES)
+            if name in saved.files
+        }
         try:
-            record = json.loads((folder / "fit.json").read_text())
-            if record["version"] != FIT_VERSION:
-                raise CheckpointError(
-                    f"{folder} was written by version {record['version']} of the fit format; this reads {FIT_VERSION}."
-                )
-            guide, spec, prototype, samples = None, record["guide"], None, None
-            if (folder / "prototype.safetensors").exists():
-                prototype = Data(**load_file(folder / "prototype.safetensors", device=str(resolve_device(device))))
+            guide, spec, prototype = None, record["guide"], None
+            if PROTOTYPE in tensors:
+                prototype = Data(**tensors[PROTOTYPE]).to(where)
             if spec is not None:
-                guide = build_guide(spec, program, prototype if prototype is not None else Data(torch.empty(0)))
+                guide = build_guide(spec, made, prototype if prototype is not None else Data(torch.empty(0)))
                 if isinstance(guide, nn.Module):
-                    guide.load_state_dict(load_file(folder / "guide.safetensors"))
+                    guide.load_state_dict(tensors[GUIDE])
                     guide.eval()
-            if (folder / "samples.safetensors").exists():
-                samples = load_file(folder / "samples.safetensors")
-        except CheckpointError:
-            raise
-        except Exception as error:
+        except Exception as error:  # whatever a guide has against its spec or its tensors
             raise CheckpointError(f"{folder} is not a whole fit ({type(error).__name__}: {error}).") from error
-        keep = ("method", "options", "data", "seed", "device", "seconds", "gradient_evaluations", "info", "versions")
+        rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in record["history"]]
         return cls(
-            program=program, history=History(record["history"]), guide=guide, guide_spec=spec, samples=samples,
-            prototype=prototype, **{k: record[k] for k in keep},
+            program=made, history=History(rows), guide=guide, guide_spec=spec, samples=tensors.get(SAMPLES),
+            prototype=prototype, data=_found(record["data"], saved.folder),
+            **{name: record[name] for name in KINDS if name != "history"},
         )  # fmt: skip
+
+
+def why_not_saved(program: Program | str, guide: object) -> str | None:
+    """The reason why a fit could not be saved, or None: to be asked before it is computed.
+
+    Args:
+        program: Its options must be JSON; a name when it is not built yet.
+        guide: As given to the method.
+    """
+    if callable(guide):
+        return (
+            "its guide was given as code and cannot be saved by name. Save its state_dict yourself, or make it the "
+            "program's own guide."
+        )
+    if isinstance(program, str):
+        return None
+    try:
+        folders.to_json(program.config())
+    except CheckpointError as error:
+        return f"the options of {type(program).__name__} are no JSON. {error}"
+    return None
+
+
+def _address(data: str, folder: Path) -> str | dict[str, str]:
+    """The name of a data set; a file by its way from the folder, so that both can be moved together."""
+    base = datasets.base_name(data)
+    if base in datasets.names() or not Path(base).exists():
+        return data
+    return {"file": os.path.relpath(base, os.path.realpath(folder)), "form": data[len(base) :]}
+
+
+def _found(address: str | dict[str, str], folder: Path) -> str:
+    if isinstance(address, str):
+        return address
+    return os.path.normpath(folder.resolve() / address["file"]) + address["form"]
+
+
+def _checked(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A record that has all that a fit needs, each of its kind.
+
+    Raises: CheckpointError.
+    """
+    if record.get("version") != FIT_VERSION:
+        raise CheckpointError(
+            f"{folder} was written by version {record.get('version')} of the fit format; this reads {FIT_VERSION}."
+        )
+    kinds = {**KINDS, "data": (str, dict), "guide": (dict, type(None))}
+    wrong = [name for name, kind in kinds.items() if name not in record or not isinstance(record[name], kind)]
+    data = record.get("data")
+    if isinstance(data, dict) and not all(isinstance(data.get(key), str) for key in ("file", "form")):
+        wrong.append("data")
+    if not wrong and not all(isinstance(row, dict) for row in record["history"]):
+        wrong.append("history")
+    if wrong:
+        raise CheckpointError(f"{folder} is not a whole fit: {RECORD} has no {', '.join(wrong)}, or of another kind.")
+    return record

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from inference.checkpoint import Checkpoint
 from inference.history import History
 from zoo.datasets.data import Data
 from zoo.options import check_options
@@ -20,13 +20,13 @@ __all__ = ["Method", "Outcome", "Run"]
 
 @dataclass(frozen=True)
 class Run:
-    """The circumstances of one fit: data on the device, seed, where to keep checkpoints, whether to show progress."""
+    """The circumstances of one fit: data on the device, seed, the folder's checkpoint, whether to show progress."""
 
     train: Data
     valid: Data | None = None
     seed: int = 0
     progress: bool = False
-    folder: Path | None = None
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass
@@ -56,6 +56,8 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    moves_program: ClassVar[bool] = True
+    """Whether `run` changes the program's parameters, which its checkpoints then hold."""
 
     def __post_init__(self) -> None:
         """Checks the options against their annotations (`zoo.options`); subclasses add what several must satisfy.

@@ -88,6 +88,7 @@ THEMES = {
     "test_docs.py": "the documents",
     "test_house.py": "rules that no linter knows",
     "test_gpu.py": "one pass over methods and densities on a GPU",
+    "test_security.py": "docs/security.md, sentence by sentence",
     "test_recipe.py": "docs/write-a-model.md, followed to the letter",
 }
 """Test files that are of no one module."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -15,16 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
+from zoo import folders
 from zoo.arrays import check_finite, check_rows
 from zoo.datasets.data import Data
 from zoo.errors import BrokenProgramError, CheckpointError, OptionError, UnknownNameError, ZooError
+from zoo.folders import Saved
 from zoo.options import check_options, check_value
 from zoo.program import Program
 
-__all__ = ["BUILTIN", "create", "create_for", "get", "load", "name_of", "names", "save"]
+__all__ = ["BUILTIN", "create", "create_for", "get", "load", "name_of", "names", "restore", "save"]
 
 BUILTIN: dict[str, str] = {
     "independent": "zoo.chains.independent:Independent",
@@ -75,7 +74,6 @@ BUILTIN: dict[str, str] = {
 """Name -> module:class."""
 
 ENTRY_POINT_GROUP = "zoo.programs"
-CONFIG_VERSION = 2
 
 
 def _locations() -> dict[str, str]:
@@ -189,45 +187,95 @@ def create_for(name: str, data: Data, preset: str | None = None, **options: Any)
     return _built(name, cls, merged, lambda: cls.for_data(*data, **merged))
 
 
-# Saving is huggingface_hub's form (config.json, model.safetensors), with the program's name added to the config so that
-# a folder can be loaded without knowing what is in it.
+# Saving is huggingface_hub's form (config.json, model.safetensors), with the program's name and checksums added to the
+# config, so that a folder can be loaded without knowing what is in it.
+
+WEIGHTS = "model.safetensors"
 
 
-def save(program: Program, folder: str | Path) -> Path:
-    """Writes config.json and model.safetensors."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"program": name_of(program), "version": CONFIG_VERSION, **program.config()}
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
-    tensors = {k: v.detach().cpu().clone() for k, v in program.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors")
-    return folder
+def save(program: Program, folder: str | Path, beside: Mapping[str, bytes] | None = None) -> Path:
+    """Writes config.json and model.safetensors; what was saved there before stays whole until this is.
 
+    Args:
+        program: The program.
+        folder: Made if it is not there; files that are no save's stay as they are.
+        beside: Further files of the save, content by name (out of `zoo.folders.NAMES`).
 
-def load(folder: str | Path) -> Program:
-    """Reads what `save` wrote, on the CPU; bit for bit the same tensors.
-
-    Raises: CheckpointError when it is missing, damaged or of another version.
+    Raises: CheckpointError for NaN in the tensors, options that are no JSON, or a folder that cannot be written.
     """
-    folder = Path(folder)
+    tensors = folders.pack(program.state_dict(), type(program).__name__)
+    return folders.write(folder, program.config(), _address(program, folder), {WEIGHTS: tensors, **(beside or {})})
+
+
+def _address(program: Program, folder: str | Path) -> str:
+    """The name of a program's class; a file by its way from the folder, so that both can be moved together."""
+    name = name_of(program)
+    where, _, cls = name.rpartition(":")
+    return f"{os.path.relpath(where, os.path.realpath(folder))}:{cls}" if where.endswith(".py") else name
+
+
+def load(folder: str | Path, *, program: type[Program] | None = None, trust_code: bool = False) -> Program:
+    """Reads what `save` wrote, on the CPU, in evaluation mode; bit for bit the same tensors.
+
+    Only classes of the catalogue are looked up, its entry points of installed packages included.
+
+    Args:
+        folder: The folder.
+        program: The class, where the catalogue has none (it is yours, from a script, a file or a notebook).
+        trust_code: True imports the module or file that the folder names, *which executes it*.
+
+    Raises: CheckpointError when it is missing, damaged, of another version, or of a class that was not given;
+        OptionError for a `program` that is no class of programs.
+    """
+    return restore(folders.read(folder), program, trust_code)
+
+
+def restore(saved: Saved, program: type[Program] | None = None, trust_code: bool = False) -> Program:
+    """The program of a folder that was read; see `load`."""
+    folder, cls = saved.folder, _class_of(saved, program, trust_code)
+    unknown = set(saved.options) - set(cls.option_names())
+    if unknown:
+        raise CheckpointError(f"{folder} is of another version: {cls.__name__} has no option {', '.join(unknown)}.")
+    if WEIGHTS not in saved.files:
+        raise CheckpointError(f"{folder} is damaged: it lists no {WEIGHTS}.")
+    tensors = folders.unpack(saved.files[WEIGHTS], str(folder / WEIGHTS))
     try:
-        config = json.loads((folder / "config.json").read_text())
-        name, found = config.pop("program"), config.pop("version")
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder} holds no saved program (config.json: {error}).") from error
-    if found != CONFIG_VERSION:
-        older = isinstance(found, int) and found < CONFIG_VERSION
-        why = "in it likelihoods, guides and critics have options of their own; fit again" if older else "update it"
-        raise CheckpointError(
-            f"{folder} was written in format {found}; this version reads format {CONFIG_VERSION}: {why}."
-        )
-    try:
-        program = create(name, **config)
-        tensors = load_file(folder / "model.safetensors")
+        made = cls(**saved.options)
         dtypes = {t.dtype for t in tensors.values() if t.is_floating_point()}
         if len(dtypes) == 1:
-            program.to(dtypes.pop())
-        program.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError, TypeError, OptionError) as error:
+            made.to(dtypes.pop())
+        made.load_state_dict(tensors)
+    except Exception as error:  # whatever a constructor has against its options
         raise CheckpointError(f"{folder} is damaged or of another version: {error}") from error
-    return program
+    return made.eval()
+
+
+def _class_of(saved: Saved, given: type[Program] | None, trust_code: bool) -> type[Program]:
+    name, known = saved.record["program"], _locations()
+    where, _, cls = known.get(name, name).rpartition(":")
+    if given is not None:
+        if not (isinstance(given, type) and issubclass(given, Program)):
+            raise OptionError(f"program is the class of the saved program, a subclass of Program; got {given!r}.")
+        if given.__name__ != cls.rpartition(".")[2]:
+            raise CheckpointError(f"{saved.folder} holds a {cls}, not a {given.__name__}.")
+        return given
+    if name in known:
+        return get(name)
+    if not where:
+        raise CheckpointError(
+            f"{saved.folder} holds the program {name!r}, which no package that is installed here has: install its."
+        )
+    if not trust_code:
+        raise CheckpointError(
+            f"{saved.folder} holds a program of the class {cls} of {where}, which is not in the catalogue, and loading "
+            f"runs no code. Give the class (program={cls.rpartition('.')[2]}); or, if you trust {where}, "
+            "trust_code=True (--trust-code on the command line) executes it."
+        )
+    path = str(saved.folder.resolve() / where) if where.endswith(".py") else where
+    try:
+        return get(f"{path}:{cls}")
+    except Exception as error:  # whatever goes wrong in a file
+        raise CheckpointError(
+            f"{saved.folder} holds a program of the class {cls} of {where}, which cannot be imported from there: give "
+            f"the class (program={cls.rpartition('.')[2]}). The error was {type(error).__name__}: {error}"
+        ) from error

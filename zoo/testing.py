@@ -242,7 +242,7 @@ def check_save(program: Program) -> None:
     json.dumps(config)  # raises on anything that is not JSON
     with tempfile.TemporaryDirectory() as folder:
         catalogue.save(program, folder)
-        again = catalogue.load(folder)
+        again = catalogue.load(folder, program=type(program))
     require(type(again) is type(program), f"loaded a {type(again).__name__}, saved a {type(program).__name__}")
     for name, tensor in program.state_dict().items():
         require(torch.equal(tensor, again.state_dict()[name]), f"{name!r} changed by saving and loading")

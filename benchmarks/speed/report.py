@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from benchmarks.report.plots import panels
 from benchmarks.speed.contender import NUMPYRO, NUMPYRO_CALLS, PYRO, ZOO_COMPILED, ZOO_EAGER
 from benchmarks.speed.run import FOLDER
 from benchmarks.speed.suite import DUELS, QUESTION, SWEEPS, TITLE, WORKLOADS, Duel
+from zoo import folders
 from zoo.errors import CheckpointError
 
 __all__ = ["build", "read_records"]
@@ -36,9 +36,13 @@ def read_records(folder: str | Path) -> list[Record]:
     order, found = [*WORKLOADS, *DUELS, *SWEEPS], []
     for path in (Path(folder) / FOLDER).glob("*.json"):
         try:
-            found.append(json.loads(path.read_text()))
-        except ValueError as error:
-            raise CheckpointError(f"{path} is damaged ({error}); delete it and run the suite again.") from error
+            record = folders.from_json(folders.read_bytes(path), path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} Delete it and run the suite again.") from error
+        missing = [name for name in ("workload", "device", "setting") if name not in record]
+        if missing:
+            raise CheckpointError(f"{path} has no {', '.join(missing)}: it is none of ours; move it elsewhere.")
+        found.append(record)
     if not found:
         raise CheckpointError(f"{folder} holds no results of the suite speed; run `zoo bench speed --out {folder}`.")
     known = [record for record in found if record["workload"] in order]

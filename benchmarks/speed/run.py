@@ -33,6 +33,7 @@ from benchmarks.speed.suite import DUELS, SWEEPS, WORKLOADS, Duel, Workload, cho
 from benchmarks.speed.timing import Report, Setting, empty_caches, measure, prepared, time_to_target, utilisation
 from inference.environment import resolve_device, versions
 from inference.training.loop import progress_bar
+from zoo import folders
 from zoo.errors import OptionError
 
 __all__ = ["FOLDER", "run_speed"]
@@ -191,8 +192,8 @@ def run_speed(
     make = Setting.quick if quick else Setting
     setting = make(threads=threads or cores(), seed=seed, device=where)
     folder = Path(out) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with progress_bar(progress) as bar, tempfile.TemporaryDirectory() as cache:
+    with folders.held(out), progress_bar(progress) as bar, tempfile.TemporaryDirectory() as cache:
+        folder.mkdir(exist_ok=True)
         task = bar.add_task("bench speed", total=len(names), note="")
         for name in names:
 
@@ -207,19 +208,17 @@ def run_speed(
                     record = _duel(DUELS[name], setting, cache, report)
                 else:
                     record = _one(WORKLOADS[name], setting, cache, report)
-                partial = path.with_suffix(".part")
-                partial.write_text(json.dumps(_header(name, setting) | record, indent=1))
-                os.replace(partial, path)
+                folders.write_bytes(path, json.dumps(_header(name, setting) | record, indent=1).encode())
             bar.update(task, advance=1)
     return Path(out)
 
 
 def _done(path: Path, setting: Setting) -> bool:
     """Whether the record is there, measured with this setting and not for want of something."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return False
-    record = json.loads(path.read_text())
-    return bool(record["setting"] == asdict(setting)) and "skipped" not in record
+    record = folders.from_json(folders.read_bytes(path), path)
+    return record.get("setting") == asdict(setting) and "skipped" not in record
 
 
 def _header(name: str, setting: Setting) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from filelock import FileLock
 from benchmarks.targets import Target
 from inference import fit
 from inference.guides.grid import GridGuide
-from zoo import catalogue, datasets
+from zoo import catalogue, datasets, folders
 from zoo.datasets import Data
 from zoo.program import Program
 
@@ -44,7 +44,8 @@ def load(name: str, seed: int, folder: Path, **fit_options: Any) -> tuple[Target
     """
     spec = TRAINED[name]
     dataset = datasets.load(spec["data"])
-    declared = json.dumps([dict(spec), fit_options, seed, str(torch.get_default_dtype())], sort_keys=True)
+    said = [dict(spec), fit_options, seed, str(torch.get_default_dtype()), folders.FORMAT]
+    declared = json.dumps(said, sort_keys=True)
     kept = folder / "programs" / f"{name}-{seed}-{hashlib.sha256(declared.encode()).hexdigest()[:8]}"
     kept.parent.mkdir(parents=True, exist_ok=True)
     # Another worker may be training the same one; a folder appears only when it is whole.

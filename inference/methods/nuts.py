@@ -6,7 +6,7 @@ Hoffman & Gelman, "The No-U-Turn sampler", JMLR 15, 2014, as Pyro has it. Discre
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import pyro
@@ -46,6 +46,7 @@ class NUTS(Method):
     """
 
     name: ClassVar[str] = "nuts"
+    moves_program: ClassVar[bool] = False
 
     warmup: Count = 500
     draws: Annotated[int, Range(least=4)] = 500
@@ -66,27 +67,36 @@ class NUTS(Method):
         return None
 
     def run(self, program: Program, run: Run) -> Outcome:
-        """Runs the chains; `samples` holds them one after the other, (chains * draws, *shape) for each site."""
-        started, count, history = time.perf_counter(), _Count(), History()
-        by_chain: list[dict[str, Tensor]] = []
-        divergences = 0
+        """Runs the chains; `samples` holds them one after the other, (chains * draws, *shape) for each site.
+
+        With a folder, each finished chain is kept there: a killed run goes on with the next one.
+        """
+        started, done, count = time.perf_counter(), _Chains(), _Count()
+        found = None if run.checkpoint is None else run.checkpoint.take()
+        if found is not None:
+            done = _Chains(**found)
+            count.gradients, started = done.gradients, started - done.rows[-1]["seconds"]
         steps = self.warmup + self.draws
         program.eval()
         with progress_bar(run.progress) as bar:
-            task = bar.add_task(f"nuts {type(program).__name__}", total=self.chains * steps, note="")
-            for chain in range(self.chains):
+            label, total = f"nuts {type(program).__name__}", self.chains * steps
+            task = bar.add_task(label, total=total, completed=len(done.samples) * steps, note="")
+            for chain in range(len(done.samples), self.chains):
 
                 def advance(kernel: Any, values: Any, stage: str, i: int, chain: int = chain) -> None:
                     bar.update(task, advance=1, note=f"chain {chain + 1}, {stage.lower()}")
 
-                chain_samples, found = self._chain(program, run, count, advance)
-                by_chain.append(chain_samples)
-                divergences += found
-                history.add((chain + 1) * steps, time.perf_counter() - started, divergences=float(divergences))
-        stacked = {name: torch.stack([samples[name] for samples in by_chain]) for name in by_chain[0]}
-        info = self._diagnose(stacked, divergences)
+                samples, divergences = self._chain(program, run, count, advance)
+                done.add(samples, divergences, count.gradients)
+                row = {"step": (chain + 1) * steps, "seconds": time.perf_counter() - started}
+                done.rows.append({**row, "divergences": float(done.divergences)})
+                if run.checkpoint is not None:
+                    run.checkpoint.write(vars(done))
+        stacked = {name: torch.stack([each[name] for each in done.samples]) for name in done.samples[0]}
+        stacked = {name: value.to(run.train.x.device) for name, value in stacked.items()}
+        info = self._diagnose(stacked, done.divergences)
         samples = {name: value.flatten(0, 1) for name, value in stacked.items()}
-        return Outcome(samples=samples, history=history, gradient_evaluations=count.gradients, info=info)
+        return Outcome(samples=samples, history=History(done.rows), gradient_evaluations=count.gradients, info=info)
 
     def _chain(self, program: Program, run: Run, count: _Count, hook: Any) -> tuple[dict[str, Tensor], int]:
         """One chain from a random start: (site -> (draws, *shape), number of divergent draws)."""
@@ -144,6 +154,22 @@ class NUTS(Method):
         if trouble:
             info["warning"] = "; ".join(trouble) + "."
         return info
+
+
+@dataclass
+class _Chains:
+    """The chains that are finished; what a checkpoint keeps."""
+
+    samples: list[dict[str, Tensor]] = field(default_factory=list)
+    divergences: int = 0
+    gradients: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, samples: dict[str, Tensor], divergences: int, gradients: int) -> None:
+        """One more; `gradients` of all so far."""
+        self.samples.append({name: value.clone() for name, value in samples.items()})
+        self.divergences += divergences
+        self.gradients = gradients
 
 
 @dataclass

@@ -7,12 +7,10 @@ long enough goes through `inference.training.compiled`, many steps at a time.
 from __future__ import annotations
 
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -25,13 +23,11 @@ from inference.method import Run
 from inference.training.compiled import COMPILE, Compiled, CompileNotice, NotStatic, Step, pays, reference
 from inference.training.optimizers import numerics
 from zoo.datasets.data import Data
-from zoo.errors import CheckpointError, DivergenceError, OptionError
+from zoo.errors import DivergenceError, OptionError
 from zoo.options import Count, NonNegative, OneOf, check_options
 
 __all__ = ["Loop", "Schedule", "progress_bar"]
 
-CHECKPOINT = "checkpoint.pt"
-CHECKPOINT_VERSION = 2
 PRECISIONS = ("full", "tf32", "bf16")
 
 
@@ -88,7 +84,7 @@ class Loop:
     """Runs `step` until the schedule ends.
 
     Args:
-        run: The circumstances (data, seed, folder, progress).
+        run: The circumstances (data, seed, checkpoint, progress).
         schedule: How long.
         parts: Everything with `state_dict`/`load_state_dict` that a resumed run must find again: modules, optimizers.
             A compiled step updates the tensors of these and of nothing else.
@@ -176,7 +172,7 @@ class Loop:
         return sums
 
     def train(self, validate: Callable[[], float] | None = None) -> History:
-        """Runs to the end, resuming from the folder's checkpoint when there is one.
+        """Runs to the end, from the checkpoint of a killed run when there is one.
 
         Args:
             validate: Returns a number to minimise; with `patience`, stops early and restores the best state.
@@ -221,13 +217,11 @@ class Loop:
                 self.seconds = time.perf_counter() - started
                 if self._stop_early(validate()):
                     break
-            if self.run.folder is not None and time.perf_counter() - saved > self.schedule.checkpoint_seconds:
+            if self.run.checkpoint is not None and time.perf_counter() - saved > self.schedule.checkpoint_seconds:
                 self.seconds, saved = time.perf_counter() - started, time.perf_counter()
                 self.save()
         if self.best is not None and self.schedule.patience is not None:
             self._restore(self.best[1])
-        if self.run.folder is not None:
-            (self.run.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def _stop_early(self, loss: float) -> bool:
         self.history.add(self.done, self.seconds, validation_loss=loss)
@@ -257,59 +251,39 @@ class Loop:
             "Try a smaller learning rate (lr), gradient clipping (clip_norm=10) or standardised data."
         )
 
-    # Checkpoints: written to a temporary file and renamed, so that a killed run leaves a whole one.
-
     def save(self) -> None:
         """Writes the checkpoint of this moment."""
-        assert self.run.folder is not None
-        self.run.folder.mkdir(parents=True, exist_ok=True)
-        payload = {
-            "version": CHECKPOINT_VERSION,
-            "label": self.label,
-            "done": self.done,
-            "total": self.total,
-            "seconds": self.seconds,
-            "rows": self.history.rows,
-            "sums": self.sums,
-            "count": self.count,
-            "bad_rounds": self.bad_rounds,
-            "best": self.best,
-            "order": self.order,
-            "shuffler": self.shuffler.get_state(),
-            "noise": self.generator.get_state(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "state": {name: part.state_dict() for name, part in self.parts.items()},
-        }
-        temporary = self.run.folder / (CHECKPOINT + ".part")
-        torch.save(payload, temporary)
-        os.replace(temporary, self.run.folder / CHECKPOINT)
+        assert self.run.checkpoint is not None
+        self.run.checkpoint.write(
+            {
+                "done": self.done,
+                "stop": self.stop,
+                "seconds": self.seconds,
+                "rows": self.history.rows,
+                "sums": self.sums,
+                "count": self.count,
+                "bad_rounds": self.bad_rounds,
+                "best": self.best,
+                "order": self.order,
+                "shuffler": self.shuffler.get_state(),
+                "noise": self.generator.get_state(),
+                "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            }
+        )
 
     def _resume(self) -> None:
-        path: Path | None = None if self.run.folder is None else self.run.folder / CHECKPOINT
-        if path is None or not path.exists():
+        state = None if self.run.checkpoint is None else self.run.checkpoint.take()
+        if state is None:
             return
-        try:
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(f"Damaged checkpoint {path} ({error}); delete it to start afresh.") from error
-        if payload.get("version") != CHECKPOINT_VERSION or payload["label"] != self.label:
-            raise CheckpointError(
-                f"{path} belongs to another version or fit ({payload.get('label')!r}, version "
-                f"{payload.get('version')}; this is {self.label!r}, version {CHECKPOINT_VERSION}). "
-                "Delete it or choose another folder."
-            )
         for name, part in self.parts.items():
-            part.load_state_dict(payload["state"][name])
-        self.done, self.seconds, self.bad_rounds = payload["done"], payload["seconds"], payload["bad_rounds"]
-        self.best, self.order = payload["best"], payload["order"]
-        self.history.rows[:] = payload["rows"]
-        self.sums, self.count = payload["sums"], payload["count"]
-        self.shuffler.set_state(payload["shuffler"])
-        self.generator.set_state(payload["noise"])
-        torch.set_rng_state(payload["rng"])
-        if payload["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(payload["cuda_rng"])
+            part.load_state_dict(state["parts"][name])
+        self.done, self.stop = state["done"], state["stop"]
+        self.seconds, self.bad_rounds = state["seconds"], state["bad_rounds"]
+        self.best, self.order = state["best"], state["order"]
+        self.history.rows[:] = state["rows"]
+        self.sums, self.count = state["sums"], state["count"]
+        self.shuffler.set_state(state["shuffler"])
+        self.generator.set_state(state["noise"])
 
 
 def _send(rounds: Generator[int, Mapping[str, Tensor], None], sums: Mapping[str, Tensor]) -> int | None:

@@ -11,15 +11,16 @@ import hashlib
 import operator
 import os
 import platform
-import tempfile
+import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -30,6 +31,7 @@ __all__ = ["Body", "Runner", "graph_loop", "library_loop", "python_loop"]
 
 KEPT = 200
 """Libraries in the cache folder, some 2 MB each."""
+PART = ".part"
 
 TINY = 1024
 INLINED = {"realize_reads_threshold": 100, "realize_opcount_threshold": 200, "max_pointwise_cat_inputs": 64}
@@ -133,24 +135,46 @@ def _library(
     setting = (torch.__version__, torch.get_num_threads(), machine, shapes, options, code)
     path = cache_folder() / "compiled" / f"{hashlib.sha256(repr(setting).encode()).hexdigest()[:32]}.pt2"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(path) + ".lock"):
+    with FileLock(_lock(path)):
         if not _whole(path):
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
+            with _workplace(path) as folder, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's, about torch's own future
                 program = torch.export.export(loop, tuple(inputs), strict=False)
-                package = str(Path(folder) / "loop.pt2")
+                package = str(folder / "loop.pt2")
                 torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs={**options})
                 os.replace(package, path)
             _prune(path.parent)
     return torch._inductor.aoti_load_package(str(path))
 
 
+def _lock(package: Path) -> Path:
+    return package.with_suffix(".pt2.lock")
+
+
+@contextmanager
+def _workplace(package: Path) -> Iterator[Path]:
+    """The one folder in which a library is made, under its lock; what a killed process left there is dropped."""
+    folder = package.with_suffix(PART)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _prune(folder: Path) -> None:
-    """Drops the oldest libraries beyond KEPT; one in use stays loaded."""
+    """Drops the oldest libraries beyond KEPT, one in use stays loaded; and what killed processes were making."""
+    for part in folder.glob(f"*{PART}"):
+        try:
+            with FileLock(_lock(part), timeout=0):
+                shutil.rmtree(part, ignore_errors=True)
+        except Timeout:
+            continue  # it is being made
     packages = sorted(folder.glob("*.pt2"), key=lambda package: package.stat().st_mtime)
     for package in packages[:-KEPT]:
         package.unlink(missing_ok=True)
-        package.with_name(package.name + ".lock").unlink(missing_ok=True)
+        _lock(package).unlink(missing_ok=True)
 
 
 def _whole(package: Path) -> bool:

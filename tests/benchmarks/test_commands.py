@@ -15,6 +15,8 @@ from benchmarks import suite as suite_module
 from benchmarks.commands import parse_options
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
+from inference import Fit
+from inference.checkpoint import Checkpoint
 from zoo import catalogue, datasets
 from zoo.errors import OptionError
 
@@ -120,8 +122,23 @@ def test_a_file_of_data_and_a_program_in_a_file(zoo: Any, tmp_path: Path) -> Non
     )
     assert code == 0, error
     code, printed, error = zoo("score", out, "--data", tmp_path / "mine.npz", "--json")
+    assert (code, printed) == (2, "")
+    assert "--trust-code" in error
+    code, printed, error = zoo("score", out, "--trust-code", "--json")  # on the file of the fit
     assert code == 0, error
     assert json.loads(printed)["examples"] == 10
+
+
+def test_what_a_killed_fit_left_is_thrown_away_on_demand(zoo: Any, tmp_path: Path) -> None:
+    Checkpoint(tmp_path, {"seed": 7}).write({})
+    command = ("fit", "markov-chain", "--data", "digits-binary", "--out", tmp_path, "--json")
+    code, out, error = zoo(*command)
+    assert (code, out) == (2, "")
+    assert "seed 7 there, 0 here" in error
+    assert "--restart" in error
+    assert zoo(*command, "--restart")[0] == 0
+    assert Fit.load(tmp_path).seed == 0
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_options_are_read_as_json_where_they_are() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from benchmarks.results import append_cell, finished, read_results, repair
 from benchmarks.run import run_suite
+from tests.benchmarks.report.made_up import record
 from tests.benchmarks.tiny import tiny
+from zoo.errors import CheckpointError
 
 
 @pytest.mark.parametrize("cut", [1, 40, 400])
@@ -31,7 +34,59 @@ def test_what_a_crash_left_half_written_is_dropped(stub: None, tmp_path: Path, c
 
 
 def test_cells_are_appended_whole(tmp_path: Path) -> None:
-    append_cell(tmp_path, [{"cell": "a", "started": 1, "metric": m, "value": 1.0} for m in ("x", "y")])
-    append_cell(tmp_path, [{"cell": "b", "started": 2, "metric": "x", "value": None, "failed": "it did"}])
+    append_cell(tmp_path, [record(m, 1.0, cell="a", started=1) for m in ("x", "y")])
+    append_cell(tmp_path, [record("x", None, cell="b", started=2, failed="it did")])
     assert [r["records"] for r in read_results(tmp_path)] == [2, 2, 1]
     assert finished(read_results(tmp_path)) == {"a"}
+
+
+def without(name: str) -> str:
+    return json.dumps({key: value for key, value in {**record("x", 1.0), "records": 1}.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"[]", "JSON list"),
+        (b"3", "JSON int"),
+        (b"null", "JSON NoneType"),
+        (b"{}", "no suite, kind, program"),
+        (without("cell").encode(), "no cell, or of another kind"),
+        (without("records").encode(), "no records"),
+        (without("value").encode(), "no value"),
+        (json.dumps({**record("x", 1.0), "records": "1"}).encode(), "no records, or of another kind"),
+        (json.dumps({**record("x", 1.0), "records": 1, "cell": []}).encode(), "no cell, or of another kind"),
+        (json.dumps({**record("x", float("nan")), "records": 1}).encode(), "NaN is not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"suite": ', "not JSON"),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_line_that_no_crash_explains_is_named_and_stays(tmp_path: Path, line: bytes, says: str, last: bool) -> None:
+    append_cell(tmp_path, [record("x", 1.0, cell="a")])
+    path = tmp_path / "results.jsonl"
+    whole = path.read_bytes()
+    damaged = whole + line + b"\n" if last else line + b"\n" + whole
+    path.write_bytes(damaged)
+    if last and says == "not JSON":  # what a crash leaves
+        assert [r["cell"] for r in read_results(tmp_path)] == ["a"]
+        return
+    for reader in (read_results, repair):
+        with pytest.raises(CheckpointError, match=f"line {1 + last}: .*{says}.*Delete the line"):
+            reader(tmp_path)
+    assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "results.jsonl"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "link": lambda p: os.symlink(tmp_path / "nowhere", p)}[kind](path)
+    for reader in (read_results, repair):
+        with pytest.raises(CheckpointError, match=r"results\.jsonl"):
+            reader(tmp_path)
+
+
+def test_a_record_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no suite"):
+        append_cell(tmp_path, [{"cell": "a", "started": 1, "metric": "x", "value": 1.0}])
+    assert not list(tmp_path.iterdir())

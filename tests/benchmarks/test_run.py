@@ -6,6 +6,7 @@ import signal
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from benchmarks.suite import Cell, MethodSpec, ProgramSpec
 from benchmarks.suites import get_suite
 from tests import processes
 from tests.benchmarks.tiny import tiny
+from zoo import folders
 from zoo.errors import CheckpointError, OptionError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,21 @@ def test_mistakes_are_named(stub: None, tmp_path: Path) -> None:
         get_suite("posteriors")
     with pytest.raises(CheckpointError, match="does not exist"):
         read_results(tmp_path / "nowhere")
+
+
+def test_a_folder_takes_one_run_at_a_time(stub: None, tmp_path: Path) -> None:
+    """Two at once would do all cells twice. Here the other is a thread; the lock makes no difference between them."""
+    with folders.held(tmp_path), ThreadPoolExecutor(1) as pool, pytest.raises(CheckpointError, match="in use"):
+        pool.submit(run_suite, tiny(), tmp_path, jobs=1).result()
+    assert not (tmp_path / "results.jsonl").exists()
+    run_suite(tiny(), tmp_path, jobs=1)
+    assert len(read_results(tmp_path)) == 12
+
+
+def test_a_folder_that_cannot_be_written_is_refused(stub: None, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="Cannot write into the folder"):
+        run_suite(tiny(), tmp_path / "file", jobs=1)
 
 
 def test_an_unknown_program_fails_its_cell_only(tmp_path: Path) -> None:

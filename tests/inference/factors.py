@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import torch
 
 from zoo.latent.ppca import PPCA
@@ -16,6 +19,12 @@ def data(n: int = 300) -> torch.Tensor:
 def ppca() -> PPCA:
     torch.manual_seed(0)
     return PPCA([6], 2)
+
+
+def steps_done(checkpoint: Path) -> int:
+    """Where the fit stood that left a checkpoint."""
+    body = checkpoint.read_bytes().partition(b"\n")[2]
+    return torch.load(io.BytesIO(body), weights_only=True)["state"]["done"]
 
 
 def state(program) -> list[torch.Tensor]:

@@ -59,4 +59,4 @@ def test_outcomes_share_nothing():
 
 def test_circumstances_are_quiet_and_leave_nothing_unless_asked():
     run = Run(Data(torch.zeros(3)))
-    assert (run.valid, run.seed, run.progress, run.folder) == (None, 0, False, None)
+    assert (run.valid, run.seed, run.progress, run.checkpoint) == (None, 0, False, None)

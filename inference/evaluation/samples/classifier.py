@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
@@ -276,5 +276,6 @@ def _write(network: Classifier, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that a reader in another process finds a whole file or none.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(network.state_dict(), temporary, {"training": json.dumps(asdict(network.training_of))})
+    # Not `save_file`, which lets nobody else read it, whatever the umask says.
+    temporary.write_bytes(save(network.state_dict(), {"training": json.dumps(asdict(network.training_of))}))
     os.replace(temporary, path)

@@ -15,3 +15,7 @@ def test_no_records_no_report(tmp_path):
     (tmp_path / "speed" / "eight-schools-cpu.json").write_text("{")
     with pytest.raises(CheckpointError, match="damaged"):
         speed_report.build(tmp_path)
+    for content, says in (("[]", "JSON list.*Delete it"), ("{}", "no workload, device, setting")):
+        (tmp_path / "speed" / "eight-schools-cpu.json").write_text(content)
+        with pytest.raises(CheckpointError, match=says):
+            speed_report.build(tmp_path)

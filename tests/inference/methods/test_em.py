@@ -12,10 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch import Tensor
 
+from inference.checkpoint import CHECKPOINT
 from inference.fit import fit, make_method
 from inference.fitted import Fit
 from inference.methods import em
-from inference.training.loop import CHECKPOINT, Schedule
+from inference.training.loop import Schedule
 from zoo import datasets
 from zoo.errors import DivergenceError, OptionError
 from zoo.latent.ppca import PPCA

@@ -10,8 +10,7 @@ import torch
 from inference import SVI, fit
 from inference.training.loop import Schedule
 from tests import processes
-from tests.inference.factors import data, ppca, same, state
-from zoo import errors
+from tests.inference.factors import data, ppca, same, state, steps_done
 
 
 def test_early_stopping_restores_the_best_state():
@@ -43,7 +42,7 @@ from inference import fit
 from tests.inference import factors as t
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
-fit(t.ppca(), t.data(), "svi", steps=1500, batch_size=64, checkpoint_seconds=0.0, out=sys.argv[1])
+fit(t.ppca(), t.data(), "svi", steps=500, batch_size=64, checkpoint_seconds=0.0, out=sys.argv[1])
 """
 
 
@@ -57,16 +56,10 @@ def test_a_killed_fit_resumes_and_ends_with_the_same_numbers(tmp_path):
         time.sleep(0.01)
     process.kill()
     process.join()
-    done = torch.load(checkpoint, weights_only=True)["done"]
-    assert 0 < done < 1500
-    resumed = fit(ppca(), data(), "svi", steps=1500, batch_size=64, out=tmp_path / "killed")
-    straight = fit(ppca(), data(), "svi", steps=1500, batch_size=64)
+    done = steps_done(checkpoint)
+    assert 0 < done < 500
+    resumed = fit(ppca(), data(), "svi", steps=500, batch_size=64, out=tmp_path / "killed")
+    straight = fit(ppca(), data(), "svi", steps=500, batch_size=64)
     assert same(state(resumed.program), state(straight.program))
     assert [r["loss"] for r in resumed.history.rows] == pytest.approx([r["loss"] for r in straight.history.rows])
     assert not checkpoint.exists()
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path):
-    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(errors.CheckpointError, match="delete it"):
-        fit(ppca(), data(20), "svi", steps=3, out=tmp_path)

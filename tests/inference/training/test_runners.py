@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
+from filelock import FileLock
 
-from inference.training.loop import CHECKPOINT, Loop
+from inference.checkpoint import CHECKPOINT
+from inference.training import runners
+from inference.training.loop import Loop
 from tests import processes
+from tests.inference.factors import steps_done
 from tests.inference.steps import both, ready, small
 from tests.inference.training.lines import NAMES, Killed, agree, fitted, marked, numbers
 
@@ -90,6 +95,33 @@ def test_a_damaged_library_is_made_again(cache, monkeypatch):
     assert set(loaded) == {loaded[0]}
 
 
+def test_what_killed_processes_were_making_is_dropped_and_what_is_being_made_is_not(tmp_path):
+    for name in ("killed", "busy"):
+        (tmp_path / f"{name}.part" / "deep").mkdir(parents=True)
+    (tmp_path / "made.pt2").write_bytes(b"")
+    held, go = Event(), Event()
+
+    def make() -> None:
+        with FileLock(runners._lock(tmp_path / "busy.pt2")):
+            held.set()
+            go.wait()
+
+    thread = Thread(target=make)
+    thread.start()
+    held.wait()
+    runners._prune(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == [
+        "busy.part",
+        "made.pt2",
+    ]
+    go.set()
+    thread.join()
+    with runners._workplace(tmp_path / "busy.pt2") as folder:
+        assert list(folder.iterdir()) == []
+    runners._prune(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == ["made.pt2"]
+
+
 KILLED = """
 import sys, torch
 from tests.inference.training import lines as t
@@ -106,10 +138,10 @@ def test_a_killed_fit_resumes_in_its_library_and_ends_with_the_same_numbers(cach
         assert process.is_alive(), "the fit ended before it could be killed"
         assert time.monotonic() < deadline
         if checkpoint.exists():
-            done = torch.load(checkpoint, weights_only=True)["done"]
+            done = steps_done(checkpoint)
     process.kill()
     process.join()
-    done = torch.load(checkpoint, weights_only=True)["done"]
+    done = steps_done(checkpoint)
     assert 1 < done < 30_000
     resumed = fitted("always", steps=30_000, out=tmp_path)
     straight = fitted("always", steps=30_000)
