@@ -302,9 +302,9 @@ def fit(
     Raises: an error of `zoo.errors`, before any compute is spent, for data, options or a folder that make no sense (a
         CheckpointError for one that is in use, or has the checkpoint of another fit); DivergenceError during it.
     """
-    given = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress, "out": out}
-    switches = {"restart": restart, "initialise": initialise}
-    check_options(fit, {**given, **switches, "device": device, "num_restarts": num_restarts})
+    given: dict[str, Any] = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress}
+    given |= {"out": out, "restart": restart, "initialise": initialise, "device": device, "num_restarts": num_restarts}
+    check_options(fit, given)
     if restart and out is None:
         raise OptionError("restart=True throws away the checkpoint of a folder: give the folder, out=.")
     wish = _wish(program, method, preset, options)
@@ -314,13 +314,12 @@ def fit(
     if out is not None and why_not is not None:
         raise CheckpointError(f"This fit could not be saved in {out}: {why_not}")
     with nullcontext() if out is None else folders.opened(out):
-        if job is None:
+        if job is not None:
+            found = (job if out is None else job.kept(Path(out), isinstance(wish.program, Program), restart)).done()
+        else:
             if out is not None:
                 Checkpoint(Path(out), None, restart)
             found = _best(wish, data, range(seed, seed + num_restarts), where)
-        else:
-            built = isinstance(wish.program, str)
-            found = (job if out is None else job.kept(Path(out), not built, restart)).done()
         if out is not None:
             found.save(out)
     return found
@@ -376,7 +375,13 @@ def fit_many(
 
     Returns: The fits in the order of `seeds`. `Fit.seconds` is the time of all together over their number.
     """
-    given = {"program": program, "method": method, "preset": preset, "progress": progress, "initialise": initialise}
+    given: dict[str, Any] = {
+        "program": program,
+        "method": method,
+        "preset": preset,
+        "progress": progress,
+        "initialise": initialise,
+    }
     check_options(fit_many, {**given, "device": device, "seeds": list(seeds) if isinstance(seeds, range) else seeds})
     where = _Where(device=device, progress=progress, initialise=initialise)
     return _many(_wish(program, method, preset, options), data, seeds, where)

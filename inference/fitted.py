@@ -21,6 +21,7 @@ from zoo import catalogue, datasets, folders
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, CheckpointError
 from zoo.options import Count, Seed, check_value
+from zoo.process import one_at_a_time
 from zoo.program import Program
 
 __all__ = ["Fit", "why_not_saved"]

@@ -88,6 +88,8 @@ THEMES = {
     "test_docs.py": "the documents",
     "test_house.py": "rules that no linter knows",
     "test_gpu.py": "one pass over methods and densities on a GPU",
+    "test_doors.py": "every program and every door under bad data",
+    "test_options.py": "every option of every program and method under bad values",
     "test_security.py": "docs/security.md, sentence by sentence",
     "test_recipe.py": "docs/write-a-model.md, followed to the letter",
 }

@@ -7,9 +7,8 @@ see the protocols at the end. They are true or absent; methods ask for them with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import wraps
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyro
@@ -22,8 +21,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.arrays import as_tensor, check_finite, check_rows
-from zoo.errors import EmptyDataError, ImplicitDensityError, ShapeError, SupportError, UnknownNameError
+from zoo.acceptance import Acceptance
+from zoo.errors import ImplicitDensityError, UnknownNameError
 from zoo.options import Count, check_call, check_value
 from zoo.parameters import KEPT, keeps_statements, make_stated, state_parameters
 from zoo.process import one_at_a_time
@@ -39,17 +38,11 @@ __all__ = [
     "Preset",
     "Program",
     "Site",
-    "same_support",
 ]
 
 # Parameters live in the module, never in Pyro's global store, so that two programs, or two guides of one program, can
 # be fitted in one process (pyro#3209). PyroModule reads this setting; there is no per-module form of it.
 pyro.settings.set(module_local_params=True)
-
-
-def same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
-    """Whether two constraints are the same, also where a program was copied or pickled, which `is` does not survive."""
-    return type(a) is type(b) and vars(a) == vars(b)
 
 
 @dataclass(frozen=True)
@@ -89,83 +82,7 @@ class Preset:
         return Preset({**self.program, **(program or {})}, method or self.method, {**kept, **changes}, data=self.data)
 
 
-def _words(support: constraints.Constraint) -> str:
-    return "one-hot rows" if same_support(support, constraints.one_hot) else str(support)
-
-
-def _one_hot_hint(support: constraints.Constraint) -> str:
-    if not same_support(support, constraints.one_hot):
-        return ""
-    return " Classes are given one-hot: torch.nn.functional.one_hot(labels, classes)."
-
-
-# Every `log_prob` and `log_evidence` is wrapped as its class is made, so that no program can forget it: outside its
-# support a density is zero, not whatever the formula says there. Only shapes raise, values are masked: a step stays
-# traceable.
-
-
-def _guarded_density(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """log p(x) by example: -inf outside the support, NaN under a context that cannot be."""
-
-    @wraps(method)
-    def log_prob(self: Program, x: Tensor, context: Tensor | None = None) -> Tensor:
-        x, context, possible, sound = _within(self, x, context)
-        if len(x) == 0:
-            return x.new_zeros(0)
-        value = torch.where(possible, method(self, x, context), -torch.inf)
-        return value if sound is None else torch.where(sound, value, torch.nan)
-
-    return log_prob
-
-
-def _guarded_evidence(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """log p(all data): -inf when any example is outside the support, NaN under a context that cannot be."""
-
-    @wraps(method)
-    def log_evidence(self: Program, x: Tensor, context: Tensor | None = None) -> Tensor:
-        x, context, possible, sound = _within(self, x, context)
-        if len(x) == 0:
-            return x.new_zeros(())
-        value = torch.where(possible.all(), method(self, x, context), -torch.inf)
-        return value if sound is None else torch.where(sound.all(), value, torch.nan)
-
-    return log_evidence
-
-
-def _within(program: Program, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """x with what is outside the support replaced, context, and which rows of either need no replacement (B,)."""
-    dtype = program._dtype()
-    x = as_tensor(x, dtype=dtype)
-    program._check_shape(x)
-    if context is not None:
-        context = as_tensor(context, "context", dtype)
-    program._check_context_shape(context, len(x))
-    possible = _satisfies(program.support, x)
-    # So that no formula sees them: an index out of range would raise, a NaN would reach all gradients.
-    safe = torch.where(possible.reshape(possible.shape + (1,) * (x.ndim - possible.ndim)), x, _inside(program.support))
-    rows = possible.reshape(len(x), -1).all(-1) if len(x) else possible
-    if context is None or len(x) == 0:
-        return safe, context, rows, None
-    return safe, context, rows, _satisfies(program.context_support, context).reshape(len(x), -1).all(-1)
-
-
-def _satisfies(support: constraints.Constraint, values: Tensor) -> Tensor:
-    """Number by number, or of fewer dimensions where the support is of whole vectors."""
-    if isinstance(support, type(constraints.real)):
-        return torch.isfinite(values)
-    found = support.check(values)
-    if not support.is_discrete and found.shape == values.shape:
-        found = found & torch.isfinite(values)
-    return found
-
-
-def _inside(support: constraints.Constraint) -> float:
-    """Some number of a support."""
-    low = float(getattr(support, "lower_bound", 0.0))
-    return low + 1.0 if isinstance(support, type(constraints.positive)) else low
-
-
-class Program(PyroModule, PyTorchModelHubMixin):
+class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
     """A generative program p(latents) p(x | latents) and its guide q(latents | x).
 
     The rules, all checked by `zoo.testing.check_program`:
@@ -193,19 +110,11 @@ class Program(PyroModule, PyTorchModelHubMixin):
     presets: ClassVar[Mapping[str, Preset]] = {"small": Preset()}
     """`small` trains on two CPU cores in a minute or two; `paper` is the paper's size."""
 
-    support: constraints.Constraint = constraints.real
-    """What one number of x may be, for instance `constraints.boolean`."""
-    event_shape: torch.Size = torch.Size()
-    """Shape of one example."""
-    context_support: constraints.Constraint = constraints.real
-    """What one number, or one row, of a context may be: `constraints.positive`, `constraints.one_hot`."""
-
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        guards = dict.fromkeys(("model", "guide", "posterior"), keeps_statements)
-        for name, guard in {**guards, "log_prob": _guarded_density, "log_evidence": _guarded_evidence}.items():
+        for name in ("model", "guide", "posterior"):
             if name in vars(cls):
-                setattr(cls, name, guard(vars(cls)[name]))
+                setattr(cls, name, keeps_statements(vars(cls)[name]))
 
     def __init__(self) -> None:
         super().__init__()  # without the name that a PyroModule takes: a program that defines none has no options
@@ -222,10 +131,6 @@ class Program(PyroModule, PyTorchModelHubMixin):
 
         Draws only from torch's global generator, which the fit has seeded.
         """
-
-    def example_context(self, n: int) -> Tensor | None:
-        """A plausible `context` of n rows for tests and `zoo show`; None for unconditional programs."""
-        return None
 
     # What follows is provided.
 
@@ -286,119 +191,6 @@ class Program(PyroModule, PyTorchModelHubMixin):
                 distribution=type(base).__name__,
             )
         return found
-
-    def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Raises the error that says what is wrong with a data set, or returns.
-
-        Cheap (a few passes over the data), so that every public door asks it: fits, of both splits, `Fit.draw`, all of
-        `inference.evaluation`.
-
-        Raises: EmptyDataError, ShapeError, NonFiniteError, SupportError.
-        """
-        name = type(self).__name__
-        x = as_tensor(x)
-        if x.ndim == 0 or len(x) == 0:
-            raise EmptyDataError(
-                f"{name} got no examples (shape {tuple(x.shape)}); expected (N, *{tuple(self.event_shape)}) with "
-                "N >= 1."
-            )
-        self._check_shape(x)
-        self._check_context_shape(context, len(x))
-        check_rows(x, name)
-        check_finite(name, x)
-        if not bool(self.support.check(x).all()):
-            hint = ""
-            if same_support(self.support, constraints.boolean):
-                hint = " Binarise the data first (zoo.datasets.binarise, or the option --binarise)."
-            raise SupportError(
-                f"{name} needs values in {self.support}, got values from {x.min():g} to {x.max():g}.{hint}"
-            )
-        self.check_context(context)
-
-    def check_context(self, context: Tensor | None) -> None:
-        """Raises the error that says what is wrong with what a program is conditioned on, or returns.
-
-        Raises: EmptyDataError, ShapeError, NonFiniteError, SupportError.
-        """
-        self._check_context_shape(context)
-        if context is None:
-            return
-        name = type(self).__name__
-        context = as_tensor(context, "context")
-        if context.numel() == 0:
-            raise EmptyDataError(f"{name} got a context without numbers, of shape {tuple(context.shape)}.")
-        check_finite(name, context[:0], context)
-        if not bool(self.context_support.check(context).all()):
-            raise SupportError(
-                f"{name} needs contexts in {_words(self.context_support)}, got values from {context.min():g} to "
-                f"{context.max():g}.{_one_hot_hint(self.context_support)}"
-            )
-
-    def accept(self, x: Any, context: Any = None) -> tuple[Tensor, Tensor | None]:
-        """Data of any kind as the program takes them: tensors of its dtype (`zoo.arrays.as_tensor`), checked.
-
-        A program given by name is built in torch's default dtype, as files are read; for double precision set that, or
-        hand over `program.double()`.
-
-        Raises: what `as_tensor` and `check` raise.
-        """
-        dtype = self._dtype()
-        x = as_tensor(x, dtype=dtype)
-        context = None if context is None else as_tensor(context, "context", dtype)
-        self.check(x, context)
-        return x, context
-
-    def accept_context(self, context: Any) -> Tensor | None:
-        """A context of any kind as a tensor of the program's dtype, checked.
-
-        Raises: what `as_tensor` and `check_context` raise.
-        """
-        context = None if context is None else as_tensor(context, "context", self._dtype())
-        self.check_context(context)
-        return context
-
-    def _dtype(self) -> torch.dtype:
-        """Of its parameters or buffers; torch's default where it has none."""
-        for tensors in (self.parameters(), self.buffers()):
-            for tensor in tensors:
-                if tensor.is_floating_point():
-                    return tensor.dtype
-        return torch.get_default_dtype()
-
-    def _check_shape(self, x: Tensor) -> None:
-        name, shape = type(self).__name__, tuple(self.event_shape)
-        if x.ndim == 0 or tuple(x.shape[1:]) != shape:
-            raise ShapeError(
-                f"{name} expects examples of shape {shape}, got {tuple(x.shape[1:])} (data of shape {tuple(x.shape)}). "
-                f"Build the program for this data ({name}.for_data(x)) or reshape the data."
-            )
-
-    def _check_context_shape(self, context: Tensor | None, rows: int | None = None) -> None:
-        """Knows only shapes, so that a step which asks it can be traced."""
-        name, wants = type(self).__name__, self._context_shape()
-        if wants is None:
-            if context is not None:
-                raise ShapeError(f"{name} takes no context, got one of shape {tuple(context.shape)}; pass x alone.")
-            return
-        if context is None:
-            raise ShapeError(
-                f"{name} is conditional: pass data as (x, context), context of shape (N, *{tuple(wants)})."
-            )
-        if context.ndim == 0 or context.shape[1:] != wants:
-            raise ShapeError(
-                f"{name} expects context rows of shape {tuple(wants)}, got {tuple(context.shape[1:])} (context of "
-                f"shape {tuple(context.shape)}).{_one_hot_hint(self.context_support)}"
-            )
-        if rows is not None and len(context) != rows:
-            raise ShapeError(f"{name}: {rows} examples but {len(context)} rows of context; they must match.")
-
-    def _context_shape(self) -> torch.Size | None:
-        """Of one row of context, found once; None for programs that take none."""
-        if "_row_of_context" not in self.__dict__:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                example = self.example_context(2)
-            self.__dict__["_row_of_context"] = None if example is None else example.shape[1:]
-        return self.__dict__["_row_of_context"]
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         """Checks the constructor's options against its annotations (`zoo.options`), before anything is built."""

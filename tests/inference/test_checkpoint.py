@@ -133,8 +133,9 @@ def test_another_command_is_refused_and_the_difference_named(tmp_path: Path, cha
     assert says in str(caught.value)
     assert "restart=True (--restart)" in str(caught.value)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
-    # None of the others is said to differ.
-    assert str(caught.value).count("there, ") + str(caught.value).count("other ") <= 3
+    # None of the others is said to differ; but data are converted to the program's dtype, and so differ with it.
+    most = 5 if says == "dtype" else 3
+    assert str(caught.value).count("there, ") + str(caught.value).count("other ") <= most
 
 
 def test_every_option_of_svi_is_among_those_changed_above() -> None:

@@ -262,8 +262,9 @@ def test_what_could_not_be_saved_is_refused_before_any_compute(tmp_path: Path, m
         fit(BetaBernoulli(), "coin", "svi", guide=guide, out=tmp_path)
     with pytest.raises(errors.CheckpointError, match="given as code"):
         fit("coin", "coin", "svi", guide=guide, out=tmp_path, num_restarts=2)
+    monkeypatch.setattr(BetaBernoulli, "config", lambda self: {"alpha": math.inf})
     with pytest.raises(errors.CheckpointError, match="no JSON"):
-        fit(BetaBernoulli(math.inf), "coin", "svi", out=tmp_path)
+        fit(BetaBernoulli(), "coin", "svi", out=tmp_path)
     given = Fit(
         program=BetaBernoulli(), method="svi", data="coin", seed=0, guide=guide, guide_spec={"kind": "custom"},
         prototype=Data(torch.ones(2)),

@@ -8,9 +8,9 @@ import pyro
 import pytest
 import torch
 
-from tests.inference.toys import Mean, Pair, Rate, Sampler, linear
+from tests.inference.toys import Pair, Rate, Sampler, linear
 from zoo import catalogue, datasets
-from zoo.errors import DatasetError, EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, SupportError
+from zoo.errors import DatasetError, ImplicitDensityError
 from zoo.program import Implicit, Preset
 
 
@@ -45,26 +45,6 @@ def test_as_many_examples_are_generated_as_asked():
     made = linear(5, 2).generate(3)
     assert made.shape == (3, 5)
     assert not made.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("x", "error", "says"),
-    [
-        (torch.zeros(0), EmptyDataError, "no examples"),
-        (torch.zeros(3, 2), ShapeError, r"shape \(\), got \(2,\)"),
-        (torch.tensor([1.0, float("nan")]), NonFiniteError, "NaN"),
-        (torch.tensor([1.0, 0.5]), SupportError, "0.5"),
-    ],
-)
-def test_what_is_wrong_with_data_is_said(x, error, says):
-    with pytest.raises(error, match=says):
-        Rate().check(x)
-
-
-def test_a_context_that_nobody_takes_is_refused():
-    Mean().check(torch.zeros(3))
-    with pytest.raises(ShapeError, match="context"):
-        Mean().check(torch.zeros(3), torch.zeros(3, 1))
 
 
 def test_an_implicit_site_has_a_value_and_no_density():

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from zoo.acceptance import same_support
 from zoo.errors import UnknownNameError
 from zoo.implicit.networks import SUPPORTS, ConvCritic, Norm, conv_generator
 from zoo.nets import image_shape, mlp
 from zoo.options import Count, Counts, Shape
-from zoo.program import Implicit, ImplicitProgram, same_support
+from zoo.program import Implicit, ImplicitProgram
 
 __all__ = ["ConvolutionalGAN"]
 
