@@ -172,6 +172,7 @@ def log_mean_exp(log_weights: Tensor) -> tuple[Tensor, Tensor | None]:
     """log of the mean weight over particles, (S, U) -> (U,), and its standard error by the delta method.
 
     With unbiased weights the value is a lower bound in expectation (Burda et al. 2016), tighter with every particle.
+    Minus infinity, with an infinite error, where all weights are zero.
     """
     n = len(log_weights)
     total = log_weights.logsumexp(0)
@@ -179,7 +180,8 @@ def log_mean_exp(log_weights: Tensor) -> tuple[Tensor, Tensor | None]:
         return total, None
     # Var[log mean w] ~ Var[w] / (n E[w]^2) = (sum w^2 / (sum w)^2 - 1/n) n / (n - 1)
     squares = torch.exp((2 * log_weights).logsumexp(0) - 2 * total)
-    return total - math.log(n), ((squares - 1 / n).clamp(min=0) * n / (n - 1)).sqrt()
+    error = ((squares - 1 / n).clamp(min=0) * n / (n - 1)).sqrt()
+    return total - math.log(n), torch.where(total == -torch.inf, torch.inf, error)
 
 
 @torch.no_grad()
@@ -203,7 +205,9 @@ def elbo(
         chunk: Particle-example pairs evaluated at once; bounds the memory.
     """
     weights = importance_log_weights(program, guide, data, particles, seed=seed, chunk=chunk)
-    error = weights.std(0) / math.sqrt(particles) if particles > 1 else None
+    error = None
+    if particles > 1:  # one draw that the model excludes makes the bound minus infinity
+        error = torch.where((weights == -torch.inf).any(0), torch.inf, weights.std(0) / math.sqrt(particles))
     return Estimate(weights.mean(0), f"ELBO-{particles}", True, monte_carlo_error=error)
 
 

@@ -96,7 +96,8 @@ def mmd(
     Args:
         a: Draws (n, d).
         b: Draws (m, d).
-        bandwidth: h; None is the median distance of the pooled draws.
+        bandwidth: h; None is the median distance of the pooled draws, or, where that is zero (most draws are equal),
+            of those that differ.
         permutations: Random relabellings behind the p-value.
         max_draws: Draws used of each side (evenly spaced); cost and memory grow with the square.
         seed: Of the permutations.
@@ -105,12 +106,17 @@ def mmd(
     a, b = _thin(a, max_draws), _thin(b, max_draws)
     n, m = len(a), len(b)
     pooled = torch.cat([a, b])
-    squares = torch.cdist(pooled, pooled).square()
+    # Equal draws have distance 0, exactly.
+    squares = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist").square()
     if bandwidth is None:
         upper = torch.triu_indices(n + m, n + m, 1)
-        bandwidth = math.sqrt(float(squares[upper[0], upper[1]].median()))
+        pairs = squares[upper[0], upper[1]]
+        bandwidth = math.sqrt(float(pairs.median()))
+        if bandwidth == 0:  # most draws are the same, a collapsed generator's say
+            apart = pairs[pairs > 0]
+            bandwidth = math.sqrt(float(apart.median())) if len(apart) else 1.0
     if not bandwidth > 0:
-        raise OptionError(f"The kernel's bandwidth must be positive, got {bandwidth} (are all draws the same?).")
+        raise OptionError(f"The kernel's bandwidth must be positive, got {bandwidth}.")
     kernel = torch.exp(-squares / (2 * bandwidth**2)).fill_diagonal_(0)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.zeros(n + m, permutations + 1, dtype=kernel.dtype)
@@ -164,12 +170,22 @@ def c2st(
 
 
 def gaussian_kl(a: Tensor, b: Tensor) -> float:
-    """KL(N_a || N_b) of the Gaussians with the draws' means and covariances; needs more draws than dimensions."""
+    """KL(N_a || N_b) of the Gaussians with the draws' means and covariances; needs more draws than dimensions.
+
+    Infinite where the draws of a side lie in a plane (all are equal, say): one Gaussian then has no density.
+    """
     a, b = _pair(a, b)
     if min(len(a), len(b)) <= a.shape[1]:
         raise OptionError(f"gaussian_kl needs more than d = {a.shape[1]} draws a side, got {len(a)} and {len(b)}.")
+    covariances = [torch.cov(v.T).reshape(v.shape[1], v.shape[1]) for v in (a, b)]
+    factors = [torch.linalg.cholesky_ex(c) for c in covariances]
+    for factor, c in zip(factors, covariances, strict=True):
+        # What is left of a variance given the others, at rounding: no variance.
+        left = factor.L.diagonal().square() > 1e3 * torch.finfo(c.dtype).eps * c.diagonal()
+        if int(factor.info) != 0 or not bool(left.all()):
+            return math.inf
     fitted = [
-        torch.distributions.MultivariateNormal(v.mean(0), torch.cov(v.T).reshape(v.shape[1], v.shape[1]))
-        for v in (a, b)
+        torch.distributions.MultivariateNormal(v.mean(0), scale_tril=factor.L)
+        for v, factor in zip((a, b), factors, strict=True)
     ]
     return float(torch.distributions.kl_divergence(fitted[0], fitted[1]))

@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from inference import fit
 from inference.guides.named import guided_sites
 from inference.methods.bounds import make_objective
 from inference.particles import draw, guide_log_prob, log_joint, log_weights
@@ -392,6 +393,15 @@ def test_more_particles_bound_the_evidence_better(guide: str) -> None:
     gap = (iwae.mean(0) - elbo).mean()
     noise = ((weights.var(0) / 2000 + iwae.var(0) / 40).sum() / 20**2).sqrt()
     assert gap > SIGMAS * noise
+
+
+def test_a_convolutional_vae_of_28x28_trains_with_its_defaults() -> None:
+    torch.set_default_dtype(torch.float32)
+    x = (torch.rand(64, 28, 28) < torch.linspace(0, 1, 28)[:, None]).float()
+    found = fit(VAE([28, 28], network="conv"), x, "svi", steps=12, batch_size=32, compile="never")
+    losses = [row["loss"] for row in found.history.rows]
+    # The entropy of the bits is 28 * sum H(t) nats, about 390; a diverging fit is beyond 1e9 at its second step.
+    assert max(losses) < 450
 
 
 @pytest.mark.parametrize(("latent_dim", "network"), [(1, "mlp"), (2, "mlp"), (2, "conv")])

@@ -39,12 +39,14 @@ class VAE(Program):
         event_shape: Shape of one example; any for MLPs, (height, width) or (channels, height, width) for convolutions.
         latent_dim: Number k of latent dimensions.
         hidden: Widths of the encoder's hidden layers, reversed in the decoder; channels when convolutional. Empty for a
-            linear decoder and encoder.
+            linear decoder and encoder; None is [128], or channels [16, 32].
         likelihood: What a number of x follows: 'bernoulli' (x in {0, 1}), 'categorical' (x in {0, ..., values - 1}),
             'normal' (x real), 'logistic' (discretised; x on a grid of `values` levels in [0, 1]), or any other of
             `zoo.likelihoods.LIKELIHOODS`; with options: {"name": "logistic", "values": 256, "scale": "pixel"}.
         network: 'mlp' or 'conv'.
-        activation: A key of `zoo.nets.ACTIVATIONS`.
+        activation: A key of `zoo.nets.ACTIVATIONS`; None is 'softplus', or 'silu' for convolutions. Theirs are
+            thousands of features of one sign where softplus is: a step of Adam that moves each weight by `lr` would
+            then move log scales by hundreds.
         guide: What q(z | x) is, one of `zoo.latent.heads.HEADS`: 'diagonal' or 'full' Gaussian; 'iaf', a diagonal
             Gaussian through inverse autoregressive flows; 'spline', a full Gaussian whose standard normal goes through
             spline flows first. Flows have options: {"name": "iaf", "steps": 2, "hidden": 64}.
@@ -60,16 +62,19 @@ class VAE(Program):
         self,
         event_shape: Shape = (8, 8),
         latent_dim: Count = 2,
-        hidden: Counts = (128,),
+        hidden: Counts | None = None,
         likelihood: Spec = "bernoulli",
         network: str = "mlp",
-        activation: str = "softplus",
+        activation: str | None = None,
         guide: Spec = "diagonal",
     ):
         super().__init__()
         self.event_shape, self.latent_dim = torch.Size(event_shape), latent_dim
         self.likelihood = make_likelihood(likelihood, self.event_shape)
         self.support = self.likelihood.support
+        conv = network == "conv"
+        hidden = ((16, 32) if conv else (128,)) if hidden is None else hidden
+        activation = ("silu" if conv else "softplus") if activation is None else activation
         self.coders = Coders(network, self.event_shape, hidden=hidden, activation=activation)
         head = make_part("guide", guide, HEADS, latent_dim=latent_dim)
         self.encoder = self.coders.encoder(head.size)

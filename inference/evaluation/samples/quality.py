@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
@@ -231,12 +232,11 @@ def nearest_training(
     c, _, _ = pair(held_out, train, features)
     nearest = torch.cat([torch.stack(d.min(1), 1) for d in distances(a, b)])
     found, others = nearest[:, 0], torch.cat([d.min(1).values for d in distances(c, b)])
-    test = stats.mannwhitneyu(found.numpy(), others.numpy(), alternative="less", method="asymptotic")
-    pairs = len(a) * len(c)
+    z, p_value = _mann_whitney(found, others)
     return NearestTraining(
-        ratio=float(found.median() / others.median()),
-        z=float(test.statistic - pairs / 2) / math.sqrt(pairs * (len(a) + len(c) + 1) / 12),
-        p_value=float(test.pvalue),
+        ratio=_ratio(float(found.median()), float(others.median())),
+        z=z,
+        p_value=p_value,
         distances=found,
         index=nearest[:, 1].long(),
         closest=found.argsort(),
@@ -245,6 +245,30 @@ def nearest_training(
         held_out=len(c),
         features=name,
     )
+
+
+def _ratio(mine: float, theirs: float) -> float:
+    """mine / theirs; 1 where both are zero (held-out data repeat training data too), else infinite over zero."""
+    if theirs == 0:
+        return 1.0 if mine == 0 else math.inf
+    return mine / theirs
+
+
+def _mann_whitney(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """z of the rank sum of a (n,) among both, below 0 where a is smaller, and the p-value of "a is not smaller".
+
+    Ties share ranks, which lowers the variance; where all are tied nothing speaks for either: 0 and 1.
+    """
+    n, m = len(a), len(b)
+    ranks = stats.rankdata(torch.cat([a, b]).numpy())
+    ties = np.unique(ranks, return_counts=True)[1]
+    total = n + m
+    variance = n * m / 12 * (total + 1 - (ties**3 - ties).sum() / (total * (total - 1)))
+    excess = ranks[:n].sum() - n * (n + 1) / 2 - n * m / 2
+    if not variance > 0:
+        return 0.0, 1.0
+    test = stats.mannwhitneyu(a.numpy(), b.numpy(), alternative="less", method="asymptotic")
+    return float(excess / math.sqrt(variance)), float(test.pvalue)
 
 
 # What they share

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inference import fit
-from inference.evaluation.estimates import Estimate, density, elbo, importance_log_weights
+from inference.evaluation.estimates import Estimate, density, elbo, importance_log_weights, log_mean_exp
 from inference.evaluation.likelihood import log_likelihood
 from inference.guides.named import AUTOGUIDES, build_guide
 from inference.particles import draw
@@ -81,6 +81,15 @@ def test_a_point_is_refused_by_whatever_calls_itself_a_bound(kind):
         with pytest.raises(CapabilityError, match="is a point"):
             fit(program, data.x, "svi", guide=kind, elbo=bound, particles=3, alpha=0.5)
     fit(program, data.x, "svi", guide=kind, steps=1)  # a fit of the mode is what it is for
+
+
+def test_weights_of_zero_make_no_nan():
+    weights = torch.stack([torch.zeros(10), torch.full((10,), -torch.inf), torch.zeros(10)], 1)
+    weights[0, 2] = -torch.inf
+    value, error = log_mean_exp(weights)
+    assert value.tolist() == pytest.approx([0.0, -torch.inf, math.log(0.9)])
+    # Nine of ten alike: the delta method's sqrt((1/0.9 - 1) / 9).
+    assert error.tolist() == pytest.approx([0.0, torch.inf, ((1 / 0.9 - 1) / 9) ** 0.5])
 
 
 def test_wrong_requests_say_what_to_do():

@@ -104,6 +104,27 @@ def test_gaussian_kl_of_draws():
         gaussian_kl(torch.randn(3, 4), torch.randn(9, 4))
 
 
+@pytest.mark.parametrize("level", [0.0, 1e5])
+def test_a_collapsed_generator_is_far_from_the_data(level):
+    collapsed, data = torch.full((60, 3), level), torch.randn(20, 3) + level
+    found = mmd(collapsed, data)  # most pairs are of equal draws
+    apart = torch.cdist(torch.cat([collapsed[:1], data]), data, compute_mode="donot_use_mm_for_euclid_dist")
+    assert 0.1 * apart.max() < found.bandwidth < apart.max()
+    assert found.value > 0.1
+    assert found.p_value == 1 / 201
+    assert gaussian_kl(collapsed, data) == gaussian_kl(data, collapsed) == math.inf
+    assert sliced_wasserstein(collapsed, data) > 0.5
+    assert c2st(collapsed, data, classifier="quadratic").accuracy > 0.8
+
+
+def test_two_collapsed_sides_are_the_same_or_not():
+    zeros = torch.zeros(30, 2)
+    same, apart = mmd(zeros, zeros), mmd(zeros, zeros + 1)
+    assert (same.value, same.p_value) == (0.0, 1.0)
+    assert apart.value > 0.5
+    assert apart.p_value == 1 / 201
+
+
 def test_wrong_draws_are_named():
     with pytest.raises(ShapeError, match="flatten_draws"):
         mmd(torch.zeros(3, 2), torch.zeros(3, 1))
@@ -112,4 +133,4 @@ def test_wrong_draws_are_named():
     with pytest.raises(OptionError, match="classifier"):
         c2st(torch.zeros(3, 2), torch.zeros(3, 2), classifier="svm")
     with pytest.raises(OptionError, match="bandwidth"):
-        mmd(torch.zeros(3, 2), torch.zeros(3, 2))
+        mmd(torch.zeros(3, 2), torch.zeros(3, 2), bandwidth=0.0)

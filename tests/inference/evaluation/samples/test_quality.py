@@ -205,3 +205,19 @@ def test_what_samples_come_as_does_not_matter():
     a, b = torch.randn(50, 2, 2), torch.randn(40, 2, 2)
     single = frechet(a.float().requires_grad_(), b.float())
     assert single.value == pytest.approx(frechet(a, b).value, rel=1e-4)
+
+
+def test_nearest_training_with_repeated_data():
+    train = torch.arange(12.0).reshape(12, 1)
+    held_out = torch.cat([train[:8], train[8:] + 0.25])  # most of it repeats training data
+    found = nearest_training(train[:10], train, held_out)
+    assert found.ratio == 1.0  # no copy, among data that repeat themselves, is more of a copy than they are
+    # Ten zeros against eight zeros and four that are larger, by the definition: z^2 has the variance of ties.
+    ranks = torch.cat([torch.full((18,), 9.5), torch.full((4,), 20.5)])
+    variance = float(10 * 12 / (22 * 21) * ((ranks - 11.5) ** 2).sum())
+    assert found.z == pytest.approx(10 * (9.5 - 11.5) / variance**0.5)
+    assert 0.01 < found.p_value < 0.1
+    away = nearest_training(train[:10] + 0.5, train, train)
+    assert away.ratio == float("inf")
+    every = nearest_training(train[:4], train, train)
+    assert (every.ratio, every.z, every.p_value) == (1.0, 0.0, 1.0)
