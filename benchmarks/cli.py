@@ -214,13 +214,21 @@ def fit(
     found = fit_program(name, data, out, method, preset, options, binarise, seed, device, show_bar)
     if as_json:
         return _print_json(found)
-    last = ", ".join(f"{metric} {value:.4g}" for metric, value in found["last"].items())
+    units = found["units"]
+    last = ", ".join(
+        f"{metric} {value:.4g}" + (f" {units[metric]}" if metric in units else "")
+        for metric, value in found["last"].items()
+    )
     print(
         f"{found['program']} on {found['data']} by {found['method']}: {found['seconds']:.1f} s on {found['device']}, "
         f"{found['parameters']:,} parameters, seed {found['seed']}"
     )
     if last:
-        print(f"at the end: {last} (nats per example)")
+        print(f"at the end: {last}")
+    if found["convergence"] is not None:
+        print(f"convergence: {found['convergence']['verdict']}")
+    if found["warning"] is not None:
+        print(f"zoo: warning: {found['warning']}", file=sys.stderr)
     print(f"saved in {out}. Next:\n  zoo score {out} --split test\n  zoo sample {out} --out {out / 'samples.npz'}")
 
 

@@ -56,6 +56,8 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    NATS: ClassVar[frozenset[str]] = frozenset({"loss", "penalised_loss", "validation_loss"})
+    """The metrics of its history that are nats per example; others have units of their own, or none."""
 
     def __post_init__(self) -> None:
         """Checks the options against their annotations (`zoo.options`); subclasses add what several must satisfy.

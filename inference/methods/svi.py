@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from inference.guides.named import build_guide, guide_parameters, guide_spec, guided_sites, needs_full_batch
 from inference.method import Outcome, Run
 from inference.methods.bounds import OBJECTIVES, make_objective
-from inference.methods.diagnosis import diagnose, evaluate_objective
+from inference.methods.diagnosis import convergence, diagnose, evaluate_objective
+from inference.training.convergence import Path
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
@@ -109,6 +110,7 @@ class SVI(GradientMethod):
         )  # fmt: skip
         if not parameters:
             loop.total = 0  # all is known
+        loop.path = Path(parameters, loop.total)
 
         def validate() -> float:
             assert run.valid is not None
@@ -116,7 +118,8 @@ class SVI(GradientMethod):
 
         def finish() -> Outcome:
             program.eval()
-            info = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
+            info: dict[str, Any] = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
+            info["convergence"] = convergence(loop, objective, program, guide)
             evaluations = loop.done * self.particles
             return Outcome(guide, spec, history=loop.history, gradient_evaluations=evaluations, info=info)
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from inference.history import History
 from inference.method import Run
 from inference.training.compiled import COMPILE, Compiled, CompileNotice, NotStatic, Step, pays, reference
+from inference.training.convergence import Path as ParameterPath
 from inference.training.optimizers import numerics
 from zoo.datasets.data import Data
 from zoo.errors import CheckpointError, DivergenceError, OptionError
@@ -31,7 +32,7 @@ from zoo.options import Count, NonNegative, OneOf, check_options
 __all__ = ["Loop", "Schedule", "progress_bar"]
 
 CHECKPOINT = "checkpoint.pt"
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 PRECISIONS = ("full", "tf32", "bf16")
 
 
@@ -131,6 +132,8 @@ class Loop:
         self.shuffler = torch.Generator().manual_seed(run.seed)
         self.generator = torch.Generator(run.train.x.device).manual_seed(run.seed)
         self.order = torch.empty(0, dtype=torch.long)
+        self.path: ParameterPath | None = None
+        """Of the parameters, where a method wants to know whether they have arrived."""
         self.compiled: Compiled | None = None
         self.compiling = schedule.compile
         """What is left of the option: 'never' once it is decided to go on eagerly."""
@@ -216,6 +219,8 @@ class Loop:
                     self._diverged()
                 self.history.add(self.done, self.seconds, **means)
                 self.sums, self.count = {}, 0
+                if self.path is not None:
+                    self.path.look(self.done)
                 report(f"loss {means['loss']:.4g}")
             if validate is not None and (self.done % validate_every == 0 or self.done == self.total):
                 self.seconds = time.perf_counter() - started
@@ -279,6 +284,7 @@ class Loop:
             "noise": self.generator.get_state(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "path": None if self.path is None else self.path.state_dict(),
             "state": {name: part.state_dict() for name, part in self.parts.items()},
         }
         temporary = self.run.folder / (CHECKPOINT + ".part")
@@ -304,6 +310,8 @@ class Loop:
         self.done, self.seconds, self.bad_rounds = payload["done"], payload["seconds"], payload["bad_rounds"]
         self.best, self.order = payload["best"], payload["order"]
         self.history.rows[:] = payload["rows"]
+        if self.path is not None and payload["path"] is not None:
+            self.path.load_state_dict(payload["path"])
         self.sums, self.count = payload["sums"], payload["count"]
         self.shuffler.set_state(payload["shuffler"])
         self.generator.set_state(payload["noise"])
