@@ -9,7 +9,6 @@ fault of ours; Ctrl-C 130. ZOO_DEBUG=1 shows where an error was raised.
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import warnings
@@ -18,8 +17,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from benchmarks import printing
 
 __all__ = ["app", "main"]
 
@@ -136,14 +135,8 @@ def list_(
 
     found = cards.dataset_list() if datasets else cards.program_list()
     if as_json:
-        return _print_json(found)
-    table = Table(box=None, pad_edge=False)
-    columns = ("name", "shape", "support", "splits", "description") if datasets else ("family", "name", "what", "data")
-    for column in columns:
-        table.add_column(column, style="bold" if column == "name" else None, no_wrap=column == "name")
-    for card in found:
-        table.add_row(*(_cell(card[column]) for column in columns))
-    Console().print(table)
+        return printing.print_json(found)
+    printing.print_list(found, datasets)
 
 
 @app.command()
@@ -160,33 +153,8 @@ def show(
 
     card = cards.program_card(name, data)
     if as_json:
-        return _print_json(card)
-    console = Console()
-    console.print(f"[bold]{escape(card['name'])}[/bold]  {escape(card['what'])}")
-    rows = {
-        "family": card["family"],
-        "paper": card["paper"] or "-",
-        "example x": f"{_shape(card['event_shape'])}, {card['support']}",
-        "latents": "\n".join(
-            f"{site['name']} {_shape(site['shape'])}, {site['distribution']}, {site['scope']}" for site in card["sites"]
-        )
-        or "none",
-        "parameters": f"{card['parameters']:,} (built for {card['built_for']})",
-        "promises": ", ".join(card["capabilities"]) or "the contract alone",
-        "methods": ", ".join(card["methods"]),
-        "presets": "\n".join(
-            f"{name}: {p['method']} on {p['data']}, {_options({**p['program'], **p['fit']})}"
-            for name, p in card["presets"].items()
-        ),
-        "options": _options(card["options"]),
-        "data": card["default_data"],
-    }
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column()
-    for key, value in rows.items():
-        table.add_row(key, escape(value))
-    console.print(table)
+        return printing.print_json(card)
+    printing.print_card(card)
 
 
 @app.command()
@@ -220,17 +188,8 @@ def fit(
     show_bar = sys.stderr.isatty()
     found = fit_program(name, data, out, method, preset, options, binarise, seed, device, show_bar, restart)
     if as_json:
-        return _print_json(found)
-    last = ", ".join(f"{metric} {value:.4g}" for metric, value in found["last"].items())
-    print(
-        f"{found['program']} on {found['data']} by {found['method']}: {found['seconds']:.1f} s on {found['device']}, "
-        f"{found['parameters']:,} parameters, seed {found['seed']}"
-    )
-    if last:
-        print(f"at the end: {last} (nats per example)")
-    yes = " --trust-code" if ":" in found["program"] else ""  # a class of the user's own
-    print(f"saved in {out}. Next:\n  zoo score {out} --split test{yes}")
-    print(f"  zoo sample {out} --out {out / 'samples.npz'}{yes}")
+        return printing.print_json(found)
+    printing.print_fit(found, out)
 
 
 @app.command()
@@ -251,8 +210,8 @@ def sample(
 
     found = sample_program(folder, n, out, seed, data, trust_code)
     if as_json:
-        return _print_json(found)
-    print(f"{found['n']} samples of {found['program']}, each {_shape(found['shape'])}, in {found['out']}")
+        return printing.print_json(found)
+    print(f"{found['n']} samples of {found['program']}, each {printing.shape(found['shape'])}, in {found['out']}")
 
 
 @app.command()
@@ -295,46 +254,11 @@ def score(
             trust_code=trust_code,
         )  # fmt: skip
     if as_json:
-        return _print_json({**scored, "judged": judged} if scored and judged else scored or judged)
+        return printing.print_json({**scored, "judged": judged} if scored and judged else scored or judged)
     if scored is not None:
-        _print_likelihood(scored)
+        printing.print_likelihood(scored)
     if judged is not None:
-        _print_judgement(judged)
-
-
-def _print_likelihood(found: dict[str, Any]) -> None:
-    error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
-    kind = "a lower bound, " if found["bound"] else ""
-    print(
-        f"{found['log_likelihood']:.3f}{error} nats per example ({found['bits_per_dim']:.4f} bits/dim), "
-        f"{found['examples']} examples of {found['data']} ({found['split']}), {kind}estimated by: {found['how']}"
-    )
-
-
-def _print_judgement(found: dict[str, Any]) -> None:
-    from benchmarks.metrics import METRICS
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("score", "samples", "real data", "what it is"):
-        table.add_column(column, style="bold" if column == "score" else None, no_wrap=column != "what it is")
-    for name, score in found["scores"].items():
-        card = METRICS[name]
-        if score["value"] is None:
-            table.add_row(card.title, "n/a", "", f"[dim]{escape(score['how'].removeprefix('n/a: '))}[/dim]")
-            continue
-        error = "" if score["standard_error"] is None else f" ± {_number(score['standard_error'], card.digits)}"
-        real = "" if score["real_data"] is None else _number(score["real_data"], card.digits)
-        table.add_row(card.title, _number(score["value"], card.digits) + error, real, escape(card.meaning))
-    console = Console()
-    console.print(f"[bold]{escape(found['program'])}[/bold] on {escape(found['data'])} ({found['split']})")
-    console.print(table)
-    for line in (found["how"], *found["notes"]):
-        console.print(escape(line), style="dim")
-
-
-def _number(value: float, digits: int) -> str:
-    """With so many digits after the point, or two that count where these were all zeros."""
-    return f"{value:.2g}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
+        printing.print_judgement(judged)
 
 
 @app.command()
@@ -352,7 +276,7 @@ def features(
 
     found = train_features(data, seed, steps, progress=sys.stderr.isatty())
     if as_json:
-        return _print_json(found)
+        return printing.print_json(found)
     print(
         f"classifier of {found['data']}, seed {found['seed']}: {100 * found['test_accuracy']:.1f}% of "
         f"{found['test_size']:,} test images right, trained on {found['train_size']:,} in {found['seconds']:.1f} s, "
@@ -427,27 +351,9 @@ def _report(folder: Path, as_json: bool) -> None:
     written = document.write(report, folder)
     if as_json:
         rows = {"records": speed.read_records(folder)} if is_speed else {"rows": page.rows_as_json(folder)}
-        return _print_json({"page": str(written), **rows})
+        return printing.print_json({"page": str(written), **rows})
     document.print_report(report, Console())
     print(f"table: {folder / 'report.md'}\npage:  {written.resolve()}")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return "/".join(f"{v:,}" for v in value.values())
-    return escape(_shape(value) if isinstance(value, list) else str(value))
-
-
-def _shape(shape: list[int]) -> str:
-    return "x".join(map(str, shape)) or "one number"
-
-
-def _options(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={json.dumps(value, default=str)}" for name, value in options.items()) or "defaults"
 
 
 if __name__ == "__main__":

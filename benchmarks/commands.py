@@ -26,7 +26,7 @@ from inference.evaluation.samples.judge import (
     held_out,
     judge,
 )
-from inference.fit import fit
+from inference.fit import fit, make_method
 from inference.fitted import Fit
 from zoo import catalogue, datasets
 from zoo.datasets import Data, Dataset
@@ -119,6 +119,9 @@ def fit_program(
         "seconds": found.seconds,
         "gradient_evaluations": found.gradient_evaluations,
         "last": last,
+        "units": {metric: "nats per example" for metric in last if metric in type(make_method(found.method)).NATS},
+        "convergence": found.info.get("convergence"),
+        "warning": found.info.get("warning"),
         "out": str(out),
     }
 

@@ -58,6 +58,8 @@ class Method(ABC):
     name: ClassVar[str]
     moves_program: ClassVar[bool] = True
     """Whether `run` changes the program's parameters, which its checkpoints then hold."""
+    NATS: ClassVar[frozenset[str]] = frozenset({"loss", "penalised_loss", "validation_loss"})
+    """The metrics of its history that are nats per example; others have units of their own, or none."""
 
     def __post_init__(self) -> None:
         """Checks the options against their annotations (`zoo.options`); subclasses add what several must satisfy.

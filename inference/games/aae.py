@@ -77,6 +77,7 @@ class AAEGame(Adversarial):
     """
 
     name: ClassVar[str] = "aae"
+    NATS: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
 
     weight: Positive = 1.0
     guide: str = "own"

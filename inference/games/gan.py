@@ -46,6 +46,7 @@ class GANGame(Adversarial):
     """
 
     name: ClassVar[str] = "gan"
+    NATS: ClassVar[frozenset[str]] = frozenset({"information"})
 
     information: NonNegative | Mapping[str, NonNegative] = 1.0
 

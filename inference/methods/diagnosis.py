@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from torch import nn
+from torch import Tensor, nn
 
 from inference.methods.bounds import Objective
+from inference.training.convergence import ConvergenceNotice, Path, verdict
+from inference.training.loop import Loop
 from zoo.datasets.data import Data
 from zoo.program import Program
 
@@ -32,6 +35,61 @@ def evaluate_objective(
         )
     program.train(was_training)
     return -total / data.size
+
+
+DRAWS = 16
+"""Evaluations of a bound at each point of a path: of the data, or of as many minibatches."""
+
+
+def convergence(loop: Loop, objective: Objective, program: Program, guide: Callable[..., Any]) -> dict[str, Any]:
+    """Whether a fit has converged (see `inference.training.convergence`), for `Outcome.info`.
+
+    Warns: ConvergenceNotice, where its bound still rises.
+    """
+    if loop.path is None or not loop.path.parameters:
+        return {"verdict": "converged"}  # nothing moves
+    if loop.best is not None:
+        return {"verdict": "best on validation data"}
+    tied = any(site.is_global for site in program.sites().values())
+    found = path_gain(loop.path, objective, program, guide, data=loop.data, batch_size=loop.schedule.batch_size)
+    result = verdict(found, loop.history.series("loss")[1], loop.data.size, tied)
+    if result["verdict"] == "still improving":
+        unit = f"{result['gain'] * loop.data.size:.3g} nats" if tied else f"{result['gain']:.3g} nats per example"
+        warnings.warn(
+            f"SVI of {type(program).__name__} was still under way when it ended: its bound rises by another {unit} "
+            f"further along the path of the parameters. Take more steps (steps={2 * loop.total}), a larger lr, or "
+            "standardised data; Fit.info['convergence'] has the numbers.",
+            ConvergenceNotice,
+            stacklevel=2,
+        )
+    return result
+
+
+def path_gain(
+    path: Path, objective: Objective, program: Program, guide: Callable[..., Any], *, data: Data, batch_size: int
+) -> dict[str, float] | None:
+    """What a bound gains further along the path of a fit."""
+
+    def bounds(draw: int) -> Tensor:
+        generator, found = torch.Generator().manual_seed(draw), list[Tensor]()
+        with (
+            torch.random.fork_rng([data.x.device] if data.x.device.type == "cuda" else []),
+            pyro.validation_enabled(False),
+        ):
+            torch.manual_seed(draw)
+            for _ in range(DRAWS):
+                batch = data
+                if data.size > batch_size:
+                    chosen = torch.randperm(data.size, generator=generator)[:batch_size]
+                    batch = data.rows(chosen.to(data.x.device))
+                found.append(objective(program, guide, batch, data.size)[1])
+        return torch.stack(found).double()
+
+    was_training = program.training
+    program.eval()
+    found = path.gain(bounds)
+    program.train(was_training)
+    return found
 
 
 def diagnose(program: Program, guide: Callable[..., Any], batch: Data) -> str:

@@ -247,7 +247,8 @@ class _Climber:
             # The last row then belongs to a start that lost; close with the parameters that were kept.
             row = next(r for r in loop.history.rows if list(r.values())[-1] == best)
             loop.history.add(loop.done, loop.seconds, **{k: v for k, v in row.items() if k not in ("step", "seconds")})
-        return {"iterations": loop.done, "converged": climb.converged, "losses": climb.losses}
+        verdict = {"verdict": "converged" if climb.converged else "still improving"}
+        return {"iterations": loop.done, "converged": climb.converged, "losses": climb.losses, "convergence": verdict}
 
     def not_finite(self, what: str) -> DivergenceError:
         """The error to raise."""

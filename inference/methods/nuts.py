@@ -151,6 +151,7 @@ class NUTS(Method):
                 f"{divergences} draws diverged: the step is too long for some region, raise target_accept or change "
                 "the parametrisation"
             )
+        info["convergence"] = {"verdict": "not to be trusted" if trouble else "converged"}
         if trouble:
             info["warning"] = "; ".join(trouble) + "."
         return info

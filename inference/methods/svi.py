@@ -24,7 +24,8 @@ from inference.guides.named import (
 )
 from inference.method import Outcome, Run
 from inference.methods.bounds import OBJECTIVES, make_objective
-from inference.methods.diagnosis import diagnose, evaluate_objective
+from inference.methods.diagnosis import convergence, diagnose, evaluate_objective
+from inference.training.convergence import Path
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
@@ -128,6 +129,7 @@ class SVI(GradientMethod):
         )  # fmt: skip
         if not parameters:
             loop.total = 0  # the exact posterior of a program without parameters: all is known
+        loop.path = Path(parameters, loop.total)
 
         def validate() -> float:
             assert run.valid is not None
@@ -135,7 +137,8 @@ class SVI(GradientMethod):
 
         def finish() -> Outcome:
             program.eval()
-            info = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
+            info: dict[str, Any] = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
+            info["convergence"] = convergence(loop, objective, program, guide)
             evaluations = loop.done * self.particles
             return Outcome(guide, spec, history=loop.history, gradient_evaluations=evaluations, info=info)
 

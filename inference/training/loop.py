@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from inference.history import History
 from inference.method import Run
 from inference.training.compiled import COMPILE, Compiled, CompileNotice, NotStatic, Step, pays, reference
+from inference.training.convergence import Path as ParameterPath
 from inference.training.optimizers import numerics
 from zoo.datasets.data import Data
 from zoo.errors import DivergenceError, OptionError
@@ -127,6 +128,8 @@ class Loop:
         self.shuffler = torch.Generator().manual_seed(run.seed)
         self.generator = torch.Generator(run.train.x.device).manual_seed(run.seed)
         self.order = torch.empty(0, dtype=torch.long)
+        self.path: ParameterPath | None = None
+        """Of the parameters, where a method wants to know whether they have arrived."""
         self.compiled: Compiled | None = None
         self.compiling = schedule.compile
         """What is left of the option: 'never' once it is decided to go on eagerly."""
@@ -212,6 +215,8 @@ class Loop:
                     self._diverged()
                 self.history.add(self.done, self.seconds, **means)
                 self.sums, self.count = {}, 0
+                if self.path is not None:
+                    self.path.look(self.done)
                 report(f"loss {means['loss']:.4g}")
             if validate is not None and (self.done % validate_every == 0 or self.done == self.total):
                 self.seconds = time.perf_counter() - started
@@ -267,6 +272,7 @@ class Loop:
                 "order": self.order,
                 "shuffler": self.shuffler.get_state(),
                 "noise": self.generator.get_state(),
+                "path": None if self.path is None else self.path.state_dict(),
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
             }
         )
@@ -284,6 +290,8 @@ class Loop:
         self.sums, self.count = state["sums"], state["count"]
         self.shuffler.set_state(state["shuffler"])
         self.generator.set_state(state["noise"])
+        if self.path is not None and state["path"] is not None:
+            self.path.load_state_dict(state["path"])
 
 
 def _send(rounds: Generator[int, Mapping[str, Tensor], None], sums: Mapping[str, Tensor]) -> int | None:

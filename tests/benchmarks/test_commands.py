@@ -217,3 +217,17 @@ def test_samples_of_a_density_are_judged_when_asked_for(
     assert found["judged"]["samples"] == 100
     assert "judged" not in json.loads(zoo("score", fitted, "--json")[1])
     assert "add --samples" in zoo("score", fitted, "-n", 100)[2]
+
+
+def test_only_what_is_in_nats_is_said_to_be(zoo: Any, tmp_path: Path) -> None:
+    code, out, _ = zoo("fit", "markov-chain", "--data", "digits-binary", "--out", tmp_path / "a")
+    assert code == 0
+    assert " nats per example\nconvergence: converged\n" in out
+    code, out, error = zoo(
+        "fit", "coin", "-m", "nuts", "-o", "warmup=5", "-o", "draws=5", "-o", "chains=2", "--out", tmp_path / "b"
+    )
+    assert code == 0
+    assert "at the end: divergences " in out
+    assert "nats" not in out
+    assert "convergence: not to be trusted" in out
+    assert error.startswith("zoo: warning: R-hat is above")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 
 import pyro
@@ -20,6 +21,34 @@ def test_unavailable_device_is_refused():
         pytest.skip("CUDA is available here")
     with pytest.raises(errors.OptionError, match="not available"):
         fit(ppca(), data(20), device="cuda")
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cpu:7", "cuda:99", "meta", "", 3, None])
+def test_what_is_no_device_here_is_refused(device):
+    with pytest.raises(errors.OptionError, match="evice"):
+        resolve_device(device)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**30, 1.0, True, "0", None])
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(errors.OptionError, match="seed must be"), seeded(seed):
+        pass
+    with pytest.raises(errors.OptionError, match="seed must be"):
+        fit(ppca(), data(20), seed=seed)
+
+
+def test_fits_in_threads_give_what_they_give_alone():
+    def work(seed: int) -> list[torch.Tensor]:
+        found = fit(ppca(), data(20), "svi", steps=15, seed=seed, compile="never")
+        found.program.generate(3)  # from the process's own random numbers
+        return [*found.program.state_dict().values(), *found.draw(5, data(20)[:2]).values()]
+
+    torch.set_default_dtype(torch.float64)
+    alone = [work(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(work, range(3)))
+    for a, b in zip(alone, together, strict=True):
+        assert all(torch.equal(v, w) for v, w in zip(a, b, strict=True))
 
 
 def test_a_seed_decides_the_draws_of_a_block_and_nothing_after_it():

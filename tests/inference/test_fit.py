@@ -72,6 +72,10 @@ def test_bad_data_is_refused_before_any_compute(bad, error, says):
         ("svi", {"optimizer": "adamm"}, errors.OptionError, "adam"),
         ("svi", {"decay": "linear"}, errors.OptionError, "cosine"),
         ("svi", {"kl_anneal": 2.0}, errors.OptionError, r"in \[0, 1\]"),
+        ("svi", {"num_restarts": 0}, errors.OptionError, "num_restarts must be at least 1"),
+        ("svi", {"num_restarts": 2.5}, errors.OptionError, "num_restarts must be a whole number"),
+        ("svi", {"progress": "yes"}, errors.OptionError, "progress must be true or false"),
+        (3, {}, errors.OptionError, "method must be"),
         ("gan", {}, errors.CapabilityError, "Methods that can"),
     ],
 )

@@ -27,13 +27,13 @@ def test_these_are_gradient_methods() -> None:
     ("options", "named"),
     [
         ({"lr": 0.0}, "lr must be positive"),
-        ({"lr": float("nan")}, "lr must be positive"),
+        ({"lr": float("nan")}, "lr must be a finite number"),
         ({"decay": "linear"}, "decay must be one of 'cosine', 'constant'"),
         ({"steps": 3, "epochs": 2}, "steps or epochs, not both"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"compile": "sometimes"}, "compile must be one of"),
-        ({"precision": "half"}, "precision must be"),
+        ({"precision": "half"}, "precision must be one of 'full', 'tf32', 'bf16'"),
     ],
 )
 def test_common_options_are_checked_before_anything_is_done(method: str, options: dict, named: str) -> None:

@@ -1,0 +1,135 @@
+"""What the commands print: lists, cards, the end of a fit, scores. (`benchmarks.report` prints the tables of suites.)"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks.metrics import METRICS
+
+__all__ = ["print_card", "print_fit", "print_json", "print_judgement", "print_likelihood", "print_list", "shape"]
+
+
+def print_list(found: Sequence[dict[str, Any]], datasets: bool) -> None:
+    """A table of data sets or programs."""
+    table = Table(box=None, pad_edge=False)
+    columns = ("name", "shape", "support", "splits", "description") if datasets else ("family", "name", "what", "data")
+    for column in columns:
+        table.add_column(column, style="bold" if column == "name" else None, no_wrap=column == "name")
+    for card in found:
+        table.add_row(*(_cell(card[column]) for column in columns))
+    Console().print(table)
+
+
+def print_card(card: dict[str, Any]) -> None:
+    """All that is known of a program."""
+    console = Console()
+    console.print(f"[bold]{escape(card['name'])}[/bold]  {escape(card['what'])}")
+    rows = {
+        "family": card["family"],
+        "paper": card["paper"] or "-",
+        "example x": f"{shape(card['event_shape'])}, {card['support']}",
+        "latents": "\n".join(
+            f"{site['name']} {shape(site['shape'])}, {site['distribution']}, {site['scope']}" for site in card["sites"]
+        )
+        or "none",
+        "parameters": f"{card['parameters']:,} (built for {card['built_for']})",
+        "promises": ", ".join(card["capabilities"]) or "the contract alone",
+        "methods": ", ".join(card["methods"]),
+        "presets": "\n".join(
+            f"{name}: {p['method']} on {p['data']}, {_options({**p['program'], **p['fit']})}"
+            for name, p in card["presets"].items()
+        ),
+        "options": _options(card["options"]),
+        "data": card["default_data"],
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for key, value in rows.items():
+        table.add_row(key, escape(value))
+    console.print(table)
+
+
+def print_fit(found: dict[str, Any], out: Path) -> None:
+    """How a fit ended, and what can be done with it next."""
+    units = found["units"]
+    last = ", ".join(
+        f"{metric} {value:.4g}" + (f" {units[metric]}" if metric in units else "")
+        for metric, value in found["last"].items()
+    )
+    print(
+        f"{found['program']} on {found['data']} by {found['method']}: {found['seconds']:.1f} s on {found['device']}, "
+        f"{found['parameters']:,} parameters, seed {found['seed']}"
+    )
+    if last:
+        print(f"at the end: {last}")
+    if found["convergence"] is not None:
+        print(f"convergence: {found['convergence']['verdict']}")
+    if found["warning"] is not None:
+        print(f"zoo: warning: {found['warning']}", file=sys.stderr)
+    yes = " --trust-code" if ":" in found["program"] else ""  # a class of the user's own
+    print(f"saved in {out}. Next:\n  zoo score {out} --split test{yes}")
+    print(f"  zoo sample {out} --out {out / 'samples.npz'}{yes}")
+
+
+def print_likelihood(found: dict[str, Any]) -> None:
+    """A log-likelihood per example, and how it was estimated."""
+    error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
+    kind = "a lower bound, " if found["bound"] else ""
+    print(
+        f"{found['log_likelihood']:.3f}{error} nats per example ({found['bits_per_dim']:.4f} bits/dim), "
+        f"{found['examples']} examples of {found['data']} ({found['split']}), {kind}estimated by: {found['how']}"
+    )
+
+
+def print_judgement(found: dict[str, Any]) -> None:
+    """Scores of samples beside those of real data."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("score", "samples", "real data", "what it is"):
+        table.add_column(column, style="bold" if column == "score" else None, no_wrap=column != "what it is")
+    for name, score in found["scores"].items():
+        card = METRICS[name]
+        if score["value"] is None:
+            table.add_row(card.title, "n/a", "", f"[dim]{escape(score['how'].removeprefix('n/a: '))}[/dim]")
+            continue
+        error = "" if score["standard_error"] is None else f" ± {_number(score['standard_error'], card.digits)}"
+        real = "" if score["real_data"] is None else _number(score["real_data"], card.digits)
+        table.add_row(card.title, _number(score["value"], card.digits) + error, real, escape(card.meaning))
+    console = Console()
+    console.print(f"[bold]{escape(found['program'])}[/bold] on {escape(found['data'])} ({found['split']})")
+    console.print(table)
+    for line in (found["how"], *found["notes"]):
+        console.print(escape(line), style="dim")
+
+
+def _number(value: float, digits: int) -> str:
+    """With so many digits after the point, or two that count where these were all zeros."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"
+
+
+def print_json(value: Any) -> None:
+    """On standard output, and nothing else."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "/".join(f"{v:,}" for v in value.values())
+    return escape(shape(value) if isinstance(value, list) else str(value))
+
+
+def shape(sizes: list[int]) -> str:
+    """Of one example, in words."""
+    return "x".join(map(str, sizes)) or "one number"
+
+
+def _options(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={json.dumps(value, default=str)}" for name, value in options.items()) or "defaults"

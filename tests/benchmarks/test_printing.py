@@ -1,0 +1,38 @@
+"""What the commands print, where a number or a unit could be told wrongly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks import printing
+
+FIT = {
+    "program": "coin", "data": "coin", "method": "nuts", "seconds": 1.23, "device": "cpu", "parameters": 1, "seed": 0,
+    "units": {"loss": "nats per example"}, "last": {"loss": 0.5, "divergences": 18.0}, "convergence": None,
+    "warning": None,
+}  # fmt: skip
+
+
+def test_each_metric_has_its_own_unit_or_none(capsys):
+    printing.print_fit(FIT, Path("runs/coin"))
+    assert "at the end: loss 0.5 nats per example, divergences 18\n" in capsys.readouterr().out
+
+
+def test_the_next_command_says_yes_to_code_of_the_users_own(capsys):
+    printing.print_fit({**FIT, "program": "mine.py:Model"}, Path("runs/mine"))
+    assert capsys.readouterr().out.count("--trust-code") == 2
+
+
+def test_a_small_number_keeps_two_digits():
+    assert [printing._number(value, 2) for value in (1.234, 0.0, 0.0012, -0.0012)] == [
+        "1.23",
+        "0.00",
+        "0.0012",
+        "-0.0012",
+    ]
+
+
+def test_json_is_json(capsys):
+    printing.print_json({"path": Path("a"), "value": 1.0})
+    assert json.loads(capsys.readouterr().out) == {"path": "a", "value": 1.0}
