@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inference.evaluation.estimates import evaluating
 from inference.particles import draw, simulate
-from zoo.errors import CapabilityError, OptionError, ShapeError
+from zoo.errors import CapabilityError, NonFiniteError, OptionError, ShapeError
 from zoo.program import Program
 from zoo.specs import at_least_one
 
@@ -57,20 +57,27 @@ def psis_khat(log_weights: Tensor) -> Tensor:
     """Pareto k-hat (U,) of importance weights (S, U): how heavy the upper tail of p / q is.
 
     Below 0.5 the guide is good, below 0.7 importance sampling still mends it, above 0.7 it cannot be trusted. Weights
-    that are constant to rounding (an exact guide) have no tail, and get minus infinity.
+    that are constant to rounding (an exact guide) have no tail, and get minus infinity; where all are zero it is plus
+    infinity.
 
     Args:
         log_weights: log p(x, z) - log q(z), see `inference.evaluation.estimates.importance_log_weights`.
+
+    Raises: ShapeError, NonFiniteError.
     """
     from inference import chains
 
     if log_weights.ndim != 2 or len(log_weights) < 25:
         raise ShapeError(f"k-hat needs at least 25 log weights a unit, (S, U); got {tuple(log_weights.shape)}.")
+    if bool((log_weights.isnan() | (log_weights == torch.inf)).any()):
+        raise NonFiniteError("Some log weights are NaN or plus infinity, which no weight can be.")
     spread = log_weights.amax(0) - log_weights.amin(0)
     constant = spread <= torch.finfo(log_weights.dtype).eps ** 0.5 * log_weights.abs().amax(0).clamp(min=1)
-    khat = torch.full_like(spread, -torch.inf)
-    if not bool(constant.all()):
-        khat[~constant] = chains.psis(log_weights[:, ~constant])[1].to(khat)
+    # Draws of no weight at all are a spread, however the infinities compare; nothing but them mends nothing.
+    impossible, uneven = spread.isnan(), ~(constant & spread.isfinite())
+    khat = torch.full_like(spread, -torch.inf).masked_fill(impossible, torch.inf)
+    if bool((uneven & ~impossible).any()):
+        khat[uneven & ~impossible] = chains.psis(log_weights[:, uneven & ~impossible])[1].to(khat)
     return khat
 
 
