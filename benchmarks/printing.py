@@ -1,4 +1,4 @@
-"""What the commands print: lists, cards, the end of a fit, scores. (`benchmarks.report` prints the tables of suites.)"""
+"""What the commands print: lists, cards, the end of a fit, scores. `benchmarks.report` prints the tables of suites."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def cheapest(program: Program, seed: int = 0) -> tuple[str, dict[str, Any]]:
     """A method that takes the program, and options for as little work as it can do."""
     able = [name for name in METHODS if make_method(name).why_not(program) is None]
     name = able[seed % len(able)]
-    options = {"steps": 1, "batch_size": 4, "compile": "never", "max_iterations": 1, "warmup": 2, "draws": 2}
+    options = {"steps": 1, "batch_size": 4, "compile": "never", "max_iterations": 1, "warmup": 4, "draws": 4}
     known = make_method(name).option_names()
     return name, {option: value for option, value in options.items() if option in known}
 

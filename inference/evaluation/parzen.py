@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from inference.evaluation.estimates import Estimate
-from zoo.errors import OptionError
+from zoo.arrays import as_tensor, check_finite, check_rows
+from zoo.errors import OptionError, ShapeError
 
 __all__ = ["parzen"]
 
@@ -34,15 +35,30 @@ def parzen(
         chunk: Sample-example pairs compared at once.
 
     Returns: the estimate (B,) and the chosen bandwidth.
+
+    Raises: OptionError, ShapeError, EmptyDataError, NonFiniteError.
     """
     grid = list(sigmas) if sigmas is not None else torch.logspace(-1, 0, 10).tolist()
     if not grid or min(grid) <= 0:
         raise OptionError(f"Bandwidths must be positive, got {grid}.")
-    flat, x, valid = (v.detach().cpu().double().flatten(1) for v in (samples, x, valid))
+    flat, x, valid = (_rows(what, v) for what, v in (("samples", samples), ("x", x), ("valid", valid)))
+    if not flat.shape[1] == x.shape[1] == valid.shape[1]:
+        raise ShapeError(
+            f"Samples, x and valid must hold as many numbers each, got {flat.shape[1]}, {x.shape[1]} and "
+            f"{valid.shape[1]}."
+        )
     scores = _parzen(flat, valid, grid, chunk).mean(1)
     sigma = grid[int(scores.argmax())]
     values = _parzen(flat, x, [sigma], chunk)[0]
     return Estimate(values, f"Parzen-{len(samples)}", False), sigma
+
+
+def _rows(what: str, values: Tensor) -> Tensor:
+    """(n, d), in double precision on the CPU, checked."""
+    values = as_tensor(values, what)
+    check_rows(values, f"The Parzen score's {what}")
+    check_finite(f"The Parzen score's {what}", values)
+    return values.detach().cpu().double().reshape(len(values), -1)
 
 
 def _parzen(samples: Tensor, x: Tensor, sigmas: Sequence[float], chunk: int) -> Tensor:

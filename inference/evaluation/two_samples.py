@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 from torch import Tensor
 
+from zoo.arrays import as_tensor, check_finite, check_rows
 from zoo.errors import EmptyDataError, OptionError, ShapeError
 
 __all__ = ["C2ST", "MMD", "c2st", "gaussian_kl", "mmd", "sliced_wasserstein"]
@@ -45,12 +46,16 @@ class C2ST:
 
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    a, b = as_tensor(a, "draws"), as_tensor(b, "draws")
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ShapeError(
             f"Expected draws (n, d) and (m, d), got {tuple(a.shape)} and {tuple(b.shape)}; see flatten_draws."
         )
     if len(a) < 2 or len(b) < 2:
         raise EmptyDataError(f"A distance needs at least 2 draws on each side, got {len(a)} and {len(b)}.")
+    check_rows(a, "A distance")
+    for draws in (a, b):
+        check_finite("A distance", draws)
     return a.detach().cpu().double(), b.detach().cpu().double()
 
 

@@ -169,3 +169,17 @@ def test_refusals():
         sbc(program, lambda x, context, n: {}, 10, 9, bins=5)
     with pytest.raises(ShapeError, match="shape"):
         sbc(program, lambda x, context, n: {"z": torch.zeros(3, 1)}, 10, 9, bins=5)
+
+
+def test_weights_of_zero_are_no_sign_of_an_exact_guide():
+    weights = 0.1 * torch.randn(200, 3)
+    weights[:5, 0] = -torch.inf
+    weights[:, 1] = -torch.inf
+    some, none, all_of_them = psis_khat(weights).tolist()
+    assert -1 < some < 1
+    assert none == torch.inf
+    assert -1 < all_of_them < 1
+    for bad in (torch.nan, torch.inf):
+        weights[3, 2] = bad
+        with pytest.raises(NonFiniteError, match="no weight can be"):
+            psis_khat(weights)

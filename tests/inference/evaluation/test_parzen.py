@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inference.evaluation.parzen import parzen
-from zoo.errors import OptionError
+from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError
 
 
 def test_parzen_is_the_mixture_density_in_any_chunking():
@@ -30,3 +30,13 @@ def test_parzen_chooses_its_bandwidth_on_validation_data():
 def test_a_bandwidth_is_positive():
     with pytest.raises(OptionError, match="positive"):
         parzen(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3, 2), [0.0])
+
+
+def test_data_of_another_shape_or_none_have_no_score():
+    samples = torch.rand(20, 3)
+    with pytest.raises(ShapeError, match="3, 1 and 3"):
+        parzen(samples, torch.rand(5, 1), samples)
+    with pytest.raises(NonFiniteError):
+        parzen(samples, samples, samples.log().log())
+    with pytest.raises(EmptyDataError):
+        parzen(samples[:0], samples, samples)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.evaluation.two_samples import c2st, gaussian_kl, mmd, sliced_wasserstein
-from zoo.errors import EmptyDataError, OptionError, ShapeError
+from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError, SupportError
 
 
 def test_sliced_wasserstein_of_a_shift_is_the_projected_shift():
@@ -134,3 +134,13 @@ def test_wrong_draws_are_named():
         c2st(torch.zeros(3, 2), torch.zeros(3, 2), classifier="svm")
     with pytest.raises(OptionError, match="bandwidth"):
         mmd(torch.zeros(3, 2), torch.zeros(3, 2), bandwidth=0.0)
+
+
+@pytest.mark.parametrize("distance", [sliced_wasserstein, mmd, c2st, gaussian_kl])
+def test_draws_that_are_no_numbers_have_no_distance(distance):
+    good, bad = torch.randn(30, 2), torch.randn(30, 2)
+    bad[3, 1] = torch.nan
+    with pytest.raises(NonFiniteError, match="1 of 60"):
+        distance(good, bad)
+    with pytest.raises(SupportError, match="complex"):
+        distance(good, good + 0j)
