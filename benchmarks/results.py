@@ -123,6 +123,15 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return [record for attempt in attempts.values() for record in attempt]
 
 
-def finished(records: Iterable[Record]) -> set[str]:
-    """Keys of the cells that need not be run again."""
-    return {record["cell"] for record in latest(records) if not record.get("failed")}
+def finished(records: Iterable[Record], bases: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Keys of the cells that need not be run again: they did not fail, and what they hang on is as it was.
+
+    Args:
+        records: Of any cells.
+        bases: Key -> what the cell hangs on now, see `benchmarks.freshness.basis`.
+    """
+    return {
+        record["cell"]
+        for record in latest(records)
+        if not record.get("failed") and record.get("basis") == bases.get(record["cell"])
+    }

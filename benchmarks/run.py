@@ -1,6 +1,7 @@
 """The runner: does the cells of a suite, several at a time, and writes each as it finishes.
 
-A run that was killed continues: cells whose results are written are not run again. A cell that fails is written down
+A run that was killed continues: cells whose results are written are not run again, unless the code of their program or
+method or the content of their data has changed since. A cell that fails is written down
 as failed, with its error, and the run goes on.
 """
 
@@ -20,6 +21,7 @@ from threading import Thread
 
 import torch
 
+from benchmarks.freshness import basis
 from benchmarks.machine import cores, hardware
 from benchmarks.results import Record, append_cell, finished, read_results, repair
 from benchmarks.suite import KINDS, Cell, Suite
@@ -69,7 +71,8 @@ def run_suite(
 def _run_missing(suite: Suite, cells: list[Cell], folder: Path, where: str, jobs: int | None, progress: bool) -> None:
     (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
     repair(folder)
-    done = finished(read_results(folder)) if (folder / "results.jsonl").exists() else set()
+    there = read_results(folder) if (folder / "results.jsonl").exists() else []
+    done = finished(there, {cell.key: basis(cell) for cell in cells} if there else {})
     todo = [cell for cell in cells if cell.key not in done]
     jobs = min(jobs or cores(), max(len(todo), 1))
     failures = 0
@@ -121,6 +124,7 @@ def run_cell(cell: Cell, folder: Path, device: str = "cpu") -> list[Record]:
         "device": device,
         "hardware": hardware(device),
         "versions": versions() | {"python": platform.python_version()},
+        "basis": basis(cell),
     }
     module, name = KINDS[cell.kind].split(":")
     started = time.perf_counter()

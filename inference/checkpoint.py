@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from zoo.datasets.data import Data
 from zoo.errors import CheckpointError
 from zoo.program import Program
 
-__all__ = ["CHECKPOINT", "Checkpoint", "ResumeNotice", "differences", "fingerprint"]
+__all__ = ["CHECKPOINT", "Checkpoint", "ResumeNotice", "differences", "fingerprint", "source_of"]
 
 CHECKPOINT = "checkpoint.pt"
 HEAD = "zoo checkpoint"
@@ -232,10 +232,21 @@ def _sum(tensors: Iterable[Tensor | None]) -> str:
 
 
 def _source(parts: Iterable[Any]) -> str:
-    """Of the code of a program's parts and of the method, comments left out; that of other packages is theirs."""
+    """Of the code of a program's parts and of the method."""
     kinds = {type(part) for part in parts}
     kinds |= {type(value) for part in parts for value in vars(part).values() if not isinstance(value, nn.Module)}
-    bases = {base for kind in kinds for base in kind.__mro__ if base.__module__.partition(".")[0] not in LIBRARIES}
+    return source_of(kinds)
+
+
+def source_of(kinds: Iterable[type], without: Collection[str] = ()) -> str:
+    """Hash of the code of classes and their bases, comments left out; that of other packages is theirs.
+
+    Args:
+        kinds: Classes.
+        without: Names of modules that do not count.
+    """
+    bases = {base for kind in kinds for base in kind.__mro__ if base.__module__ not in without}
+    bases = {base for base in bases if base.__module__.partition(".")[0] not in LIBRARIES}
     return hashlib.sha256("".join(sorted({_code(base) for base in bases})).encode()).hexdigest()
 
 

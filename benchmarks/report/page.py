@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from benchmarks.freshness import stale
 from benchmarks.machine import in_words
 from benchmarks.metrics import METRICS
 from benchmarks.report import pictures, plots, published
@@ -32,6 +34,10 @@ OF_SAMPLES = ("frechet", "precision", "recall", "class_accuracy", "modes", "good
 """The same of tables of samples."""
 RANKED = {"density": ("log_likelihood", "grid_log_likelihood"), "samples": ("frechet", "modes")}
 """What the rows of a table are ranked by, the best on top."""
+STALE = (
+    "Rows marked stale were measured before the code of their program or method, or their data, changed: the same "
+    "`zoo bench` measures them anew."
+)
 SPREAD = "Medians over seeds, the range in brackets; ± is a standard error where there is one seed."
 
 
@@ -47,8 +53,8 @@ def build(folder: str | Path) -> Report:
     """
     records = read_results(folder)
     names = list(dict.fromkeys(record["suite"] for record in records))
-    suites = [get_suite(name) for name in names if name in SUITES]
-    sections = [_section(Path(folder), records, title, group) for title, group in _groups(summarise(records))]
+    suites, old = [get_suite(name) for name in names if name in SUITES], stale(records)
+    sections = [_section(Path(folder), records, title, group, old) for title, group in _groups(summarise(records))]
     return Report(
         "; ".join([suite.title for suite in suites] + [name for name in names if name not in SUITES]),
         " ".join(suite.question for suite in suites),
@@ -57,14 +63,14 @@ def build(folder: str | Path) -> Report:
     )
 
 
-def _section(folder: Path, records: Sequence[Record], title: str, group: Sequence[Row]) -> Section:
+def _section(folder: Path, records: Sequence[Record], title: str, group: Sequence[Row], old: set[str]) -> Section:
     beside = published.compare(records, group)
     failures = [f"{_name(row)}, {failure}" for row in group for failure in row.failures]
     budgets = [(", ".join(f"{k}={v}" for k, v in row.budget.items()) or "defaults", _name(row)) for row in group]
     return Section(
         title,
-        tables=[_table(group), *published.tables(beside)],
-        remarks=[*published.remarks(beside), *failures],
+        tables=[_table(group, old), *published.tables(beside)],
+        remarks=[*published.remarks(beside), *failures, *([STALE] if any(map(partial(_is_stale, old), group)) else [])],
         pictures=list(_pictures(folder, group)),
         details=[
             Details("Budget of each method", [f"{budget} ({'; '.join(who)})" for budget, who in once(budgets)]),
@@ -97,7 +103,11 @@ def _rank(row: Row) -> float:
     return math.inf
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _is_stale(old: set[str], row: Row) -> bool:
+    return not old.isdisjoint(row.cells.values())
+
+
+def _table(rows: Sequence[Row], old: set[str]) -> Table:
     """A column for each metric that some row has, in the order of METRICS."""
     metrics = [m for m in METRICS if any(m in row.values for row in rows)]
     telling = OF_SAMPLES if rows[0].kind == "samples" else TELLING
@@ -108,6 +118,8 @@ def _table(rows: Sequence[Row]) -> Table:
         if failed:
             text, brief = f"{row.method} ({failed} of {seeds} seeds failed)", f"{row.method} ({failed}/{seeds} failed)"
             method = Cell(text, "; ".join(row.failures), brief)
+        if _is_stale(old, row):
+            method = replace(method, text=f"{method.text} (stale)", brief=f"{method.brief or method.text} (stale)")
         values = [(m, row.values.get(m)) for m in metrics]
         cells = [Cell(cell_text(m, v), v.how if v else "", cell_text(m, v, spread=False)) for m, v in values]
         body.append([Cell(row.program), method, *cells])

@@ -37,7 +37,8 @@ def test_cells_are_appended_whole(tmp_path: Path) -> None:
     append_cell(tmp_path, [record(m, 1.0, cell="a", started=1) for m in ("x", "y")])
     append_cell(tmp_path, [record("x", None, cell="b", started=2, failed="it did")])
     assert [r["records"] for r in read_results(tmp_path)] == [2, 2, 1]
-    assert finished(read_results(tmp_path)) == {"a"}
+    assert finished(read_results(tmp_path), {}) == {"a"}
+    assert finished(read_results(tmp_path), {"a": {"code": "another"}}) == set()
 
 
 def without(name: str) -> str:

@@ -1,0 +1,97 @@
+"""What the numbers of a cell hang on beyond what it declares: the code of program and method, the content of the data.
+
+`zoo bench` measures anew what was measured under another code or other data; `zoo report` marks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache, partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmarks.results import Record, latest
+from benchmarks.suite import KINDS, Cell
+from benchmarks.suites import SUITES, get_suite
+from benchmarks.targets import TARGETS, trained
+from inference.checkpoint import source_of
+from inference.fit import METHODS
+from zoo import catalogue, datasets
+from zoo.datasets.registry import REGISTRY
+from zoo.errors import ZooError
+from zoo.program import Program
+
+__all__ = ["basis", "stale"]
+
+CONTRACT = ("zoo.program", "zoo.acceptance")
+"""What all programs share does not count: with any change of it everything would be stale."""
+
+
+def basis(cell: Cell) -> dict[str, str]:
+    """{'code': hash, 'data': hash} as they are now; a part that cannot be found is left out: the cell will say why."""
+    found = {}
+    for part, look in (("code", _code), ("data", _data)):
+        try:
+            found[part] = hashlib.sha256(look(cell).encode()).hexdigest()[:16]
+        except (ZooError, OSError):
+            continue
+    return found
+
+
+def stale(records: Iterable[Record]) -> set[str]:
+    """Keys of the cells of our suites whose last attempt was measured under other code or other data than now."""
+    last = {record["cell"]: record for record in latest(records)}
+    names = {record["suite"] for record in last.values()} & set(SUITES)
+    cells = (cell for name in names for cell in get_suite(name).cells(seeds=_seeds(last.values())))
+    return {cell.key for cell in cells if cell.key in last and last[cell.key].get("basis", basis(cell)) != basis(cell)}
+
+
+def _seeds(records: Iterable[Record]) -> int:
+    return max(record["seed"] for record in records) + 1
+
+
+def _code(cell: Cell) -> str:
+    program, method = cell.program.name, cell.method.method
+    kinds: list[Any] = []
+    makers = {**TARGETS, **dict.fromkeys(trained.TRAINED, trained.load)} if cell.kind == "posterior" else {}
+    if program in makers:
+        module = _home(makers[program])
+        kinds += [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Program)]
+    else:
+        kinds.append(catalogue.get(program))
+    if method in METHODS:
+        place, _, name = METHODS[method].partition(":")
+        kinds.append(getattr(import_module(place), name))
+    return source_of(kinds, without=CONTRACT)
+
+
+def _data(cell: Cell) -> str:
+    base = datasets.base_name(cell.dataset or catalogue.get(cell.program.name).dataset)
+    # A file is known by its sum; what is made is known by what makes it: a reader, a target, or the kind of the cell.
+    if base in REGISTRY:
+        card, read = REGISTRY[base].card, REGISTRY[base].read
+        return " ".join(file.sha256 for file in card.files) or _sum(Path(_home(read).__file__ or ""))
+    if Path(base).is_dir():
+        return " ".join(_sum(path) for path in sorted(Path(base).rglob("*")) if path.is_file())
+    if Path(base).exists():
+        return _sum(Path(base))
+    home = _home(TARGETS[base]) if base in TARGETS else import_module(KINDS[cell.kind].partition(":")[0])
+    return _sum(Path(home.__file__ or ""))
+
+
+def _home(made_by: Any) -> ModuleType:
+    return import_module((made_by.func if isinstance(made_by, partial) else made_by).__module__)
+
+
+def _sum(path: Path) -> str:
+    stat = path.stat()
+    return _sum_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _sum_of(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
