@@ -132,7 +132,7 @@ class SVI(GradientMethod):
         def finish() -> Outcome:
             program.eval()
             info = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
-            evaluations = loop.done * self.particles
+            evaluations = loop.done * (1 if elbo == "exact" else self.particles)
             return Outcome(guide, spec, history=loop.history, gradient_evaluations=evaluations, info=info)
 
         program.train()
