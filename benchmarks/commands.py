@@ -113,7 +113,7 @@ def fit_program(
         "program": catalogue.name_of(found.program),
         "data": dataset.name,
         "method": found.method,
-        "parameters": found.program.parameter_count(),
+        "parameters": found.parameter_count(),
         "seed": seed,
         "device": found.device,
         "seconds": found.seconds,

@@ -65,6 +65,12 @@ class Fit:
     modules: dict[str, nn.Module] = field(default_factory=dict)
     """Networks of the method's own (the critic of a game); for inspection, not saved."""
 
+    def parameter_count(self) -> int:
+        """How many free numbers the fit has: of the program, and of a guide that is not the program's own."""
+        owned = {id(p) for p in self.program.parameters()}
+        guide = self.guide.parameters() if isinstance(self.guide, nn.Module) else ()
+        return self.program.parameter_count() + sum(p.numel() for p in guide if id(p) not in owned)
+
     @torch.no_grad()
     def draw(self, n: Count, x: Any, context: Any = None, seed: Seed | None = None) -> dict[str, Tensor]:
         """Posterior draws of every latent site: local (n, B, *event), global (n, *event).

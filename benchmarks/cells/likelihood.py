@@ -48,7 +48,7 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     data = data.rows(slice(0, cell.evaluation.get("examples")))
     numbers = program.event_shape.numel()
     measured = [
-        Measurement("parameters", float(program.parameter_count())),
+        Measurement("parameters", float(found.parameter_count())),
         Measurement("seconds", found.seconds, how="wall time of the fit"),
         Measurement("gradient_evaluations", float(found.gradient_evaluations)),
     ]

@@ -101,7 +101,7 @@ def of_the_fit(found: Fit) -> list[Measurement]:
     """Cost and size, and whether the game ended badly."""
     return [
         *how_the_game_ended(found.info),
-        Measurement("parameters", float(found.program.parameter_count()), how="of the program, its guide included"),
+        Measurement("parameters", float(found.parameter_count()), how="of the program, its guide included"),
         Measurement("seconds", found.seconds, how="wall time of the fit"),
         Measurement("gradient_evaluations", float(found.gradient_evaluations)),
     ]

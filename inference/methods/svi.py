@@ -139,7 +139,7 @@ class SVI(GradientMethod):
             program.eval()
             info: dict[str, Any] = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
             info["convergence"] = convergence(loop, objective, program, guide)
-            evaluations = loop.done * self.particles
+            evaluations = loop.done * (1 if elbo == "exact" else self.particles)
             return Outcome(guide, spec, history=loop.history, gradient_evaluations=evaluations, info=info)
 
         program.train()

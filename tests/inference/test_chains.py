@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference.chains import ess, psis, rhat
+from inference.chains import arviz, ess, psis, rhat
 from zoo.errors import ShapeError
 
 
@@ -18,6 +18,28 @@ def test_rhat_and_ess_tell_mixed_chains_from_stuck_ones():
     assert float(rhat(stuck).min()) > 1.3
     assert float(ess(stuck).max()) < 50
     assert rhat(good[..., 0]).shape == ()
+
+
+@pytest.mark.parametrize("n", [4, 5, 300])
+def test_rhat_is_that_of_arviz(n):
+    draws = torch.randn(3, n, 2) * torch.tensor([1.0, 2.0, 1.0])[:, None, None]
+    draws[..., 1] = draws[..., 1].round()  # with ties
+    want = arviz.rhat(arviz.convert_to_dataset({"v": draws.numpy()}))["v"].values
+    assert rhat(draws).tolist() == pytest.approx(want.tolist())
+
+
+def test_one_chain_is_split_into_halves():
+    mixed, drifting = torch.randn(1, 400), torch.randn(1, 400) + torch.linspace(0, 4, 400)
+    assert 0.99 < float(rhat(mixed)) < 1.02
+    assert float(rhat(drifting)) > 1.3
+    # Two chains that are split are four; the halves of one are two: those that arviz would see without splitting.
+    halves = torch.stack([drifting[0, :200], drifting[0, 200:]])
+    assert float(rhat(halves)) != pytest.approx(float(rhat(drifting)), abs=1e-3)
+    wider = torch.randn(1, 400) * torch.linspace(0.1, 4, 400)
+    assert float(rhat(wider)) > 1.1
+    assert bool(rhat(torch.zeros(1, 400)).isnan())
+    with pytest.raises(ShapeError, match="draws >= 4"):
+        rhat(torch.zeros(1, 3))
 
 
 def test_psis_smooths_the_upper_tail_and_normalises():

@@ -283,3 +283,17 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
                 pool.submit(deed).result()
     assert not (tmp_path / "config.json").exists()
     exact().save(tmp_path)
+
+
+def test_parameters_are_the_programs_and_those_of_a_guide_of_its_own():
+    x = data(20)
+    own, auto = (fit(ppca(), x, "svi", guide=guide, steps=1) for guide in ("own", "normal"))
+    assert own.parameter_count() == own.program.parameter_count()
+    # A mean and a deviation for each of 20 examples and 2 latents.
+    assert auto.parameter_count() == own.parameter_count() + 20 * 2 * 2
+
+
+def test_a_step_on_the_exact_likelihood_is_one_gradient():
+    x = data(20)
+    assert fit(ppca(), x, "svi", elbo="exact", particles=5, steps=3).gradient_evaluations == 3
+    assert fit(ppca(), x, "svi", elbo="trace", particles=5, steps=3).gradient_evaluations == 15
