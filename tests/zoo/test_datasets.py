@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -988,3 +989,9 @@ def test_names_of_data_have_a_base() -> None:
     for name in ("mnist10k", "mnist10k-binary", "mnist10k-labelled", "mnist10k-binary-labelled"):
         assert datasets.base_name(name) == "mnist10k"
     assert datasets.base_name("stacked-digits") == "stacked-digits"
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.npy")
+    with pytest.raises(DatasetError, match="a pipe or a device"):
+        datasets.load(tmp_path / "x.npy")

@@ -41,6 +41,8 @@ def load(path: Path) -> Dataset:
         splits, how = _split(_images(path), "image folder, bytes divided by 255", scale=255)
     elif not path.exists():
         raise DatasetError(f"No file or folder {str(path)!r} (looked at {path.absolute()}).")
+    elif not path.is_file():
+        raise DatasetError(f"{path} is a pipe or a device, which would be waited for; expected {FORMS}.")
     elif path.suffix.lower() in READERS:
         splits, how = READERS[path.suffix.lower()](path)
     else:
