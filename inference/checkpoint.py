@@ -60,7 +60,7 @@ class Checkpoint:
         self.started = time.perf_counter()
         self.found: dict[str, Any] | None = None
         if restart:
-            self.path.unlink(missing_ok=True)
+            folders.remove(self.path)
         elif self.path.is_symlink() or self.path.exists():
             self._read()
 

@@ -107,7 +107,7 @@ class Fit:
         Raises: CheckpointError for a guide given as code, which cannot be saved, for NaN, and for a folder that cannot
             be written, is in use or holds what no fit wrote.
         """
-        folder = Path(folder)
+        folder = folders.as_path(folder)
         custom = self.guide_spec is not None and self.guide_spec["kind"] == "custom"
         why_not = why_not_saved(self.program, self.guide if custom else None)
         if why_not is not None:
@@ -122,7 +122,7 @@ class Fit:
             files[SAMPLES] = folders.pack(self.samples, "The samples")
         with folders.held(folder):
             catalogue.save(self.program, folder, beside=files)
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+            folders.remove(folder / CHECKPOINT)
         return folder
 
     def _record(self, folder: Path) -> dict[str, Any]:
@@ -221,6 +221,14 @@ def _found(address: str | dict[str, str], folder: Path) -> str:
     return os.path.normpath(folder.resolve() / address["file"]) + address["form"]
 
 
+def _is_row(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and {"step", "seconds"} <= set(row)
+        and all(value is None or isinstance(value, (int, float)) for value in row.values())
+    )
+
+
 def _checked(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A record that has all that a fit needs, each of its kind.
 
@@ -235,7 +243,7 @@ def _checked(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = record.get("data")
     if isinstance(data, dict) and not all(isinstance(data.get(key), str) for key in ("file", "form")):
         wrong.append("data")
-    if not wrong and not all(isinstance(row, dict) for row in record["history"]):
+    if not wrong and not all(_is_row(row) for row in record["history"]):
         wrong.append("history")
     if wrong:
         raise CheckpointError(f"{folder} is not a whole fit: {RECORD} has no {', '.join(wrong)}, or of another kind.")

@@ -203,11 +203,11 @@ def save(program: Program, folder: str | Path, beside: Mapping[str, bytes] | Non
 
     Raises: CheckpointError for NaN in the tensors, options that are no JSON, or a folder that cannot be written.
     """
-    tensors = folders.pack(program.state_dict(), type(program).__name__)
+    folder, tensors = folders.as_path(folder), folders.pack(program.state_dict(), type(program).__name__)
     return folders.write(folder, program.config(), _address(program, folder), {WEIGHTS: tensors, **(beside or {})})
 
 
-def _address(program: Program, folder: str | Path) -> str:
+def _address(program: Program, folder: Path) -> str:
     """The name of a program's class; a file by its way from the folder, so that both can be moved together."""
     name = name_of(program)
     where, _, cls = name.rpartition(":")
@@ -260,7 +260,10 @@ def _class_of(saved: Saved, given: type[Program] | None, trust_code: bool) -> ty
             raise CheckpointError(f"{saved.folder} holds a {cls}, not a {given.__name__}.")
         return given
     if name in known:
-        return get(name)
+        try:
+            return get(name)
+        except UnknownNameError as error:  # an installed package that does not import
+            raise CheckpointError(f"{saved.folder} holds the program {name!r}: {error}") from error
     if not where:
         raise CheckpointError(
             f"{saved.folder} holds the program {name!r}, which no package that is installed here has: install its."

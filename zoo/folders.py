@@ -27,8 +27,8 @@ from torch import Tensor
 from zoo.errors import CheckpointError, OptionError
 
 __all__ = [
-    "FORMAT", "NAMES", "Saved", "finite", "from_json", "held", "opened", "pack", "read", "read_bytes", "sha256",
-    "sum_of", "to_json", "unpack", "write", "write_bytes",
+    "FORMAT", "NAMES", "Saved", "as_path", "finite", "from_json", "held", "opened", "pack", "read", "read_bytes",
+    "remove", "sha256", "sum_of", "to_json", "unpack", "write", "write_bytes",
 ]  # fmt: skip
 
 FORMAT = 3
@@ -61,11 +61,13 @@ class Saved:
 def read(folder: str | Path) -> Saved:
     """Reads a folder that `write` wrote; executes nothing and follows no links.
 
-    Raises: CheckpointError when it is missing, damaged, foreign or of another format.
+    Raises: CheckpointError when it is missing, damaged, foreign or of another format; OptionError for what is no name
+        of a folder.
     """
+    folder = as_path(folder)
     for left in reversed(range(TRIES)):
         try:
-            return _read(Path(folder))
+            return _read(folder)
         except CheckpointError:
             if not left:
                 raise
@@ -138,7 +140,7 @@ def write(folder: str | Path, options: Mapping[str, Any], program: str, files: M
 
     Raises: CheckpointError when it cannot be written, is in use, or holds what no save wrote under these names.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     record = {
         "program": program,
         "version": FORMAT,
@@ -194,10 +196,7 @@ def held(folder: str | Path) -> Iterator[None]:
 
     Raises: CheckpointError when it is held, or cannot be made.
     """
-    try:
-        folder = Path(folder)
-    except TypeError as error:
-        raise OptionError(f"A folder is a string or a Path, got {folder!r}.") from error
+    folder = as_path(folder)
     with _said(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.resolve() / LOCK, timeout=0, is_singleton=True)
@@ -211,6 +210,17 @@ def held(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def as_path(folder: str | Path) -> Path:
+    """A folder as a Path.
+
+    Raises: OptionError for what is no name of one.
+    """
+    try:
+        return Path(folder)
+    except TypeError as error:
+        raise OptionError(f"A folder is a string or a Path, got {folder!r}.") from error
 
 
 @contextmanager
@@ -281,6 +291,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         _put(side, content)
         os.replace(side, path)
         _sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Drops a file if it is there, and what a killed `write_bytes` left beside it.
+
+    Raises: CheckpointError when that fails.
+    """
+    with _said(path.parent):
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + SIDE).unlink(missing_ok=True)
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -90,7 +91,7 @@ def test_fit_of_another_version_and_half_a_fit_are_refused(folder: Path, tmp_pat
         ("seed", (..., None, "x", 1.5)),
         ("options", (..., None, [])),
         ("info", (..., None, [])),
-        ("history", (..., None, {}, "x", [3], [[]])),
+        ("history", (..., None, {}, "x", [3], [[]], [{}], [{"step": 1, "seconds": "x"}])),
         ("guide", (..., "own", ["own"])),
         ("versions", (..., None, [])),
         ("seconds", (..., None, "x")),
@@ -271,6 +272,12 @@ def test_what_could_not_be_saved_is_refused_before_any_compute(tmp_path: Path, m
     )  # fmt: skip
     with pytest.raises(errors.CheckpointError, match="cannot be saved: its guide was given as code"):
         given.save(tmp_path)
+
+
+def test_no_folder_at_all_is_refused() -> None:
+    for deed in (exact().save, Fit.load, partial(catalogue.save, ppca()), catalogue.load, partial(fit, "coin", out=3)):
+        with pytest.raises(errors.OptionError, match="a string or a Path, got 3"):
+            deed() if isinstance(deed, partial) and "out" in deed.keywords else deed(3)
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

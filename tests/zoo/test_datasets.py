@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -1075,3 +1076,9 @@ def test_rounded_whole_numbers_are_said(tmp_path):
     assert len(said) == len(SPLITS)
     torch.set_default_dtype(torch.float64)
     datasets.load(tmp_path / "ids.npy")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.npy")
+    with pytest.raises(DatasetError, match="a pipe or a device"):
+        datasets.load(tmp_path / "x.npy")

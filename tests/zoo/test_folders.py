@@ -220,6 +220,8 @@ def test_a_folder_in_which_only_the_longest_name_does_not_fit_is_refused(tmp_pat
 
 
 def test_no_folder_at_all_is_refused() -> None:
+    with pytest.raises(OptionError, match="a string or a Path, got None"):
+        folders.read(None)
     with pytest.raises(OptionError, match="a string or a Path, got 3"), folders.opened(3):
         pytest.fail("it was opened")
 
@@ -254,6 +256,17 @@ def test_files_are_readable_to_whom_the_umask_says(tmp_path: Path, mask: int) ->
         os.umask(before)
     for name in [*OLD, "config.json", "single"]:
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~mask, name
+
+
+def test_a_file_goes_with_what_a_killed_write_left_beside_it(tmp_path: Path) -> None:
+    for name in ("a", "a.new", "b"):
+        (tmp_path / name).write_text("")
+    folders.remove(tmp_path / "a")
+    folders.remove(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    (tmp_path / "a").mkdir()
+    with pytest.raises(CheckpointError, match="Cannot write"):
+        folders.remove(tmp_path / "a")
 
 
 def test_nothing_is_written_through_a_link_that_lies_there(tmp_path: Path) -> None:

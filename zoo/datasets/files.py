@@ -71,6 +71,8 @@ def load(path: Path, header: bool | None = None) -> Dataset:
         splits, how = _split(images, f"image folder, bytes divided by 255{left_out}", scale=255)
     elif not path.exists():
         raise DatasetError(f"No file or folder {str(path)!r} (looked at {path.absolute()}).")
+    elif not path.is_file():
+        raise DatasetError(f"{path} is a pipe or a device, which would be waited for; expected {FORMS}.")
     elif path.suffix.lower() in READERS:
         options = {} if header is None else {"header": header}
         splits, how = READERS[path.suffix.lower()](path, **options)
