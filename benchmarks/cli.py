@@ -8,17 +8,15 @@ fault of ours; Ctrl-C 130. ZOO_DEBUG=1 shows where an error was raised.
 # The modules that do the work are imported by the commands that need them: `zoo --help` must not wait for torch.
 from __future__ import annotations
 
-import io
-import os
 import sys
-import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from benchmarks import printing
+from benchmarks.ending import ending
 
 __all__ = ["app", "main"]
 
@@ -50,76 +48,10 @@ Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'mps'.")]
 
 
-MISTAKE, REFUSED, INTERRUPTED = 2, 1, 130
-"""Exit codes."""
-
-
 def main(arguments: list[str] | None = None) -> None:
     """The console script `zoo`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign gets '?' for it
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            app(arguments, prog_name="zoo")
-    except SystemExit as end:  # typer always ends so
-        if end.code == INTERRUPTED:
-            print("zoo: interrupted.", file=sys.stderr)
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _leave_the_pipe()
-        raise
-    except BrokenPipeError:  # whoever read has read enough
-        _leave_the_pipe()
-    except (Exception, KeyboardInterrupt) as error:
-        if os.environ.get("ZOO_DEBUG") == "1":
-            raise
-        code, message = _explain(error)
-        print(f"zoo: {message}", file=sys.stderr)
-        sys.exit(code)
-
-
-def _explain(error: BaseException) -> tuple[int, str]:
-    """Exit code, and what to say in one line."""
-    from zoo.errors import ZooError
-
-    text = " ".join(str(error).split("\n\n")[0].split()) if not isinstance(error, ZooError) else str(error)
-    if isinstance(error, ZooError):
-        return MISTAKE, " ".join(text.split())
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted."
-    out_of_memory = any(sign in text for sign in ("can't allocate memory", "out of memory", "bad allocation"))
-    if isinstance(error, MemoryError) or out_of_memory:
-        return REFUSED, f"there is not enough memory for this ({text[:200] or 'MemoryError'})."
-    if isinstance(error, OSError):
-        where = f": {error.filename}" if error.filename is not None else ""
-        return REFUSED, f"{error.strerror or text or type(error).__name__}{where}."
-    return REFUSED, (
-        f"{type(error).__name__}: {text[:500]} (zoo did not expect this; ZOO_DEBUG=1 shows where it was raised)"
-    )
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: str | None = None,
-) -> None:
-    """A warning as a line of its own, without the code that gave it."""
-    print(f"zoo: warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def _leave_the_pipe() -> None:
-    """Ends quietly: what is still to be written, at the end of Python too, goes nowhere."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # a stream without a number
-        sys.stdout = io.StringIO()
-    sys.exit(0)
+    with ending():
+        app(arguments, prog_name="zoo")
 
 
 @app.command("list")

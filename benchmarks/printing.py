@@ -72,7 +72,9 @@ def print_fit(found: dict[str, Any], out: Path) -> None:
     if last:
         print(f"at the end: {last}")
     if found["convergence"] is not None:
-        print(f"convergence: {found['convergence']['verdict']}")
+        further = found["convergence"].get("gain", 0.0)
+        note = f" (the bound rises by {further:.3g} nats per example further along)" if further > 0 else ""
+        print(f"convergence: {found['convergence']['verdict']}{note}")
     if found["warning"] is not None:
         print(f"zoo: warning: {found['warning']}", file=sys.stderr)
     yes = " --trust-code" if ":" in found["program"] else ""  # a class of the user's own

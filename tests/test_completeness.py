@@ -82,6 +82,7 @@ TOGETHER = {
 """Modules of the zoo that share a test: variants of one program, and parts that are tested in what is made of them."""
 
 THEMES = {
+    "test_options.py": "values that the options of programs and methods cannot have",
     "inference/test_regressions.py": "bugs of other libraries that must not come back",
     "inference/methods/test_bounds_equal_pyro.py": "our bounds beside Pyro's, over the whole catalogue",
     "test_completeness.py": "what this file says",

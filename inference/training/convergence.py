@@ -31,7 +31,7 @@ SIGNIFICANT = 3.0
 NATS = 0.5
 """Gain over all the data that is called missing where a posterior over global latents is the answer: as much as a
 Gaussian posterior of the right width loses with its mean one sd off."""
-SHARE = 0.01
+SHARE = 0.05
 """Elsewhere, gain as a share of what the run has gained since its first tenth: networks could be trained for ever."""
 
 

@@ -228,6 +228,6 @@ def test_only_what_is_in_nats_is_said_to_be(zoo: Any, tmp_path: Path) -> None:
     )
     assert code == 0
     assert "at the end: divergences " in out
-    assert "nats" not in out
+    assert "nats per example" not in out
     assert "convergence: not to be trusted" in out
     assert error.startswith("zoo: warning: R-hat is above")
