@@ -85,6 +85,7 @@ THEMES = {
     "inference/test_regressions.py": "bugs of other libraries that must not come back",
     "inference/methods/test_bounds_equal_pyro.py": "our bounds beside Pyro's, over the whole catalogue",
     "test_completeness.py": "what this file says",
+    "test_doors.py": "bad data at every public door, over the whole catalogue",
     "test_docs.py": "the documents",
     "test_house.py": "rules that no linter knows",
     "test_gpu.py": "one pass over methods and densities on a GPU",
