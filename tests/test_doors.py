@@ -83,34 +83,6 @@ def test_a_category_that_training_has_not_is_named():
         fit("markov-chain", split(valid, train), "em")
 
 
-def test_densities_are_zero_outside_the_support():
-    bits, table = (
-        catalogue.create("independent", event_shape=[3]),
-        catalogue.create("full-joint", event_shape=[3], values=3),
-    )
-    assert bits.log_prob(torch.tensor([[0.5, 1.0, 0.0], [0.0, 1.0, 0.0]])).isneginf().tolist() == [True, False]
-    assert table.log_prob(torch.tensor([[0.0, 3.0, 0.0], [-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])).isneginf().tolist() == [
-        True, True, False
-    ]  # fmt: skip
-    mixture = catalogue.create("gaussian-mixture", event_shape=[2], components=2)
-    with pytest.raises(ShapeError, match=r"expects examples of shape \(2,\)"):
-        mixture.log_prob(torch.zeros(5, 1))
-    assert mixture.log_prob(torch.tensor([[torch.nan, 0.0], [torch.inf, 0.0]])).isneginf().all()
-    coin = catalogue.create("coin")
-    assert coin.log_evidence(torch.tensor([0.0, 7.0])).isneginf()
-    assert float(coin.log_evidence(torch.zeros(0))) == 0.0
-
-
-def test_no_gradient_comes_from_outside_the_support():
-    program = catalogue.create("nade", event_shape=[3], hidden=4)
-    program.log_prob(torch.tensor([[0.0, 1.0, 1.0], [torch.nan, 0.0, 9.0]]))[:1].sum().backward()
-    grads = [p.grad.clone() for p in program.parameters() if p.grad is not None]
-    assert all(bool(torch.isfinite(g).all()) for g in grads)
-    program.zero_grad()
-    program.log_prob(torch.tensor([[0.0, 1.0, 1.0]])).sum().backward()
-    assert all(torch.allclose(g, p.grad) for g, p in zip(grads, program.parameters(), strict=True))
-
-
 @pytest.mark.parametrize("door", ["log_likelihood", "anomalies", "code_length"])
 def test_instruments_refuse_what_scored_above_every_code(door):
     program, bits = catalogue.create("made", event_shape=[16], hidden=[8]), (torch.rand(5, 16) > 0.5).double()
@@ -215,14 +187,6 @@ def test_a_mixture_density_network_starts_from_one_example():
         x = torch.full((1, 4), 1.0)
         found = fit("rnade", x, "svi", **{"steps": 2, "compile": "never", "likelihood": likelihood})
         assert bool(torch.isfinite(found.program.log_prob(x)).all())
-
-
-def test_no_examples_have_no_densities():
-    for name in NAMES:
-        program = doors.given(name).program
-        if hasattr(program, "log_prob"):
-            context, x = program.example_context(2), torch.zeros(0, *program.event_shape)
-            assert program.log_prob(x, None if context is None else context[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("name", ["ar-chain", "chow-liu", "full-joint", "independent", "markov-chain"])

@@ -1,13 +1,11 @@
-"""Which data a program accepts: one check for every door, and densities that are zero outside the support.
+"""Which data a program accepts: one check for every door.
 
 Every public door (fits, draws, evaluation, queries) hands its data to `Program.accept`, which converts and checks them
-before anything is computed. Densities, which are also called inside training steps, check shapes alone and mask values.
+before anything is computed. Densities, which are also called inside training steps, have `zoo.guards` before them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -15,92 +13,18 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.arrays import as_tensor, check_finite, check_rows
-from zoo.errors import EmptyDataError, ShapeError, SupportError
+from zoo.errors import EmptyDataError, SupportError
+from zoo.guards import (
+    check_context_shape,
+    check_shape,
+    guarded_density,
+    guarded_evidence,
+    one_hot_hint,
+    same_support,
+    words,
+)
 
-__all__ = ["Acceptance", "same_support"]
-
-
-def same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
-    """Whether two constraints are the same, also where a program was copied or pickled, which `is` does not survive."""
-    return type(a) is type(b) and vars(a) == vars(b)
-
-
-def _words(support: constraints.Constraint) -> str:
-    return "one-hot rows" if same_support(support, constraints.one_hot) else str(support)
-
-
-def _one_hot_hint(support: constraints.Constraint) -> str:
-    if not same_support(support, constraints.one_hot):
-        return ""
-    return " Classes are given one-hot: torch.nn.functional.one_hot(labels, classes)."
-
-
-# Every `log_prob` and `log_evidence` is wrapped as its class is made, so that no program can forget it: outside its
-# support a density is zero, not whatever the formula says there. Only shapes raise, values are masked: a step stays
-# traceable.
-
-
-def _guarded_density(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """log p(x) by example: -inf outside the support, NaN under a context that cannot be."""
-
-    @wraps(method)
-    def log_prob(self: Acceptance, x: Tensor, context: Tensor | None = None) -> Tensor:
-        x, context, possible, sound = _within(self, x, context)
-        if len(x) == 0:
-            return x.new_zeros(0)
-        value = torch.where(possible, method(self, x, context), -torch.inf)
-        return value if sound is None else torch.where(sound, value, torch.nan)
-
-    return log_prob
-
-
-def _guarded_evidence(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """log p(all data): -inf when any example is outside the support, NaN under a context that cannot be."""
-
-    @wraps(method)
-    def log_evidence(self: Acceptance, x: Tensor, context: Tensor | None = None) -> Tensor:
-        x, context, possible, sound = _within(self, x, context)
-        if len(x) == 0:
-            return x.new_zeros(())
-        value = torch.where(possible.all(), method(self, x, context), -torch.inf)
-        return value if sound is None else torch.where(sound.all(), value, torch.nan)
-
-    return log_evidence
-
-
-def _within(
-    program: Acceptance, x: Tensor, context: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """x with what is outside the support replaced, context, and which rows of either need no replacement (B,)."""
-    dtype = program._dtype()
-    x = as_tensor(x, dtype=dtype)
-    program._check_shape(x)
-    if context is not None:
-        context = as_tensor(context, "context", dtype)
-    program._check_context_shape(context, len(x))
-    possible = _satisfies(program.support, x)
-    # So that no formula sees them: an index out of range would raise, a NaN would reach all gradients.
-    safe = torch.where(possible.reshape(possible.shape + (1,) * (x.ndim - possible.ndim)), x, _inside(program.support))
-    rows = possible.reshape(len(x), -1).all(-1) if len(x) else possible
-    if context is None or len(x) == 0:
-        return safe, context, rows, None
-    return safe, context, rows, _satisfies(program.context_support, context).reshape(len(x), -1).all(-1)
-
-
-def _satisfies(support: constraints.Constraint, values: Tensor) -> Tensor:
-    """Number by number, or of fewer dimensions where the support is of whole vectors."""
-    if isinstance(support, type(constraints.real)):
-        return torch.isfinite(values)
-    found = support.check(values)
-    if not support.is_discrete and found.shape == values.shape:
-        found = found & torch.isfinite(values)
-    return found
-
-
-def _inside(support: constraints.Constraint) -> float:
-    """Some number of a support."""
-    low = float(getattr(support, "lower_bound", 0.0))
-    return low + 1.0 if isinstance(support, type(constraints.positive)) else low
+__all__ = ["Acceptance"]
 
 
 class Acceptance:
@@ -115,7 +39,7 @@ class Acceptance:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        for name, guard in (("log_prob", _guarded_density), ("log_evidence", _guarded_evidence)):
+        for name, guard in (("log_prob", guarded_density), ("log_evidence", guarded_evidence)):
             if name in vars(cls):
                 setattr(cls, name, guard(vars(cls)[name]))
 
@@ -138,8 +62,8 @@ class Acceptance:
                 f"{name} got no examples (shape {tuple(x.shape)}); expected (N, *{tuple(self.event_shape)}) with "
                 "N >= 1."
             )
-        self._check_shape(x)
-        self._check_context_shape(context, len(x))
+        check_shape(self, x)
+        check_context_shape(self, context, len(x))
         check_rows(x, name)
         check_finite(name, x)
         if not bool(self.support.check(x).all()):
@@ -156,7 +80,7 @@ class Acceptance:
 
         Raises: EmptyDataError, ShapeError, NonFiniteError, SupportError.
         """
-        self._check_context_shape(context)
+        check_context_shape(self, context)
         if context is None:
             return
         name = type(self).__name__
@@ -166,8 +90,8 @@ class Acceptance:
         check_finite(name, context[:0], context)
         if not bool(self.context_support.check(context).all()):
             raise SupportError(
-                f"{name} needs contexts in {_words(self.context_support)}, got values from {context.min():g} to "
-                f"{context.max():g}.{_one_hot_hint(self.context_support)}"
+                f"{name} needs contexts in {words(self.context_support)}, got values from {context.min():g} to "
+                f"{context.max():g}.{one_hot_hint(self.context_support)}"
             )
 
     def accept(self, x: Any, context: Any = None) -> tuple[Tensor, Tensor | None]:
@@ -178,7 +102,7 @@ class Acceptance:
 
         Raises: what `as_tensor` and `check` raise.
         """
-        dtype = self._dtype()
+        dtype = self.computes_in()
         x = as_tensor(x, dtype=dtype)
         context = None if context is None else as_tensor(context, "context", dtype)
         self.check(x, context)
@@ -189,11 +113,11 @@ class Acceptance:
 
         Raises: what `as_tensor` and `check_context` raise.
         """
-        context = None if context is None else as_tensor(context, "context", self._dtype())
+        context = None if context is None else as_tensor(context, "context", self.computes_in())
         self.check_context(context)
         return context
 
-    def _dtype(self) -> torch.dtype:
+    def computes_in(self) -> torch.dtype:
         """Of its parameters or buffers; torch's default where it has none."""
         module: Any = self
         for tensors in (module.parameters(), module.buffers()):
@@ -202,34 +126,7 @@ class Acceptance:
                     return tensor.dtype
         return torch.get_default_dtype()
 
-    def _check_shape(self, x: Tensor) -> None:
-        name, shape = type(self).__name__, tuple(self.event_shape)
-        if x.ndim == 0 or tuple(x.shape[1:]) != shape:
-            raise ShapeError(
-                f"{name} expects examples of shape {shape}, got {tuple(x.shape[1:])} (data of shape {tuple(x.shape)}). "
-                f"Build the program for this data ({name}.for_data(x)) or reshape the data."
-            )
-
-    def _check_context_shape(self, context: Tensor | None, rows: int | None = None) -> None:
-        """Knows only shapes, so that a step which asks it can be traced."""
-        name, wants = type(self).__name__, self._context_shape()
-        if wants is None:
-            if context is not None:
-                raise ShapeError(f"{name} takes no context, got one of shape {tuple(context.shape)}; pass x alone.")
-            return
-        if context is None:
-            raise ShapeError(
-                f"{name} is conditional: pass data as (x, context), context of shape (N, *{tuple(wants)})."
-            )
-        if context.ndim == 0 or context.shape[1:] != wants:
-            raise ShapeError(
-                f"{name} expects context rows of shape {tuple(wants)}, got {tuple(context.shape[1:])} (context of "
-                f"shape {tuple(context.shape)}).{_one_hot_hint(self.context_support)}"
-            )
-        if rows is not None and len(context) != rows:
-            raise ShapeError(f"{name}: {rows} examples but {len(context)} rows of context; they must match.")
-
-    def _context_shape(self) -> torch.Size | None:
+    def row_of_context(self) -> torch.Size | None:
         """Of one row of context, found once; None for programs that take none."""
         if "_row_of_context" not in self.__dict__:
             with torch.random.fork_rng(devices=[]), torch.no_grad():

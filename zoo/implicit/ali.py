@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.acceptance import same_support
 from zoo.errors import OptionError
+from zoo.guards import same_support
 from zoo.implicit.networks import SUPPORTS, JointCritic, Layers, decoder_stack, encoder_stack, network_options
 from zoo.nets import OverBatch
 from zoo.options import Count, Shape

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.acceptance import same_support
 from zoo.errors import UnknownNameError
+from zoo.guards import same_support
 from zoo.implicit.networks import SUPPORTS, ConvCritic, Norm, conv_generator
 from zoo.nets import image_shape, mlp
 from zoo.options import Count, Counts, Shape

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.acceptance import same_support
 from zoo.errors import OptionError
+from zoo.guards import same_support
 from zoo.implicit.networks import SUPPORTS, MaxoutCritic
 from zoo.options import Count, Counts, Shape, Share
 from zoo.program import Implicit, ImplicitProgram, Preset

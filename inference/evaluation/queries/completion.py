@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.distributions import Categorical, constraints
 
 from inference.evaluation.estimates import CHUNK, checked, evaluating
-from zoo.acceptance import same_support
 from zoo.arrays import as_tensor
 from zoo.autoregressive.base import Autoregressive
 from zoo.autoregressive.ensemble import OrderEnsemble
 from zoo.errors import CapabilityError, OptionError, ShapeError
+from zoo.guards import same_support
 from zoo.program import ExactDensity, Program
 
 __all__ = ["Completions", "completion_probabilities", "inpaint"]

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from inference.evaluation.estimates import checked, evaluating
-from zoo.acceptance import same_support
 from zoo.autoregressive.base import Autoregressive
 from zoo.distributions import Grid
 from zoo.errors import CapabilityError, DatasetError, OptionError, ShapeError
+from zoo.guards import same_support
 
 __all__ = ["OVERHEAD", "decode", "encode"]
 
