@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from inspect import signature
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -155,14 +155,12 @@ def check_call(make: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> No
 @cache
 def _hints(make: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of arguments, with what `Annotated` says; none where they cannot be read."""
-    places: list[Any] = [make, make.__init__] if isinstance(make, type) else [make]  # type: ignore[misc]
-    found: dict[str, Any] = {}
-    for place in places:
-        try:
-            found |= get_type_hints(place, include_extras=True)
-        except (NameError, TypeError, AttributeError):
-            continue
-    return found
+    # What a class says of its attributes holds for its constructor where the fields of a dataclass make that.
+    place: Any = make.__init__ if isinstance(make, type) and not is_dataclass(make) else make  # type: ignore[misc]
+    try:
+        return get_type_hints(place, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return {}
 
 
 def _problem(value: Any, hint: Any) -> str | None:

@@ -151,3 +151,17 @@ def test_fields_arguments_and_what_has_no_annotation() -> None:
         check_call(Box, (0,), {})
     with pytest.raises(OptionError, match="width must be at least 1"):
         check_call(Crate, (0,), {})  # an annotation that cannot be read leaves the fields' own
+
+
+class Attributed:
+    """Its attribute is of another type than what its constructor makes it from."""
+
+    size: tuple[int, ...] = ()
+
+    def __init__(self, size=2) -> None:
+        self.size = (size, size)
+
+
+def test_what_a_class_says_of_an_attribute_is_no_option() -> None:
+    check_options(Attributed, {"size": 3})
+    check_call(Attributed, (3,), {})
