@@ -276,7 +276,7 @@ def test_what_could_not_be_saved_is_refused_before_any_compute(tmp_path: Path, m
 
 def test_no_folder_at_all_is_refused() -> None:
     for deed in (exact().save, Fit.load, partial(catalogue.save, ppca()), catalogue.load, partial(fit, "coin", out=3)):
-        with pytest.raises(errors.OptionError, match="Path.*got 3"):
+        with pytest.raises(errors.OptionError, match=r"Path.*got 3"):
             deed() if isinstance(deed, partial) and "out" in deed.keywords else deed(3)
 
 

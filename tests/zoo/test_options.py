@@ -141,7 +141,7 @@ def plain(a, b=2):  # type: ignore[no-untyped-def]
 
 def test_fields_arguments_and_what_has_no_annotation() -> None:
     check_options(Box, {"width": 3, "no such option": object()})
-    with pytest.raises(OptionError, match="colour must be a text, got 3"):
+    with pytest.raises(OptionError, match="colour must be a name, got 3"):
         check_options(Box, {"colour": 3})
     check_options(plain, {"a": object()})
     check_call(Box, (3,), {"colour": "blue"})
