@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["METRICS", "Measurement", "Metric", "how_the_game_ended"]
+__all__ = ["METRICS", "Measurement", "Metric", "how_the_fit_ended"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ METRICS: dict[str, Metric] = {
     "c2st": Metric("C2ST", "accuracy of a classifier telling draws from exact ones; 0.5 is perfect", "lower", digits=2),
     "k_hat": Metric(
         "k-hat", "Pareto shape of the importance weights; above 0.7 the guide misses mass", "lower", digits=2
+    ),
+    "under_way": Metric(
+        "under way", "seeds whose bound still rose when the fit ended; not the family's best", "lower", 0, counts=True
     ),
     # Density: a program fitted on a data set.
     "log_likelihood": Metric("log p(x)", "mean test log-likelihood per example, nats", "higher", digits=2),
@@ -118,8 +121,11 @@ METRICS: dict[str, Metric] = {
 """Name -> card."""
 
 
-def how_the_game_ended(info: Mapping[str, Any]) -> list[Measurement]:
-    """`collapsed` and `saturated`, 1 or 0, from what a fit says of itself (`inference.games.game.Adversarial`)."""
+def how_the_fit_ended(info: Mapping[str, Any]) -> list[Measurement]:
+    """How a game or a climb ended, 1 or 0: `collapsed`, `saturated`; `under_way` where a bound still rose.
+
+    See `inference.games.game.Adversarial` and `inference.training.convergence`.
+    """
     found = []
     for metric in ("collapsed", "saturated"):
         if metric in info:
@@ -127,4 +133,7 @@ def how_the_game_ended(info: Mapping[str, Any]) -> list[Measurement]:
             found.append(Measurement(metric, float(info[metric]), how=how))
         else:
             found.append(Measurement(metric, None, how="n/a: no game"))
+    verdict = info.get("convergence", {}).get("verdict", "no bound to climb")
+    known = {"still improving": 1.0, "converged": 0.0}.get(verdict)
+    found.append(Measurement("under_way", known, how="" if known is not None else f"n/a: {verdict}"))
     return found

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.cells.fitting import fit_cell
-from benchmarks.metrics import Measurement
+from benchmarks.metrics import Measurement, how_the_fit_ended
 from benchmarks.suite import Cell, file_name
 from inference import Fit
 from inference.environment import seeded
@@ -51,6 +51,7 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         Measurement("parameters", float(found.parameter_count())),
         Measurement("seconds", found.seconds, how="wall time of the fit"),
         Measurement("gradient_evaluations", float(found.gradient_evaluations)),
+        *how_the_fit_ended(found.info),
     ]
     if isinstance(program, ImplicitProgram):
         measured += [Measurement(m, None, how="n/a: implicit, no density") for m in ("log_likelihood", "bits_per_dim")]

@@ -38,7 +38,7 @@ from benchmarks.cells.posterior_scores import (
     marginals,
     moments,
 )
-from benchmarks.metrics import Measurement, how_the_game_ended
+from benchmarks.metrics import Measurement, how_the_fit_ended
 from benchmarks.suite import Cell, file_name
 from benchmarks.targets import Target, trained
 from inference import Fit
@@ -72,7 +72,7 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         if cell.method.method != "exact":
             measured.append(Measurement("seconds", answer.fit.seconds, how="wall time of the fit"))
             measured.append(Measurement("gradient_evaluations", float(answer.fit.gradient_evaluations)))
-        measured += how_the_game_ended(answer.fit.info)
+        measured += how_the_fit_ended(answer.fit.info)
         shown = {str(cell.evaluation["picture"])} if "picture" in cell.evaluation else answer.continuous
         save_artifact(artifacts / f"{file_name(cell.key)}.npz", answer, shown)
     return [m for m in measured if m.metric in cell.metrics]

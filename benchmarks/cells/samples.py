@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.cells import latents
 from benchmarks.cells.fitting import fit_cell
 from benchmarks.cells.likelihood import densities
-from benchmarks.metrics import Measurement, how_the_game_ended
+from benchmarks.metrics import Measurement, how_the_fit_ended
 from benchmarks.suite import Cell, file_name
 from inference import Fit
 from inference.evaluation.samples.classifier import Classifier, train_classifier
@@ -100,7 +100,7 @@ def of_the_guide(cell: Cell, dataset: Dataset, found: Fit | None, network: Class
 def of_the_fit(found: Fit) -> list[Measurement]:
     """Cost and size, and whether the game ended badly."""
     return [
-        *how_the_game_ended(found.info),
+        *how_the_fit_ended(found.info),
         Measurement("parameters", float(found.parameter_count()), how="of the program, its guide included"),
         Measurement("seconds", found.seconds, how="wall time of the fit"),
         Measurement("gradient_evaluations", float(found.gradient_evaluations)),

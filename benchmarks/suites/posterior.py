@@ -14,7 +14,7 @@ __all__ = ["EXACT", "METRICS", "SUITE", "WITHOUT_C2ST", "WITH_GAP", "avb", "nuts
 
 METRICS = (
     "log_evidence", "elbo", "kl_reverse", "kl_forward", "mean_error", "sd_error", "marginal_error", "c2st", "k_hat",
-    "seconds", "gradient_evaluations",
+    "under_way", "seconds", "gradient_evaluations",
 )  # fmt: skip
 
 

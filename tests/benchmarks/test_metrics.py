@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import benchmarks
-from benchmarks.metrics import METRICS, how_the_game_ended
+from benchmarks.metrics import METRICS, how_the_fit_ended
 from inference import evaluation
 
 
@@ -33,9 +33,17 @@ def test_every_metric_is_measured_somewhere():
 
 def test_how_a_game_ended_is_a_number_or_a_reason():
     info = {"collapsed": True, "saturated": False, "diversity": 0.123, "critic_accuracy": 0.987}
-    collapsed, saturated = how_the_game_ended(info)
+    collapsed, saturated, _ = how_the_fit_ended(info)
     assert (collapsed.metric, collapsed.value) == ("collapsed", 1.0)
     assert (saturated.metric, saturated.value) == ("saturated", 0.0)
     assert collapsed.how == saturated.how == "diversity 0.12, critic accuracy 0.99"
-    for none in how_the_game_ended({"step_size": 0.1}):
+    for none in how_the_fit_ended({"step_size": 0.1})[:2]:
         assert (none.value, none.how) == (None, "n/a: no game")
+
+
+def test_a_fit_that_was_under_way_is_counted_and_what_cannot_be_told_is_not():
+    verdicts = {"still improving": 1.0, "converged": 0.0, "too short to tell": None}
+    found = {v: how_the_fit_ended({"convergence": {"verdict": v}})[2] for v in verdicts}
+    assert {v: measured.value for v, measured in found.items()} == verdicts
+    assert found["too short to tell"].how == "n/a: too short to tell"
+    assert how_the_fit_ended({})[2].how == "n/a: no bound to climb"
