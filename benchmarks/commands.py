@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.report import plots
 from inference.environment import seeded
 from inference.evaluation.likelihood import log_likelihood
 from inference.evaluation.samples.classifier import train_classifier
@@ -159,6 +158,8 @@ def sample_program(
         samples = program.generate(n, context)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".png":
+        from benchmarks.report import plots  # matplotlib takes seconds to import
+
         plots.image_sheet(_unit(samples).numpy(), out)
     else:
         np.savez_compressed(out, samples=samples.numpy())

@@ -6,32 +6,40 @@ ArviZ 1 moved Pareto smoothing to `arviz_stats`, where it takes log-likelihoods 
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from zoo.errors import ShapeError
 from zoo.process import undisturbed
 
-with undisturbed(), warnings.catch_warnings():
-    # 0.23 announces version 1 at import.
-    warnings.simplefilter("ignore", FutureWarning)
-    import arviz
+__all__ = ["arviz", "ess", "is_modern", "psis", "rhat"]
 
-__all__ = ["MODERN", "arviz", "ess", "psis", "rhat"]
 
-MODERN = int(arviz.__version__.split(".")[0]) >= 1
+@cache
+def arviz() -> Any:
+    """The library, imported when it is first asked for: that takes longer than all of ours."""
+    with undisturbed(), warnings.catch_warnings():
+        # 0.23 announces version 1 at import.
+        warnings.simplefilter("ignore", FutureWarning)
+        return import_module("arviz")
+
+
+def is_modern() -> bool:
+    """Whether it is ArviZ 1."""
+    return int(arviz().__version__.split(".")[0]) >= 1
 
 
 def _diagnose(name: str, draws: Tensor, **options: Any) -> Tensor:
     if draws.ndim < 2:
         raise ShapeError(f"{name} needs draws of shape (chains, draws, ...), got {tuple(draws.shape)}.")
-    data = arviz.convert_to_dataset({"v": draws.detach().cpu().double().numpy()})
-    return torch.as_tensor(np.asarray(getattr(arviz, name)(data, **options)["v"]))
+    data = arviz().convert_to_dataset({"v": draws.detach().cpu().double().numpy()})
+    return torch.as_tensor(np.asarray(getattr(arviz(), name)(data, **options)["v"]))
 
 
 def rhat(draws: Tensor) -> Tensor:
@@ -55,7 +63,7 @@ def rhat(draws: Tensor) -> Tensor:
 
 def _normal_scores(draws: Tensor) -> Tensor:
     """Normal quantiles of the ranks of (M, N, D) among all draws of a coordinate; ties share ranks."""
-    ranks = torch.as_tensor(stats.rankdata(draws.flatten(0, 1).numpy(), axis=0))
+    ranks = torch.as_tensor(scipy.stats.rankdata(draws.flatten(0, 1).numpy(), axis=0))
     return torch.special.ndtri((ranks - 3 / 8) / (len(ranks) + 1 / 4)).reshape(draws.shape)
 
 
@@ -79,10 +87,10 @@ def psis(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     if log_weights.ndim != 2:
         raise ShapeError(f"psis needs log weights of shape (S, U), got {tuple(log_weights.shape)}.")
     array = log_weights.detach().cpu().double().numpy().T.copy()
-    if MODERN:
+    if is_modern():
         # It takes the log-likelihoods of leave-one-out, whose weights are their inverses.
         smoothed, khat = import_module("arviz_stats.base").array_stats.psislw(-array)
     else:
-        smoothed, khat = arviz.psislw(array)
+        smoothed, khat = arviz().psislw(array)
     smooth = torch.as_tensor(np.asarray(smoothed)).T
     return smooth - smooth.logsumexp(0), torch.as_tensor(np.atleast_1d(khat))

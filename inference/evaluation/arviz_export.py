@@ -14,7 +14,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.chains import MODERN, arviz
+from inference.chains import arviz, is_modern
 from inference.evaluation.estimates import checked
 from inference.fitted import Fit
 from inference.particles import trace_log_density
@@ -58,12 +58,12 @@ def to_inference_data(fit: Fit, x: Any, context: Any = None, draws: int = 1000) 
         groups["log_likelihood"] = {"x": chained(likelihood)}
         groups["sample_stats"] = {"lp": chained(joint)}
     groups["observed_data"] = {"x": x.detach().cpu().numpy()}
-    if MODERN:
-        return arviz.from_dict(groups)
+    if is_modern():
+        return arviz().from_dict(groups)
     with warnings.catch_warnings():
         # More chains than draws, or vice versa, is for the reader to judge.
         warnings.simplefilter("ignore", UserWarning)
-        return arviz.from_dict(**groups)
+        return arviz().from_dict(**groups)
 
 
 @torch.no_grad()
@@ -89,4 +89,4 @@ def summary(data: Any) -> Any:
     """A pandas table of means, standard deviations, intervals, R-hat and ESS for an export of `to_inference_data`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return arviz.summary(data)
+        return arviz().summary(data)

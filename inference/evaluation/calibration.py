@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from inference.evaluation.estimates import evaluating
@@ -128,7 +128,7 @@ def sbc(
     p_values = {}
     for name, found in ranks.items():
         counts = torch.stack([((found * bins) // (n_draws + 1) == b).sum(0) for b in range(bins)])
-        p_values[name] = torch.as_tensor(stats.chisquare(counts.numpy(), axis=0).pvalue)
+        p_values[name] = torch.as_tensor(scipy.stats.chisquare(counts.numpy(), axis=0).pvalue)
     return Calibration(ranks, n_draws, p_values, test=f"chi-square, {bins} bins")
 
 

@@ -11,15 +11,10 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold, cross_val_predict
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures
 from torch import Tensor
 
 from zoo.arrays import as_tensor, check_finite, check_rows
@@ -161,17 +156,29 @@ def c2st(
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     features = ((torch.cat([a, b]) - a.mean(0)) / scale).numpy()
     targets = np.repeat([0, 1], n)
+    guessed = _guessed(features, targets, classifier, folds, seed=seed)
+    accuracy = float((guessed == targets).mean())
+    return C2ST(accuracy, math.sqrt(accuracy * (1 - accuracy) / (2 * n)))
+
+
+def _guessed(features: Any, targets: Any, classifier: str, folds: int, *, seed: int) -> Any:
+    """What a classifier says of rows that it was not trained on."""
+    # Imported here: that takes seconds, and who evaluates a posterior need not compare draws.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures
+
     if classifier == "mlp":
-        width = 10 * a.shape[1]
+        width = 10 * features.shape[1]
         model = MLPClassifier((width, width), activation="relu", solver="adam", max_iter=1000, random_state=seed)
     else:
         model = make_pipeline(PolynomialFeatures(2, include_bias=False), LogisticRegression(max_iter=1000))
-    split = KFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        guessed = cross_val_predict(model, features, targets, cv=split)
-    accuracy = float((guessed == targets).mean())
-    return C2ST(accuracy, math.sqrt(accuracy * (1 - accuracy) / (2 * n)))
+        return cross_val_predict(model, features, targets, cv=KFold(folds, shuffle=True, random_state=seed))
 
 
 def gaussian_kl(a: Tensor, b: Tensor) -> float:

@@ -24,7 +24,7 @@ def test_rhat_and_ess_tell_mixed_chains_from_stuck_ones():
 def test_rhat_is_that_of_arviz(n):
     draws = torch.randn(3, n, 2) * torch.tensor([1.0, 2.0, 1.0])[:, None, None]
     draws[..., 1] = draws[..., 1].round()  # with ties
-    want = arviz.rhat(arviz.convert_to_dataset({"v": draws.numpy()}))["v"].values
+    want = arviz().rhat(arviz().convert_to_dataset({"v": draws.numpy()}))["v"].values
     assert rhat(draws).tolist() == pytest.approx(want.tolist())
 
 

@@ -65,7 +65,7 @@ def test_a_fit_reaches_the_posterior_and_is_loaded_as_it_was(tmp_path):
     assert got["pyro_params.type"].exp() == value(found.program, "type")
     assert found.gradient_evaluations == 2000
     assert len(pyro.get_param_store()) == 0
-    again = Fit.load(tmp_path / "fit")
+    again = Fit.load(tmp_path / "fit", program=Mean)
     assert torch.equal(again.draw(5, x)["mu"], found.draw(5, x)["mu"])
     assert type(again.program.pyro_params.constraints["type"]) is type(constraints.positive)
 
@@ -215,7 +215,7 @@ def test_a_loaded_program_asks_for_the_constraint(tmp_path):
     program = Mean()
     program.declare(torch.randn(4))
     catalogue.save(program, tmp_path)
-    again = catalogue.load(tmp_path)
+    again = catalogue.load(tmp_path, program=Mean)
     with pytest.raises(errors.CapabilityError, match="constraint"):
         again.pyro_params.get("type")
 

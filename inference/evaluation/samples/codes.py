@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from pyro import poutine
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from inference.environment import seeded
@@ -60,7 +59,7 @@ def match_codes(codes: Tensor, labels: Tensor) -> dict[int, int]:
     _same_length(codes, labels)
     table = np.zeros((int(codes.max()) + 1, int(labels.max()) + 1))
     np.add.at(table, (codes.cpu().numpy(), labels.cpu().numpy()), 1)
-    rows, columns = linear_sum_assignment(table, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(table, maximize=True)
     return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
@@ -154,7 +153,7 @@ def _within(a: Tensor, b: Tensor, group: Tensor) -> float:
     for value in group.unique():
         own = group == value
         if int(own.sum()) > 2:
-            total += float(spearmanr(a[own], b[own]).statistic) * int(own.sum())
+            total += float(scipy.stats.spearmanr(a[own], b[own]).statistic) * int(own.sum())
     return total / len(group)
 
 

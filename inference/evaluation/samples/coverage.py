@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from inference.evaluation.samples.classifier import Classifier
@@ -173,7 +173,7 @@ def gaussian_modes(
         covered=int((counts >= least).sum()),
         of=len(at),
         good=float(good.double().mean()),
-        expected_good=float(stats.chi2.cdf(reach**2, at.shape[1])),
+        expected_good=float(scipy.stats.chi2.cdf(reach**2, at.shape[1])),
         kl=_kl(shares, torch.full_like(shares, 1 / len(at))) if counts.sum() > 0 else math.inf,
         counts=counts,
         reach=reach,
@@ -220,7 +220,7 @@ def stacked_modes(samples: Tensor, classifier: Classifier, *, least: int = 1) ->
     return StackedModes(
         covered=int(((shares * n).round() >= least).sum()),
         of=of,
-        expected_covered=of * float(stats.binom.sf(least - 1, n, 1 / of)),
+        expected_covered=of * float(scipy.stats.binom.sf(least - 1, n, 1 / of)),
         kl=_kl(shares, torch.full_like(shares, 1 / of)),
         expected_kl=(of - 1) / (2 * n),
         least=least,

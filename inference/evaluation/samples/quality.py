@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from inference.evaluation.samples.classifier import Classifier
@@ -113,7 +113,7 @@ def frechet(
         # Few rows, of a covariance with few directions, are off the line.
         sizes = [int(n) for n in torch.linspace(max(2, len(a) // 4), len(a), 10) for _ in range(5)]
         values = [sum(distance(a[torch.randperm(len(a), generator=generator)[:n]])) for n in sizes]
-        limit = float(stats.linregress([1 / n for n in sizes], values).intercept)
+        limit = float(scipy.stats.linregress([1 / n for n in sizes], values).intercept)
     return Frechet(
         of_means + of_covariances,
         of_means,
@@ -260,14 +260,14 @@ def _mann_whitney(a: Tensor, b: Tensor) -> tuple[float, float]:
     Ties share ranks, which lowers the variance; where all are tied nothing speaks for either: 0 and 1.
     """
     n, m = len(a), len(b)
-    ranks = stats.rankdata(torch.cat([a, b]).numpy())
+    ranks = scipy.stats.rankdata(torch.cat([a, b]).numpy())
     ties = np.unique(ranks, return_counts=True)[1]
     total = n + m
     variance = n * m / 12 * (total + 1 - (ties**3 - ties).sum() / (total * (total - 1)))
     excess = ranks[:n].sum() - n * (n + 1) / 2 - n * m / 2
     if not variance > 0:
         return 0.0, 1.0
-    test = stats.mannwhitneyu(a.numpy(), b.numpy(), alternative="less", method="asymptotic")
+    test = scipy.stats.mannwhitneyu(a.numpy(), b.numpy(), alternative="less", method="asymptotic")
     return float(excess / math.sqrt(variance)), float(test.pvalue)
 
 

@@ -132,7 +132,7 @@ def test_global_local_and_enumerated_latents_together(contrast: str) -> None:
 def test_an_implicit_guide_survives_saving(make, tmp_path) -> None:
     program, x = make()
     found = fit(program, x, "avb", steps=5, hidden=[16], out=tmp_path / "fit")
-    loaded = Fit.load(tmp_path / "fit")
+    loaded = Fit.load(tmp_path / "fit", program=type(program))
     for name, value in found.draw(10, x).items():
         assert torch.equal(value, loaded.draw(10, x)[name])
 
