@@ -14,6 +14,7 @@ from inference import fit
 from inference.environment import resolve_device, seeded, versions
 from tests.inference.factors import data, ppca
 from zoo import errors
+from zoo.program import Program
 
 
 def test_unavailable_device_is_refused():
@@ -38,15 +39,18 @@ def test_what_is_no_seed_is_refused(seed):
 
 
 def test_fits_in_threads_give_what_they_give_alone():
-    def work(seed: int) -> list[torch.Tensor]:
-        found = fit(ppca(), data(20), "svi", steps=15, seed=seed, compile="never")
-        found.program.generate(3)  # from the process's own random numbers
-        return [*found.program.state_dict().values(), *found.draw(5, data(20)[:2]).values()]
-
     torch.set_default_dtype(torch.float64)
-    alone = [work(seed) for seed in range(3)]
+    x = data(20)
+
+    def work(seed: int, program: Program) -> list[torch.Tensor]:
+        found = fit(program, x, "svi", steps=15, seed=seed, compile="never")
+        found.program.generate(3)  # from the process's own random numbers
+        return [*found.program.state_dict().values(), *found.draw(5, x[:2]).values()]
+
+    # What the caller draws before, from the one generator of the process, is not behind the lock.
+    alone = [work(seed, ppca()) for seed in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(work, range(3)))
+        together = list(pool.map(work, range(3), [ppca() for _ in range(3)]))
     for a, b in zip(alone, together, strict=True):
         assert all(torch.equal(v, w) for v, w in zip(a, b, strict=True))
 
