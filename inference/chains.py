@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ShapeError
-from zoo.process import undisturbed
+from zoo.process import guest
 
 __all__ = ["arviz", "ess", "is_modern", "psis", "rhat"]
 
@@ -24,10 +24,10 @@ __all__ = ["arviz", "ess", "is_modern", "psis", "rhat"]
 @cache
 def arviz() -> Any:
     """The library, imported when it is first asked for: that takes longer than all of ours."""
-    with undisturbed(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # 0.23 announces version 1 at import.
         warnings.simplefilter("ignore", FutureWarning)
-        return import_module("arviz")
+        return guest("arviz")
 
 
 def is_modern() -> bool:

@@ -71,7 +71,7 @@ class Acceptance:
             if same_support(self.support, constraints.boolean):
                 hint = " Binarise the data first (zoo.datasets.binarise, or the option --binarise)."
             raise SupportError(
-                f"{name} needs values in {self.support}, got values from {x.min():g} to {x.max():g}.{hint}"
+                f"{name} needs values in {words(self.support)}, got values from {x.min():g} to {x.max():g}.{hint}"
             )
         self.check_context(context)
 

@@ -30,8 +30,12 @@ def same_support(a: constraints.Constraint, b: constraints.Constraint) -> bool:
 
 
 def words(support: constraints.Constraint) -> str:
-    """What a context may be, for errors."""
-    return "one-hot rows" if same_support(support, constraints.one_hot) else str(support)
+    """What numbers may be, for errors."""
+    if same_support(support, constraints.one_hot):
+        return "one-hot rows"
+    if isinstance(support, type(constraints.integer_interval(0, 1))):
+        return f"whole numbers from {support.lower_bound} to {support.upper_bound}"
+    return str(support)
 
 
 def one_hot_hint(support: constraints.Constraint) -> str:

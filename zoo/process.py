@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from importlib import import_module
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch.distributions import Distribution
 
-__all__ = ["LOCK", "one_at_a_time", "undisturbed"]
+__all__ = ["LOCK", "guest", "one_at_a_time", "undisturbed"]
 
 LOCK = threading.RLock()
 """Held by whoever uses what threads share; the same thread may take it again."""
@@ -38,6 +39,12 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return alone
+
+
+def guest(name: str) -> Any:
+    """A module of another package, imported when it is asked for (that takes seconds); the process stays as it was."""
+    with undisturbed():
+        return import_module(name)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from benchmarks.metrics import Measurement
@@ -24,6 +23,7 @@ from inference.evaluation.gaps import posterior_gap
 from inference.evaluation.two_samples import c2st
 from inference.particles import flatten_draws, log_joint
 from zoo.errors import CapabilityError, ImplicitDensityError
+from zoo.process import guest
 from zoo.program import Program
 
 __all__ = ["Answer", "approximation", "classifier", "evidence", "log_posterior", "marginals", "moments"]
@@ -180,7 +180,7 @@ def log_posterior(program: Program, target: Target, draws: Draws) -> Tensor:
 def _entropy_terms(z: Array) -> Array:
     """-log q at independent draws (S, d) up to the noise of the estimate; their mean estimates the entropy."""
     n, d = z.shape
-    radius = cKDTree(z).query(z, NEIGHBOURS + 1)[0][:, -1]
+    radius = guest("scipy.spatial").cKDTree(z).query(z, NEIGHBOURS + 1)[0][:, -1]
     ball = d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1)
     psi = torch.digamma(torch.tensor([float(n), float(NEIGHBOURS)], dtype=torch.float64))
     terms: Array = float(psi[0] - psi[1]) + ball + d * np.log(radius)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zoo.arrays import as_tensor, check_finite, check_rows
 from zoo.errors import EmptyDataError, OptionError, ShapeError
+from zoo.process import guest
 
 __all__ = ["C2ST", "MMD", "c2st", "gaussian_kl", "mmd", "sliced_wasserstein"]
 
@@ -163,22 +164,19 @@ def c2st(
 
 def _guessed(features: Any, targets: Any, classifier: str, folds: int, *, seed: int) -> Any:
     """What a classifier says of rows that it was not trained on."""
-    # Imported here: that takes seconds, and who evaluates a posterior need not compare draws.
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import KFold, cross_val_predict
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import PolynomialFeatures
-
     if classifier == "mlp":
         width = 10 * features.shape[1]
-        model = MLPClassifier((width, width), activation="relu", solver="adam", max_iter=1000, random_state=seed)
+        model = guest("sklearn.neural_network").MLPClassifier(
+            (width, width), activation="relu", solver="adam", max_iter=1000, random_state=seed
+        )
     else:
-        model = make_pipeline(PolynomialFeatures(2, include_bias=False), LogisticRegression(max_iter=1000))
+        quadratic = guest("sklearn.preprocessing").PolynomialFeatures(2, include_bias=False)
+        linear = guest("sklearn.linear_model").LogisticRegression(max_iter=1000)
+        model = guest("sklearn.pipeline").make_pipeline(quadratic, linear)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return cross_val_predict(model, features, targets, cv=KFold(folds, shuffle=True, random_state=seed))
+        warnings.simplefilter("ignore", guest("sklearn.exceptions").ConvergenceWarning)
+        split = guest("sklearn.model_selection").KFold(folds, shuffle=True, random_state=seed)
+        return guest("sklearn.model_selection").cross_val_predict(model, features, targets, cv=split)
 
 
 def gaussian_kl(a: Tensor, b: Tensor) -> float:

@@ -918,7 +918,7 @@ def test_data_rows_and_batches_keep_context_along():
 
 
 def test_unknown_split():
-    with pytest.raises(ShapeError, match=r"'training'.*'train', 'valid' or 'test'"):
+    with pytest.raises(OptionError, match=r"'training'.*'train', 'valid' or 'test'"):
         datasets.load("coin").split("training")
 
 

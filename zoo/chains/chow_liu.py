@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.chains.chain import MAX_PARAMETERS, TableChain, log_dirichlet, log_frequencies
 from zoo.errors import OptionError
 from zoo.options import NonNegative, Shape, Values
+from zoo.process import guest
 
 __all__ = ["ChowLiuTree", "Tree", "mutual_information"]
 
@@ -70,8 +70,9 @@ class ChowLiuTree(TableChain):
         """Chooses the tree, a maximum spanning tree of the pairwise mutual information."""
         information = mutual_information(self._sites(x), self.values, self.smoothing).cpu().numpy()
         # A spanning tree of least weight; scipy takes a zero for a missing edge, so all weights are positive.
-        tree = minimum_spanning_tree(1.0 + information.max() - information)
-        order, parents = breadth_first_order(tree, 0, directed=False, return_predecessors=True)
+        graphs = guest("scipy.sparse.csgraph")
+        tree = graphs.minimum_spanning_tree(1.0 + information.max() - information)
+        order, parents = graphs.breadth_first_order(tree, 0, directed=False, return_predecessors=True)
         parents[0] = -1
         self.order.copy_(torch.from_numpy(order.astype(np.int64)))
         self.parents.copy_(torch.from_numpy(parents.astype(np.int64)))

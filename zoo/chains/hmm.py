@@ -20,7 +20,6 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -34,6 +33,7 @@ from zoo.chains.state_emissions import BernoulliEmission, CategoricalEmission, E
 from zoo.distributions import impossible
 from zoo.errors import OptionError
 from zoo.options import Count, NonNegative, Positive, Shape, Values
+from zoo.process import guest
 from zoo.program import Preset, Program
 
 __all__ = ["HMM"]
@@ -198,7 +198,7 @@ class HMM(Program):
         # A little noise keeps equal steps (bits have few values) from making fewer clusters than states.
         points = (points.double() + 1e-3 * torch.randn_like(points)).cpu()
         chosen = points[torch.randperm(len(points))[:KMEANS_STEPS]]
-        kmeans = KMeans(self.states, n_init=4, random_state=int(torch.randint(2**31 - 1, ())))
+        kmeans = guest("sklearn.cluster").KMeans(self.states, n_init=4, random_state=int(torch.randint(2**31 - 1, ())))
         labels = torch.as_tensor(kmeans.fit(chosen.numpy()).predict(points.numpy()), device=x.device).long()
         weight = rows.new_zeros(*rows.shape[:2], self.states)
         weight[valid] = 0.9 * nn.functional.one_hot(labels, self.states).to(weight) + 0.1 / self.states

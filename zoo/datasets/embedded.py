@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from zoo.datasets.splits import SPLITS, Splits, consecutive, split_rows, stratified_rows
+from zoo.process import guest
 
 __all__ = [
     "blobs", "breast_cancer", "circles", "coin", "diabetes", "digits", "eight_schools", "iris", "moons",
@@ -23,28 +23,23 @@ def same(x: Array, context: Array | None = None) -> Splits:
     return Splits(dict.fromkeys(SPLITS, x), {} if context is None else dict.fromkeys(SPLITS, context))
 
 
-def _sklearn(loader: str) -> Any:
-    """A function of `sklearn.datasets`, which is imported when it is asked for: it takes as long as torch."""
-    return getattr(import_module("sklearn.datasets"), loader)
-
-
 def digits() -> Splits:
     """Handwritten digits 8x8, values 0 to 16."""
-    images, labels = _sklearn("load_digits")(return_X_y=True)
+    images, labels = guest("sklearn.datasets").load_digits(return_X_y=True)
     rows = stratified_rows(labels, held=250)
     return Splits(_take(images.reshape(-1, 8, 8), rows), labels=_take(labels, rows), scale=16)
 
 
 def iris() -> Splits:
     """Four measurements of 150 flowers of three species, standardised."""
-    x, labels = _sklearn("load_iris")(return_X_y=True)
+    x, labels = guest("sklearn.datasets").load_iris(return_X_y=True)
     rows = stratified_rows(labels, held=30)
     return Splits(_take(_standardise(x, rows["train"]), rows), labels=_take(labels, rows))
 
 
 def diabetes() -> Splits:
     """Disease progression given an intercept and ten covariates, standardised."""
-    covariates, target = _sklearn("load_diabetes")(return_X_y=True)
+    covariates, target = guest("sklearn.datasets").load_diabetes(return_X_y=True)
     rows = split_rows(len(target))
     design = np.column_stack([np.ones(len(target)), _standardise(covariates, rows["train"])])
     return Splits(_take(_standardise(target, rows["train"]), rows), _take(design, rows))
@@ -52,7 +47,7 @@ def diabetes() -> Splits:
 
 def breast_cancer() -> Splits:
     """Whether a tumour is benign (1) given thirty measurements of its cells, standardised."""
-    covariates, benign = _sklearn("load_breast_cancer")(return_X_y=True)
+    covariates, benign = guest("sklearn.datasets").load_breast_cancer(return_X_y=True)
     rows = stratified_rows(benign, held=57)
     return Splits(_take(benign, rows), _take(_standardise(covariates, rows["train"]), rows))
 
@@ -60,7 +55,9 @@ def breast_cancer() -> Splits:
 def photo_patches() -> Splits:
     """Colour patches (3, 8, 8) of two photographs of 427x640; the splits are columns 0-59, 61-69 and 71-79 of each."""
     columns = {"train": slice(0, 60), "valid": slice(61, 70), "test": slice(71, 80)}
-    grids = [_patches(_sklearn("load_sample_image")(name), size=8) for name in ("china.jpg", "flower.jpg")]
+    grids = [
+        _patches(guest("sklearn.datasets").load_sample_image(name), size=8) for name in ("china.jpg", "flower.jpg")
+    ]
     return Splits(
         {split: np.concatenate([grid[:, at].reshape(-1, 3, 8, 8) for grid in grids]) for split, at in columns.items()},
         scale=255,
@@ -81,18 +78,20 @@ def coin() -> Splits:
 
 def moons() -> Splits:
     """Two interleaved half circles."""
-    return _synthetic(*_sklearn("make_moons")(3000, noise=0.1, random_state=0))
+    return _synthetic(*guest("sklearn.datasets").make_moons(3000, noise=0.1, random_state=0))
 
 
 def circles() -> Splits:
     """Two circles with one centre."""
-    return _synthetic(*_sklearn("make_circles")(3000, noise=0.05, factor=0.5, random_state=0))
+    return _synthetic(*guest("sklearn.datasets").make_circles(3000, noise=0.05, factor=0.5, random_state=0))
 
 
 def blobs() -> Splits:
     """Three Gaussians of different width."""
     centers = [[-3.0, -2.0], [0.0, 2.5], [3.0, -1.0]]
-    return _synthetic(*_sklearn("make_blobs")(3000, centers=centers, cluster_std=[0.5, 0.8, 1.1], random_state=0))
+    return _synthetic(
+        *guest("sklearn.datasets").make_blobs(3000, centers=centers, cluster_std=[0.5, 0.8, 1.1], random_state=0)
+    )
 
 
 def _patches(image: Array, size: int) -> Array:

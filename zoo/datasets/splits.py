@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo.arrays import as_tensor
 from zoo.datasets.data import Card, Data, Dataset
 from zoo.errors import EmptyDataError
+from zoo.process import guest
 
 __all__ = ["SPLITS", "Splits", "consecutive", "split_rows", "stratified_rows"]
 
@@ -70,8 +71,7 @@ def split_rows(n: int, seed: int = 0) -> dict[str, Array]:
 
 def stratified_rows(labels: Array, held: int) -> dict[str, Array]:
     """Row numbers of a fixed split with `held` rows each in valid and test, classes in equal proportion."""
-    from sklearn.model_selection import train_test_split  # its import takes longer than all of ours
-
+    train_test_split = guest("sklearn.model_selection").train_test_split
     train, rest = train_test_split(np.arange(len(labels)), test_size=2 * held, stratify=labels, random_state=0)
     valid, test = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
     return {"train": train, "valid": valid, "test": test}

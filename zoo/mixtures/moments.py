@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import pyro.distributions as dist
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.distributions.transforms import ReshapeTransform
 
 from zoo.errors import OptionError
+from zoo.process import guest
 
 __all__ = ["CHUNK", "Moments", "kmeans_labels", "moments", "normal", "normalise_", "rows_at_a_time", "wide"]
 
@@ -100,8 +99,8 @@ def kmeans_labels(x: Tensor, components: int) -> Tensor:
     rows = x.detach().reshape(len(x), -1).cpu().numpy()
     with warnings.catch_warnings():
         # Fewer distinct rows than components: some components start empty, which EM can live with.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = KMeans(components, n_init=1, random_state=seed).fit_predict(rows)
+        warnings.simplefilter("ignore", guest("sklearn.exceptions").ConvergenceWarning)
+        labels = guest("sklearn.cluster").KMeans(components, n_init=1, random_state=seed).fit_predict(rows)
     return torch.as_tensor(labels, dtype=torch.long, device=x.device)
 
 

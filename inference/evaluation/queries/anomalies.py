@@ -13,6 +13,7 @@ from inference.evaluation.likelihood import log_likelihood
 from zoo.arrays import as_tensor
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, NonFiniteError, ShapeError
+from zoo.process import guest
 from zoo.program import Program
 
 __all__ = ["anomaly_scores", "auroc", "code_length"]
@@ -58,9 +59,7 @@ def auroc(normal: Tensor, anomalous: Tensor) -> float:
     is_anomalous = torch.arange(len(scores)) >= len(normal)
     # An impossible example scores infinitely; ranks are all that counts.
     ranks = scores.unique(return_inverse=True)[1]
-    from sklearn.metrics import roc_auc_score  # its import takes seconds
-
-    return float(roc_auc_score(is_anomalous.numpy(), ranks.numpy()))
+    return float(guest("sklearn.metrics").roc_auc_score(is_anomalous.numpy(), ranks.numpy()))
 
 
 @torch.no_grad()
