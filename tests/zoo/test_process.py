@@ -40,7 +40,7 @@ import importlib, pkgutil
 import benchmarks, inference, zoo
 for package in (zoo, inference, benchmarks):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.startswith(("benchmarks.scripts", "benchmarks.speed")):  # they set other libraries beside ours
+        if not module.name.startswith(("benchmarks.scripts", "benchmarks.speed")):  # of other libraries
             importlib.import_module(module.name)
 after = state()
 sys.exit(", ".join(name for name in before if before[name] != after[name]) or 0)

@@ -53,7 +53,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("penalty", "convolutions", "codes")
+"""Tracing their networks takes half a minute each; the other cases have their methods and parts between them."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else []) for c in CASES])
 def test_together_is_as_alone(name: str):
     program, load, options = CASES[name]
     data, options = load(), {"steps": 12, "compile": "always", **options}
