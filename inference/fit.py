@@ -24,7 +24,7 @@ from inference.training.together import Begun, train_together
 from zoo import catalogue, datasets, folders
 from zoo.datasets import Data, Dataset
 from zoo.errors import CapabilityError, CheckpointError, OptionError, UnknownNameError, ZooError
-from zoo.options import Count, Seed, check_options
+from zoo.options import Count, Seed, check_options, plain
 from zoo.process import one_at_a_time
 from zoo.program import Program
 
@@ -65,7 +65,7 @@ def make_method(method: str | Method, **options: Any) -> Method:
     for option in options:
         if option not in known:
             raise UnknownNameError(f"option of {method}", option, known)
-    return cls(**options)
+    return cls(**plain(options))
 
 
 def methods_for(program: Program) -> list[str]:
@@ -302,9 +302,12 @@ def fit(
     Raises: an error of `zoo.errors`, before any compute is spent, for data, options or a folder that make no sense (a
         CheckpointError for one that is in use, or has the checkpoint of another fit); DivergenceError during it.
     """
+    seed, num_restarts = plain(seed), plain(num_restarts)
     given: dict[str, Any] = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress}
     given |= {"out": out, "restart": restart, "initialise": initialise, "device": device, "num_restarts": num_restarts}
     check_options(fit, given)
+    if out == "":
+        raise OptionError("out is '', which is no folder; name one ('.' is this one), or leave it out.")
     if restart and out is None:
         raise OptionError("restart=True throws away the checkpoint of a folder: give the folder, out=.")
     wish = _wish(program, method, preset, options)
@@ -382,7 +385,8 @@ def fit_many(
         "progress": progress,
         "initialise": initialise,
     }
-    check_options(fit_many, {**given, "device": device, "seeds": list(seeds) if isinstance(seeds, range) else seeds})
+    seeds = plain(seeds if isinstance(seeds, list | tuple) else list(seeds))
+    check_options(fit_many, {**given, "device": device, "seeds": seeds})
     where = _Where(device=device, progress=progress, initialise=initialise)
     return _many(_wish(program, method, preset, options), data, seeds, where)
 

@@ -20,7 +20,7 @@ from zoo.arrays import check_finite, check_rows
 from zoo.datasets.data import Data
 from zoo.errors import BrokenProgramError, CheckpointError, OptionError, UnknownNameError, ZooError
 from zoo.folders import Saved
-from zoo.options import check_options, check_value
+from zoo.options import check_options, check_value, plain
 from zoo.program import Program
 
 __all__ = ["BUILTIN", "create", "create_for", "get", "load", "name_of", "names", "restore", "save"]
@@ -150,7 +150,7 @@ def create(name: str, **options: Any) -> Program:
 
     Raises: UnknownNameError for an option that there is not; OptionError for a value that the program cannot take.
     """
-    cls = get(name)
+    cls, options = get(name), plain(options)
     for option in options:
         if option not in cls.option_names():
             raise UnknownNameError(f"option of {name}", option, cls.option_names())
@@ -183,7 +183,7 @@ def create_for(name: str, data: Data, preset: str | None = None, **options: Any)
     data = Data.of(data)
     check_rows(data.x, name)
     check_finite(name, *data)
-    merged = dict(cls.preset(preset).merged(options).program)
+    merged = dict(cls.preset(preset).merged(plain(options)).program)
     return _built(name, cls, merged, lambda: cls.for_data(*data, **merged))
 
 

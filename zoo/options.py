@@ -19,6 +19,8 @@ from functools import cache
 from inspect import signature
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from zoo.errors import OptionError
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "check_call",
     "check_options",
     "check_value",
+    "plain",
 ]
 
 
@@ -116,6 +119,15 @@ LARGEST = 2**63
 """Whole numbers beyond 64 bits have no tensor."""
 LEAST, MOST = 2.0**-126, 2.0**127
 """Sizes of other numbers: a program may be in single precision, where less is zero and more is infinite."""
+
+
+def plain(value: Any) -> Any:
+    """A value with Python's numbers for NumPy's scalars, which loops over arrays give; in lists and mappings too."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:

@@ -22,7 +22,8 @@ from inference.environment import seeded
 from inference.guides.named import needs_full_batch, refuse_point
 from inference.particles import LogDensity, draw, guide_log_prob, log_joint, trace_log_density, unit_log_weights
 from zoo.datasets.data import Data
-from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, ShapeError
+from zoo.errors import CapabilityError, ImplicitDensityError, ShapeError
+from zoo.options import Count, check_value
 from zoo.program import ImplicitProgram, Program
 
 __all__ = [
@@ -124,8 +125,8 @@ def weight_batches(
             "observation model (inference.evaluation.annealing.anneal), or a two-sample distance."
         )
     guide = guide if guide is not None else program.guide
-    if particles < 1:
-        raise OptionError(f"particles must be at least 1, got {particles}.")
+    for name, value in (("particles", particles), ("chunk", chunk)):
+        check_value(name, value, Count)
     tied = any(site.is_global for site in program.sites().values())
     if needs_full_batch(guide, program):
         _check_autoguide_rows(guide, data)

@@ -20,6 +20,7 @@ from inference.evaluation.estimates import (
 from inference.particles import log_joint
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
+from zoo.options import Count, check_value
 from zoo.program import ExactDensity, ExactEvidence, ImplicitProgram, Program
 
 __all__ = ["log_likelihood"]
@@ -51,6 +52,8 @@ def log_likelihood(
     Raises: ImplicitDensityError; what `Program.accept` raises; CapabilityError for how='exact' without a closed form;
         OptionError.
     """
+    for name, value in (("particles", particles), ("chunk", chunk)):
+        check_value(name, value, Count)
     if how not in ("auto", "exact", "iwae"):
         raise OptionError(
             f"how must be 'auto', 'exact' or 'iwae', got {how!r}; for annealing call inference.evaluation.ais."

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from inference import METHODS, SVI, fit, make_method
+from inference import METHODS, SVI, fit, fit_many, make_method
 from inference.environment import seeded
 from tests.inference.factors import data, ppca, same, state
 from zoo import catalogue, datasets, errors
@@ -127,3 +128,15 @@ def test_a_preset_of_a_built_program_is_refused() -> None:
         fit(catalogue.create("vae"), "digits-binary", preset="small")
     with pytest.raises(UnknownNameError, match="preset of VAE"):
         fit("vae", "digits-binary", preset="smal")
+
+
+def test_scalars_of_numpy_are_taken_and_kept_as_numbers(tmp_path):
+    found = fit("ppca", data(20), "svi", latent_dim=np.int64(1), steps=np.int32(2), seed=np.int64(3), out=tmp_path)
+    assert (found.program.config()["latent_dim"], found.options["steps"], found.seed) == (1, 2, 3)
+    (again,) = fit_many("ppca", data(20), "svi", latent_dim=1, steps=2, seeds=np.array([3]))
+    assert same(state(found.program), state(again.program))
+
+
+def test_no_name_of_a_folder_is_no_folder():
+    with pytest.raises(errors.OptionError, match="out is ''"):
+        fit("coin", "coin", "exact", out="")

@@ -344,6 +344,14 @@ def test_binarise_refuses_what_it_cannot_do():
 # Files of the registry: missing, damaged, downloaded
 
 
+def test_the_home_of_nobody_is_no_place(monkeypatch):
+    with pytest.raises(DatasetError, match="no such user"):
+        datasets.load("~nobody-of-this-name/x.npy")
+    monkeypatch.setenv("ZOO_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(DatasetError, match="no such user"):
+        datasets.load("nltcs")
+
+
 def test_missing_file_says_where_it_belongs(monkeypatch, tmp_path):
     monkeypatch.setenv("ZOO_DATA", str(tmp_path))
     with pytest.raises(DatasetError) as caught:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 
 from zoo.errors import OptionError
@@ -28,6 +29,7 @@ from zoo.options import (
     check_call,
     check_options,
     check_value,
+    plain,
 )
 
 RIGHT: list[tuple[Any, Any]] = [
@@ -135,7 +137,7 @@ class Crate(Box):
         super().__init__(width)
 
 
-def plain(a, b=2):  # type: ignore[no-untyped-def]
+def bare(a, b=2):  # type: ignore[no-untyped-def]
     return a, b
 
 
@@ -143,7 +145,7 @@ def test_fields_arguments_and_what_has_no_annotation() -> None:
     check_options(Box, {"width": 3, "no such option": object()})
     with pytest.raises(OptionError, match="colour must be a name, got 3"):
         check_options(Box, {"colour": 3})
-    check_options(plain, {"a": object()})
+    check_options(bare, {"a": object()})
     check_call(Box, (3,), {"colour": "blue"})
     check_call(Box, (), {})
     check_call(Box, (1, 2, 3, 4), {})  # Python says that
@@ -165,3 +167,10 @@ class Attributed:
 def test_what_a_class_says_of_an_attribute_is_no_option() -> None:
     check_options(Attributed, {"size": 3})
     check_call(Attributed, (3,), {})
+
+
+def test_scalars_of_numpy_are_numbers() -> None:
+    given = {"a": np.int64(3), "b": [np.float32(0.5), 1], "c": {"d": np.bool_(True)}, "e": (np.int8(1),), "f": "x"}
+    found = plain(given)
+    assert found == {"a": 3, "b": [0.5, 1], "c": {"d": True}, "e": (1,), "f": "x"}
+    assert [type(v) for v in (found["a"], found["b"][0], found["c"]["d"])] == [int, float, bool]

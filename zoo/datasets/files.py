@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from zoo.datasets.data import Card, Dataset
+from zoo.datasets.sources import at_home
 from zoo.datasets.splits import SPLITS, Splits, split_rows
 from zoo.errors import DatasetError, EmptyDataError, ShapeError
 
@@ -61,7 +62,8 @@ def load(path: Path, header: bool | None = None) -> Dataset:
 
     Warns: ReadNotice for images of a folder that are not read.
     """
-    path, name = path.expanduser(), str(path.expanduser())
+    path = at_home(path)
+    name = str(path)
     if header is not None:
         if path.suffix.lower() != ".csv" or path.is_dir():
             raise DatasetError(f"header is of .csv files; {path} is none.")

@@ -20,6 +20,17 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("pyro-model-zoo"))
 
 
+def at_home(path: Path) -> Path:
+    """A path with '~' as a shell reads it.
+
+    Raises: DatasetError for the home of a user that there is not.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise DatasetError(f"{path}: there is no such user's home ({error}).") from error
+
+
 def data_folder() -> Path | None:
     """The folder that `ZOO_DATA` names, or None when it is not set.
 
@@ -28,7 +39,7 @@ def data_folder() -> Path | None:
     name = os.environ.get("ZOO_DATA")
     if not name:
         return None
-    folder = Path(name).expanduser()
+    folder = at_home(Path(name))
     if not folder.is_dir():
         raise DatasetError(f"ZOO_DATA is {name!r}, which is not a folder; name the folder with the data, or unset it.")
     return folder

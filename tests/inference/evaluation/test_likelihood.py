@@ -77,6 +77,9 @@ def test_wrong_requests_say_what_to_do():
     x = program.generate(5)
     with pytest.raises(OptionError, match="'iwae'"):
         log_likelihood(program, Data(x), how="guess")
+    for wrong in (0, -3, 2.5):  # also where they are not needed
+        with pytest.raises(OptionError, match="particles"):
+            log_likelihood(linear(), Data(linear().generate(3)), particles=wrong)
     with pytest.raises(CapabilityError, match="how='iwae'"):
         log_likelihood(program, Data(x), how="exact")
     with pytest.raises(ImplicitDensityError, match="parzen"):
