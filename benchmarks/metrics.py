@@ -53,7 +53,11 @@ METRICS: dict[str, Metric] = {
         "k-hat", "Pareto shape of the importance weights; above 0.7 the guide misses mass", "lower", digits=2
     ),
     "under_way": Metric(
-        "under way", "seeds whose bound still rose when the fit ended; not the family's best", "lower", 0, counts=True
+        "under way",
+        "seeds whose bound still rose when the fit ended; not the family's best",
+        "lower",
+        digits=0,
+        counts=True,
     ),
     # Density: a program fitted on a data set.
     "log_likelihood": Metric("log p(x)", "mean test log-likelihood per example, nats", "higher", digits=2),

@@ -21,7 +21,7 @@ def test_every_card_says_what_it_means_and_which_way_is_better():
 
 
 def test_seeds_are_counted_where_a_mean_would_say_nothing():
-    assert {name for name, card in METRICS.items() if card.counts} == {"collapsed", "saturated"}
+    assert {name for name, card in METRICS.items() if card.counts} == {"collapsed", "saturated", "under_way"}
 
 
 def test_every_metric_is_measured_somewhere():
