@@ -304,12 +304,7 @@ def fit(
     """
     seed, num_restarts = plain(seed), plain(num_restarts)
     given: dict[str, Any] = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress}
-    given |= {"out": out, "restart": restart, "initialise": initialise, "device": device, "num_restarts": num_restarts}
-    check_options(fit, given)
-    if out == "":
-        raise OptionError("out is '', which is no folder; name one ('.' is this one), or leave it out.")
-    if restart and out is None:
-        raise OptionError("restart=True throws away the checkpoint of a folder: give the folder, out=.")
+    _check_call({**given, "initialise": initialise, "device": device, "num_restarts": num_restarts}, out, restart)
     wish = _wish(program, method, preset, options)
     where = _Where(device=device, progress=progress, initialise=initialise)
     job = _Job.of(wish, data, seed, where) if num_restarts == 1 else None
@@ -326,6 +321,18 @@ def fit(
         if out is not None:
             found.save(out)
     return found
+
+
+def _check_call(given: Mapping[str, Any], out: str | Path | None, restart: bool) -> None:
+    """Checks what `fit` was given, beside data and options.
+
+    Raises: OptionError.
+    """
+    check_options(fit, {**given, "out": out, "restart": restart})
+    if out == "":
+        raise OptionError("out is '', which is no folder; name one ('.' is this one), or leave it out.")
+    if restart and out is None:
+        raise OptionError("restart=True throws away the checkpoint of a folder: give the folder, out=.")
 
 
 def _best(wish: _Wish, data: Any, seeds: Sequence[int], where: _Where) -> Fit:
