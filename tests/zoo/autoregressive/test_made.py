@@ -288,10 +288,13 @@ def test_contract(name):
 
 
 @pytest.mark.parametrize(
-    "program", [MADE([6], [20], masks=3), MADE([6], [20, 10]), EoNADE([6], [20])], ids=["masks", "made", "eonade"]
+    ("kind", "options"),
+    [(MADE, {"hidden": [20], "masks": 3}), (MADE, {"hidden": [20, 10]}), (EoNADE, {"hidden": [20]})],
+    ids=["masks", "made", "eonade"],
 )
-def test_training_finds_structure(program):
+def test_training_finds_structure(kind, options):
     """Copies of two fair bits: 2 log 2 nats, where independent sites need 6 log 2."""
+    program = kind([6], **options)
     x = torch.randint(0, 2, (400, 2)).double().repeat(1, 3)
     result = fit(program.double(), x, "svi", lr=1e-2, steps=600, batch_size=100, compile="never")
     nats = -float(result.program.eval().log_prob(x).mean().detach())
