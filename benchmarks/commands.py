@@ -195,7 +195,7 @@ def score_program(
     """
     found = Fit.load(folder, device, trust_code=trust_code)
     chosen = _data(found, data, split, binarise)
-    found.program.check(*chosen)
+    chosen = Data(*found.program.accept(*chosen))
     where = next((t.device for t in found.program.state_dict().values()), torch.device("cpu"))
     estimate = log_likelihood(
         found.program, chosen.to(where), guide=found.guide, how=how, particles=particles, seed=seed

@@ -87,7 +87,11 @@ BAD: dict[str, Callable[[Given, int], Pair | None]] = {
     "nan": lambda c, at: (_with(c.x, at, torch.nan), c.context),
     "inf": lambda c, at: (_with(c.x, at, torch.inf), c.context),
     "-inf": lambda c, at: (_with(c.x, at, -torch.inf), c.context),
-    "one more dimension": lambda c, at: (c.x.unsqueeze(1 + at % c.x.ndim), c.context),
+    # A column of single numbers is none: files have them so.
+    "one more dimension": lambda c, at: (
+        c.x.unsqueeze(1 + at % c.x.ndim) if c.x.ndim > 1 else c.x[:, None, None],
+        c.context,
+    ),
     "one number more": lambda c, at: (torch.cat([c.x, c.x], -1), c.context) if c.x.ndim > 1 else None,
     "one number": lambda c, at: (c.x.reshape(ROWS, -1)[:, :1], c.context) if c.x[0].numel() != 1 else None,
     "one example": lambda c, at: (c.x[0], c.context) if c.x.ndim > 1 else None,

@@ -104,6 +104,8 @@ class Acceptance:
         """
         dtype = self.computes_in()
         x = as_tensor(x, dtype=dtype)
+        if len(self.event_shape) == 0 and x.ndim == 2 and x.shape[1] == 1:
+            x = x[:, 0]  # one number an example, in a column as files have it
         context = None if context is None else as_tensor(context, "context", dtype)
         self.check(x, context)
         return x, context

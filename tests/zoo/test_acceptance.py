@@ -47,3 +47,12 @@ def test_a_density_is_zero_outside_the_support_and_its_gradient_finite():
     assert all(bool(torch.isfinite(p.grad).all()) for p in program.parameters() if p.grad is not None)
     with pytest.raises(ShapeError):
         program.log_prob(torch.zeros(4, 1))
+
+
+def test_a_column_of_numbers_is_one_number_an_example():
+    program = Rate()
+    assert torch.equal(program.accept(torch.ones(3, 1))[0], program.accept(torch.ones(3))[0])
+    with pytest.raises(ShapeError):
+        program.accept(torch.ones(3, 2))
+    with pytest.raises(ShapeError):
+        catalogue.create("gaussian-mixture", event_shape=[2], components=2).accept(torch.ones(3, 1))
