@@ -195,8 +195,8 @@ def fingerprint(
         "seed": seed,
         "initialise": initialise,
         "device": train.x.device.type,
-        "data": _sum(train),
-        "valid": None if valid is None else _sum(valid),
+        "data": _sum(train.tensors()),
+        "valid": None if valid is None else _sum(valid.tensors()),
         "weights": _sum(state.values()) if given else None,
         "moves_program": method.moves_program,
         "source": _source(parts),
@@ -219,12 +219,9 @@ def _plain(value: Any) -> Any:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _sum(tensors: Iterable[Tensor | None]) -> str:
+def _sum(tensors: Iterable[Tensor]) -> str:
     total = hashlib.sha256()
     for value in tensors:
-        if value is None:
-            total.update(b"none")
-            continue
         total.update(f"{value.dtype} {tuple(value.shape)}".encode())
         flat = value.detach().cpu().contiguous().reshape(-1)
         total.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")

@@ -115,9 +115,8 @@ class Fit:
         files = {RECORD: folders.to_json(self._record(folder))}
         if isinstance(self.guide, nn.Module):
             assert self.prototype is not None
-            rows = {name: value for name, value in self.prototype._asdict().items() if value is not None}
             files[GUIDE] = folders.pack(self.guide.state_dict(), "The guide")
-            files[PROTOTYPE] = folders.pack(rows, "The data")
+            files[PROTOTYPE] = folders.pack(self.prototype.named(), "The data")
         if self.samples is not None:
             files[SAMPLES] = folders.pack(self.samples, "The samples")
         with folders.held(folder):

@@ -19,7 +19,7 @@ from torch.func import vmap
 
 from inference.training.noise import Noise
 from inference.training.runners import graph_loop, library_loop, python_loop
-from inference.training.tracing import NotStatic, State, Step, present, trace_step
+from inference.training.tracing import NotStatic, State, Step, trace_step
 from zoo.datasets.data import Data
 
 __all__ = [
@@ -245,7 +245,7 @@ class Compiled:
             return taken
 
         moving = self.moving.unpack(take(len(self.moving)))
-        _stop, *data = take(1 + len(present(self.data)))
+        _stop, *data = take(1 + len(self.data.tensors()))
         at = i.reshape(1)
         if self.rows is not None:
             chosen = take(1)[0].index_select(0, at)[0]
@@ -292,7 +292,7 @@ class Compiled:
             torch.zeros((), dtype=torch.long, device=x.device),
             *self.moving.pack(moving, fresh=False),
         ]
-        arguments += [torch.tensor(n, device=x.device), *present(self.data)]
+        arguments += [torch.tensor(n, device=x.device), *self.data.tensors()]
         if index is not None:
             if self.index is None:
                 self.index = torch.zeros(self.chunk, *lead, index.shape[-1], dtype=torch.long, device=x.device)

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from inference.training.noise import Noise
 from zoo.datasets.data import Data
 
-__all__ = ["NotStatic", "State", "Step", "Trace", "present", "trace_step"]
+__all__ = ["NotStatic", "State", "Step", "Trace", "trace_step"]
 
 Step = Callable[[Data, Mapping[str, Any]], Mapping[str, Tensor]]
 """(minibatch, scalars of this step) -> metrics, updating modules and optimizers in place."""
@@ -133,7 +133,7 @@ def trace_step(
     before = state.copy()
     graph, names = _recorded(step, state, batch, scalars, noise)
     constants = _lift_constants(graph)
-    inputs = [value.detach() for value in (*before, *present(batch), *noise, *scalars.values(), *constants)]
+    inputs = [value.detach() for value in (*before, *batch.tensors(), *noise, *scalars.values(), *constants)]
     pure = _without_mutations(graph, [v.clone() if i < len(before) else v for i, v in enumerate(inputs)])
     for node in list(pure.graph.nodes):
         if node.op == "call_function":
@@ -153,7 +153,7 @@ def _recorded(
     # Tensors are known to the tracer by identity: what the step's closures hold is what is passed here.
     def traced(tensors: list[Tensor], rows: list[Tensor], noise: Any, now: dict[str, Tensor]) -> Any:
         with TensorScalars(), Noise(*noise):
-            metrics = step(Data(*rows), now)
+            metrics = step(batch.like(rows), now)
         names[:] = list(metrics)
         return state.tensors(), [value.detach() for value in metrics.values()]
 
@@ -161,7 +161,7 @@ def _recorded(
     gradients = {p: p.grad for module in state.modules for p in module.parameters()}
     try:
         with CapturableOptimizers(state.optimizers):
-            graph = make_fx(traced)(state.tensors(), present(batch), noise, dict(scalars))
+            graph = make_fx(traced)(state.tensors(), batch.tensors(), noise, dict(scalars))
     except NotStatic:
         raise
     except Exception as error:
@@ -263,8 +263,3 @@ def _lift_constants(graph: GraphModule) -> list[Tensor]:
     graph.graph._codegen = torch.fx.graph.CodeGen()  # inputs are flat from here on
     graph.recompile()
     return [tensor.detach() for _, tensor in found.values()]
-
-
-def present(batch: Data) -> list[Tensor]:
-    """A minibatch as a list, without the context where there is none."""
-    return [value for value in batch if value is not None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from zoo.arguments import Arguments
 from zoo.arrays import as_tensor
 from zoo.errors import OptionError
 
@@ -16,10 +17,14 @@ __all__ = ["Card", "Data", "Dataset", "File"]
 
 
 class Data(NamedTuple):
-    """Examples `x` (N, *event_shape) and what they are conditioned on, `context` (N, ...) or None."""
+    """Examples `x` (N, *event_shape) and what they are conditioned on, `context` (N, ...) or None.
+
+    The data of a model of the user's own (`zoo.adopt`) are its `Arguments`, in the place of the context; x, (N,), only
+    counts their rows.
+    """
 
     x: Tensor
-    context: Tensor | None = None
+    context: Any = None
 
     @classmethod
     def of(cls, data: Any) -> Data:
@@ -28,7 +33,9 @@ class Data(NamedTuple):
         Raises: OptionError, SupportError, ShapeError.
         """
         x, context = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-        return cls(as_tensor(x), None if context is None else as_tensor(context, "context"))
+        if context is not None and not isinstance(context, Arguments):
+            context = as_tensor(context, "context")
+        return cls(as_tensor(x), context)
 
     @property
     def size(self) -> int:
@@ -37,16 +44,51 @@ class Data(NamedTuple):
 
     def rows(self, index: Tensor | slice) -> Data:
         """The chosen examples, context along."""
-        return Data(self.x[index], None if self.context is None else self.context[index])
+        context = self.context
+        if context is not None:
+            context = context.rows(index) if isinstance(context, Arguments) else context[index]
+        return Data(self.x[index], context)
 
     def to(self, *args: Any, **kwargs: Any) -> Data:
-        """Moves both tensors, as `Tensor.to`."""
+        """Moves all tensors, as `Tensor.to`."""
         return Data(self.x.to(*args, **kwargs), None if self.context is None else self.context.to(*args, **kwargs))
 
     def batches(self, batch_size: int) -> Iterator[Data]:
         """Consecutive batches; the last may be smaller."""
         for start in range(0, self.size, batch_size):
             yield self.rows(slice(start, start + batch_size))
+
+    def tensors(self) -> list[Tensor]:
+        """Those that there are, always in the same order."""
+        return list(self.named().values())
+
+    def like(self, tensors: Sequence[Tensor]) -> Data:
+        """The same with other tensors, in the order of `tensors()`."""
+        x, *rest = tensors
+        if isinstance(self.context, Arguments):
+            return Data(x, Arguments(dict(zip(self.context, rest, strict=True)), self.context.examples))
+        return Data(x, *rest)
+
+    def named(self) -> dict[str, Tensor]:
+        """'x', 'context' or 'context.NAME' -> tensor: as files hold them."""
+        found = {"x": self.x}
+        if isinstance(self.context, Arguments):
+            return {**found, **{f"context.{name}": value for name, value in self.context.items()}}
+        return found if self.context is None else {**found, "context": self.context}
+
+    @classmethod
+    def from_named(cls, tensors: Mapping[str, Tensor], arguments: bool = False, examples: str | None = None) -> Data:
+        """What `named` gave.
+
+        Args:
+            tensors: By their names.
+            arguments: Whether they are a model's arguments.
+            examples: Of these.
+        """
+        if not arguments:
+            return cls(**tensors)
+        mine = {name.removeprefix("context."): value for name, value in tensors.items() if name != "x"}
+        return cls(tensors["x"], Arguments(mine, examples))
 
 
 @dataclass(frozen=True)
