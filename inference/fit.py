@@ -22,6 +22,7 @@ from inference.training.gradient import GradientMethod
 from inference.training.loop import Schedule
 from inference.training.together import Begun, train_together
 from zoo import catalogue, datasets, folders
+from zoo.adopted import Adopted
 from zoo.datasets import Data, Dataset
 from zoo.errors import CapabilityError, CheckpointError, OptionError, UnknownNameError, ZooError
 from zoo.options import Count, Seed, check_options, plain
@@ -146,10 +147,17 @@ def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Da
     return "tensor", Data.of(data), None
 
 
+def arguments_of(data: Any, program: Adopted) -> tuple[str, Data, Data | None]:
+    """(name, train, valid) for a program whose data are arguments: as `take` has them, or a file of arrays by name."""
+    if isinstance(data, (str, Path)):
+        return str(data), program.take(datasets.arrays(data)), None
+    return "tensor", program.take(data), None
+
+
 def _accepted(program: Program, valid: Data) -> Data:
     """Held-out data as the program takes them; errors say that it is they."""
     try:
-        return Data(*program.accept(*valid))
+        return program.take(valid)
     except ZooError as error:
         raise type(error)(f"The validation split cannot be used: {error}") from error
 
@@ -179,8 +187,13 @@ class _Job:
 
         Raises: an error of `zoo.errors`.
         """
-        name, train, valid = as_dataset(wish.data if data is None else data, wish.program)
         program = wish.program
+        if isinstance(program, str) and issubclass(catalogue.get(program), Adopted):
+            program = catalogue.create(program, **wish.options)
+        if isinstance(program, Adopted):
+            name, train, valid = arguments_of(data, program)
+        else:
+            name, train, valid = as_dataset(wish.data if data is None else data, program)
         if isinstance(program, str):
             with seeded(seed):
                 program = catalogue.create_for(program, train, **wish.options)
@@ -191,7 +204,7 @@ class _Job:
             raise CapabilityError(
                 f"Method {wish.method.name!r} cannot fit {type(program).__name__}: {reason}. Methods that can: {able}."
             )
-        train = Data(*program.accept(*train))
+        train = program.take(train)
         valid = None if valid is None else _accepted(program, valid)
         device = resolve_device(where.device)
         program.to(device)
@@ -240,7 +253,9 @@ class _Job:
         """Wraps an outcome."""
         self.program.eval()
         prototype = None
-        if isinstance(outcome.guide, nn.Module):
+        if isinstance(self.program, Adopted):
+            prototype = self.run.train
+        elif isinstance(outcome.guide, nn.Module):
             local = any(not s.is_global for s in self.program.sites().values())
             prototype = self.run.train if local else self.run.train.rows(slice(0, 2))
         return Fit(

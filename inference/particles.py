@@ -23,6 +23,9 @@ from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from inference import one_by_one
+from inference.densities import Draws, LogDensity, has_path
+from zoo.arguments import Arguments
 from zoo.errors import CapabilityError
 from zoo.process import one_at_a_time
 from zoo.program import Program
@@ -64,37 +67,6 @@ def outside_handlers() -> Iterator[int | None]:
 
 GuideFn = Callable[..., Any]
 """Anything with the signature of `Program.guide`: the program's own, an autoguide, an exact posterior, a grid."""
-
-
-@dataclass(frozen=True)
-class LogDensity:
-    """A log density at S particles: `local` (S, B) by example, `globals` (S,) for sites outside the data plate.
-
-    `joint` says whether any global site exists; if not, `globals` is zero and examples are independent.
-    """
-
-    local: Tensor
-    globals: Tensor
-    joint: bool
-
-    @property
-    def total(self) -> Tensor:
-        """Density of everything together, (S,)."""
-        return self.local.sum(-1) + self.globals
-
-    def __sub__(self, other: LogDensity) -> LogDensity:
-        """The log ratio, kept apart in the same way."""
-        return LogDensity(self.local - other.local, self.globals - other.globals, self.joint or other.joint)
-
-
-@dataclass(frozen=True)
-class Draws:
-    """S draws of every latent site, (S, B or 1, *event), and their log density under the guide they came from."""
-
-    values: dict[str, Tensor]
-    log_prob: LogDensity
-    score: LogDensity | None = None
-    """Log density of those sites alone whose draws carry no gradient (discrete ones, say); None where all do."""
 
 
 def trace_log_density(trace: poutine.Trace, n: int, batch: int, exclude: tuple[str, ...] = ()) -> LogDensity:
@@ -140,6 +112,8 @@ def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, de
         context: Its context, or None.
         density: False for implicit guides, whose log density does not exist; it is then all NaN.
     """
+    if isinstance(context, Arguments):
+        return one_by_one.draw(guide, n, x, context, density)
     with pyro.plate("particles", n, dim=-2):
         trace = poutine.trace(guide).get_trace(x, context, None)
     values = {
@@ -148,17 +122,12 @@ def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, de
         if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False) and not site_is_subsample(site)
     }
     if density:
-        smooth = tuple(name for name, site in trace.nodes.items() if site["type"] == "sample" and _has_path(site))
+        smooth = tuple(name for name, site in trace.nodes.items() if site["type"] == "sample" and has_path(site))
         rest = any(site["type"] == "sample" and name not in smooth for name, site in trace.nodes.items())
         score = trace_log_density(trace, n, len(x), exclude=smooth) if rest else None
         return Draws(values, trace_log_density(trace, n, len(x)), score)
     nan = x.new_full((), float("nan"))
     return Draws(values, LogDensity(nan.expand(n, len(x)), nan.expand(n), False))
-
-
-def _has_path(site: Mapping[str, Any]) -> bool:
-    """Whether the gradient of what a draw leads to is that along the draw, with no score-function term."""
-    return site_is_subsample(site) or site["is_observed"] or bool(site["fn"].has_rsample)
 
 
 @one_at_a_time
@@ -170,6 +139,8 @@ def guide_log_prob(
     Raises: CapabilityError for a guide that samples an auxiliary site.
     """
     n = max(v.shape[0] for v in values.values())
+    if isinstance(context, Arguments):
+        return one_by_one.densities(guide, values, n, x, context)
     with pyro.plate("particles", n, dim=-2):
         trace = poutine.trace(poutine.condition(guide, data=dict(values))).get_trace(x, context, None)
     if any(site["infer"].get("is_auxiliary", False) for site in trace.nodes.values() if site["type"] == "sample"):
@@ -203,6 +174,8 @@ def log_joint(
     Raises: CapabilityError when a continuous latent is missing.
     """
     n = particles or max((v.shape[0] for v in values.values()), default=1)
+    if isinstance(context, Arguments):
+        return one_by_one.densities(program.model, values, n, x, context)
 
     def run(given: Mapping[str, Tensor]) -> poutine.Trace:
         with pyro.plate("particles", n, dim=-2):
@@ -284,6 +257,8 @@ def prior_draws(
     given: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Site -> n draws of the model (n, B or 1, *event) that x does not inform, given values of some."""
+    if isinstance(context, Arguments):
+        return one_by_one.prior_draws(model, n, x, context, given)
     with pyro.plate("particles", n, dim=-2), pyro.validation_enabled(False):
         trace = poutine.trace(poutine.condition(model, data=dict(given or {}))).get_trace(x, context, None)
     return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}

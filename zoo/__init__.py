@@ -4,6 +4,7 @@ from zoo.process import undisturbed
 
 with undisturbed():
     from zoo import catalogue, datasets, errors
+    from zoo.adopted import adopt
     from zoo.catalogue import create, load, names
     from zoo.program import Implicit, ImplicitProgram, Preset, Program, Site
 
@@ -13,6 +14,7 @@ __all__ = [
     "Preset",
     "Program",
     "Site",
+    "adopt",
     "catalogue",
     "create",
     "datasets",

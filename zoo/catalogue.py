@@ -10,12 +10,14 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from zoo import folders
+from zoo.adopted import Adopted, Code, adopted_class, is_code
 from zoo.arrays import check_finite, check_rows
 from zoo.datasets.data import Data
 from zoo.errors import BrokenProgramError, CheckpointError, OptionError, UnknownNameError, ZooError
@@ -89,6 +91,9 @@ def names() -> list[str]:
 def get(name: str) -> type[Program]:
     """The class behind a name, a 'package.module:Class' or a 'file.py:Class'.
 
+    In the place of a class there may be Pyro code to adopt: 'file.py:model', 'file.py:model+guide', or the name of what
+    `zoo.adopt` gave.
+
     Raises: UnknownNameError, naming the nearest; BrokenProgramError where there is such a file or package and its code
         fails.
     """
@@ -109,12 +114,24 @@ def get(name: str) -> type[Program]:
         raise BrokenProgramError(
             f"{module_name} cannot be imported for {name!r}: {type(error).__name__}: {error}{where}."
         ) from error
-    found = getattr(module, class_name, None)
-    if found is None:
-        raise UnknownNameError("program", f"{name} ({module_name} has no {class_name!r})", names())
-    if not (isinstance(found, type) and issubclass(found, Program)):
-        raise UnknownNameError("program", f"{name} (not a Program)", names())
-    return found
+    code, _, guide = class_name.partition("+")
+    found, beside = getattr(module, code, None), getattr(module, guide, None) if guide else None
+    if found is None or (guide and beside is None):
+        lacking = code if found is None else guide
+        raise UnknownNameError("program", f"{name} ({module_name} has no {lacking!r})", names())
+    if isinstance(found, type) and issubclass(found, Program) and not guide:
+        return found
+    adopted = type(found) if isinstance(found, Adopted) else _adopted(found, beside) if is_code(found) else None
+    if adopted is None:
+        raise UnknownNameError("program", f"{name} (not a Program, nor a Pyro model to adopt)", names())
+    adopted.found_at = f"{module.__file__ if is_file else module_name}:{class_name}"
+    return adopted
+
+
+@cache
+def _adopted(model: Callable[..., Any], guide: Callable[..., Any] | None) -> type[Adopted]:
+    """The same class for the same code."""
+    return adopted_class(Code(model, guide))
 
 
 def _module_of_file(path: Path) -> ModuleType:
@@ -136,6 +153,8 @@ def _module_of_file(path: Path) -> ModuleType:
 def name_of(program: Program | type[Program]) -> str:
     """The shortest name under which `get` finds a class."""
     cls = program if isinstance(program, type) else type(program)
+    if issubclass(cls, Adopted) and cls.found_at is not None:
+        return cls.found_at
     for name, location in _locations().items():
         if location == f"{cls.__module__}:{cls.__qualname__}":
             return name
@@ -250,13 +269,19 @@ def restore(saved: Saved, program: type[Program] | None = None, trust_code: bool
     return made.eval()
 
 
+def _is_found_at(given: type[Program], name: str) -> bool:
+    """Whether adopted code is that of a name in its module."""
+    return issubclass(given, Adopted) and given.found_at is not None and given.found_at.rpartition(":")[2] == name
+
+
 def _class_of(saved: Saved, given: type[Program] | None, trust_code: bool) -> type[Program]:
     name, known = saved.record["program"], _locations()
     where, _, cls = known.get(name, name).rpartition(":")
     if given is not None:
+        given = type(given) if isinstance(given, Adopted) else given
         if not (isinstance(given, type) and issubclass(given, Program)):
             raise OptionError(f"program is the class of the saved program, a subclass of Program; got {given!r}.")
-        if given.__name__ != cls.rpartition(".")[2]:
+        if given.__name__ != cls.partition("+")[0].rpartition(".")[2] and not _is_found_at(given, cls):
             raise CheckpointError(f"{saved.folder} holds a {cls}, not a {given.__name__}.")
         return given
     if name in known:

@@ -6,6 +6,7 @@ and where no optimizer, `.to(device)` or checkpoint of a module finds it.
 
 from __future__ import annotations
 
+import copy
 import functools
 import weakref
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ __all__ = ["KEPT", "Stated", "keeps_statements", "make_stated", "state_parameter
 
 KEPT = "pyro_params"
 """The submodule in which a module keeps them."""
+NETWORK = "$$$"
+"""What pyro.module puts between the name of a network and that of its parameter."""
 FIRST_ROWS = 1024
 """Most examples that initial values are computed from, where a statement computes them from data."""
 
@@ -33,6 +36,8 @@ class Stated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.constraints: dict[str, constraints.Constraint] = {}
+        self.borrowed: set[str] = set()
+        """Names of those that belong to networks of somebody else."""
 
     def get(
         self,
@@ -46,6 +51,8 @@ class Stated(nn.Module):
         Raises: CapabilityError where there is neither value nor initial value; SupportError, OptionError for an
             initial value that the constraint excludes.
         """
+        if isinstance(initial, nn.Parameter) and NETWORK in name:
+            self._share(name, initial)
         if name not in self._parameters:
             if initial is None:
                 raise CapabilityError(
@@ -66,6 +73,29 @@ class Stated(nn.Module):
         value = transform_to(self.constraints[name])(parameter)
         value.unconstrained = weakref.ref(parameter)  # as Pyro's own have it
         return value
+
+    def _share(self, name: str, told: nn.Parameter) -> None:
+        """A parameter of a network that `pyro.module` tells of: the network computes with it, so it is the one kept."""
+        mine = self._parameters.get(name)
+        if mine is not None and mine is not told:
+            with torch.no_grad():  # mine was loaded, before there was the network
+                told.copy_(mine)
+        self._parameters[name] = told
+        self.borrowed.add(name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stated:
+        borrowed = [name for name in self.borrowed if name in self._parameters]
+        if borrowed:
+            raise CapabilityError(
+                f"The network of pyro.module({borrowed[0].partition(NETWORK)[0]!r}) is not the program's own, so a "
+                "copy of the program would share it. Adopt a module that holds it, with the model as a method."
+            )
+        again = Stated()
+        memo[id(self)] = again
+        again.constraints = dict(self.constraints)
+        for name, value in self._parameters.items():
+            again._parameters[name] = copy.deepcopy(value, memo)
+        return again
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Tensor], prefix: str, metadata: Any, strict: bool, missing: list[str],
@@ -89,8 +119,6 @@ def _unconstrained(name: str, initial: Any, constraint: constraints.Constraint) 
     if not isinstance(initial, Tensor):
         with torch.random.fork_rng(devices=[]):  # what is drawn after the first run is what is drawn after others
             initial = initial()
-    if isinstance(initial, nn.Parameter) and constraint is constraints.real:
-        return initial  # of a network that is told to Pyro by pyro.module
     if not initial.is_floating_point():
         raise OptionError(f"pyro.param({name!r}) must start from floating point, got {initial.dtype}.")
     try:
@@ -132,7 +160,7 @@ class _Statements(Messenger):
             kept.to(self.like.device)
             value = kept.get(name, initial, **how)
         event_dim = how.get("event_dim")
-        rows = any(frame.name == "data" for frame in msg["cond_indep_stack"])
+        rows = any(frame.name == getattr(self.owner, "examples", "data") for frame in msg["cond_indep_stack"])
         if event_dim is not None and rows and value.ndim > event_dim and value.shape[-1 - event_dim] != 1:
             raise CapabilityError(_one_each([name]))
         return value

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.acceptance import Acceptance
+from zoo.datasets.data import Data
 from zoo.errors import ImplicitDensityError, UnknownNameError
 from zoo.options import Count, check_call, check_value
 from zoo.parameters import KEPT, keeps_statements, make_stated, state_parameters
@@ -47,7 +48,10 @@ pyro.settings.set(module_local_params=True)
 
 @dataclass(frozen=True)
 class Site:
-    """One latent sample site: `event_shape` excludes plates; a global site lies outside the data plate."""
+    """One latent sample site: a global one lies outside the plate of examples, which `event_shape` excludes.
+
+    Other plates, which adopted programs may have, are its first dimensions: `plates` of them.
+    """
 
     name: str
     event_shape: torch.Size
@@ -55,6 +59,37 @@ class Site:
     is_discrete: bool
     support: Any
     distribution: str
+    plates: int = 0
+    is_finite: bool = False
+    """Whether its values can be listed."""
+
+    @property
+    def is_enumerable(self) -> bool:
+        """Whether Pyro can sum it out: single discrete numbers, finitely many."""
+        return self.is_discrete and self.is_finite and len(self.event_shape) == self.plates
+
+
+def site_of(site: Any, examples: str | None) -> Site:
+    """What is known of a sample site of a trace.
+
+    Args:
+        site: A node of the trace.
+        examples: The plate that holds the examples.
+    """
+    fn, base = site["fn"], site["fn"]
+    while isinstance(base, torch.distributions.Independent) or hasattr(base, "_base"):
+        base = base.base_dist if hasattr(base, "base_dist") else base._base
+    frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+    depth = max((-frame.dim for frame in frames), default=0)
+    is_global = all(frame.name != examples for frame in site["cond_indep_stack"])
+    value = site["value"]
+    batch = value.shape[: value.ndim - len(fn.event_shape)]
+    plates = batch[len(batch) - depth :] if is_global else batch[len(batch) - depth : -1]
+    return Site(
+        site["name"], torch.Size((*plates, *fn.event_shape)), is_global,
+        is_discrete=bool(fn.support.is_discrete), support=fn.support, distribution=type(base).__name__,
+        plates=len(plates), is_finite=bool(fn.has_enumerate_support),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,6 +144,10 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
     """Name of the data set used when none is given."""
     presets: ClassVar[Mapping[str, Preset]] = {"small": Preset()}
     """`small` trains on two CPU cores in a minute or two; `paper` is the paper's size."""
+    examples: ClassVar[str | None] = "data"
+    """The plate that holds the examples; None where all data are one unit (`zoo.adopt`)."""
+    plate_nesting: int = 1
+    """How many dimensions on the left of an event belong to plates."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -174,28 +213,32 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
         """The latent sites in the order in which the model samples them."""
         with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
             trace = poutine.trace(self.model).get_trace(None, self.example_context(2), 2)
-        found = {}
-        for name, site in trace.nodes.items():
-            if site["type"] != "sample" or name == "x" or site["is_observed"] or site_is_subsample(site):
-                continue
-            fn, base = site["fn"], site["fn"]
-            while isinstance(base, torch.distributions.Independent) or hasattr(base, "_base"):
-                base = base.base_dist if hasattr(base, "base_dist") else base._base
-            is_global = all(frame.name != "data" for frame in site["cond_indep_stack"])
-            found[name] = Site(
-                name,
-                fn.event_shape,
-                is_global,
-                is_discrete=bool(fn.support.is_discrete),
-                support=fn.support,
-                distribution=type(base).__name__,
-            )
-        return found
+        return {
+            name: site_of(site, self.examples)
+            for name, site in trace.nodes.items()
+            if site["type"] == "sample" and name != "x" and not site["is_observed"] and not site_is_subsample(site)
+        }
+
+    def take(self, data: Any = None, context: Any = None) -> Data:
+        """Data of any kind as the program takes them, checked: what every fit and every instrument asks first.
+
+        Args:
+            data: What `Data.of` takes.
+            context: That of x, where `data` is x alone.
+
+        Raises: what `Data.of` and `accept` raise.
+        """
+        return Data(*self.accept(*(Data.of(data) if context is None else (data, context))))
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         """Checks the constructor's options against its annotations (`zoo.options`), before anything is built."""
         check_call(cls, args, options)
         return super().__new__(cls, *args, **options)
+
+    @property
+    def has_guide(self) -> bool:
+        """Whether somebody wrote a guide for it."""
+        return type(self).guide is not Program.guide
 
     @classmethod
     def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:

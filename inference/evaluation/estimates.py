@@ -105,7 +105,7 @@ def checked(program: Program, data: Any, context: Any = None) -> Data:
 
     Raises: what `Program.accept` raises.
     """
-    return Data(*program.accept(*(Data.of(data) if context is None else (data, context))))
+    return program.take(data, context)
 
 
 def weight_batches(

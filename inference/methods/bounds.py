@@ -27,6 +27,7 @@ from torch.distributions import kl_divergence
 from torch.overrides import TorchFunctionMode
 
 from inference.particles import draw, guide_log_prob, log_joint, log_weights, unit_log_weights
+from zoo.arguments import Arguments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
 from zoo.program import ExactDensity, Program
@@ -66,6 +67,7 @@ class TraceELBO(Objective):
     def __init__(self, elbo: type[infer.ELBO], particles: int = 1):
         self.kind = elbo
         self.elbo = elbo(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
+        self.one_by_one = elbo(num_particles=particles, vectorize_particles=False, max_plate_nesting=1)
 
     def __call__(
         self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float | Tensor = 1.0
@@ -83,10 +85,14 @@ class TraceELBO(Objective):
             infer.TraceMeanField_ELBO: _with_analytic_kl,
             infer.TraceEnum_ELBO: _enumerated,
         }[self.kind]
-        # Several particles lie in a plate of one trace.
-        (traces,) = self.elbo._get_traces(model, guide, (batch.x, batch.context, size), {})
-        surrogate, bound = terms(*traces)
-        particles = self.elbo.num_particles
+        # Several particles lie in a plate of one trace, where the program promises to bear that.
+        elbo = self.elbo
+        if isinstance(batch.context, Arguments):
+            elbo = self.one_by_one
+            elbo.max_plate_nesting = program.plate_nesting
+        found = [terms(*traces) for traces in elbo._get_traces(model, guide, (batch.x, batch.context, size), {})]
+        surrogate, bound = (sum(parts[1:], parts[0]) for parts in zip(*found, strict=True))
+        particles = elbo.num_particles
         return -surrogate / (particles * size), bound.detach() / (particles * size)
 
 

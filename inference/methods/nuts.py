@@ -9,9 +9,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-import pyro
 import torch
-from pyro import infer, poutine
+from pyro import infer
 from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
@@ -61,7 +60,7 @@ class NUTS(Method):
         sites = program.sites()
         if all(site.is_discrete for site in sites.values()):
             return "it has no continuous latent site to sample"
-        stuck = [name for name in sites if sites[name].is_discrete and not _enumerable(program, name)]
+        stuck = [name for name, site in sites.items() if site.is_discrete and not site.is_enumerable]
         if stuck:
             return f"its discrete latent sites {stuck} cannot be summed out (infinite support, or event dimensions)"
         return None
@@ -101,7 +100,9 @@ class NUTS(Method):
     def _chain(self, program: Program, run: Run, count: _Count, hook: Any) -> tuple[dict[str, Tensor], int]:
         """One chain from a random start: (site -> (draws, *shape), number of divergent draws)."""
         try:
-            start, potential, transforms, _ = initialize_model(program.model, (*run.train, None), max_plate_nesting=1)
+            start, potential, transforms, _ = initialize_model(
+                program.model, (*run.train, None), max_plate_nesting=program.plate_nesting
+            )
         except ValueError as error:
             raise DivergenceError(
                 f"nuts {type(program).__name__}: found no start with a finite log density and gradient ({error}). "
@@ -182,12 +183,3 @@ class _Count:
     def add(self, grad: Tensor) -> None:
         """A hook for the backward pass."""
         self.gradients += 1
-
-
-@torch.no_grad()
-def _enumerable(program: Program, name: str) -> bool:
-    """Whether Pyro can sum out a discrete site: finite support and no event dimension."""
-    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
-        trace = poutine.trace(program.model).get_trace(None, program.example_context(2), 2)
-    fn = trace.nodes[name]["fn"]
-    return bool(fn.has_enumerate_support) and fn.event_dim == 0

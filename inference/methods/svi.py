@@ -43,7 +43,8 @@ class SVI(GradientMethod):
     `inference.guides.named.AUTOGUIDES`.
 
     Args:
-        guide: 'own' (the program's), an autoguide's name, or a guide with the signature of `Program.guide`.
+        guide: 'own' (the program's; 'normal' where it has none), an autoguide's name, or a guide with the signature of
+            `Program.guide`.
         elbo: 'auto', or one of 'trace', 'mean_field', 'enum', 'iwae', 'renyi', 'score', 'exact'. 'auto' takes 'trace',
             'enum' when the guide leaves enumerable latents out or marks its own by `infer={"enumerate": ...}`, 'exact'
             when it leaves others out that the program can sum out itself.
@@ -152,7 +153,9 @@ class SVI(GradientMethod):
         Raises: CapabilityError for an autoguide over local latents that would see minibatches.
         """
         spec = guide_spec(self.guide) if isinstance(self.guide, str) else {"kind": "custom"}
-        guide = build_guide(spec, program, data) if isinstance(self.guide, str) else stated_guide(self.guide, data)
+        if spec["kind"] == "own" and not program.has_guide and any(not s.is_discrete for s in program.sites().values()):
+            spec = guide_spec("normal")
+        guide = build_guide(spec, program, data) if spec["kind"] != "custom" else stated_guide(self.guide, data)
         if needs_full_batch(guide, program) and data.size > self.batch_size:
             raise CapabilityError(
                 f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
@@ -175,7 +178,7 @@ class SVI(GradientMethod):
         missing = set(sites) - set(guided)
         if not missing and not any(site["infer"].get("enumerate") for site in guided.values()):
             return "trace"
-        if all(sites[m].is_discrete and len(sites[m].event_shape) == 0 for m in missing):
+        if all(sites[m].is_discrete and len(sites[m].event_shape) == sites[m].plates for m in missing):
             return "enum"
         if isinstance(program, ExactDensity):
             return "exact"

@@ -1,0 +1,48 @@
+"""Log densities of particles, kept apart by example as long as nothing ties these together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+__all__ = ["Draws", "LogDensity", "has_path"]
+
+
+@dataclass(frozen=True)
+class LogDensity:
+    """A log density at S particles: `local` (S, B) by example, `globals` (S,) for sites outside the data plate.
+
+    `joint` says whether any global site exists; if not, `globals` is zero and examples are independent.
+    """
+
+    local: Tensor
+    globals: Tensor
+    joint: bool
+
+    @property
+    def total(self) -> Tensor:
+        """Density of everything together, (S,)."""
+        return self.local.sum(-1) + self.globals
+
+    def __sub__(self, other: LogDensity) -> LogDensity:
+        """The log ratio, kept apart in the same way."""
+        return LogDensity(self.local - other.local, self.globals - other.globals, self.joint or other.joint)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """S draws of every latent site, (S, B or 1, *event), and their log density under the guide they came from."""
+
+    values: dict[str, Tensor]
+    log_prob: LogDensity
+    score: LogDensity | None = None
+    """Log density of those sites alone whose draws carry no gradient (discrete ones, say); None where all do."""
+
+
+def has_path(site: Mapping[str, Any]) -> bool:
+    """Whether the gradient of what a draw leads to is that along the draw, with no score-function term."""
+    return site_is_subsample(site) or site["is_observed"] or bool(site["fn"].has_rsample)

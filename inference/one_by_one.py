@@ -1,0 +1,251 @@
+"""Particles of a user's own code (`zoo.adopt`), which may use batch dimensions as it likes: one run for each.
+
+What comes out has the shapes that `inference.particles` promises: local sites (S, B, *event), global ones (S, 1,
+*event), other plates being the first dimensions of the event. Densities at given values are computed under
+`torch.func.vmap` where the code allows it, so that it still sees a single particle.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import TraceEnum_ELBO, config_enumerate
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.func import vmap
+
+from inference.densities import Draws, LogDensity, has_path
+from zoo.arguments import Arguments
+from zoo.errors import CapabilityError
+
+__all__ = ["Layout", "densities", "draw", "layout_of", "prior_draws", "single_value"]
+
+CHUNK = 512
+"""Particles evaluated at once under vmap."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the value of a site of one run is laid out."""
+
+    is_local: bool
+    event_dim: int
+    is_latent: bool
+    is_auxiliary: bool
+    is_enumerable: bool
+
+
+@torch.no_grad()
+def layout_of(code: Callable[..., Any], x: Tensor, context: Arguments) -> tuple[dict[str, Layout], int]:
+    """Site -> its layout, from a run that leaves the random state; and how many dimensions plates take.
+
+    Raises: CapabilityError for a plate that draws a subsample, which makes every density another one.
+    """
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), pyro.validation_enabled(False):
+        trace = poutine.trace(code).get_trace(x, context, None)
+    found, nesting = {}, 0
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample":
+            continue
+        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+        nesting = max([nesting, *(-frame.dim for frame in frames)])
+        drawn = [frame.name for frame in frames if frame.full_size not in (None, frame.size)]
+        if drawn:
+            raise CapabilityError(
+                f"The plate {drawn[0]!r} draws a subsample at every run, so its density is another one each time; "
+                "SVI with elbo='trace', 'mean_field' or 'enum' averages over that, all else needs the whole plate."
+            )
+        if site_is_subsample(site):
+            continue
+        found[name] = Layout(
+            context.examples is not None and any(frame.name == context.examples for frame in frames),
+            event_dim=site["fn"].event_dim, is_latent=not site["is_observed"],
+            is_auxiliary=bool(site["infer"].get("is_auxiliary")),
+            is_enumerable=bool(site["fn"].has_enumerate_support) and site["fn"].event_dim == 0,
+        )  # fmt: skip
+    return found, nesting
+
+
+def _laid_out(value: Tensor, is_local: bool, event_dim: int) -> Tensor:
+    """The value of one run as (B or 1, *event)."""
+    return value.movedim(-1 - event_dim, 0) if is_local else value[None]
+
+
+def single_value(value: Tensor, layout: Layout) -> Tensor:
+    """(B or 1, *event) as the code has it."""
+    return value.movedim(0, -1 - layout.event_dim) if layout.is_local else value[0]
+
+
+def _is_local(site: Mapping[str, Any], context: Arguments) -> bool:
+    return context.examples is not None and any(frame.name == context.examples for frame in site["cond_indep_stack"])
+
+
+def _density(
+    trace: poutine.Trace, x: Tensor, context: Arguments, only: Callable[[Any], bool] = lambda site: True
+) -> tuple[Tensor, Tensor, bool]:
+    """Summed log densities of a run: by example (B,), of all else (), and whether there is anything else."""
+    local, rest, joint = x.new_zeros(len(x)), x.new_zeros(()), context.examples is None
+    for site in trace.nodes.values():
+        if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get("_deterministic") or not only(site):
+            continue
+        log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+        if not isinstance(log_prob, Tensor):
+            continue
+        if _is_local(site, context):
+            local = local + (log_prob.reshape(-1, log_prob.shape[-1]).sum(0) if log_prob.ndim else log_prob)
+        else:
+            rest, joint = rest + log_prob.sum(), True
+    return local, rest, joint
+
+
+def _together(parts: list[tuple[Tensor, Tensor, bool]]) -> LogDensity:
+    return LogDensity(
+        torch.stack([local for local, _, _ in parts]), torch.stack([rest for _, rest, _ in parts]), parts[0][2]
+    )
+
+
+def draw(guide: Callable[..., Any], n: int, x: Tensor, context: Arguments, density: bool) -> Draws:
+    """As `inference.particles.draw`."""
+    found = _together_draws([poutine.trace(guide).get_trace(x, context, None) for _ in range(n)], x, context, density)
+    return found
+
+
+def _together_draws(traces: list[poutine.Trace], x: Tensor, context: Arguments, density: bool) -> Draws:
+    names = [
+        name for name, site in traces[0].nodes.items()
+        if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False) and not site_is_subsample(site)
+    ]  # fmt: skip
+    values = {
+        name: torch.stack(
+            [
+                _laid_out(t.nodes[name]["value"], _is_local(t.nodes[name], context), t.nodes[name]["fn"].event_dim)
+                for t in traces
+            ]
+        )
+        for name in names
+    }
+    if not density:
+        nan = x.new_full((), float("nan"))
+        return Draws(values, LogDensity(nan.expand(len(traces), len(x)), nan.expand(len(traces)), False))
+    sites = [site for site in traces[0].nodes.values() if site["type"] == "sample"]
+    score = None
+    if not all(has_path(site) for site in sites):
+        score = _together([_density(t, x, context, lambda site: not has_path(site)) for t in traces])
+    return Draws(values, _together([_density(t, x, context) for t in traces]), score)
+
+
+def prior_draws(
+    model: Callable[..., Any], n: int, x: Tensor, context: Arguments, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """As `inference.particles.prior_draws`."""
+    layout, _ = layout_of(model, x, context)
+    traces = []
+    for i in range(n):
+        mine = {name: single_value(value[i], layout[name]) for name, value in (given or {}).items()}
+        traces.append(poutine.trace(poutine.condition(model, data=mine)).get_trace(x, context, None))
+    return {
+        name: torch.stack([_laid_out(t.nodes[name]["value"], each.is_local, each.event_dim) for t in traces])
+        for name, each in layout.items()
+        if isinstance(traces[0].nodes[name]["value"], Tensor)
+    }
+
+
+LOOPED: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Programs whose code vmap cannot take."""
+TRIED: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Programs whose code gives the same under vmap as without."""
+
+
+def densities(
+    code: Callable[..., Any],
+    values: Mapping[str, Tensor],
+    n: int,
+    x: Tensor,
+    context: Arguments,
+    only: Callable[[Any], bool] = lambda site: True,
+) -> LogDensity:
+    """Log density of a model with its data, or of a guide, at n particles; enumerable latents left out are summed out.
+
+    Args:
+        code: With the signature of `Program.model`.
+        values: Site -> value (n, B or 1, *event).
+        n: Number of particles.
+        x, context: The data.
+        only: Says of a site whether it counts.
+
+    Raises: CapabilityError for a site that has no value and cannot be summed out, and for a plate with a subsample.
+    """
+    layout, nesting = layout_of(code, x, context)
+    missing = {name: each for name, each in layout.items() if each.is_latent and name not in values}
+    if any(each.is_auxiliary for each in missing.values()):
+        raise CapabilityError(
+            "This guide draws all its sites from one auxiliary site, so conditioning does not give its density; use "
+            "inference.evaluation.estimates.density or a site-wise guide."
+        )
+    for name, each in missing.items():
+        if not each.is_enumerable:
+            raise CapabilityError(
+                f"log_joint: no value for the latent site {name!r}, and it cannot be summed out; got values for "
+                f"{sorted(values)}."
+            )
+    known = {name: value for name, value in values.items() if name in layout}
+
+    def single(mine: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, bool]:
+        at = poutine.condition(code, data={name: single_value(v, layout[name]) for name, v in mine.items()})
+        if missing:
+            return x.new_zeros(len(x)), _summed_out(at, nesting, x, context), True
+        return _density(poutine.trace(at).get_trace(x, context, None), x, context, only)
+
+    if known and n > 1:
+        found = _by_vmap(code, single, known)
+        if found is not None:
+            return found
+    return _together([single({name: value[i] for name, value in known.items()}) for i in range(n)])
+
+
+def _summed_out(code: Callable[..., Any], nesting: int, x: Tensor, context: Arguments) -> Tensor:
+    """log of the sum over all values of the enumerable sites that are left."""
+    elbo = TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
+    with pyro.validation_enabled(False):
+        return torch.as_tensor(-elbo.differentiable_loss(config_enumerate(code), _nothing, x, context, None))
+
+
+def _nothing(*args: Any) -> None:
+    pass
+
+
+def _by_vmap(
+    code: Any, single: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor, bool]], values: Mapping[str, Tensor]
+) -> LogDensity | None:
+    """All particles at once, or None where the code does not allow that, or would give something else."""
+    owner = getattr(code, "__self__", None)
+    if owner is None or owner in LOOPED:
+        return None
+    joint: list[bool] = []
+
+    def both(mine: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        local, rest, tied = single(mine)
+        joint.append(tied)
+        return local, rest
+
+    try:
+        with pyro.validation_enabled(False):
+            local, rest = vmap(partial(both), chunk_size=CHUNK)(dict(values))
+            if owner not in TRIED:
+                one_local, one_rest, _ = single({name: value[0] for name, value in values.items()})
+                near = partial(torch.allclose, rtol=1e-4, atol=1e-4, equal_nan=True)
+                if not (near(local[0], one_local) and near(rest[0], one_rest)):
+                    raise RuntimeError("it gives something else under vmap")
+    except Exception:  # whatever vmap has against the code; run plainly, it shows what is the code's own fault
+        LOOPED.add(owner)
+        return None
+    TRIED.add(owner)
+    return LogDensity(local, rest, joint[0])

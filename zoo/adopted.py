@@ -1,0 +1,435 @@
+"""`adopt(model, guide)`: plain Pyro code, written for nobody but Pyro, as a `Program`.
+
+    program = zoo.adopt(model, guide)               # functions with any arguments, modules, bound methods
+    found = fit(program, {"x": x, "y": y}, "svi")   # data by the names of the model's parameters, or in their order
+
+Nothing is asked of the code: any plates, several observed sites, `pyro.param`, `pyro.module`, `pyro.deterministic`,
+`pyro.factor`. What it makes in Pyro's parameter store is a parameter of the program instead. All data are one unit,
+unless `examples` names the plate of examples.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+from zoo.arguments import Arguments
+from zoo.arrays import as_tensor, check_finite
+from zoo.datasets.data import Data
+from zoo.errors import (
+    BrokenProgramError,
+    CapabilityError,
+    EmptyDataError,
+    OptionError,
+    ShapeError,
+    UnknownNameError,
+    ZooError,
+)
+from zoo.options import Count, check_value
+from zoo.process import one_at_a_time
+from zoo.program import Program, Site, site_of
+
+__all__ = ["Adopted", "Code", "adopt", "adopted_class"]
+
+MODULES = ("own_model", "own_guide")
+"""Names under which a program keeps the modules that its model and its guide are, or are methods of."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What was adopted."""
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any] | None = None
+    examples: str | None = None
+    static: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @functools.cached_property
+    def parameters(self) -> list[inspect.Parameter]:
+        """Of the model."""
+        model = self.model.forward if isinstance(self.model, nn.Module) else self.model
+        return list(inspect.signature(model).parameters.values())
+
+
+def adopt(
+    model: Callable[..., Any], guide: Callable[..., Any] | None = None, *, examples: str | None = None, **static: Any
+) -> Adopted:
+    """Plain Pyro code as a program: fitted, drawn from, evaluated and saved like those of the catalogue.
+
+    Args:
+        model: A function, a module or a method of one. It generates where an observed argument is left out, if it has
+            a default (`y=None`).
+        guide: What Pyro takes with it, called with the same arguments; None leaves it to autoguides and samplers.
+        examples: The name of the plate that holds the examples, at dimension -1: then minibatches are scaled, bounds
+            and densities are kept by example. None: all data are one unit.
+        static: Arguments of the model (and guide) that are no data: numbers, flags, objects.
+
+    Raises: OptionError for what is no code, or has no such argument; UnknownNameError.
+    """
+    for what, code in (("model", model), ("guide", guide)):
+        if isinstance(code, type) or not (callable(code) or (code is None and what == "guide")):
+            raise OptionError(f"The {what} to adopt must be a function, a module or a method, got {code!r}.")
+    return adopted_class(Code(model, guide, examples, static))()
+
+
+def adopted_class(code: Code) -> type[Adopted]:
+    """The class of the programs that are this code; `__module__` and `__qualname__` say where it is to be found."""
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in code.parameters):
+        raise OptionError(
+            f"{_name(code.model)} takes *arguments, which have no names for data: adopt a function of it."
+        )
+    known = [p.name for p in code.parameters]
+    for name in code.static:
+        if name not in known and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in code.parameters):
+            raise UnknownNameError(f"argument of {_name(code.model)}", name, known)
+    names = [_name(code.model)] + ([] if code.guide is None else [_name(code.guide)])
+    module = getattr(code.model, "__module__", None) or type(code.model).__module__
+    return type(_name(code.model).rpartition(".")[2], (Adopted,), {
+        "code": code, "examples": code.examples, "__module__": module, "__qualname__": "+".join(names),
+        "__doc__": inspect.getdoc(code.model) or f"{names[0]}, adopted.",
+    })  # fmt: skip
+
+
+def _name(code: Callable[..., Any]) -> str:
+    while isinstance(code, functools.partial):
+        code = code.func
+    return str(getattr(code, "__qualname__", type(code).__qualname__))
+
+
+class Adopted(Program):
+    """A program that is plain Pyro code; `adopt` makes one.
+
+    Its data are `Arguments`, and its observed sites have names of their own. What it says of its sites depends on the
+    data that it was fitted to or has met first.
+    """
+
+    family = "adopted"
+    code: ClassVar[Code]
+    found_at: ClassVar[str | None] = None
+    """Its name in the catalogue's sense, where it was found by one."""
+    examples = None
+
+    def __init__(self, **static: Any) -> None:
+        super().__init__()
+        unknown = [name for name in static if name not in self.option_names()]
+        if unknown:
+            raise UnknownNameError(f"argument of {type(self).__name__}", unknown[0], self.option_names())
+        self.static = {**self.code.static, **static}
+        self._met: Data | None = None
+        self._found: dict[str, Site] = {}
+        self.plate_nesting = 0
+        for name, code in zip(MODULES, (self.code.model, self.code.guide), strict=True):
+            module = code if isinstance(code, nn.Module) else getattr(code, "__self__", None)
+            if isinstance(module, nn.Module) and all(module is not m for m in self._modules.values()):
+                self.add_module(name, module)  # not by setting it: a PyroModule would rename the sites inside
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Any argument of the model may be given once and for all."""
+        return [p.name for p in cls.code.parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+
+    def model(self, x: Tensor | None = None, context: Any = None, size: int | None = None) -> Any:
+        """Runs the model on its arguments; without x, observed sites are drawn."""
+        run = self._code("model", context)
+        if x is None:
+            run = poutine.uncondition(run)
+        return self._scaled(run, x, size)
+
+    def guide(self, x: Tensor | None = None, context: Any = None, size: int | None = None) -> Any:
+        """Runs the guide on the same arguments."""
+        return None if self.code.guide is None else self._scaled(self._code("guide", context), x, size)
+
+    def _scaled(self, run: Callable[[], Any], x: Tensor | None, size: int | None) -> Any:
+        if self.examples is None or size is None or x is None:
+            return run()
+        with _Weighed(self.examples, size / len(x)):
+            return run()
+
+    def _code(self, which: str, context: Any) -> Callable[[], Any]:
+        """Model or guide with its arguments, of this program's own copy of the modules."""
+        code: Any = getattr(self.code, which)
+        module = code if isinstance(code, nn.Module) else getattr(code, "__self__", None)
+        if isinstance(module, nn.Module):
+            both = [self.code.model, self.code.guide]
+            first = next(i for i, c in enumerate(both) if c is module or getattr(c, "__self__", None) is module)
+            mine = self._modules[MODULES[first]]
+            code = mine if isinstance(code, nn.Module) else code.__func__.__get__(mine)
+        args, kwargs = self._call(self._given(context))
+        return functools.partial(code, *args, **kwargs)
+
+    def _given(self, context: Any) -> dict[str, Any]:
+        """The arguments of one call, by name."""
+        if context is None:
+            context = self.met().context
+        if context.examples is None:
+            return {**self.static, **{name: value[0] for name, value in context.items()}}
+        axes = self.__dict__["_axes"]
+        return {
+            **self.static,
+            **{n: v[0] if axes[n] is None else v.movedim(0, axes[n]) for n, v in context.items()},
+        }
+
+    def _call(self, given: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Positional as far as possible: Pyro calls model and guide alike, whatever the guide calls its parameters."""
+        missing = [
+            p.name for p in self.code.parameters
+            if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given
+        ]  # fmt: skip
+        if missing:
+            raise OptionError(
+                f"{type(self).__name__} needs the argument{'s' * (len(missing) > 1)} {', '.join(missing)}: data by "
+                "name, {" + ", ".join(f"{name!r}: ..." for name in missing) + "}, or, where it is no data, "
+                f"zoo.adopt(..., {missing[0]}=...)."
+            )
+        left, args = dict(given), list[Any]()
+        positional = [p for p in self.code.parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        last = max((i for i, p in enumerate(positional) if p.name in given), default=-1)
+        args = [left.pop(p.name) if p.name in left else p.default for p in positional[: last + 1]]
+        return args, left
+
+    # Data.
+
+    def take(self, data: Any = None, context: Any = None) -> Data:
+        """Arguments of the model as data.
+
+        Args:
+            data: A mapping by the names of the model's parameters; a tuple in their order; a data frame whose columns
+                are named so; or the one argument there is. Tensors and arrays of numbers: floating point becomes the
+                program's dtype, whole numbers and truth values stay what they are. None is no argument.
+            context: A second argument, as for other programs.
+
+        Raises: UnknownNameError, OptionError, ShapeError, EmptyDataError, NonFiniteError; BrokenProgramError for code
+            that fails on these data, CapabilityError for a model that observes nothing.
+        """
+        if isinstance(data, Data):
+            data, context = data.context if isinstance(data.context, Arguments) else data.x, None
+        if isinstance(data, Arguments):
+            return Data(self._counted(data), data)
+        if context is not None:
+            data = (data, context)
+        given = {name: self._tensor(name, value) for name, value in self._named(data).items() if value is not None}
+        arguments = Arguments({name: value[None] for name, value in given.items()})
+        if self.examples is not None:
+            arguments = self._by_examples(given, arguments)
+        taken = Data(self._counted(arguments), arguments)
+        if self._met is None:
+            self._meet(taken)
+        return taken
+
+    def _named(self, data: Any) -> dict[str, Any]:
+        free = [name for name in self.option_names() if name not in self.static]
+        if data is None:
+            return {}
+        if isinstance(data, tuple):
+            if len(data) > len(free):
+                raise OptionError(
+                    f"{type(self).__name__} takes {len(free)} arguments ({', '.join(free)}), got {len(data)}."
+                )
+            return dict(zip(free, data, strict=False))
+        if hasattr(data, "columns"):
+            needed = [p.name for p in self.code.parameters if p.default is p.empty and p.name in free]
+            if set(needed) <= set(data.columns):
+                return {name: data[name].to_numpy() for name in free if name in data.columns}
+        if not isinstance(data, Mapping):
+            if not free:
+                raise OptionError(f"{type(self).__name__} takes no data, got {type(data).__name__}.")
+            return {free[0]: data}
+        for name in data:
+            if name in self.static:
+                raise OptionError(f"The argument {name!r} of {type(self).__name__} was given when it was adopted.")
+            if name not in free:
+                raise UnknownNameError(f"argument of {type(self).__name__}", str(name), free)
+        return dict(data)
+
+    def _tensor(self, name: str, value: Any) -> Tensor:
+        who = f"{type(self).__name__}, argument {name!r}"
+        if isinstance(value, (bool, int, float, str)):
+            raise OptionError(
+                f"{who} is {value!r}, and data are tensors or arrays. If it is no data, give it when adopting: "
+                f"zoo.adopt(..., {name}={value!r})."
+            )
+        if not isinstance(value, Tensor):
+            array = np.asarray(value)
+            kinds = {"b": bool, "i": np.int64, "u": np.int64}
+            value = torch.from_numpy(array.astype(kinds[array.dtype.kind])) if array.dtype.kind in kinds else value
+        whole = isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
+        found = value if whole else as_tensor(value, name, self.computes_in())
+        if found.numel() == 0:
+            raise EmptyDataError(f"{who} is empty (shape {tuple(found.shape)}).")
+        if not whole:
+            check_finite(who, found)
+        return found
+
+    def _counted(self, arguments: Arguments) -> Tensor:
+        rows = {len(value) for value in arguments.values()}
+        if len(rows) > 1:
+            raise ShapeError(f"{type(self).__name__}: the arguments have different numbers of rows, {sorted(rows)}.")
+        device = next((value.device for value in arguments.values()), None)
+        return torch.zeros(rows.pop() if rows else 1, dtype=self.computes_in(), device=device)
+
+    def _by_examples(self, given: Mapping[str, Tensor], unit: Arguments) -> Arguments:
+        """Rows first: the examples are the first dimension of an argument, or its last, as plates count."""
+        trace = self._run(functools.partial(self.model, self._counted(unit), unit))
+        frames = [
+            frame for site in trace.nodes.values() if site["type"] == "sample"
+            for frame in site["cond_indep_stack"] if frame.name == self.examples
+        ]  # fmt: skip
+        if not frames:
+            raise CapabilityError(f"{type(self).__name__} has no plate {self.examples!r} (examples=).")
+        if frames[0].dim != -1:
+            raise CapabilityError(
+                f"The plate {self.examples!r} of {type(self).__name__} is at dimension {frames[0].dim}; examples must "
+                "be at -1, the innermost. Without examples= all data are one unit."
+            )
+        n, axes = frames[0].full_size or frames[0].size, dict[str, int | None]()
+        for name, value in given.items():
+            sizes = value.shape or (0,)
+            axes[name] = 0 if sizes[0] == n else -1 if sizes[-1] == n else None
+        if all(axis is None for axis in axes.values()):
+            raise ShapeError(f"{type(self).__name__}: no argument has the {n} rows of the plate {self.examples!r}.")
+        self.__dict__["_axes"] = axes
+        rows = {k: v.expand(n, *v.shape) if axes[k] is None else v.movedim(axes[k], 0) for k, v in given.items()}
+        return Arguments(rows, self.examples)
+
+    def accept(self, x: Any, context: Any = None) -> tuple[Tensor, Any]:
+        """What `take` gives, as a pair."""
+        taken = self.take(x, context) if not isinstance(context, Arguments) else self.take(context)
+        return taken.x, taken.context
+
+    def accept_context(self, context: Any) -> Any:
+        """Arguments as they are taken; None is those that the program has met."""
+        return self.met().context if context is None else self.take(context).context
+
+    def check(self, x: Tensor, context: Any = None) -> None:
+        """Raises what `take` raises."""
+        self.accept(x, context)
+
+    @property
+    def has_guide(self) -> bool:
+        """Whether a guide was adopted with the model."""
+        return self.code.guide is not None
+
+    def example_context(self, n: int) -> Any:
+        """The first of the arguments that the program has met; None before."""
+        return None if self._met is None else self._met.rows(slice(0, n)).context
+
+    def met(self) -> Data:
+        """The data that it was fitted to, or has met first.
+
+        Raises: CapabilityError before there are any.
+        """
+        if self._met is None:
+            if any(p.default is p.empty for p in self.code.parameters if p.name not in self.static):
+                raise CapabilityError(
+                    f"{type(self).__name__} has met no data yet, and what its sites are depends on them: program.take("
+                    "data), or a fit."
+                )
+            self.take(None)
+        assert self._met is not None
+        return self._met
+
+    # What the code is, seen from a run of it.
+
+    def declare(self, x: Tensor, context: Any = None) -> None:
+        """Meets the data of a fit: finds the sites, and makes the `pyro.param` statements parameters."""
+        self._meet(Data(x, context))
+
+    def _meet(self, data: Data) -> None:
+        before, self._met = self._met, data
+        try:
+            # In Pyro's order, which may matter to pyro.param statements that both have.
+            guided = self._run(functools.partial(self.guide, *data, None))
+            trace = self._run(functools.partial(self.model, *data, None))
+        except BaseException:
+            self._met = before
+            raise
+        sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
+        if not any(site["is_observed"] and not site["infer"].get("_deterministic") for site in sites):
+            self._met = before
+            raise CapabilityError(
+                f"{type(self).__name__} observes nothing on these data, so there is nothing to learn from: give the "
+                "observed argument (obs=...), condition the model, or state a pyro.factor."
+            )
+        frames = [
+            frame for t in (trace, guided) for site in t.nodes.values() for frame in site.get("cond_indep_stack", ())
+        ]
+        self.plate_nesting = max((-frame.dim for frame in frames if frame.vectorized), default=0)
+        self._found = {s["name"]: site_of(s, self.examples) for s in sites if not s["is_observed"]}
+        like = data.x
+        if any(p.device != like.device for p in self.parameters()):
+            self.to(like.device)
+
+    @one_at_a_time
+    def _run(self, run: Callable[[], Any]) -> poutine.Trace:
+        """A trace that leaves the random state and what modules learn by running as they are.
+
+        Raises: BrokenProgramError, from whatever the code raises.
+        """
+        training = [module for module in self.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+                return poutine.trace(run).get_trace()
+        except ZooError:
+            raise
+        except Exception as error:  # whatever the author's code may raise
+            reason = str(error).strip().split("\n")[0]
+            raise BrokenProgramError(
+                f"{type(self).__name__} fails on these data: {type(error).__name__}: {reason}"
+            ) from error
+        finally:
+            for module in training:
+                module.training = True
+
+    def sites(self) -> dict[str, Site]:
+        """The latent sites on the data it was fitted to; a global one has its plates as leading event dimensions."""
+        self.met()
+        return dict(self._found)
+
+    @one_at_a_time
+    @torch.no_grad()
+    def generate(self, n: Count = 1, context: Any = None) -> Any:
+        """n draws of every observed site from the prior predictive: name -> (n, *plates, *event_shape)."""
+        check_value("n", n, Count)
+        context = self.accept_context(context)
+        observed = [
+            name for name, site in self._run(functools.partial(self.model, self.met().x, context)).nodes.items()
+            if site["type"] == "sample" and site["is_observed"] and type(site["fn"]).__name__ != "Unit"
+        ]  # fmt: skip
+        traces = [poutine.trace(self.model).get_trace(None, context) for _ in range(n)]
+        return {name: torch.stack([trace.nodes[name]["value"] for trace in traces]) for name in observed}
+
+    @property
+    def has_own_autoguide(self) -> bool:
+        """Whether the guide is an autoguide, which cannot be built again from a checkpoint."""
+        return isinstance(self.code.guide, AutoGuide)
+
+
+class _Weighed(Messenger):
+    """Weighs the sites of a plate by the number of examples that each of a minibatch stands for."""
+
+    def __init__(self, plate: str, weight: float):
+        super().__init__()
+        self.plate, self.weight = plate, weight
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if any(frame.name == self.plate for frame in msg["cond_indep_stack"]):
+            msg["scale"] = msg["scale"] * self.weight
+
+
+def is_code(found: object) -> bool:
+    """Whether something in a module can be adopted: a function, a module that has been built."""
+    return isinstance(found, (FunctionType, functools.partial)) or (callable(found) and not isinstance(found, type))
