@@ -8,8 +8,9 @@ from typing import Any
 
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["Draws", "LogDensity", "has_path"]
+__all__ = ["Draws", "LogDensity", "NoneMasked", "has_path"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,10 @@ class Draws:
 def has_path(site: Mapping[str, Any]) -> bool:
     """Whether the gradient of what a draw leads to is that along the draw, with no score-function term."""
     return site_is_subsample(site) or site["is_observed"] or bool(site["fn"].has_rsample)
+
+
+class NoneMasked(TorchFunctionMode):
+    """Pyro drops terms of probability zero, after a look whether there are any; this answers that there are none."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return True if func is Tensor.all else func(*args, **(kwargs or {}))

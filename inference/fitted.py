@@ -18,6 +18,7 @@ from inference.guides.named import build_guide
 from inference.history import History
 from inference.particles import draw
 from zoo import catalogue, datasets, folders
+from zoo.adopted import Adopted
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, CheckpointError
 from zoo.options import Count, Seed, check_value
@@ -114,8 +115,8 @@ class Fit:
             raise CheckpointError(f"This fit cannot be saved: {why_not}")
         files = {RECORD: folders.to_json(self._record(folder))}
         if isinstance(self.guide, nn.Module):
-            assert self.prototype is not None
             files[GUIDE] = folders.pack(self.guide.state_dict(), "The guide")
+        if self.prototype is not None:
             files[PROTOTYPE] = folders.pack(self.prototype.named(), "The data")
         if self.samples is not None:
             files[SAMPLES] = folders.pack(self.samples, "The samples")
@@ -169,10 +170,13 @@ class Fit:
         try:
             guide, spec, prototype = None, record["guide"], None
             if PROTOTYPE in tensors:
-                prototype = Data(**tensors[PROTOTYPE]).to(where)
+                adopted = isinstance(made, Adopted)
+                prototype = Data.from_named(tensors[PROTOTYPE], adopted, made.examples).to(where)
+                if adopted:
+                    made.declare(*prototype)  # its sites are those of its data
             if spec is not None:
                 guide = build_guide(spec, made, prototype if prototype is not None else Data(torch.empty(0)))
-                if isinstance(guide, nn.Module):
+                if isinstance(guide, nn.Module) and GUIDE in tensors:
                     guide.load_state_dict(tensors[GUIDE])
                     guide.eval()
         except Exception as error:  # whatever a guide has against its spec or its tensors
@@ -199,6 +203,8 @@ def why_not_saved(program: Program | str, guide: object) -> str | None:
         )
     if isinstance(program, str):
         return None
+    if isinstance(program, Adopted) and program.has_own_autoguide:
+        return "its guide is an autoguide that was adopted: adopt the model alone, and name it (guide='normal')."
     try:
         folders.to_json(program.config())
     except CheckpointError as error:

@@ -18,15 +18,16 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceEnum_ELBO, config_enumerate
+from pyro.infer.traceenum_elbo import _compute_dice_elbo
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.func import vmap
 
-from inference.densities import Draws, LogDensity, has_path
+from inference.densities import Draws, LogDensity, NoneMasked, has_path
 from zoo.arguments import Arguments
 from zoo.errors import CapabilityError
 
-__all__ = ["Layout", "densities", "draw", "layout_of", "prior_draws", "single_value"]
+__all__ = ["Layout", "densities", "density_of", "draw", "layout_of", "prior_draws", "single_value", "together"]
 
 CHUNK = 512
 """Particles evaluated at once under vmap."""
@@ -88,7 +89,7 @@ def _is_local(site: Mapping[str, Any], context: Arguments) -> bool:
     return context.examples is not None and any(frame.name == context.examples for frame in site["cond_indep_stack"])
 
 
-def _density(
+def density_of(
     trace: poutine.Trace, x: Tensor, context: Arguments, only: Callable[[Any], bool] = lambda site: True
 ) -> tuple[Tensor, Tensor, bool]:
     """Summed log densities of a run: by example (B,), of all else (), and whether there is anything else."""
@@ -106,7 +107,8 @@ def _density(
     return local, rest, joint
 
 
-def _together(parts: list[tuple[Tensor, Tensor, bool]]) -> LogDensity:
+def together(parts: list[tuple[Tensor, Tensor, bool]]) -> LogDensity:
+    """What `density_of` found at each of several particles."""
     return LogDensity(
         torch.stack([local for local, _, _ in parts]), torch.stack([rest for _, rest, _ in parts]), parts[0][2]
     )
@@ -114,11 +116,11 @@ def _together(parts: list[tuple[Tensor, Tensor, bool]]) -> LogDensity:
 
 def draw(guide: Callable[..., Any], n: int, x: Tensor, context: Arguments, density: bool) -> Draws:
     """As `inference.particles.draw`."""
-    found = _together_draws([poutine.trace(guide).get_trace(x, context, None) for _ in range(n)], x, context, density)
+    found = __gathered([poutine.trace(guide).get_trace(x, context, None) for _ in range(n)], x, context, density)
     return found
 
 
-def _together_draws(traces: list[poutine.Trace], x: Tensor, context: Arguments, density: bool) -> Draws:
+def __gathered(traces: list[poutine.Trace], x: Tensor, context: Arguments, density: bool) -> Draws:
     names = [
         name for name, site in traces[0].nodes.items()
         if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False) and not site_is_subsample(site)
@@ -138,8 +140,8 @@ def _together_draws(traces: list[poutine.Trace], x: Tensor, context: Arguments, 
     sites = [site for site in traces[0].nodes.values() if site["type"] == "sample"]
     score = None
     if not all(has_path(site) for site in sites):
-        score = _together([_density(t, x, context, lambda site: not has_path(site)) for t in traces])
-    return Draws(values, _together([_density(t, x, context) for t in traces]), score)
+        score = together([density_of(t, x, context, lambda site: not has_path(site)) for t in traces])
+    return Draws(values, together([density_of(t, x, context) for t in traces]), score)
 
 
 def prior_draws(
@@ -202,20 +204,22 @@ def densities(
         at = poutine.condition(code, data={name: single_value(v, layout[name]) for name, v in mine.items()})
         if missing:
             return x.new_zeros(len(x)), _summed_out(at, nesting, x, context), True
-        return _density(poutine.trace(at).get_trace(x, context, None), x, context, only)
+        return density_of(poutine.trace(at).get_trace(x, context, None), x, context, only)
 
     if known and n > 1:
         found = _by_vmap(code, single, known)
         if found is not None:
             return found
-    return _together([single({name: value[i] for name, value in known.items()}) for i in range(n)])
+    return together([single({name: value[i] for name, value in known.items()}) for i in range(n)])
 
 
 def _summed_out(code: Callable[..., Any], nesting: int, x: Tensor, context: Arguments) -> Tensor:
     """log of the sum over all values of the enumerable sites that are left."""
     elbo = TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
     with pyro.validation_enabled(False):
-        return torch.as_tensor(-elbo.differentiable_loss(config_enumerate(code), _nothing, x, context, None))
+        (traces,) = elbo._get_traces(config_enumerate(code), _nothing, (x, context, None), {})
+        with NoneMasked():
+            return torch.as_tensor(_compute_dice_elbo(*traces))
 
 
 def _nothing(*args: Any) -> None:

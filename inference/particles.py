@@ -40,6 +40,7 @@ __all__ = [
     "log_joint",
     "log_weights",
     "outside_handlers",
+    "prior_and_likelihood",
     "prior_draws",
     "simulate",
     "trace_log_density",
@@ -203,6 +204,27 @@ def log_joint(
     return LogDensity(torch.stack([p.local for p in parts]).logsumexp(0), parts[0].globals, any(p.joint for p in parts))
 
 
+def prior_and_likelihood(
+    program: Program, values: Mapping[str, Tensor], x: Tensor, context: Any = None
+) -> tuple[LogDensity, LogDensity]:
+    """log p(latents) and log p(x | latents) at values (S, B or 1, *event) of all latents."""
+    n = max(v.shape[0] for v in values.values())
+    if isinstance(context, Arguments):
+        of_latents, rest = (
+            one_by_one.densities(program.model, values, n, x, context, only)
+            for only in (lambda site: site["name"] in values, lambda site: site["name"] not in values)
+        )
+        return of_latents, rest
+    with pyro.plate("particles", n, dim=-2):
+        model = poutine.condition(program.model, data=dict(values))
+        trace = poutine.trace(model).get_trace(x, context, None)
+    observed = tuple(name for name in trace.nodes if name not in values)
+    return (
+        trace_log_density(trace, n, len(x), exclude=observed),
+        trace_log_density(trace, n, len(x), exclude=tuple(values)),
+    )
+
+
 def log_weights(
     program: Program, guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None
 ) -> tuple[Draws, LogDensity]:
@@ -238,6 +260,10 @@ class Simulated:
 @one_at_a_time
 def simulate(program: Program, n: int, context: Tensor | None = None) -> Simulated:
     """n examples with the latents they came from; gradients reach the program where its sites are reparameterised."""
+    if isinstance(context, Arguments):
+        raise CapabilityError(
+            "What adopted code generates is no single x of examples; use `generate` or `Fit.predict`."
+        )
     trace = poutine.trace(program.model).get_trace(None, context, n)
     latents = {
         name: site["value"]

@@ -8,9 +8,12 @@ from pyro import poutine
 from torch.distributions import biject_to, constraints
 
 from inference.particles import log_joint, prior_draws
+from zoo.adopted import Adopted
 from zoo.program import ImplicitProgram, Program
 
 __all__ = ["why_no_draws", "why_no_implicit_guide", "why_not_local", "why_not_local_density"]
+
+OWN_PLATES = "it is adopted code, whose examples cannot be dreamt or taken one by one: take 'svi', 'nuts' or 'avb'"
 
 
 def why_no_implicit_guide(program: Program, contrast: str | None = None) -> str | None:
@@ -19,9 +22,11 @@ def why_no_implicit_guide(program: Program, contrast: str | None = None) -> str 
     Any program with continuous latents can have the guide. To fit it by the ELBO ('adaptive', 'prior') takes a density
     of x, and discrete latents that can be summed out; by pairs ('joint') latents that belong to the examples.
     """
-    sites = program.sites()
+    sites, adopted = program.sites(), isinstance(program, Adopted)
     if all(site.is_discrete for site in sites.values()):
         return "it has no continuous latent sites" if sites else "it has no latent sites"
+    if adopted and not all(site.is_global for site in sites.values()):
+        return OWN_PLATES
     for name, site in sites.items():
         try:
             if not site.is_discrete:
@@ -38,11 +43,11 @@ def why_no_implicit_guide(program: Program, contrast: str | None = None) -> str 
         finite = (type(constraints.boolean), constraints.integer_interval)
         for name, site in sites.items():
             endless = site.is_global or len(site.event_shape) > 0 or not isinstance(site.support, finite)
-            if site.is_discrete and endless:
+            if site.is_discrete and (not site.is_enumerable if adopted else endless):
                 return (
                     f"the discrete latent site {name!r} cannot be summed out: it is not local with finitely many values"
                 )
-        if _exclusive(program):
+        if not adopted and _exclusive(program):
             return "each x is possible under the latents it came from alone, so its posterior has no support of its own"
     return None
 
@@ -67,6 +72,8 @@ def why_not_local_density(program: Program) -> str | None:
 
 def why_not_local(program: Program) -> str | None:
     """Why a program's latents are not all continuous and of single examples, or None; a density is not asked for."""
+    if isinstance(program, Adopted):
+        return OWN_PLATES
     sites = program.sites()
     if not sites:
         return "it has no latents"

@@ -173,13 +173,7 @@ class Adopted(Program):
         """The arguments of one call, by name."""
         if context is None:
             context = self.met().context
-        if context.examples is None:
-            return {**self.static, **{name: value[0] for name, value in context.items()}}
-        axes = self.__dict__["_axes"]
-        return {
-            **self.static,
-            **{n: v[0] if axes[n] is None else v.movedim(0, axes[n]) for n, v in context.items()},
-        }
+        return {**self.static, **context.plain()}
 
     def _call(self, given: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Positional as far as possible: Pyro calls model and guide alike, whatever the guide calls its parameters."""
@@ -293,15 +287,15 @@ class Adopted(Program):
                 f"The plate {self.examples!r} of {type(self).__name__} is at dimension {frames[0].dim}; examples must "
                 "be at -1, the innermost. Without examples= all data are one unit."
             )
-        n, axes = frames[0].full_size or frames[0].size, dict[str, int | None]()
+        n, axes, rows = frames[0].full_size or frames[0].size, dict[str, str](), dict[str, Tensor]()
         for name, value in given.items():
             sizes = value.shape or (0,)
-            axes[name] = 0 if sizes[0] == n else -1 if sizes[-1] == n else None
-        if all(axis is None for axis in axes.values()):
+            axes[name] = "first" if sizes[0] == n else "last" if sizes[-1] == n else "none"
+            rows[name] = value.movedim(-1, 0) if axes[name] == "last" else value
+            rows[name] = value.expand(n, *value.shape) if axes[name] == "none" else rows[name]
+        if set(axes.values()) == {"none"}:
             raise ShapeError(f"{type(self).__name__}: no argument has the {n} rows of the plate {self.examples!r}.")
-        self.__dict__["_axes"] = axes
-        rows = {k: v.expand(n, *v.shape) if axes[k] is None else v.movedim(axes[k], 0) for k, v in given.items()}
-        return Arguments(rows, self.examples)
+        return Arguments(rows, self.examples, axes)
 
     def accept(self, x: Any, context: Any = None) -> tuple[Tensor, Any]:
         """What `take` gives, as a pair."""

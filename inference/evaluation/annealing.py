@@ -15,14 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from inference.evaluation.estimates import Estimate, checked, density, evaluating, log_mean_exp
 from inference.hmc import transition
-from inference.particles import draw, log_joint, simulate, trace_log_density, unit_log_weights
+from inference.particles import draw, log_joint, prior_and_likelihood, prior_draws, simulate, unit_log_weights
 from inference.unconstrained import Coordinates
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
@@ -249,9 +247,8 @@ class _Problem:
         with torch.no_grad():
             if self.start is not None:
                 return self.coordinates.pack(draw(self.start, n, self.x, self.context, density=False).values)
-            with pyro.plate("particles", n, dim=-2):
-                trace = poutine.trace(self.program.model).get_trace(self.x, self.context, None)
-            return self.coordinates.pack({name: trace.nodes[name]["value"] for name in self.coordinates.sites})
+            drawn = prior_draws(self.program.model, n, self.x, self.context)
+            return self.coordinates.pack({name: drawn[name] for name in self.coordinates.sites})
 
     def log_densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(log start, log joint - log start), each (S, U)."""
@@ -261,13 +258,8 @@ class _Problem:
             joint = log_joint(self.program, values, self.x, self.context)
             given = density(self.start, values, self.x, self.context)
             return self._units(given) + log_det, self._units(joint) - self._units(given)
-        n, batch = len(z), len(self.x)
-        with pyro.plate("particles", n, dim=-2):
-            model = poutine.condition(self.program.model, data=values)
-            trace = poutine.trace(model).get_trace(self.x, self.context, None)
-        prior = self._units(trace_log_density(trace, n, batch, exclude=("x",)))
-        likelihood = self._units(trace_log_density(trace, n, batch, exclude=tuple(values)))
-        return prior + log_det, likelihood
+        prior, likelihood = prior_and_likelihood(self.program, values, self.x, self.context)
+        return self._units(prior) + log_det, self._units(likelihood)
 
     def _units(self, density: Any) -> Tensor:
         return density.total[:, None] if self.coordinates.tied else unit_log_weights(density)

@@ -18,9 +18,11 @@ from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoGuide, AutoNorma
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
+from inference import one_by_one
 from inference.environment import seeded
 from inference.guides.named import needs_full_batch, refuse_point
 from inference.particles import LogDensity, draw, guide_log_prob, log_joint, trace_log_density, unit_log_weights
+from zoo.arguments import Arguments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, ShapeError
 from zoo.options import Count, check_value
@@ -226,15 +228,28 @@ def density(
         raise CapabilityError("AutoDelta is a point, not a distribution: it has no density. Use guide='normal'.")
     if not isinstance(guide, AutoGuide):
         return guide_log_prob(guide, values, x, context)
+    if isinstance(context, Arguments):
+        return _one_by_one(guide, values, x, context)
     n = max(v.shape[0] for v in values.values())
     with pyro.plate("particles", n, dim=-2):
-        conditioned = poutine.condition(guide, data=_auxiliary(guide, values))
+        conditioned = poutine.condition(guide, data=_auxiliary(guide, values, (n, 1)))
         trace = poutine.trace(conditioned).get_trace(x, context, None)
     return trace_log_density(trace, n, len(x))
 
 
-def _auxiliary(guide: AutoGuide, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The auxiliary values from which an autoguide derives the given latent values."""
+def _one_by_one(guide: AutoGuide, values: Mapping[str, Tensor], x: Tensor, context: Arguments) -> LogDensity:
+    """The same for adopted code, a particle at a time."""
+    layout, _ = one_by_one.layout_of(guide, x, context)
+    parts = []
+    for i in range(max(v.shape[0] for v in values.values())):
+        mine = {name: one_by_one.single_value(v[i], layout[name]) for name, v in values.items()}
+        conditioned = poutine.condition(guide, data=_auxiliary(guide, mine, ()))
+        parts.append(one_by_one.density_of(poutine.trace(conditioned).get_trace(x, context, None), x, context))
+    return one_by_one.together(parts)
+
+
+def _auxiliary(guide: AutoGuide, values: Mapping[str, Tensor], batch: tuple[int, ...]) -> dict[str, Tensor]:
+    """The auxiliary values from which an autoguide derives the given latent values, in a batch of particles."""
     free = {
         name: biject_to(site["fn"].support).inv(values[name])
         for name, site in guide.prototype_trace.iter_stochastic_nodes()
@@ -242,7 +257,6 @@ def _auxiliary(guide: AutoGuide, values: Mapping[str, Tensor]) -> dict[str, Tens
     if isinstance(guide, AutoNormal):
         return {f"{name}_unconstrained": value for name, value in free.items()}
     if isinstance(guide, AutoContinuous):
-        n = max(v.shape[0] for v in values.values())
-        packed = torch.cat([value.reshape(n, 1, -1) for value in free.values()], -1)
+        packed = torch.cat([value.reshape(*batch, -1) for value in free.values()], -1)
         return {f"_{guide._pyro_name}_latent": packed}
     raise CapabilityError(f"The density of a {type(guide).__name__} at a given point is not available.")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from inference.guides.grid import GridGuide, _why_not_grid
 from inference.particles import log_joint, log_weights, outside_handlers, unit_log_weights
+from zoo.adopted import Adopted
 from zoo.errors import CapabilityError
 from zoo.program import ExactDensity, ExactEvidence, ExactPosterior, Program
 
@@ -57,6 +58,75 @@ class EnumeratedGuide:
             pyro.sample(self.site, dist.Categorical(logits=logits))
 
 
+MOST_ASSIGNMENTS = 4096
+
+
+class JointEnumeration:
+    """The exact posterior of adopted code whose latents are all discrete, by trying all assignments together."""
+
+    def __init__(self, program: Adopted):
+        reason = self.why_not(program)
+        if reason is not None:
+            raise CapabilityError(f"No enumeration for {type(program).__name__}: {reason}.")
+        self.program = program
+
+    @staticmethod
+    def why_not(program: Program) -> str | None:
+        """Why there is no such guide, or None."""
+        sites = program.sites()
+        if not isinstance(program, Adopted):
+            return "its assignments are not tried together"
+        if not sites or not all(site.is_enumerable and site.is_global for site in sites.values()):
+            return "its latents are not all discrete, finite and of one unit"
+        try:
+            return None if _assignments(program) is not None else f"it has more than {MOST_ASSIGNMENTS} assignments"
+        except NotImplementedError:
+            return "its values cannot be listed"
+
+    def log_joint(self, x: Tensor, context: Any) -> tuple[dict[str, Tensor], Tensor]:
+        """All assignments, site -> (K, 1, *event), and log p(x, assignment), (K,)."""
+        values = _assignments(self.program)
+        assert values is not None
+        with torch.no_grad():
+            return values, log_joint(self.program, values, x, context).total
+
+    def __call__(self, x: Tensor, context: Any = None, size: int | None = None) -> None:
+        """Samples an assignment, then its sites."""
+        with outside_handlers():
+            values, logits = self.log_joint(x, context)
+        chosen = pyro.sample("_assignment", dist.Categorical(logits=logits), infer={"is_auxiliary": True})
+        for name, value in values.items():
+            pyro.sample(name, dist.Delta(value[chosen, 0], event_dim=value.ndim - 2))
+
+
+def _assignments(program: Adopted) -> dict[str, Tensor] | None:
+    """Site -> the values of all sites in all assignments (K, 1, *event); None where there are too many."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        trace = poutine.trace(program.model).get_trace(*program.met(), None)
+    supports, total = [], 1
+    for name, site in program.sites().items():
+        support = trace.nodes[name]["fn"].enumerate_support(expand=False).flatten()
+        supports += [support] * site.event_shape.numel()
+        total *= len(support) ** site.event_shape.numel()
+        if total > MOST_ASSIGNMENTS:
+            return None
+    table = torch.cartesian_prod(*supports).reshape(total, -1)
+    found, start = {}, 0
+    for name, site in program.sites().items():
+        stop = start + site.event_shape.numel()
+        found[name] = table[:, start:stop].reshape(total, 1, *site.event_shape)
+        start = stop
+    return found
+
+
+def enumerated_guide(program: Program) -> EnumeratedGuide | JointEnumeration:
+    """The posterior of discrete latents, by trying their values.
+
+    Raises: CapabilityError.
+    """
+    return JointEnumeration(program) if isinstance(program, Adopted) else EnumeratedGuide(program)
+
+
 def exact_guide(program: Program, *, points: int | None = None) -> Callable[..., Any]:
     """The exact posterior of a program as a guide: its own, enumerated, or on a grid; in this order.
 
@@ -67,7 +137,14 @@ def exact_guide(program: Program, *, points: int | None = None) -> Callable[...,
         raise CapabilityError(f"No exact posterior for {type(program).__name__}: {reason}.")
     if isinstance(program, ExactPosterior):
         return program.posterior
-    return EnumeratedGuide(program) if EnumeratedGuide.why_not(program) is None else GridGuide(program, points)
+    if _why_not_enumerated(program) is None:
+        return enumerated_guide(program)
+    return GridGuide(program, points)
+
+
+def _why_not_enumerated(program: Program) -> str | None:
+    kind = JointEnumeration if isinstance(program, Adopted) else EnumeratedGuide
+    return kind.why_not(program)
 
 
 def why_not_exact(program: Program) -> str | None:
@@ -76,7 +153,7 @@ def why_not_exact(program: Program) -> str | None:
         return None
     if not program.sites():
         return "it has no latents, so there is no posterior"
-    enumeration, grid = EnumeratedGuide.why_not(program), _why_not_grid(program)
+    enumeration, grid = _why_not_enumerated(program), _why_not_grid(program)
     return None if enumeration is None or grid is None else f"no closed form; {enumeration}; {grid}"
 
 
@@ -92,6 +169,8 @@ def exact_log_evidence(program: Program, x: Tensor, context: Tensor | None = Non
     guide = exact_guide(program)
     if isinstance(guide, GridGuide):
         return guide.grid(x, context).log_evidence
+    if isinstance(guide, JointEnumeration):
+        return guide.log_joint(x, context)[1].logsumexp(0, keepdim=True)
     if isinstance(guide, EnumeratedGuide):
         return guide.log_joint(x, context).logsumexp(0)
     return unit_log_weights(log_weights(program, guide, 1, x, context)[1])[0]

@@ -12,8 +12,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.particles import log_joint, outside_handlers
+from inference.particles import log_joint, outside_handlers, prior_draws
 from inference.unconstrained import Coordinates
+from zoo.adopted import Adopted
+from zoo.arguments import Arguments
 from zoo.errors import CapabilityError, OptionError
 from zoo.program import ImplicitProgram, Program, Site
 
@@ -48,6 +50,8 @@ def _why_not_grid(program: Program) -> str | None:
     if isinstance(program, ImplicitProgram):
         return "it is implicit"
     sites = _continuous(program)
+    if isinstance(program, Adopted) and not all(site.is_global for site in sites.values()):
+        return "it is adopted code with latents in the plate of its examples (leave examples= out for a grid)"
     if len({site.is_global for site in sites.values()}) > 1:
         return "it has both global and local continuous latents"
     dim = Coordinates(sites, 1).size
@@ -85,11 +89,14 @@ def _prior_box(
     """A box (U, d) around the prior draws that the data leave plausible; the first guess of where to look."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        with pyro.plate("particles", draws, dim=-2):
-            trace = poutine.trace(program.model).get_trace(None, None if context is None else context[:1], 1)
-    u = at.pack(
-        {name: trace.nodes[name]["value"].expand(draws, at.units, *s.event_shape) for name, s in at.sites.items()}
-    )
+        if isinstance(context, Arguments):
+            draws //= 8  # one run for each
+            drawn = prior_draws(program.model, draws, x, context)
+        else:
+            with pyro.plate("particles", draws, dim=-2):
+                trace = poutine.trace(program.model).get_trace(None, None if context is None else context[:1], 1)
+            drawn = {name: trace.nodes[name]["value"] for name in at.sites}
+    u = at.pack({name: drawn[name].expand(draws, at.units, *site.event_shape) for name, site in at.sites.items()})
     lo, hi = _bounds(u, _log_density(program, at, u, x, context))
     # One draw alone may be plausible; a box needs a width.
     return lo - 0.1 * u.std(0), hi + 0.1 * u.std(0)
@@ -255,5 +262,7 @@ class GridGuide:
                     pyro.sample(site.name, fn)
 
 
-def _same(a: Tensor | None, b: Tensor | None) -> bool:
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Arguments) and isinstance(b, Arguments):
+        return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
     return a is b or (a is not None and b is not None and torch.equal(a, b))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from inference.particles import LogDensity, log_joint, prior_draws, simulate
 from inference.requirements import why_no_implicit_guide
 from inference.unconstrained import Coordinates
+from zoo.arguments import Arguments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError
 from zoo.nets import mlp
@@ -155,7 +156,7 @@ class ImplicitGuide(nn.Module):
 
     def log_prior(self, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None) -> LogDensity:
         """The program's log p(latents) at given values (S, B or 1, *event), discrete ones summed out."""
-        blind: Any = SimpleNamespace(model=poutine.block(self._model, hide=["x"]))
+        blind: Any = SimpleNamespace(model=poutine.block(self._model, hide_fn=_is_observed))
         return log_joint(blind, values, x, context)
 
     @torch.no_grad()
@@ -210,8 +211,14 @@ class ImplicitGuide(nn.Module):
 
 def _flat(x: Tensor, context: Tensor | None = None) -> Tensor:
     """Examples and contexts as rows, (B, F)."""
+    if isinstance(context, Arguments):
+        context = None  # whose latents are all global, and see no features
     parts = [v.reshape(len(v), -1) for v in (x, context) if v is not None]
     return torch.cat(parts, -1)
+
+
+def _is_observed(site: Any) -> bool:
+    return site["type"] == "sample" and bool(site["is_observed"])
 
 
 def _side_by_side(*parts: Tensor) -> Tensor:

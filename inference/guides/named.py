@@ -110,10 +110,10 @@ def build_guide(spec: dict[str, Any], program: Program, data: Data) -> Callable[
     if spec["kind"] == "implicit":
         return ImplicitGuide(program, data, **spec["options"])
     if spec["kind"] in ("grid", "enumeration"):
-        from inference.guides.exact import EnumeratedGuide  # exact is a method, built on this module
+        from inference.guides.exact import enumerated_guide  # exact is a method, built on this module
         from inference.guides.grid import GridGuide  # exact is a method, built on this module
 
-        return GridGuide(program, spec.get("points")) if spec["kind"] == "grid" else EnumeratedGuide(program)
+        return GridGuide(program, spec.get("points")) if spec["kind"] == "grid" else enumerated_guide(program)
     hidden = [name for name, site in program.sites().items() if site.is_discrete]
     guide = AUTOGUIDES[spec["name"]](poutine.block(program.model, hide=hidden))
     with torch.no_grad():

@@ -24,8 +24,8 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
-from torch.overrides import TorchFunctionMode
 
+from inference.densities import NoneMasked
 from inference.particles import draw, guide_log_prob, log_joint, log_weights, unit_log_weights
 from zoo.arguments import Arguments
 from zoo.datasets.data import Data
@@ -140,18 +140,11 @@ def _with_analytic_kl(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tenso
     return elbo, elbo
 
 
-class _NoneMasked(TorchFunctionMode):
-    """Pyro drops terms of probability zero, after a look whether there are any; this answers that there are none."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return True if func is Tensor.all else func(*args, **(kwargs or {}))
-
-
 def _enumerated(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tensor, Tensor]:
     """(surrogate, ELBO) with the enumerated sites summed out."""
     # Probabilities are those of the guide's enumerated sites. Without such sites all are 1.
     known = not any("_enumerate_dim" in site["infer"] for site in _samples(guide))
-    with _NoneMasked() if known else nullcontext():
+    with NoneMasked() if known else nullcontext():
         elbo = torch.as_tensor(_compute_dice_elbo(model, guide))
     return elbo, elbo
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from inference.guides.exact import EnumeratedGuide, exact_guide, why_not_exact
+from inference.guides.exact import EnumeratedGuide, JointEnumeration, exact_guide, why_not_exact
 from inference.guides.grid import GridGuide
 from inference.method import Method, Outcome, Run
 from zoo.options import Range
@@ -38,7 +38,7 @@ class Exact(Method):
     def run(self, program: Program, run: Run) -> Outcome:
         """Returns the guide that is the posterior."""
         guide = exact_guide(program, points=self.points)
-        kinds = {GridGuide: "grid", EnumeratedGuide: "enumeration"}
+        kinds = {GridGuide: "grid", EnumeratedGuide: "enumeration", JointEnumeration: "enumeration"}
         kind = kinds.get(type(guide), "posterior")
         spec = {"kind": kind, "points": self.points} if kind == "grid" else {"kind": kind}
         return Outcome(guide, spec)

@@ -7,7 +7,8 @@ from zoo.datasets.data import Data
 
 
 def two() -> Arguments:
-    return Arguments({"group": torch.tensor([[0, 1], [1, 0]]), "y": torch.tensor([[1.0], [2.0]])}, examples="rows")
+    axes = {"group": "last", "y": "first"}
+    return Arguments({"group": torch.tensor([[0, 1], [1, 0]]), "y": torch.tensor([[1.0], [2.0]])}, "rows", axes)
 
 
 def test_rows_are_taken_of_every_argument():
@@ -33,6 +34,16 @@ def test_tensors_and_names_give_the_same_data_again():
     loaded = Data.from_named(data.named(), arguments=True, examples="rows")
     assert torch.equal(loaded.context["group"], data.context["group"])
     assert loaded.context.examples == "rows"
+    assert loaded.context.axes == {"group": "last", "y": "first"}
+
+
+def test_the_model_gets_its_arguments_as_it_wants_them():
+    rows = torch.arange(6.0).reshape(3, 2)
+    given = Arguments({"a": rows, "b": rows, "c": rows}, "plate", {"a": "first", "b": "last", "c": "none"}).plain()
+    assert torch.equal(given["a"], rows)
+    assert torch.equal(given["b"], rows.T)
+    assert torch.equal(given["c"], rows[0])
+    assert torch.equal(Arguments({"a": rows}).plain()["a"], rows[0])
 
 
 def test_other_data_have_their_own_names():

@@ -66,14 +66,14 @@ class Data(NamedTuple):
         """The same with other tensors, in the order of `tensors()`."""
         x, *rest = tensors
         if isinstance(self.context, Arguments):
-            return Data(x, Arguments(dict(zip(self.context, rest, strict=True)), self.context.examples))
+            return Data(x, self.context.like(rest))
         return Data(x, *rest)
 
     def named(self) -> dict[str, Tensor]:
         """'x', 'context' or 'context.NAME' -> tensor: as files hold them."""
         found = {"x": self.x}
         if isinstance(self.context, Arguments):
-            return {**found, **{f"context.{name}": value for name, value in self.context.items()}}
+            return {**found, **{f"context.{name}": value for name, value in self.context.named().items()}}
         return found if self.context is None else {**found, "context": self.context}
 
     @classmethod
@@ -88,7 +88,7 @@ class Data(NamedTuple):
         if not arguments:
             return cls(**tensors)
         mine = {name.removeprefix("context."): value for name, value in tensors.items() if name != "x"}
-        return cls(tensors["x"], Arguments(mine, examples))
+        return cls(tensors["x"], Arguments.from_named(mine, examples))
 
 
 @dataclass(frozen=True)
