@@ -931,7 +931,7 @@ def test_unknown_split():
 
 
 def test_every_reader_of_user_files_has_its_ending_in_the_help():
-    assert all(ending in files.FORMS for ending in files.READERS)
+    assert all(ending in files.FORMS for ending in files.ENDINGS)
 
 
 def test_the_page_on_data_names_every_data_set():

@@ -27,8 +27,8 @@ __all__ = ["FORMS", "is_path", "load"]
 Array = np.ndarray[Any, Any]
 
 FORMS = ".npz, .npy, .csv, or a folder of .png or .jpg images"
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
-SUFFIXES = (".npz", ".npy", ".csv")
+IMAGE_ENDINGS = {".png", ".jpg", ".jpeg"}
+ENDINGS = (".npz", ".npy", ".csv")
 KINDS = {"": "examples", "_context": "contexts", "_labels": "labels"}
 """What follows the name of a split in an .npz, and what that array holds."""
 AS_SEEN = Form()
@@ -39,7 +39,7 @@ BOMB_BYTES, BOMB_RATIO = 2**30, 100
 def is_path(name: str) -> bool:
     """Whether a string means a file or folder rather than a name: it exists, has a folder in it, or a known ending."""
     path = Address.of(name).path
-    return bool(name) and (path.exists() or len(path.parts) > 1 or path.suffix.lower() in SUFFIXES)
+    return bool(name) and (path.exists() or len(path.parts) > 1 or path.suffix.lower() in ENDINGS)
 
 
 def load(path: Path, form: Form = AS_SEEN) -> Dataset:
@@ -104,7 +104,7 @@ def _check_readable(path: Path) -> None:
         raise DatasetError(f"No file or folder {str(path)!r} (looked at {path.absolute()}).")
     if not path.is_file():
         raise DatasetError(f"{path} is a pipe or a device, which would be waited for; expected {FORMS}.")
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in ENDINGS:
         raise DatasetError(f"Cannot tell the form of {path}; expected {FORMS}.")
 
 
@@ -202,7 +202,7 @@ def _unreadable(path: Path, error: Exception) -> DatasetError:
 def _images(folder: Path) -> tuple[Array, str]:
     """The images (N, ...) of a folder itself, and what of it was left out, in words."""
     inside = sorted(folder.iterdir())
-    paths = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
+    paths = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_ENDINGS]
     left_out = _left_out([path for path in inside if path not in set(paths)])
     if not paths:
         raise EmptyDataError(f"The folder {folder} holds no .png, .jpg or .jpeg images{left_out}.")
