@@ -37,6 +37,15 @@ DataOption = Annotated[
     str | None,
     typer.Option("--data", "-d", help="A name (`zoo list --datasets`) or a file: .npz, .npy, .csv, image folder."),
 ]
+Target = Annotated[
+    str | None, typer.Option(help="Columns of a .csv that are modelled: 'y' or 'y1,y2'; default: all but --context.")
+]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of a .csv that are conditioned on: 'x1,x2', or '*', all the rest; or a file of its own."
+    ),
+]
 Binarise = Annotated[
     str | None, typer.Option(help="Make data in [0, 1] binary: 'threshold' (at 0.5) or 'stochastic' (drawn once).")
 ]
@@ -102,6 +111,8 @@ def fit(
         list[str] | None,
         typer.Option("--option", "-o", help="name=value, an option of the program or the method; may be repeated."),
     ] = None,
+    target: Target = None,
+    context: Context = None,
     binarise: Binarise = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -114,9 +125,9 @@ def fit(
 
     Example: `zoo fit vae --data digits-binary --out runs/vae -o latent_dim=2 -o epochs=50`
     """
-    from benchmarks.commands import fit_program, parse_options
+    from benchmarks.commands import fit_program, name_columns, parse_options
 
-    options = parse_options(option or [])
+    data, options = name_columns(data, target, context), parse_options(option or [])
     show_bar = sys.stderr.isatty()
     found = fit_program(name, data, out, method, preset, options, binarise, seed, device, show_bar, restart)
     if as_json:

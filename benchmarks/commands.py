@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -33,8 +34,8 @@ from zoo.errors import OptionError
 from zoo.program import ImplicitProgram, Program
 
 __all__ = [
-    "check_bench_options", "fit_program", "has_density", "judge_program", "parse_options", "sample_program",
-    "score_program", "train_features",
+    "check_bench_options", "fit_program", "has_density", "judge_program", "name_columns", "parse_options",
+    "sample_program", "score_program", "train_features",
 ]  # fmt: skip
 
 
@@ -56,6 +57,28 @@ def parse_options(given: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
+
+
+def name_columns(data: str | None, target: str | None, context: str | None) -> str | None:
+    """The name of data whose columns are chosen: 'y' and 'x1,x2' of 'f.csv'; names with commas are quoted.
+
+    Raises: OptionError for columns of no file.
+    """
+    if target is None and context is None:
+        return data
+    if data is None:
+        raise OptionError("--target and --context choose columns of a file: give it, --data f.csv.")
+
+    def columns(text: str | None) -> list[str] | None:
+        return None if text is None else [name.strip() for name in next(csv.reader([text]))]
+
+    of_target, of_context = columns(target), columns(context)
+    is_csv = Path(data).suffix.lower() == ".csv"
+    return datasets.named(
+        data,
+        target=of_target[0] if of_target and len(of_target) == 1 else of_target,
+        context=context if not is_csv or context == "*" else of_context,
+    )
 
 
 def check_bench_options(suite: str, of_cells: Mapping[str, Any], of_speed: Mapping[str, Any]) -> None:
@@ -308,9 +331,10 @@ def _data(found: Fit, data: str | None, split: str, binarise: str | None = None)
 
 
 def _dataset(found: Fit, data: str | None, binarise: str | None = None) -> Dataset:
-    """The data, or those that the fit was made on, in the program's dtype."""
+    """The data, a .csv by the columns of the fit's own; or those that it was made on; in the program's dtype."""
     dtype = next((t.dtype for t in found.program.state_dict().values() if t.is_floating_point()), None)
-    return datasets.load(found.data if data is None else data, binarise=binarise).to(dtype=dtype)
+    name = found.data if data is None else datasets.like(found.data, data)
+    return datasets.load(name, binarise=binarise).to(dtype=dtype)
 
 
 def _check_contexts(program: Program, data: Data, name: str) -> None:

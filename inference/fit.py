@@ -143,7 +143,7 @@ def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Da
     if isinstance(data, (str, Path)):
         data = datasets.load(data)
     if isinstance(data, Dataset):
-        return data.name, Data.of(data.train), data.valid
+        return data.name, Data.of(data.train), data.valid if data.valid.size else None
     return "tensor", Data.of(data), None
 
 

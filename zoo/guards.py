@@ -60,7 +60,10 @@ def check_context_shape(program: Any, context: Tensor | None, rows: int | None =
     name, wants = type(program).__name__, program.row_of_context()
     if wants is None:
         if context is not None:
-            raise ShapeError(f"{name} takes no context, got one of shape {tuple(context.shape)}; pass x alone.")
+            raise ShapeError(
+                f"{name} takes no context, got one of shape {tuple(context.shape)}; pass x alone (of pairs, such as a "
+                "data set of torch holds, Data.of(data, target=0))."
+            )
         return
     if context is None:
         raise ShapeError(f"{name} is conditional: pass data as (x, context), context of shape (N, *{tuple(wants)}).")

@@ -129,6 +129,32 @@ def test_a_file_of_data_and_a_program_in_a_file(zoo: Any, tmp_path: Path) -> Non
     assert json.loads(printed)["examples"] == 10
 
 
+def test_columns_of_a_file(zoo: Any, tmp_path: Path) -> None:
+    first, second = tmp_path / "f.csv", tmp_path / "new, too.csv"
+    rng = np.random.default_rng(0)
+    for path, rows in ((first, 40), (second, 20)):
+        x = rng.standard_normal((rows, 2))
+        table = np.column_stack([x @ [1.0, -2.0] + rng.standard_normal(rows), x])
+        lines = [",".join(map(str, row)) + ",text" for row in table]
+        path.write_text("\n".join(["y,x1,x2,note", *lines]))
+    out = tmp_path / "runs" / "f"
+    words = ["--data", str(first), "--target", "y", "--context", "x1, x2", "--out", str(out), "--json"]
+    found = json.loads(zoo("fit", "linear-regression", "--method", "exact", *words)[1])
+    assert found["data"] == f"{first}?target=y&context=x1,x2"
+    assert json.loads(zoo("score", out, "--json")[1])["examples"] == 4
+    assert json.loads(zoo("score", out, "--data", second, "--split", "train", "--json")[1])["examples"] == 16
+    drawn = zoo("sample", out, "--out", tmp_path / "s.npz", "--data", second, "-n", 3, "--json")
+    assert json.loads(drawn[1])["shape"] == []
+    for data, target, message in (
+        (["--data", first], "z", "Unknown column"),
+        ([], "y", "--data f.csv"),
+        (["--data", "diabetes"], "y", "is a data set of the zoo"),
+    ):
+        code, _, said = zoo("fit", "linear-regression", *data, "--target", target, "--context", "x1", "--out", out)
+        assert code == 2
+        assert message in said
+
+
 def test_what_a_killed_fit_left_is_thrown_away_on_demand(zoo: Any, tmp_path: Path) -> None:
     Checkpoint(tmp_path, {"seed": 7}).write({})
     command = ("fit", "markov-chain", "--data", "digits-binary", "--out", tmp_path, "--json")

@@ -2,7 +2,7 @@
 
 from zoo.datasets.binary import binarise
 from zoo.datasets.data import Card, Data, Dataset, File
-from zoo.datasets.loader import base_name, card, load, names
+from zoo.datasets.loader import base_name, card, like, load, named, names
 from zoo.datasets.reference import ReferencePosterior, reference_posterior
 
 __all__ = [
@@ -14,7 +14,9 @@ __all__ = [
     "base_name",
     "binarise",
     "card",
+    "like",
     "load",
+    "named",
     "names",
     "reference_posterior",
 ]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from zoo.arguments import Arguments
-from zoo.arrays import as_tensor
-from zoo.errors import OptionError
+from zoo.datasets.given import Fields, read, support_of
+from zoo.errors import EmptyDataError, OptionError, ShapeError
 
 __all__ = ["Card", "Data", "Dataset", "File"]
 
@@ -27,15 +27,25 @@ class Data(NamedTuple):
     context: Any = None
 
     @classmethod
-    def of(cls, data: Any) -> Data:
-        """Examples of any kind: `Data`, a pair (x, context), or x alone; see `zoo.arrays.as_tensor` for what x may be.
+    def of(cls, data: Any, *, target: Any = None, context: Any = None) -> Data:
+        """Examples of any kind, on which everything that takes data agrees.
 
-        Raises: OptionError, SupportError, ShapeError.
+        Args:
+            data: `Data`; a pair (x, context): what is modelled, and what it is conditioned on; or x alone. Each is a
+                tensor, an array, lists, a data frame, a series (see `zoo.arrays.as_tensor`). Or a data set or loader of
+                torch, whose items are x or (x, context): it is read once, in its order, and kept whole.
+            target: Which part is x, where the order is another: a position in a tuple, a key of a dictionary, a column
+                of a data frame, (N,), or a list of columns, (N, columns); '*' is all columns not named.
+            context: Likewise, which is the context; columns are always (N, columns). None is no context where `target`
+                is given. Data sets of (inputs, targets): `Data.of(data, target=1, context=0)`; without their labels:
+                `Data.of(data, target=0)`.
+
+        Raises: OptionError, UnknownNameError, SupportError, ShapeError, EmptyDataError; DatasetError for a row that
+            cannot be read.
+
+        Warns: ReadNotice for rows that a loader drops.
         """
-        x, context = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-        if context is not None and not isinstance(context, Arguments):
-            context = as_tensor(context, "context")
-        return cls(as_tensor(x), context)
+        return cls(*read(data, Fields(target, context)))
 
     @property
     def size(self) -> int:
@@ -147,18 +157,57 @@ class Dataset:
     test: Data
     labels: dict[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, train: Any, valid: Any = None, test: Any = None, *, name: str = "tensor") -> Dataset:
+        """A data set of your own in memory. A split that is not given has no rows, and `split` refuses it.
+
+        Args:
+            train, valid, test: What `Data.of` takes.
+            name: What it is called in results.
+
+        Raises: what `Data.of` raises; ShapeError where splits differ in shape, or one alone has a context.
+        """
+        whole = Data.of(train)
+        parts = {"train": whole}
+        for split, given in (("valid", valid), ("test", test)):
+            parts[split] = whole.rows(slice(0, 0)) if given is None else Data.of(given)
+        for what in ("x", "context"):
+            shapes = {split: _row(getattr(part, what)) for split, part in parts.items()}
+            if len({*shapes.values()}) > 1:
+                raise ShapeError(f"The splits differ in the shape of one row of their {what}: {shapes}.")
+        card = Card(
+            name,
+            "Data in memory.",
+            shape=tuple(whole.x.shape[1:]),
+            support=support_of(part.x.numpy(force=True) for part in parts.values()),
+            splits={split: part.size for split, part in parts.items()},
+            source="given in Python",
+            licence="not known (user data)",
+        )
+        return cls(card, train=parts["train"], valid=parts["valid"], test=parts["test"])
+
     @property
     def name(self) -> str:
         """The name it was loaded by."""
         return self.card.name
 
     def split(self, name: str) -> Data:
-        """'train', 'valid' or 'test'."""
+        """'train', 'valid' or 'test'.
+
+        Raises: OptionError for another name; EmptyDataError for one that was not given.
+        """
         if name not in ("train", "valid", "test"):
             raise OptionError(f"Unknown split {name!r}; expected 'train', 'valid' or 'test'.")
-        return getattr(self, name)
+        found: Data = getattr(self, name)
+        if found.size == 0:
+            raise EmptyDataError(f"{self.name!r} has no {name} split; give one, Dataset.of(train, valid, test).")
+        return found
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dataset:
         """All splits on a device or in a dtype (labels stay as they are)."""
         train, valid, test = (split.to(device, dtype) for split in (self.train, self.valid, self.test))
         return Dataset(self.card, train=train, valid=valid, test=test, labels=self.labels)
+
+
+def _row(values: Any) -> tuple[int, ...] | None:
+    return tuple(values.shape[1:]) if isinstance(values, Tensor) else None

@@ -8,100 +8,167 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from zoo.arrays import MAX_VALUES
 from zoo.datasets.data import Card, Dataset
+from zoo.datasets.given import ReadNotice, support_of
 from zoo.datasets.sources import at_home
 from zoo.datasets.splits import SPLITS, Splits, split_rows
+from zoo.datasets.tables import Address, Form, read_csv
 from zoo.errors import DatasetError, EmptyDataError, ShapeError
 
-__all__ = ["FORMS", "HEADERS", "ReadNotice", "is_path", "load", "path_of"]
+__all__ = ["FORMS", "is_path", "load"]
 
 Array = np.ndarray[Any, Any]
 
 FORMS = ".npz, .npy, .csv, or a folder of .png or .jpg images"
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
-HEADERS = {"-with-header": True, "-without-header": False}
-"""What may follow the path of a .csv, and whether its first row is then a header."""
+IMAGE_ENDINGS = {".png", ".jpg", ".jpeg"}
+ENDINGS = (".npz", ".npy", ".csv")
+KINDS = {"": "examples", "_context": "contexts", "_labels": "labels"}
+"""What follows the name of a split in an .npz, and what that array holds."""
+AS_SEEN = Form()
 BOMB_BYTES, BOMB_RATIO = 2**30, 100
 """An archive that unpacks to more bytes than the first, and to more than so many times its own, is refused."""
 
 
-class ReadNotice(UserWarning):
-    """Something of a folder was left out."""
-
-
 def is_path(name: str) -> bool:
     """Whether a string means a file or folder rather than a name: it exists, has a folder in it, or a known ending."""
-    path = path_of(name)[0]
-    return bool(name) and (path.exists() or len(path.parts) > 1 or path.suffix.lower() in READERS)
+    path = Address.of(name).path
+    return bool(name) and (path.exists() or len(path.parts) > 1 or path.suffix.lower() in ENDINGS)
 
 
-def path_of(name: str) -> tuple[Path, bool | None]:
-    """The path in a name, and whether the name says that its first row is a header: 'mine.csv-with-header'."""
-    for ending, header in HEADERS.items():
-        base = name.removesuffix(ending)
-        if base != name and base.lower().endswith(".csv"):
-            return Path(base), header
-    return Path(name), None
-
-
-def load(path: Path, header: bool | None = None) -> Dataset:
+def load(path: Path, form: Form = AS_SEEN) -> Dataset:
     """Reads a file or folder into a data set.
 
     Args:
         path: Where it is.
-        header: Whether the first row of a .csv is a header; None is for where that can be seen.
+        form: Of a .csv, its header and columns; of others, as the context, a file beside them with as many rows.
 
     Raises: DatasetError for what is missing, damaged or of another form; EmptyDataError; ShapeError.
 
     Warns: ReadNotice for images of a folder that are not read.
     """
     path = at_home(path)
-    name = str(path)
-    if header is not None:
-        if path.suffix.lower() != ".csv" or path.is_dir():
-            raise DatasetError(f"header is of .csv files; {path} is none.")
-        name += next(ending for ending, means in HEADERS.items() if means == header)
-    if path.is_dir():
-        images, left_out = _images(path)
-        splits, how = _split(images, f"image folder, bytes divided by 255{left_out}", scale=255)
-    elif not path.exists():
-        raise DatasetError(f"No file or folder {str(path)!r} (looked at {path.absolute()}).")
-    elif not path.is_file():
-        raise DatasetError(f"{path} is a pipe or a device, which would be waited for; expected {FORMS}.")
-    elif path.suffix.lower() in READERS:
-        options = {} if header is None else {"header": header}
-        splits, how = READERS[path.suffix.lower()](path, **options)
-    else:
-        raise DatasetError(f"Cannot tell the form of {path}; expected {FORMS}.")
+    is_csv = path.suffix.lower() == ".csv" and not path.is_dir()
+    if form.header is not None and not is_csv:
+        raise DatasetError(f"header is of .csv files; {path} is none.")
+    if form.fields.target is not None and not is_csv:
+        raise DatasetError(f"target names columns of .csv files; {path} is none.")
+    beside = None if is_csv or not form.fields else _array(path.parent / str(form.fields.context))
+    splits, how = _read(path, form, beside)
     shape = _event_shape(splits, path)
-    sizes = {name: len(splits.x[name]) for name in SPLITS}
-    description, source = f"User data: {how}.", f"file {path.absolute()}"
     return splits.dataset(
         Card(
-            name,
-            description,
+            str(path) + form.ending(),
+            f"User data: {how}.",
             shape=shape,
-            support=_support(splits),
-            splits=sizes,
-            source=source,
+            support=support_of(splits.x.values(), splits.scale),
+            splits={name: len(splits.x[name]) for name in SPLITS},
+            source=f"file {path.absolute()}",
             licence="not known (user data)",
+            classes=_classes(splits, path),
         )
     )
 
 
-def _split(x: Array, how: str, scale: float = 1.0) -> tuple[Splits, str]:
-    splits = Splits({name: x[index] for name, index in split_rows(len(x)).items()}, scale=scale)
+def _read(path: Path, form: Form, context: Array | None) -> tuple[Splits, str]:
+    """The splits, and how they were read in words.
+
+    Args:
+        path: Where; may not be there.
+        form: Of a .csv.
+        context: From another file, or None.
+    """
+    _check_readable(path)
+    if path.is_dir():
+        images, left_out = _images(path)
+        return _split(images, f"image folder, bytes divided by 255{left_out}", scale=255, context=context)
+    if path.suffix.lower() == ".npz":
+        return _npz(path, context)
+    if path.suffix.lower() == ".npy":
+        return _split(_npy(path), "values as in the file", context=context)
+    table = read_csv(path, form)
+    return _split(table.x, table.how, context=table.context)
+
+
+def _check_readable(path: Path) -> None:
+    """Raises DatasetError."""
+    if path.is_dir():
+        return
+    if not path.exists():
+        raise DatasetError(f"No file or folder {str(path)!r} (looked at {path.absolute()}).")
+    if not path.is_file():
+        raise DatasetError(f"{path} is a pipe or a device, which would be waited for; expected {FORMS}.")
+    if path.suffix.lower() not in ENDINGS:
+        raise DatasetError(f"Cannot tell the form of {path}; expected {FORMS}.")
+
+
+def _array(path: Path) -> Array:
+    """The one table of a file, rows first: what a context is given as."""
+    _check_readable(path)
+    if path.suffix.lower() == ".csv":
+        return read_csv(path, AS_SEEN).x
+    if path.suffix.lower() == ".npy":
+        return _npy(path)
+    arrays = {} if path.is_dir() else _arrays(path)
+    if len(arrays) != 1:
+        raise DatasetError(f"{path} cannot be a context: expected a .npy, a .csv of numbers, or a .npz of one array.")
+    return next(iter(arrays.values()))
+
+
+def _split(
+    x: Array, how: str, scale: float = 1.0, context: Array | None = None, labels: Array | None = None
+) -> tuple[Splits, str]:
+    """One table of examples, shared out.
+
+    Raises: EmptyDataError, ShapeError for a context or labels of other rows.
+    """
+    for what, other in (("rows of context", context), ("labels", labels)):
+        if other is not None and len(other) != len(x):
+            raise ShapeError(f"There are {len(x)} examples but {len(other)} {what}; they must match.")
+    rows = split_rows(len(x))
+
+    def shared(array: Array | None) -> dict[str, Array]:
+        return {} if array is None else {name: array[index] for name, index in rows.items()}
+
+    splits = Splits(shared(x), shared(context), shared(labels), scale=scale)
     return splits, f"{how}; random 80/10/10 split with seed 0"
 
 
-def _npz(path: Path) -> tuple[Splits, str]:
+def _npz(path: Path, context: Array | None) -> tuple[Splits, str]:
+    arrays = _arrays(path)
+    if len(arrays) == 1:
+        ((key, x),) = arrays.items()
+        return _split(x, f"array {key!r} as in the file", context=context)
+    if context is not None:
+        raise DatasetError(f"{path} holds several arrays, so its context is among them: 'train_context', and so on.")
+    found = {kind: {name: arrays[name + kind] for name in SPLITS if name + kind in arrays} for kind in KINDS}
+    splits = list(found[""])
+    whole = all(not parts or list(parts) == splits for parts in found.values())
+    if splits in (["train"], list(SPLITS)) and whole and sum(map(len, found.values())) == len(arrays):
+        also = "".join(f" and their {words}" for kind, words in KINDS.items() if kind and found[kind])
+        examples, contexts, labels = found.values()
+        if splits == ["train"]:
+            how = f"array train{also.replace('their', 'its')} as in the file"
+            return _split(examples["train"], how, context=contexts.get("train"), labels=labels.get("train"))
+        return Splits(examples, contexts, labels), f"arrays train, valid and test{also} as in the file"
+    raise DatasetError(
+        f"{path} holds the arrays {', '.join(sorted(arrays)) or '(none)'}; expected train, valid and test, or train "
+        "alone, which is then split; optionally with train_context and train_labels, and so for every split (all "
+        "three); or one array under any name."
+    )
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    """Of an .npz.
+
+    Raises: DatasetError, EmptyDataError.
+    """
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             assert archive.zip is not None
@@ -113,30 +180,17 @@ def _npz(path: Path) -> tuple[Splits, str]:
         raise _unreadable(path, error) from error
     for key, array in arrays.items():
         _check(array, f"{path}[{key!r}]")
-    if len(arrays) == 1:
-        ((key, x),) = arrays.items()
-        return _split(x, f"array {key!r} as in the file")
-    contexts = [f"{name}_context" for name in SPLITS]
-    if set(arrays) == set(SPLITS):
-        return Splits(arrays), "arrays train, valid and test as in the file"
-    if set(arrays) == {*SPLITS, *contexts}:
-        x_by_split = {name: arrays[name] for name in SPLITS}
-        context = {name: arrays[f"{name}_context"] for name in SPLITS}
-        return Splits(x_by_split, context), "arrays train, valid and test and their contexts as in the file"
-    raise DatasetError(
-        f"{path} holds the arrays {', '.join(sorted(arrays)) or '(none)'}; expected train, valid and test, optionally "
-        f"with {', '.join(contexts)} (all three), or one array under any name, which is then split."
-    )
+    return arrays
 
 
-def _npy(path: Path) -> tuple[Splits, str]:
+def _npy(path: Path) -> Array:
     try:
         with path.open("rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:
         raise _unreadable(path, error) from error
     _check(array, str(path))
-    return _split(array, "values as in the file")
+    return array
 
 
 def _unreadable(path: Path, error: Exception) -> DatasetError:
@@ -145,66 +199,10 @@ def _unreadable(path: Path, error: Exception) -> DatasetError:
     )
 
 
-def _csv(path: Path, header: bool | None = None) -> tuple[Splits, str]:
-    try:
-        lines = list(enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1))
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-    lines = [(number, line) for number, line in lines if line.strip()]
-    first = lines[0][1].split(",") if lines else []
-    if header is None and _counts_up(first):
-        raise DatasetError(
-            f"{path}, line {lines[0][0]}: the first row counts up ({', '.join(first[:3])}{', ...' * (len(first) > 3)}),"
-            " which may be an example or a header as pandas writes it. Say which: load(..., header=True) or "
-            f"header=False; by name, '{path}-with-header' or '{path}-without-header'."
-        )
-    headed = header if header is not None else not any(_is_number(field) for field in first)
-    if lines and headed:
-        del lines[0]
-    if not lines:
-        raise EmptyDataError(f"{path} holds no rows of numbers.")
-    try:
-        array = np.loadtxt([line for _, line in lines], delimiter=",", ndmin=2, comments=None)
-    except ValueError as error:
-        fault = _csv_fault(lines) or str(error)
-        raise DatasetError(f"{path}, {fault}; expected numbers with commas between them.") from error
-    return _split(array, f"a row an example, values as in the file{', without its first row' * headed}")
-
-
-def _csv_fault(lines: list[tuple[int, str]]) -> str | None:
-    """Where the first thing is that is not a table of numbers."""
-    width = len(lines[0][1].split(","))
-    for number, line in lines:
-        fields = line.split(",")
-        for field in fields:
-            if not _is_number(field):
-                return f"line {number}: {field!r} is not a number"
-        if len(fields) != width:
-            return f"line {number}: {len(fields)} numbers, but {width} in line {lines[0][0]}"
-    return None
-
-
-def _counts_up(fields: list[str]) -> bool:
-    """Whether a first row is 0, 1, ..., or three and more whole numbers one after the other: what columns without names
-    are called."""
-    if not fields or not all(field.strip().isdecimal() for field in fields):
-        return False
-    numbers = [int(field) for field in fields]
-    return numbers == list(range(numbers[0], numbers[0] + len(numbers))) and (numbers[0] == 0 or len(numbers) >= 3)
-
-
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
-
-
 def _images(folder: Path) -> tuple[Array, str]:
     """The images (N, ...) of a folder itself, and what of it was left out, in words."""
     inside = sorted(folder.iterdir())
-    paths = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
+    paths = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_ENDINGS]
     left_out = _left_out([path for path in inside if path not in set(paths)])
     if not paths:
         raise EmptyDataError(f"The folder {folder} holds no .png, .jpg or .jpeg images{left_out}.")
@@ -264,20 +262,24 @@ def _event_shape(splits: Splits, path: Path) -> tuple[int, ...]:
         shapes = {name: array.shape[1:] for name, array in arrays.items()}
         if len(set(shapes.values())) > 1:
             raise ShapeError(f"{path}: the splits differ in the shape of their {what}: {shapes}.")
-    for name, context in splits.context.items():
-        if len(context) != len(splits.x[name]):
-            raise ShapeError(f"{path}: {name} has {len(splits.x[name])} examples but {len(context)} rows of context.")
+    for what, arrays in (("rows of context", splits.context), ("labels", splits.labels)):
+        for name, array in arrays.items():
+            if len(array) != len(splits.x[name]):
+                raise ShapeError(f"{path}: {name} has {len(splits.x[name])} examples but {len(array)} {what}.")
     return tuple(splits.x["train"].shape[1:])
 
 
-def _support(splits: Splits) -> str:
-    """The narrowest kind that holds all values; NaN and infinity are left for the programs to find."""
-    arrays, top = list(splits.x.values()), splits.scale
-    if all(bool(np.isin(array, (0, top)).all()) for array in arrays):
-        return "binary"
-    if all(bool(((array >= 0) & (array <= top)).all()) for array in arrays):
-        return "unit"
-    return "integer" if all(bool((array == np.rint(array)).all()) for array in arrays) else "real"
+def _classes(splits: Splits, path: Path) -> int:
+    """How many the labels name; 0 without labels.
 
-
-READERS: dict[str, Callable[..., tuple[Splits, str]]] = {".npz": _npz, ".npy": _npy, ".csv": _csv}
+    Raises: DatasetError for labels that are no numbers of classes.
+    """
+    for name, labels in splits.labels.items():
+        if labels.ndim != 1 or not bool(((labels >= 0) & (labels == np.rint(labels))).all()):
+            raise DatasetError(f"{path}: the labels of {name} are no numbers of classes; expected (N,) of 0, 1, 2, ...")
+    most = max((int(labels.max()) for labels in splits.labels.values()), default=-1) + 1
+    if most > MAX_VALUES:
+        raise DatasetError(
+            f"{path}: a label is {most - 1:,}; number the classes 0, 1, 2, ... (at most {MAX_VALUES:,})."
+        )
+    return most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,55 +12,109 @@ from torch.nn.functional import one_hot
 
 from zoo.datasets import binary, files
 from zoo.datasets.data import Card, Data, Dataset
+from zoo.datasets.given import Fields
 from zoo.datasets.registry import REGISTRY
 from zoo.datasets.sources import placed
-from zoo.errors import OptionError, SupportError, UnknownNameError
+from zoo.datasets.tables import Address, Form
+from zoo.errors import DatasetError, OptionError, SupportError, UnknownNameError
 
-__all__ = ["base_name", "card", "load", "names"]
+__all__ = ["base_name", "card", "like", "load", "named", "names"]
 
 
-def load(name_or_file: str | os.PathLike[str], *, binarise: str | None = None, header: bool | None = None) -> Dataset:
+def load(
+    name_or_file: str | os.PathLike[str],
+    *,
+    binarise: str | None = None,
+    header: bool | None = None,
+    target: str | Sequence[str] | None = None,
+    context: str | os.PathLike[str] | Sequence[str] | None = None,
+) -> Dataset:
     """Loads a data set by its name, or a file of your own.
 
     Args:
-        name_or_file: One of `names()`; or a path: `.npz` (arrays train, valid, test and optionally train_context, ...;
-            or one array, split 80/10/10), `.npy`, `.csv` (numbers, optionally a header row) or a folder of images. A
-            path is also looked for under `ZOO_DATA`, there without '.npz' too: 'debd/mine' is `debd/mine.npz`.
+        name_or_file: One of `names()`; or a path: `.npz` (arrays train, valid, test and optionally train_context, ...,
+            train_labels, ...; or train alone, or one array, split 80/10/10), `.npy`, `.csv` (numbers, optionally a
+            header row) or a folder of images. A path is also looked for under `ZOO_DATA`, there without '.npz' too:
+            'debd/mine' is `debd/mine.npz`.
         binarise: 'threshold' or 'stochastic' (drawn once, with a fixed seed) for data in [0, 1]; binary data stay as
             they are. None leaves all data as they are. 'NAME-binary' and 'NAME-stochastic' are short for it, also after
             the path of a file.
         header: Whether the first row of a .csv is a header; must be said where it counts 0, 1, 2, ..., and is seen
             elsewhere. 'mine.csv-with-header' and 'mine.csv-without-header' are short for it.
+        target: Which columns of a .csv with a header are x: a name, x is then (N,); or a list, x is (N, columns). None,
+            or '*', is all that are not the context. Other columns are not read, and may hold text.
+        context: Which columns are the context, (N, columns), '*' for all that are not the target; of a file that is no
+            .csv, another file (.npy, .csv, .npz of one array) with a row for each example. A name that says both is
+            that of the data set, 'mine.csv?target=y&context=a,b'.
 
     'NAME-labelled' (or 'NAME-binary-labelled') has the class labels as context, one-hot (N, classes), for programs that
     are conditional on them.
 
     Shapes: x is (N, *card.shape) in every split, of torch's default dtype.
 
-    Raises: UnknownNameError (with the nearest names), DatasetError for a missing, damaged or unreadable file,
-        EmptyDataError, ShapeError, OptionError; SupportError when data outside [0, 1] shall be binarised.
+    Raises: UnknownNameError (with the nearest names, of columns too), DatasetError for a missing, damaged or unreadable
+        file, EmptyDataError, ShapeError, OptionError; SupportError when data outside [0, 1] shall be binarised.
     """
     if binarise is not None and binarise not in binary.HOWS:
         raise OptionError(f"binarise is {binarise!r}; expected {' or '.join(map(repr, binary.HOWS))}, or None.")
+    said = Form(header, Fields(target, context))
     if isinstance(name_or_file, os.PathLike):  # a Path is never a name
-        return _binarised(files.load(Path(name_or_file), header), binarise)
+        return _binarised(files.load(Path(name_or_file), _from_here(Path(name_or_file), said)), binarise)
     if _is_labelled(name_or_file):
-        return _labelled(load(name_or_file.removesuffix(LABELLED), binarise=binarise, header=header))
+        base = name_or_file.removesuffix(LABELLED)
+        return _labelled(load(base, binarise=binarise, header=header, target=target, context=context))
     base, how = _parse(name_or_file)
     if how and binarise and how != binarise:
         raise OptionError(f"{name_or_file!r} is binarised by {how}, but binarise is {binarise!r}; give one of them.")
     if base in REGISTRY:
+        if said:
+            raise OptionError(f"header, target and context are of files; {base!r} is a data set of the zoo.")
         entry = REGISTRY[base]
         return _binarised(entry.read().dataset(entry.card), how or binarise)
-    path, said = files.path_of(base)
-    if header is not None and said is not None and header != said:
-        raise OptionError(f"{name_or_file!r} says whether there is a header, and header is {header}; give one of them.")
-    header = said if header is None else header
+    path, of_name = Address.of(base)
+    if said and of_name and said != of_name:
+        raise OptionError(f"{name_or_file!r} says how it is read, and the options say otherwise; give one of them.")
     if not path.exists() and (own := placed(str(path))) is not None:
-        return _binarised(files.load(own, header), how or binarise)
-    if files.is_path(base):
-        return _binarised(files.load(path, header), how or binarise)
-    raise UnknownNameError("data set", name_or_file, names())
+        path = own
+    elif not files.is_path(base):
+        raise UnknownNameError("data set", name_or_file, names())
+    return _binarised(files.load(path, of_name or _from_here(path, said)), how or binarise)
+
+
+def like(name: str, other: str) -> str:
+    """The name of another file read as the one that `name` is of: a .csv without a word of its own gets its columns."""
+    path, form = Address.of(other)
+    of_name = Address.of(_without_suffixes(name))
+    if form or not of_name.form.fields or any(p.suffix.lower() != ".csv" for p in (path, of_name.path)):
+        return other
+    return other + of_name.form.ending()
+
+
+def named(
+    file: str | os.PathLike[str],
+    target: str | Sequence[str] | None = None,
+    context: str | os.PathLike[str] | Sequence[str] | None = None,
+) -> str:
+    """The name by which `load` reads a file with this target and context.
+
+    Raises: OptionError for a data set of the zoo, DatasetError for columns of what has none.
+    """
+    if _without_suffixes(str(file)) in REGISTRY:
+        raise OptionError(f"Target and context are chosen in files; {str(file)!r} is a data set of the zoo.")
+    return str(file) + _from_here(Path(file), Form(fields=Fields(target, context))).ending()
+
+
+def _from_here(path: Path, form: Form) -> Form:
+    """A form given as options: a context in another file is named by its way from the data."""
+    context = form.fields.context
+    if context is not None and path.suffix.lower() != ".csv":
+        if not isinstance(context, str | os.PathLike):
+            raise DatasetError(
+                f"context={context!r} names columns of a .csv; {path} is none. Give a file with its rows."
+            )
+        way = os.path.relpath(context, path.parent)
+        return form._replace(fields=replace(form.fields, context=way))
+    return form
 
 
 def names() -> list[str]:
@@ -88,6 +143,12 @@ def card(name: str) -> Card:
 
 def base_name(name: str) -> str:
     """The data behind a name: 'mnist10k-binary-labelled' -> 'mnist10k'."""
+    name = _without_suffixes(name)
+    path, form = Address.of(name)
+    return name[: -len(form.ending())] if form and path.exists() else name
+
+
+def _without_suffixes(name: str) -> str:
     for suffix in (LABELLED, *SUFFIXES):
         name = name.removesuffix(suffix)
     return name
@@ -122,7 +183,7 @@ def _parse(name: str) -> tuple[str, str | None]:
     """'digits-binary' -> ('digits', 'threshold'); other names as they are."""
     for suffix, how in SUFFIXES.items():
         base = name.removesuffix(suffix)
-        if base != name and files.path_of(base)[0].exists() and not Path(name).exists():
+        if base != name and Address.of(base).path.exists() and not Path(name).exists():
             return base, how  # a file of your own, under the name that its binarised form carries
         if base != name and base in REGISTRY:
             support = REGISTRY[base].card.support
