@@ -1,0 +1,149 @@
+"""What a program makes of latents that were drawn before: its observed and deterministic sites stand open.
+
+One plate of particles at dim -2, as in `inference.particles`: latents are (S, B or 1, *event).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Unit
+from pyro.infer import config_enumerate
+from pyro.infer.discrete import infer_discrete
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from inference.particles import Draws, draw
+from zoo.errors import CapabilityError
+from zoo.process import one_at_a_time
+from zoo.program import Program
+
+__all__ = ["draw_given", "fill_discrete", "predicted"]
+
+CHUNK = 2**16
+"""Particle-example pairs generated at once."""
+
+
+class _Open(UnconditionMessenger):
+    """Draws observed sites anew; what is computed (`pyro.deterministic`) or weighed (`pyro.factor`) stays."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["infer"].get("_deterministic") and not isinstance(msg["fn"], Unit):
+            super()._pyro_sample(msg)
+
+
+@one_at_a_time
+@torch.no_grad()
+def predicted(
+    program: Program, latents: Mapping[str, Tensor], n: int, size: int, context: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Site -> n draws of every observed and every deterministic site, given latents; those not given are drawn too.
+
+    Args:
+        program: Any program.
+        latents: Latent site -> value (n, N or 1, *event); a local site that is left out is drawn from the model.
+        n: Number of draws of the latents.
+        size: Number N of examples that the program generates under each.
+        context: Their context (N, ...), or None.
+
+    Returns: (n, N, *event) for a site in the plate of examples, (n, *event) for one outside of it.
+    """
+    rows = max(1, CHUNK // size)
+    parts = []
+    for start in range(0, n, rows):
+        given = {name: value[start : start + rows] for name, value in latents.items()}
+        parts.append(_generated(program, given, min(rows, n - start), size, context))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _generated(
+    program: Program, latents: Mapping[str, Tensor], n: int, size: int, context: Tensor | None
+) -> dict[str, Tensor]:
+    with pyro.validation_enabled(False), pyro.plate("particles", n, dim=-2):
+        model = poutine.condition(_Open()(program.model), data=dict(latents))
+        trace = poutine.trace(model).get_trace(None, context, size)
+    found = {}
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample":
+            continue
+        fixed = bool(site["infer"].get("_deterministic"))
+        if name != "x" and not fixed and not site["infer"].get("was_observed"):
+            continue
+        value = trace.nodes["_RETURN"]["value"] if name == "x" else site["value"]  # which has the program's dtype
+        local = any(frame.name == "data" for frame in site["cond_indep_stack"])
+        batch = (n, size) if local else (n, 1)
+        event_dim = site["fn"].event_dim
+        if fixed and event_dim == value.ndim:  # which is what Pyro says unless told: all but the two of the plates
+            event_dim = max(value.ndim - 2, 0)
+        value = value.expand(batch + value.shape[value.ndim - event_dim :])
+        found[name] = value if local else value[:, 0]
+    return found
+
+
+@torch.no_grad()
+def draw_given(
+    guide: Callable[..., Any], values: Mapping[str, Tensor], x: Tensor, context: Any = None, *, density: bool = True
+) -> Draws:
+    """Draws of all sites of a guide given values of the global ones (n, 1, *event).
+
+    `log_prob.local` is the density of the local sites given the global ones; without `density` it is NaN.
+
+    Raises: CapabilityError for a guide that draws several sites as one, of which no part can be given.
+    """
+    n = max(value.shape[0] for value in values.values())
+
+    def conditioned(*arguments: Any) -> None:
+        trace = poutine.trace(poutine.condition(guide, data=dict(values))).get_trace(*arguments)
+        if any(site["infer"].get("is_auxiliary") for site in trace.nodes.values() if site["type"] == "sample"):
+            raise CapabilityError(
+                "This guide draws its sites from an auxiliary one, so the local latents of other examples cannot be "
+                "drawn given the global ones; give no x, and the model draws them."
+            )
+
+    return draw(conditioned, n, x, context, density=density)
+
+
+@one_at_a_time
+@torch.no_grad()
+def fill_discrete(
+    program: Program, latents: Mapping[str, Tensor], n: int, x: Tensor, context: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The latents with those discrete local ones that they leave out, drawn from p(discrete | the others, x).
+
+    Args:
+        program: Whose discrete sites can be enumerated.
+        latents: Latent site -> value (n, B or 1, *event).
+        n: Number of draws.
+        x: The examples (B, *event_shape).
+        context: Their context, or None.
+
+    Raises: CapabilityError when a site is missing that cannot be enumerated.
+    """
+
+    def vectorised(*arguments: Any) -> None:
+        with pyro.plate("particles", n, dim=-2):
+            program.model(*arguments)
+
+    model = poutine.condition(vectorised, data=dict(latents))
+    with pyro.validation_enabled(False):
+        missing = {
+            name: site["fn"]
+            for name, site in poutine.trace(model).get_trace(x, context, None).nodes.items()
+            if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
+        }
+        for name, fn in missing.items():
+            if not fn.has_enumerate_support or fn.event_dim:
+                raise CapabilityError(
+                    f"This fit leaves out the latent site {name!r}, which cannot be enumerated, so it has no posterior "
+                    "draws of it; give no x, and the model draws it."
+                )
+        if not missing:
+            return dict(latents)
+        complete = infer_discrete(config_enumerate(model), first_available_dim=-3, temperature=1)
+        trace = poutine.trace(complete).get_trace(x, context, None)
+    return {**latents, **{name: trace.nodes[name]["value"] for name in missing}}
