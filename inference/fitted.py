@@ -19,6 +19,8 @@ from inference.history import History
 from inference.posterior import Posterior
 from inference.prediction import predicted
 from zoo import catalogue, datasets, folders
+from zoo.adopted import Adopted
+from zoo.arguments import Arguments
 from zoo.datasets import Data
 from zoo.errors import CheckpointError, OptionError
 from zoo.options import Count, Seed, check_value
@@ -120,12 +122,13 @@ class Fit:
             n: Number of draws of the latents.
             x: None generates *new* examples, whose local latents the model draws. Examples (N, *event_shape) are
                 generated *again*: from their own local latents, drawn from the posterior given x.
-            context: Of the examples, (N, ...); None is that of the training data, if they have one.
+            context: Of the examples, (N, ...); None is that of the training data, if they have one. For adopted code
+                its arguments by name; an observed one can be left out where it has a default.
             size: How many new examples under each draw; None is as many as the context has, or the training data.
             seed: None is that of the fit.
 
         Returns: Site -> (n, N, *event), the examples of a draw under the same global latents; (n, *event) for a
-            deterministic site outside of the plate of examples.
+            deterministic site outside of the plate of examples; (n, *plates, *event) for adopted code.
 
         Raises: CapabilityError when the fit has no posterior, no training data, or local latents of its training data
             alone and x are others; OptionError; what `Program.accept` raises.
@@ -225,7 +228,8 @@ class Fit:
         try:
             guide, spec, train = None, record["guide"], None
             if TRAIN in tensors:
-                train = Data.from_named(tensors[TRAIN]).to(where)
+                train = Data.from_named(tensors[TRAIN], isinstance(made, Adopted), getattr(made, "examples", None))
+                train = train.to(where)
             if spec is not None:
                 guide = build_guide(spec, made, train if train is not None else Data(torch.empty(0)))
                 if isinstance(guide, nn.Module):
@@ -241,18 +245,19 @@ class Fit:
         )  # fmt: skip
 
 
-def _number(found: Fit, size: int | None, given: Tensor | None) -> int:
+def _number(found: Fit, size: int | None, given: Any) -> int:
     """How many examples to predict: as many as are given, as asked, or as there are training data.
 
-    Raises: OptionError, CapabilityError.
+    Raises: OptionError.
     """
     if given is None:
         if size is None and found.train is None:
             raise OptionError("size must say how many examples to predict: this fit has no training data to count.")
         return size if size is not None else found.posterior.training().size
-    if size not in (None, len(given)):
-        raise OptionError(f"size is {size}, and there are {len(given)} examples or contexts; leave size out.")
-    return len(given)
+    rows = max((len(value) for value in given.values()), default=1) if isinstance(given, Arguments) else len(given)
+    if size not in (None, rows):
+        raise OptionError(f"size is {size}, and there are {rows} examples or contexts; leave size out.")
+    return rows
 
 
 def why_not_saved(program: Program | str, guide: object) -> str | None:

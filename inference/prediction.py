@@ -1,6 +1,7 @@
 """What a program makes of latents that were drawn before: its observed and deterministic sites stand open.
 
-One plate of particles at dim -2, as in `inference.particles`: latents are (S, B or 1, *event).
+One plate of particles at dim -2, as in `inference.particles`: latents are (S, B or 1, *event). A user's own code
+(`zoo.adopt`) is run once for each draw.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from inference.particles import Draws, draw
+from inference.densities import Draws, LogDensity
+from inference.one_by_one import layout_of, single_value
+from inference.particles import draw
+from zoo.arguments import Arguments
 from zoo.errors import CapabilityError
 from zoo.process import one_at_a_time
 from zoo.program import Program
@@ -27,6 +31,10 @@ __all__ = ["draw_given", "fill_discrete", "predicted"]
 
 CHUNK = 2**16
 """Particle-example pairs generated at once."""
+AUXILIARY = (
+    "This guide draws its sites from an auxiliary one, so the local latents of other examples cannot be drawn given "
+    "the global ones; give no x, and the model draws them."
+)
 
 
 class _Open(UnconditionMessenger):
@@ -40,49 +48,77 @@ class _Open(UnconditionMessenger):
 @one_at_a_time
 @torch.no_grad()
 def predicted(
-    program: Program, latents: Mapping[str, Tensor], n: int, size: int, context: Tensor | None = None
+    program: Program, latents: Mapping[str, Tensor], n: int, size: int, context: Any = None
 ) -> dict[str, Tensor]:
     """Site -> n draws of every observed and every deterministic site, given latents; those not given are drawn too.
 
     Args:
         program: Any program.
-        latents: Latent site -> value (n, N or 1, *event); a local site that is left out is drawn from the model.
+        latents: Latent site -> value (n, N or 1, *event); a site that is left out is drawn from the model.
         n: Number of draws of the latents.
         size: Number N of examples that the program generates under each.
-        context: Their context (N, ...), or None.
+        context: Their context (N, ...), or None; or `Arguments`.
 
     Returns: (n, N, *event) for a site in the plate of examples, (n, *event) for one outside of it.
     """
-    rows = max(1, CHUNK // size)
-    parts = []
-    for start in range(0, n, rows):
-        given = {name: value[start : start + rows] for name, value in latents.items()}
-        parts.append(_generated(program, given, min(rows, n - start), size, context))
+    with pyro.validation_enabled(False):
+        if isinstance(context, Arguments):
+            return _one_by_one(program, latents, n, size, context)
+        rows = max(1, CHUNK // size)
+        parts = []
+        for start in range(0, n, rows):
+            given = {name: value[start : start + rows] for name, value in latents.items()}
+            parts.append(_generated(program, given, min(rows, n - start), size, context))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _generated(
     program: Program, latents: Mapping[str, Tensor], n: int, size: int, context: Tensor | None
 ) -> dict[str, Tensor]:
-    with pyro.validation_enabled(False), pyro.plate("particles", n, dim=-2):
-        model = poutine.condition(_Open()(program.model), data=dict(latents))
-        trace = poutine.trace(model).get_trace(None, context, size)
+    """Of n draws side by side."""
+    with pyro.plate("particles", n, dim=-2):
+        trace = poutine.trace(poutine.condition(program.model, data=dict(latents))).get_trace(None, context, size)
     found = {}
-    for name, site in trace.nodes.items():
-        if site["type"] != "sample":
-            continue
-        fixed = bool(site["infer"].get("_deterministic"))
-        if name != "x" and not fixed and not site["infer"].get("was_observed"):
-            continue
+    for name, site in _open_sites(trace, program).items():
         value = trace.nodes["_RETURN"]["value"] if name == "x" else site["value"]  # which has the program's dtype
         local = any(frame.name == "data" for frame in site["cond_indep_stack"])
-        batch = (n, size) if local else (n, 1)
         event_dim = site["fn"].event_dim
-        if fixed and event_dim == value.ndim:  # which is what Pyro says unless told: all but the two of the plates
+        if site["infer"].get("_deterministic") and event_dim == value.ndim:
+            # Pyro says so unless told: all but the two of the plates.
             event_dim = max(value.ndim - 2, 0)
-        value = value.expand(batch + value.shape[value.ndim - event_dim :])
+        value = value.expand(((n, size) if local else (n, 1)) + value.shape[value.ndim - event_dim :])
         found[name] = value if local else value[:, 0]
     return found
+
+
+def _one_by_one(
+    program: Program, latents: Mapping[str, Tensor], n: int, size: int, context: Arguments
+) -> dict[str, Tensor]:
+    """Of n runs of a user's own code."""
+    x = torch.zeros(size)
+    layout, _ = layout_of(program.model, x, context)
+    found: dict[str, list[Tensor]] = {}
+    for i in range(n):
+        given = {name: single_value(value[i], layout[name]) for name, value in latents.items()}
+        model = poutine.condition(_Open()(program.model), data=given)
+        trace = poutine.trace(model).get_trace(x, context, None)
+        for name, site in _open_sites(trace, program).items():
+            value, each = site["value"], layout[name]
+            explicit = not site["infer"].get("_deterministic") or each.event_dim < value.ndim
+            local = each.is_local and explicit
+            found.setdefault(name, []).append(value.movedim(-1 - each.event_dim, 0) if local else value)
+    return {name: torch.stack(values) for name, values in found.items()}
+
+
+def _open_sites(trace: poutine.Trace, program: Program) -> dict[str, Any]:
+    """The observed and the deterministic sites of a run, by name."""
+    latent = program.sites()
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and name not in latent and not site_is_subsample(site)
+        and not isinstance(site["fn"], Unit) and not site["infer"].get("is_auxiliary")
+    }  # fmt: skip
 
 
 @torch.no_grad()
@@ -96,22 +132,37 @@ def draw_given(
     Raises: CapabilityError for a guide that draws several sites as one, of which no part can be given.
     """
     n = max(value.shape[0] for value in values.values())
+    if isinstance(context, Arguments):
+        return _drawn_one_by_one(guide, values, n, x, context, density)
 
     def conditioned(*arguments: Any) -> None:
         trace = poutine.trace(poutine.condition(guide, data=dict(values))).get_trace(*arguments)
         if any(site["infer"].get("is_auxiliary") for site in trace.nodes.values() if site["type"] == "sample"):
-            raise CapabilityError(
-                "This guide draws its sites from an auxiliary one, so the local latents of other examples cannot be "
-                "drawn given the global ones; give no x, and the model draws them."
-            )
+            raise CapabilityError(AUXILIARY)
 
     return draw(conditioned, n, x, context, density=density)
+
+
+def _drawn_one_by_one(
+    guide: Callable[..., Any], values: Mapping[str, Tensor], n: int, x: Tensor, context: Any, density: bool
+) -> Draws:
+    layout, _ = layout_of(guide, x, context)
+    if any(each.is_auxiliary for each in layout.values()):
+        raise CapabilityError(AUXILIARY)
+    parts = []
+    for i in range(n):
+        given = {name: single_value(value[i], layout[name]) for name, value in values.items()}
+        parts.append(draw(poutine.condition(guide, data=given), 1, x, context, density=density))
+    log_prob = LogDensity(
+        torch.cat([part.log_prob.local for part in parts]), torch.cat([part.log_prob.globals for part in parts]), True
+    )
+    return Draws({name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values}, log_prob)
 
 
 @one_at_a_time
 @torch.no_grad()
 def fill_discrete(
-    program: Program, latents: Mapping[str, Tensor], n: int, x: Tensor, context: Tensor | None = None
+    program: Program, latents: Mapping[str, Tensor], n: int, x: Tensor, context: Any = None
 ) -> dict[str, Tensor]:
     """The latents with those discrete local ones that they leave out, drawn from p(discrete | the others, x).
 
@@ -124,6 +175,9 @@ def fill_discrete(
 
     Raises: CapabilityError when a site is missing that cannot be enumerated.
     """
+
+    if isinstance(context, Arguments):
+        return dict(latents)  # the model draws what is left out: a user's own code has no posterior of it
 
     def vectorised(*arguments: Any) -> None:
         with pyro.plate("particles", n, dim=-2):

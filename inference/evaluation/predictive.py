@@ -15,15 +15,19 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from inference.evaluation.estimates import BATCH, CHUNK, Estimate, checked, evaluating, log_mean_exp
 from inference.fitted import Fit
 from inference.guides.named import guide_sites, needs_full_batch, refuse_point
+from inference.one_by_one import densities, layout_of, single_value
 from inference.particles import log_joint, prior_draws
 from inference.prediction import draw_given
+from zoo.arguments import Arguments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError
 from zoo.options import Count, check_value
@@ -83,7 +87,7 @@ def log_predictive_density(
     if draws == 1:
         return Estimate(torch.cat(values), how, False)
     # All examples see the same draws, so their errors go together: the mean has that of the summed relative weights.
-    whole = float(shares.std()) / math.sqrt(draws) / data.size
+    whole = float(shares.std()) / math.sqrt(draws) / sum(map(len, values))
     return Estimate(
         torch.cat(values), how, False, monte_carlo_error=torch.cat(errors),
         error_of_mean=math.inf if math.isnan(whole) else whole,
@@ -144,6 +148,8 @@ def pointwise(
 ) -> Tensor:
     """log p(x_n | latents) of each example at each draw, (S, B); discrete latents that are left out are summed out.
 
+    Adopted code that names no plate of examples has every observed value for one, sites side by side.
+
     Args:
         program: A program with a density.
         values: Latent site -> value (S, B or 1, *event).
@@ -153,6 +159,8 @@ def pointwise(
 
     Raises: CapabilityError when a latent is left out that cannot be summed out.
     """
+    if isinstance(context, Arguments):
+        return _of_own_code(program, values, x, context)
     sites, rows = program.sites(), max(1, chunk // len(x))
     local = any(name in values and not site.is_global for name, site in sites.items())
     latents: Any = SimpleNamespace(model=poutine.block(program.model, hide=["x"]))
@@ -162,3 +170,29 @@ def pointwise(
         found = log_joint(program, part, x, context).local
         parts.append(found - log_joint(latents, part, x, context).local if local else found)
     return torch.cat(parts)
+
+
+def _of_own_code(program: Program, values: Mapping[str, Tensor], x: Tensor, context: Arguments) -> Tensor:
+    """By example where the code says what an example is; else by observed value, sites side by side."""
+    latents = program.sites()
+    if missing := sorted(set(latents) - set(values)):
+        raise CapabilityError(
+            f"The latent sites {missing} are left out, and summing them out ties all data together: only log_evidence "
+            "is left. Give a guide that draws them."
+        )
+    n = max(len(value) for value in values.values())
+    if context.examples is not None:
+        return densities(program.model, values, n, x, context, lambda site: site["name"] not in latents).local
+    layout, _ = layout_of(program.model, x, context)
+    rows = []
+    for i in range(n):
+        given = {name: single_value(value[i], layout[name]) for name, value in values.items()}
+        with pyro.validation_enabled(False):
+            trace = poutine.trace(poutine.condition(program.model, data=given)).get_trace(x, context, None)
+        found = [
+            scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"]).flatten()
+            for name, site in trace.nodes.items()
+            if name in layout and name not in latents and not site["infer"].get("_deterministic")
+        ]
+        rows.append(torch.cat(found))
+    return torch.stack(rows)
