@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from inference.checkpoint import Checkpoint, fingerprint
 from inference.environment import resolve_device, seeded
@@ -252,12 +251,6 @@ class _Job:
     def fit(self, outcome: Outcome, seconds: float) -> Fit:
         """Wraps an outcome."""
         self.program.eval()
-        prototype = None
-        if isinstance(self.program, Adopted):
-            prototype = self.run.train
-        elif isinstance(outcome.guide, nn.Module):
-            local = any(not s.is_global for s in self.program.sites().values())
-            prototype = self.run.train if local else self.run.train.rows(slice(0, 2))
         return Fit(
             program=self.program,
             method=self.method.name,
@@ -272,7 +265,7 @@ class _Job:
             guide_spec=outcome.guide_spec,
             samples=outcome.samples,
             info=outcome.info,
-            prototype=prototype,
+            train=self.run.train,
             modules=outcome.modules,
         )
 

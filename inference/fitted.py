@@ -16,19 +16,21 @@ from inference.checkpoint import CHECKPOINT
 from inference.environment import resolve_device, seeded, versions
 from inference.guides.named import build_guide
 from inference.history import History
-from inference.particles import draw
+from inference.posterior import Posterior
+from inference.prediction import predicted
 from zoo import catalogue, datasets, folders
 from zoo.adopted import Adopted
+from zoo.arguments import Arguments
 from zoo.datasets import Data
-from zoo.errors import CapabilityError, CheckpointError
+from zoo.errors import CheckpointError, OptionError
 from zoo.options import Count, Seed, check_value
 from zoo.process import one_at_a_time
 from zoo.program import Program
 
 __all__ = ["Fit", "why_not_saved"]
 
-FIT_VERSION = 2
-RECORD, GUIDE, PROTOTYPE, SAMPLES = "fit.json", "guide.safetensors", "prototype.safetensors", "samples.safetensors"
+FIT_VERSION = 3
+RECORD, GUIDE, TRAIN, SAMPLES = "fit.json", "guide.safetensors", "train.safetensors", "samples.safetensors"
 KINDS: dict[str, Any] = {
     "method": str,
     "options": dict,
@@ -61,8 +63,8 @@ class Fit:
     samples: dict[str, Tensor] | None = None
     info: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)
-    prototype: Data | None = None
-    """The rows on which an autoguide is set up again when loaded."""
+    train: Data | None = None
+    """The training data: global latents are drawn given these, and an autoguide is set up on them again when loaded."""
     modules: dict[str, nn.Module] = field(default_factory=dict)
     """Networks of the method's own (the critic of a game); for inspection, not saved."""
 
@@ -72,30 +74,81 @@ class Fit:
         guide = self.guide.parameters() if isinstance(self.guide, nn.Module) else ()
         return self.program.parameter_count() + sum(p.numel() for p in guide if id(p) not in owned)
 
+    @property
+    def posterior(self) -> Posterior:
+        """Its guide or samples, and the training data that they are given."""
+        return Posterior(program=self.program, guide=self.guide, samples=self.samples, train=self.train)
+
     @torch.no_grad()
-    def draw(self, n: Count, x: Any, context: Any = None, seed: Seed | None = None) -> dict[str, Tensor]:
-        """Posterior draws of every latent site: local (n, B, *event), global (n, *event).
+    def draw(self, n: Count, x: Any = None, context: Any = None, seed: Seed | None = None) -> dict[str, Tensor]:
+        """Posterior draws of every latent site given x: local (n, B, *event), global (n, *event).
 
         Samples of a Markov chain are resampled with replacement, and belong to the training data.
 
-        Raises: CapabilityError when the program has no latents; OptionError for n below 1 or a bad seed; what
-            `Program.accept` raises for data that the program cannot take.
+        Args:
+            n: How many.
+            x: Examples (B, *event_shape); None is the training data. A guide of global latents that looks at x draws
+                them given *these* examples: to generate new ones given the training data see `predict`.
+            context: That of x, or None.
+            seed: None is that of the fit.
+
+        Raises: CapabilityError when the program has no latents, or x is None and the fit has no training data;
+            OptionError for n below 1 or a bad seed; what `Program.accept` raises for data that it cannot take.
         """
         check_value("n", n, Count)
-        x, context = self.program.accept(x, context)
-        sites = self.program.sites()
-        if self.guide is None and self.samples is None:
-            raise CapabilityError(f"This fit of {type(self.program).__name__} has no posterior to draw from.")
+        x, context = self.posterior.training() if x is None else self.program.accept(x, context)
         with seeded(self.seed if seed is None else seed, x.device):
-            if self.samples is not None:
-                stored = len(next(iter(self.samples.values())))
-                index = torch.arange(n) if n == stored else torch.randint(stored, (n,))
-                return {name: value[index.to(value.device)] for name, value in self.samples.items()}
-            assert self.guide is not None
-            values = draw(self.guide, n, x, context, density=False).values
+            values = self.posterior.draws(n, x, context)
+        sites = self.program.sites()
         return {
             name: value[:, 0] if name in sites and sites[name].is_global else value for name, value in values.items()
         }
+
+    @torch.no_grad()
+    def predict(
+        self,
+        n: Count = 1000,
+        x: Any = None,
+        context: Any = None,
+        *,
+        size: Count | None = None,
+        seed: Seed | None = None,
+    ) -> dict[str, Tensor]:
+        """Draws from the posterior predictive distribution, of every observed and every `pyro.deterministic` site.
+
+        Global latents come from their posterior given the training data.
+
+        Args:
+            n: Number of draws of the latents.
+            x: None generates *new* examples, whose local latents the model draws. Examples (N, *event_shape) are
+                generated *again*: from their own local latents, drawn from the posterior given x.
+            context: Of the examples, (N, ...); None is that of the training data, if they have one. For adopted code
+                its arguments by name; an observed one can be left out where it has a default.
+            size: How many new examples under each draw; None is as many as the context has, or the training data.
+            seed: None is that of the fit.
+
+        Returns: Site -> (n, N, *event), the examples of a draw under the same global latents; (n, *event) for a
+            deterministic site outside of the plate of examples; (n, *plates, *event) for adopted code.
+
+        Raises: CapabilityError when the fit has no posterior, no training data, or local latents of its training data
+            alone and x are others; OptionError; what `Program.accept` raises.
+        """
+        check_value("n", n, Count)
+        if size is not None:
+            check_value("size", size, Count)
+        if x is not None:
+            x, context = self.program.accept(x, context)
+        else:
+            given = None if self.train is None else self.train.context
+            context = self.program.accept_context(given if context is None else context)
+        size = _number(self, size, x if x is not None else context)
+        with seeded(self.seed if seed is None else seed, self._device()):
+            latents = self.posterior.globals(n) if x is None else self.posterior.given(n, x, context)
+            return predicted(self.program, latents, n, size, context)
+
+    def _device(self) -> torch.device:
+        tensors = (*self.program.state_dict().values(), *(self.samples or {}).values())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     def save(self, folder: str | Path) -> Path:
         """Writes a folder that `Fit.load` reads back, offline and bit for bit.
@@ -116,14 +169,19 @@ class Fit:
         files = {RECORD: folders.to_json(self._record(folder))}
         if isinstance(self.guide, nn.Module):
             files[GUIDE] = folders.pack(self.guide.state_dict(), "The guide")
-        if self.prototype is not None:
-            files[PROTOTYPE] = folders.pack(self.prototype.named(), "The data")
+        if self.train is not None and self._needs_training_data():
+            files[TRAIN] = folders.pack(self.train.named(), "The training data")
         if self.samples is not None:
             files[SAMPLES] = folders.pack(self.samples, "The samples")
         with folders.held(folder):
             catalogue.save(self.program, folder, beside=files)
             folders.remove(folder / CHECKPOINT)
         return folder
+
+    def _needs_training_data(self) -> bool:
+        """Whether what it draws depends on them, or its guide cannot be set up without."""
+        tied = any(site.is_global for site in self.program.sites().values())
+        return tied or isinstance(self.program, Adopted) or self.samples is not None or isinstance(self.guide, nn.Module)
 
     def _record(self, folder: Path) -> dict[str, Any]:
         """What fit.json says; what is not finite is null."""
@@ -164,18 +222,18 @@ class Fit:
         made = catalogue.restore(saved, program, trust_code).to(where)
         tensors = {
             name: folders.unpack(saved.files[name], str(saved.folder / name))
-            for name in (GUIDE, PROTOTYPE, SAMPLES)
+            for name in (GUIDE, TRAIN, SAMPLES)
             if name in saved.files
         }
         try:
-            guide, spec, prototype = None, record["guide"], None
-            if PROTOTYPE in tensors:
-                adopted = isinstance(made, Adopted)
-                prototype = Data.from_named(tensors[PROTOTYPE], adopted, made.examples).to(where)
-                if adopted:
-                    made.declare(*prototype)  # its sites are those of its data
+            guide, spec, train = None, record["guide"], None
+            if TRAIN in tensors:
+                train = Data.from_named(tensors[TRAIN], isinstance(made, Adopted), getattr(made, "examples", None))
+                train = train.to(where)
+                if isinstance(made, Adopted):
+                    made.declare(*train)  # its sites are those of its data
             if spec is not None:
-                guide = build_guide(spec, made, prototype if prototype is not None else Data(torch.empty(0)))
+                guide = build_guide(spec, made, train if train is not None else Data(torch.empty(0)))
                 if isinstance(guide, nn.Module) and GUIDE in tensors:
                     guide.load_state_dict(tensors[GUIDE])
                     guide.eval()
@@ -184,9 +242,24 @@ class Fit:
         rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in record["history"]]
         return cls(
             program=made, history=History(rows), guide=guide, guide_spec=spec, samples=tensors.get(SAMPLES),
-            prototype=prototype, data=_found(record["data"], saved.folder),
+            train=train, data=_found(record["data"], saved.folder),
             **{name: record[name] for name in KINDS if name != "history"},
         )  # fmt: skip
+
+
+def _number(found: Fit, size: int | None, given: Any) -> int:
+    """How many examples to predict: as many as are given, as asked, or as there are training data.
+
+    Raises: OptionError.
+    """
+    if given is None:
+        if size is None and found.train is None:
+            raise OptionError("size must say how many examples to predict: this fit has no training data to count.")
+        return size if size is not None else found.posterior.training().size
+    rows = max((len(value) for value in given.values()), default=1) if isinstance(given, Arguments) else len(given)
+    if size not in (None, rows):
+        raise OptionError(f"size is {size}, and there are {rows} examples or contexts; leave size out.")
+    return rows
 
 
 def why_not_saved(program: Program | str, guide: object) -> str | None:

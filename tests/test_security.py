@@ -240,11 +240,15 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     assert (tmp_path / "fit" / "notes.txt").read_text() == "mine"
 
 
-@says("A saved fit can hold rows of your training data: those on which an autoguide stands.")
+@says("A saved fit holds your training data where its draws are given them: global latents, samples, guides with tensors of their own.")
 def test_rows_of_the_data_are_saved(tmp_path: Path) -> None:
-    fit(ppca(), data(10), "svi", guide="delta", steps=1, out=tmp_path)
-    kept = folders.unpack((tmp_path / "prototype.safetensors").read_bytes(), "it")
-    assert torch.equal(kept["x"], data(10))
+    fit(ppca(), data(10), "svi", guide="delta", steps=1, out=tmp_path / "autoguide")
+    fit("normal", data(10)[:, 0], "exact", out=tmp_path / "global")
+    for name, x in (("autoguide", data(10)), ("global", data(10)[:, 0])):
+        kept = folders.unpack((tmp_path / name / "train.safetensors").read_bytes(), "it")
+        assert torch.equal(kept["x"], x)
+    fit(ppca(), data(10), "svi", steps=1, out=tmp_path / "amortised")
+    assert not (tmp_path / "amortised" / "train.safetensors").exists()
 
 
 @says("It holds the path of your data file, from the folder, and that of your program's file.")

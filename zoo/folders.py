@@ -34,7 +34,7 @@ __all__ = [
 FORMAT = 3
 """Of config.json and of what it lists."""
 MANIFEST = "config.json"
-NAMES = ("model.safetensors", "fit.json", "guide.safetensors", "prototype.safetensors", "samples.safetensors")
+NAMES = ("model.safetensors", "fit.json", "guide.safetensors", "train.safetensors", "samples.safetensors")
 """What a save may consist of beside config.json. All other files of a folder are the user's, and left alone."""
 SIDE = ".new"
 LOCK = ".lock"

@@ -80,7 +80,7 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
 def likelihood(found: Fit, data: Data, cell: Cell) -> Estimate:
     """Exact where the program can, else IWAE."""
     particles = int(cell.evaluation.get("particles", PARTICLES))
-    return log_likelihood(found.program, data, guide=found.guide, particles=particles, seed=cell.seed)
+    return log_likelihood(found, data, particles=particles, seed=cell.seed)
 
 
 def densities(cell: Cell, found: Fit, dataset: Dataset) -> list[Measurement]:

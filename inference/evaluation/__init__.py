@@ -11,12 +11,15 @@ from inference.evaluation.calibration import guide_sampler, psis_khat, sbc, vsbc
 from inference.evaluation.divergences import MomentErrors, kl_divergences, moment_errors
 from inference.evaluation.estimates import Estimate, density, elbo, importance_log_weights
 from inference.evaluation.gaps import Gap, posterior_gap
-from inference.evaluation.likelihood import log_likelihood
+from inference.evaluation.likelihood import log_evidence, log_likelihood
+from inference.evaluation.loo import LeaveOneOut, loo, waic
+from inference.evaluation.predictive import log_predictive_density
 from inference.evaluation.two_samples import c2st, gaussian_kl, mmd, sliced_wasserstein
 
 __all__ = [
     "Estimate",
     "Gap",
+    "LeaveOneOut",
     "MomentErrors",
     "ais",
     "anneal",
@@ -28,7 +31,10 @@ __all__ = [
     "guide_sampler",
     "importance_log_weights",
     "kl_divergences",
+    "log_evidence",
     "log_likelihood",
+    "log_predictive_density",
+    "loo",
     "mmd",
     "moment_errors",
     "posterior_gap",
@@ -38,4 +44,5 @@ __all__ = [
     "summary",
     "to_inference_data",
     "vsbc",
+    "waic",
 ]

@@ -57,6 +57,8 @@ class Estimate:
     """Whether the expectation of the estimate is below the truth."""
     monte_carlo_error: Tensor | None = None
     """Standard error of each value (U,) from the estimator's own randomness; None when it has none."""
+    error_of_mean: float | None = None
+    """That of their mean, where the values share their draws; None where each has draws of its own."""
 
     @property
     def mean(self) -> float:
@@ -72,6 +74,8 @@ class Estimate:
     @property
     def mean_error(self) -> float:
         """Monte Carlo standard error of `mean` for these very units; 0 for an exact value."""
+        if self.error_of_mean is not None:
+            return self.error_of_mean
         if self.monte_carlo_error is None:
             return 0.0
         return float(self.monte_carlo_error.square().sum().sqrt()) / len(self.values)

@@ -126,7 +126,7 @@ def test_no_spec_of_a_guide_gets_through_that_is_not_this_fits(folder: Path, spe
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "fit.json", "guide.safetensors", "prototype.safetensors"]
+    "name", ["config.json", "model.safetensors", "fit.json", "guide.safetensors", "train.safetensors"]
 )
 @pytest.mark.parametrize("where", [0.02, 0.3, 0.5, 0.8, 0.97])
 def test_a_flipped_bit_of_any_file_is_seen(folder: Path, name: str, where: float) -> None:
@@ -166,7 +166,8 @@ def test_a_second_fit_leaves_nothing_of_the_first(tmp_path: Path) -> None:
     assert torch.equal(draws, found.draw(4000, torch.zeros(200))["p"])
     assert float(draws.mean()) == pytest.approx(1 / 202, rel=0.1)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {".lock", "config.json", "fit.json", "model.safetensors", "history.png", "samples.npz"}
+    kept = {"config.json", "fit.json", "model.safetensors", "train.safetensors"}
+    assert names == {*kept, ".lock", "history.png", "samples.npz"}
 
 
 def test_a_save_killed_at_any_call_leaves_one_whole_fit(tmp_path: Path, monkeypatch) -> None:
@@ -268,7 +269,7 @@ def test_what_could_not_be_saved_is_refused_before_any_compute(tmp_path: Path, m
         fit(BetaBernoulli(), "coin", "svi", out=tmp_path)
     given = Fit(
         program=BetaBernoulli(), method="svi", data="coin", seed=0, guide=guide, guide_spec={"kind": "custom"},
-        prototype=Data(torch.ones(2)),
+        train=Data(torch.ones(2)),
     )  # fmt: skip
     with pytest.raises(errors.CheckpointError, match="cannot be saved: its guide was given as code"):
         given.save(tmp_path)

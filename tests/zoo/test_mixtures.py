@@ -13,7 +13,7 @@ from pyro.infer import TraceEnum_ELBO
 from scipy import special, stats
 from torch import Tensor
 
-from inference.evaluation.likelihood import log_likelihood
+from inference.evaluation.likelihood import log_evidence
 from inference.fit import fit
 from inference.particles import draw, guide_log_prob, log_joint, log_weights
 from tests.conftest import FAILURE_RATE
@@ -483,9 +483,9 @@ def test_guide_density_at_its_draws(covariance: str) -> None:
 
 def test_auto_evidence_of_data_beyond_enumeration_is_estimated() -> None:
     program, data = BayesianGaussianMixture([2], 3), Data(torch.randn(40, 2))
-    assert log_likelihood(program, data, particles=5).how == "IWAE-5"
+    assert log_evidence(program, data, particles=5).how == "IWAE-5"
     with pytest.raises(CapabilityError, match=r"3\^40"):
-        log_likelihood(program, data, how="exact")
+        log_evidence(program, data, how="exact")
 
 
 def test_bits_of_probability_zero_and_one() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inference.evaluation.estimates import checked
 from inference.evaluation.likelihood import log_likelihood
+from inference.fitted import Fit
 from zoo.arrays import as_tensor
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, NonFiniteError, ShapeError
@@ -20,26 +21,27 @@ __all__ = ["anomaly_scores", "auroc", "code_length"]
 
 
 @torch.no_grad()
-def anomaly_scores(program: Program, x: Any, context: Any = None, **options: Any) -> Tensor:
+def anomaly_scores(program: Program | Fit, x: Any, context: Any = None, **options: Any) -> Tensor:
     """How improbable each example is, (N,): -log2 p(x) per dimension, in bits.
 
     A high score says that the model gives little density, not that the example is of another kind: a smooth image can
     be more probable than what the model was trained on (Nalisnick et al. 2019).
 
     Args:
-        program: A program with a density.
+        program: A program with a density, or a fit of one (which a program with global latents needs).
         x: (N, *event_shape).
         context: (N, ...) or None.
         options: Of `inference.evaluation.likelihood.log_likelihood`, such as `guide` and `particles` where there are
         latents.
 
-    Raises: CapabilityError where global latents tie the examples; what `log_likelihood` raises.
+    Raises: CapabilityError where the examples have one density together; what `log_likelihood` raises.
     """
-    x, context = checked(program, x, context)
+    made = _program(program)
+    x, context = checked(made, x, context)
     values = log_likelihood(program, Data(x, context), **options).values
     if len(values) != len(x):
-        raise CapabilityError(f"{type(program).__name__} has global latents, so an example has no density of its own.")
-    return -values / (program.event_shape.numel() * math.log(2.0))
+        raise CapabilityError("This guide holds factors for its examples together, so one has no density of its own.")
+    return -values / (made.event_shape.numel() * math.log(2.0))
 
 
 def auroc(normal: Tensor, anomalous: Tensor) -> float:
@@ -63,7 +65,7 @@ def auroc(normal: Tensor, anomalous: Tensor) -> float:
 
 
 @torch.no_grad()
-def code_length(program: Program, data: Any, **options: Any) -> Tensor:
+def code_length(program: Program | Fit, data: Any, **options: Any) -> Tensor:
     """Bits of an ideal lossless code for each example, -log2 p(x): (N,). `inference.evaluation.queries.compression`
     makes such a code.
 
@@ -74,9 +76,14 @@ def code_length(program: Program, data: Any, **options: Any) -> Tensor:
 
     Raises: CapabilityError for real values, whose codes would be endless.
     """
-    if not program.support.is_discrete:
+    made = _program(program)
+    if not made.support.is_discrete:
         raise CapabilityError(
-            f"{type(program).__name__} is a density of real numbers ({program.support}): no finite code is lossless. "
+            f"{type(made).__name__} is a density of real numbers ({made.support}): no finite code is lossless. "
             "Use a program over bits or levels."
         )
-    return anomaly_scores(program, *checked(program, data), **options) * program.event_shape.numel()
+    return anomaly_scores(program, *checked(made, data), **options) * made.event_shape.numel()
+
+
+def _program(program: Program | Fit) -> Program:
+    return program.program if isinstance(program, Fit) else program

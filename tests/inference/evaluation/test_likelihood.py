@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference.evaluation.likelihood import log_likelihood
+from inference.evaluation.likelihood import log_evidence, log_likelihood
 from tests.inference.toys import Mean, Rate, Sampler, linear, within
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
@@ -60,10 +60,10 @@ def test_same_seed_same_numbers_and_the_callers_randomness_is_untouched():
 def test_a_global_latent_makes_everything_one_unit():
     program = Mean()
     x = program.generate(7)
-    found = log_likelihood(program, Data(x), guide=program.posterior, particles=5)
+    found = log_evidence(program, Data(x), guide=program.posterior, particles=5)
     assert found.values.shape == (1,)
     torch.testing.assert_close(found.values[0], program.evidence(x))
-    assert within(log_likelihood(program, Data(x), particles=4000), program.evidence(x))
+    assert within(log_evidence(program, Data(x), particles=4000), program.evidence(x))
 
 
 def test_training_mode_is_put_back():
