@@ -1,8 +1,8 @@
 """Which of Pyro's published examples are compared, and with what data: small, of the right shapes and types.
 
-Each case makes a `Problem` ready: model and guide as Pyro's file has them, the ELBO that it hands to SVI, and arguments.
-Where a file samples by NUTS instead, an autoguide and the plain ELBO stand in, and the case says so. Data are drawn from
-torch's global generator, which the caller has seeded, but for those that are in the checkout or are known numbers.
+Each case makes a `Problem` ready: model and guide as Pyro's file has them, the ELBO that it hands to SVI, arguments.
+Where a file samples by NUTS instead, an autoguide and the plain ELBO stand in, and the case says so. Data are drawn
+from torch's global generator, which the caller has seeded, but for those in the checkout and for known numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO, config_enumerate
@@ -88,33 +87,37 @@ def several(name: str, source: str, features: str, *choices: Any) -> Callable[[C
 def _baseball(pyro_: Checkout, source: str, which: str) -> Problem:
     model = getattr(pyro_.file(source), which)
     hits = torch.tensor([18, 17, 16, 15, 14, 14, 13, 12, 11, 11, 10, 10, 10, 10, 10, 9, 8, 7.0])  # Efron, Morris 1975
-    return Problem(model, AutoNormal(model), Trace_ELBO(), {"at_bats": torch.full((18,), 45.0), "hits": hits})
+    return Problem(model, AutoNormal(model), Trace_ELBO(), data={"at_bats": torch.full((18,), 45.0), "hits": hits})
 
 
-@case("eight schools: mcmc.py", "examples/eight_schools/mcmc.py", "condition, a model as argument, no plate, AutoNormal for NUTS")
+@case("eight schools: mcmc.py", "examples/eight_schools/mcmc.py", "condition, a model as argument, AutoNormal for NUTS")
 def _eight_schools_mcmc(pyro_: Checkout, source: str) -> Problem:
     file = pyro_.file(source)
     data = {"sigma": file.data.sigma, "y": file.data.y}
     model, static = file.conditioned_model, {"model": file.model}
-    return Problem(model, AutoNormal(model), Trace_ELBO(), data, static, validated=False)
+    return Problem(model, AutoNormal(model), Trace_ELBO(), data=data, static=static, validated=False)
 
 
 @case("eight schools: svi.py", "examples/eight_schools/svi.py", "plate, pyro.param, transformed guide")
 def _eight_schools_svi(pyro_: Checkout, source: str) -> Problem:
     file = pyro_.file(source)
-    return Problem(file.model, file.guide, Trace_ELBO(), {"data": file.data})
+    return Problem(file.model, file.guide, Trace_ELBO(), data={"data": file.data})
 
 
 @case("LKJ", "examples/lkj.py", "LKJCholesky, plate, float64, AutoDiagonalNormal for NUTS")
 def _lkj(pyro_: Checkout, source: str) -> Problem:
     model = pyro_.file(source).model
-    return Problem(model, AutoDiagonalNormal(model), Trace_ELBO(), {"y": torch.randn(500, 5).double()}, validated=False)
+    return Problem(
+        model, AutoDiagonalNormal(model), Trace_ELBO(), data={"y": torch.randn(500, 5).double()}, validated=False
+    )
 
 
 @case("Bayesian regression I", T + "bayesian_regression.ipynb", "PyroModule, PyroSample, AutoDiagonalNormal")
 def _regression(pyro_: Checkout, source: str) -> Problem:
     model = pyro_.notebook(source, "class BayesianRegression")["BayesianRegression"](3, 1)
-    return Problem(model, AutoDiagonalNormal(model), Trace_ELBO(), {"x": torch.randn(170, 3), "y": torch.randn(170)})
+    return Problem(
+        model, AutoDiagonalNormal(model), Trace_ELBO(), data={"x": torch.randn(170, 3), "y": torch.randn(170)}
+    )
 
 
 def _rugged() -> dict[str, Tensor]:
@@ -126,31 +129,33 @@ def _rugged() -> dict[str, Tensor]:
 def _regression_ii(pyro_: Checkout, source: str) -> Problem:
     found = pyro_.notebook(source, "def model(", "def guide(")
     # The notebook starts sigma at 1 +- 0.05, so that no draw leaves its support.
-    return Problem(found["model"], found["guide"], Trace_ELBO(), _rugged())
+    return Problem(found["model"], found["guide"], Trace_ELBO(), data=_rugged())
 
 
 @several("introduction: {}", T + "intro_long.ipynb", "plate, optional data", "custom_guide", "auto_guide")
 def _intro(pyro_: Checkout, source: str, which: str) -> Problem:
     found = pyro_.notebook(source, "def model(", "def custom_guide(", "auto_guide = ")
-    return Problem(found["model"], found[which], Trace_ELBO(), _rugged())
+    return Problem(found["model"], found[which], Trace_ELBO(), data=_rugged())
 
 
 @case("sparse regression", "examples/sparse_regression.py", "a dictionary as argument, AutoDelta")
 def _sparse_regression(pyro_: Checkout, source: str) -> Problem:
     file = pyro_.file(source)
-    hypers = {"expected_sparsity": 1.0, "alpha1": 3.0, "beta1": 1.0, "alpha2": 3.0, "beta2": 1.0, "alpha3": 1.0, "c": 1.0}
+    hypers = {"expected_sparsity": 1.0, "alpha1": 3.0, "beta1": 1.0, "alpha2": 3.0, "beta2": 1.0, "alpha3": 1, "c": 1.0}
     x, y = torch.randn(20, 10), torch.randn(20)
     guide = AutoDelta(file.model, init_loc_fn=file.init_loc_fn)
-    return Problem(file.model, guide, Trace_ELBO(), {"X": x, "Y": y}, {"hypers": hypers})
+    return Problem(file.model, guide, Trace_ELBO(), data={"X": x, "Y": y}, static={"hypers": hypers})
 
 
 @case("SVI part I", T + "svi_part_i.ipynb", "a site for each observation, pyro.param")
 def _coin(pyro_: Checkout, source: str) -> Problem:
     found = pyro_.notebook(source, "def model(", "def guide(")
-    return Problem(found["model"], found["guide"], Trace_ELBO(), {"data": torch.tensor([1.0] * 6 + [0.0] * 4)})
+    return Problem(found["model"], found["guide"], Trace_ELBO(), data={"data": torch.tensor([1.0] * 6 + [0.0] * 4)})
 
 
-@several("point estimates: {}", T + "mle_map.ipynb", "a masked prior, AutoDelta, pyro.param", "mle", "map", "autoguide_mle")
+@several(
+    "point estimates: {}", T + "mle_map.ipynb", "masked prior, AutoDelta, pyro.param", "mle", "map", "autoguide_mle"
+)
 def _points(pyro_: Checkout, source: str, which: str) -> Problem:
     names = ("data = ", "data[0:6] = ", "def original_model(", "def model_mle(", "def guide_mle(", "def guide_map(")
     found = pyro_.notebook(source, *names, "def masked_model(", "autoguide_mle = ")
@@ -159,22 +164,22 @@ def _points(pyro_: Checkout, source: str, which: str) -> Problem:
         "map": (found["original_model"], found["guide_map"]),
         "autoguide_mle": (found["masked_model"], found["autoguide_mle"]),
     }[which]
-    return Problem(model, guide, Trace_ELBO(), {"data": found["data"]})
+    return Problem(model, guide, Trace_ELBO(), data={"data": found["data"]})
 
 
 @case("stochastic volatility", T + "stable.ipynb", "reparam, deterministic, AutoDiagonalNormal")
 def _volatility(pyro_: Checkout, source: str) -> Problem:
     model = pyro_.notebook(source, "def model(data):", "reparam_model = ")["reparam_model"]
-    return Problem(model, AutoDiagonalNormal(model), Trace_ELBO(), {"data": 0.01 * torch.randn(100)})
+    return Problem(model, AutoDiagonalNormal(model), Trace_ELBO(), data={"data": 0.01 * torch.randn(100)})
 
 
-@several("easy guide: {}", T + "easyguide.ipynb", "rows and their indices as arguments, auxiliary site", "by hand", "group")
+@several("easy guide: {}", T + "easyguide.ipynb", "rows and indices as arguments, auxiliary site", "by hand", "group")
 def _easy_guide(pyro_: Checkout, source: str, which: str) -> Problem:
     start = "def guide(batch," if which == "by hand" else "def guide(self,"
     found = pyro_.notebook(source, "def model(", "rank = ", start)
     rows = torch.arange(20)
     data = {"batch": torch.bernoulli(torch.full((7, 20), 0.5)), "subsample": rows}
-    return Problem(found["model"], found["guide"], Trace_ELBO(), data, {"full_size": 100})
+    return Problem(found["model"], found["guide"], Trace_ELBO(), data=data, static={"full_size": 100})
 
 
 # Discrete latents, summed out or drawn.
@@ -188,14 +193,14 @@ def _capture(pyro_: Checkout, source: str, which: int) -> Problem:
     model = pyro_.file(source).models[str(which)]
     folder = "examples/capture_recapture/"
     data = {"capture_history": _table(pyro_, folder + "dipper_capture_history.csv")[:, 1:]}
-    static = {}
+    static: dict[str, Any] = {}
     if which >= 4:
         data["sex"] = _table(pyro_, folder + "dipper_sex.csv")[:, 1]
     else:
         static["sex"] = None
     guide = AutoDiagonalNormal(poutine.block(model, expose_fn=lambda msg: msg["name"][:3] in ("phi", "rho")))
     elbo = TraceEnum_ELBO(max_plate_nesting=1, num_particles=20, vectorize_particles=True)
-    return Problem(model, guide, elbo, data, static)
+    return Problem(model, guide, elbo, data=data, static=static)
 
 
 def _table(pyro_: Checkout, name: str) -> Tensor:
@@ -214,7 +219,7 @@ def _hmm(pyro_: Checkout, source: str, which: int) -> Problem:
     args = Namespace(hidden_dim=16, nn_dim=48, nn_channels=2, jit=False, raftery_parameterization=False)
     guide = AutoDelta(poutine.block(model, expose_fn=lambda msg: msg["name"].startswith("probs_")))
     elbo = TraceEnum_ELBO(max_plate_nesting=1 if which == 0 else 2, strict_enumeration_warning=which != 7)
-    return Problem(model, guide, elbo, data, {"args": args, "batch_size": 3})
+    return Problem(model, guide, elbo, data=data, static={"args": args, "batch_size": 3})
 
 
 @several(
@@ -249,14 +254,16 @@ def _lda(pyro_: Checkout, source: str) -> Problem:
     args = Namespace(num_topics=8, num_words=256, num_docs=100, num_words_per_doc=64, layer_sizes="100-100")
     data = file.model(args=args)[-1]
     guide = functools.partial(file.parametrized_guide, file.make_predictor(args))
-    return Problem(file.model, guide, TraceEnum_ELBO(max_plate_nesting=2), {"data": data}, {"args": args, "batch_size": 32})
+    static = {"args": args, "batch_size": 32}
+    return Problem(file.model, guide, TraceEnum_ELBO(max_plate_nesting=2), data={"data": data}, static=static)
 
 
 @case("Gaussian mixture", T + "gmm.ipynb", "enumeration, config_enumerate, plates, block, AutoDelta")
 def _mixture(pyro_: Checkout, source: str) -> Problem:
     found = pyro_.notebook(source, "data = ", "K = ", "def model(", "def init_loc_fn(")
-    guide = AutoDelta(poutine.block(found["model"], expose=["weights", "locs", "scale"]), init_loc_fn=found["init_loc_fn"])
-    return Problem(found["model"], guide, TraceEnum_ELBO(max_plate_nesting=1), {"data": found["data"]})
+    model = found["model"]
+    guide = AutoDelta(poutine.block(model, expose=["weights", "locs", "scale"]), init_loc_fn=found["init_loc_fn"])
+    return Problem(model, guide, TraceEnum_ELBO(max_plate_nesting=1), data={"data": found["data"]})
 
 
 @case("Dirichlet process", T + "dirichlet_process_mixture.ipynb", "score function of a discrete site, three plates")
@@ -264,7 +271,7 @@ def _dirichlet_process(pyro_: Checkout, source: str) -> Problem:
     data = torch.randn(200, 2) + torch.tensor([-8.0, 8.0, 1.5, -0.5]).repeat_interleave(50)[:, None]
     given = {"T": 6, "alpha": 0.1, "N": len(data)}
     found = pyro_.notebook(source, "def mix_weights(", "def model(", "def guide(", given=given)
-    return Problem(found["model"], found["guide"], Trace_ELBO(), {"data": data})
+    return Problem(found["model"], found["guide"], Trace_ELBO(), data={"data": data})
 
 
 @case("toy mixture", "examples/toy_mixture_model_discrete_enumeration.py", "enumeration, dictionaries as arguments")
@@ -272,7 +279,7 @@ def _toy_mixture(pyro_: Checkout, source: str) -> Problem:
     file = pyro_.file(source)
     prior, _, obs = file.generate_data(100)
     static = {"prior": prior, "obs": obs, "num_obs": 100}
-    return Problem(file.model, file.guide, TraceEnum_ELBO(max_plate_nesting=1), {}, static)
+    return Problem(file.model, file.guide, TraceEnum_ELBO(max_plate_nesting=1), data={}, static=static)
 
 
 @case("tracking", T + "tracking_1d.ipynb", "enumeration in the guide, mask by a latent, crossed plates")
@@ -283,13 +290,15 @@ def _tracking(pyro_: Checkout, source: str) -> Problem:
     args.num_frames, args.max_num_objects, args.expected_num_objects = 5, 3, 2.0
     args.expected_num_spurious, args.emission_prob, args.emission_noise_scale = 1.0, 0.8, 0.1
     data = {"observations": found["generate_data"](args)[2]}
-    return Problem(found["model"], found["guide"], TraceEnum_ELBO(max_plate_nesting=2), data, {"args": args})
+    return Problem(
+        found["model"], found["guide"], TraceEnum_ELBO(max_plate_nesting=2), data=data, static={"args": args}
+    )
 
 
 # Deep programs.
 
 
-@several("sparse gamma DEF: {} guide", "examples/sparse_gamma_def.py", "analytic KL, four plates", "custom", "auto", "easy")
+@several("sparse gamma DEF: {} guide", "examples/sparse_gamma_def.py", "analytic KL, plates", "custom", "auto", "easy")
 def _sparse_gamma(pyro_: Checkout, source: str, which: str) -> Problem:
     file = pyro_.file(source)
     deep = file.SparseGammaDEF()
@@ -298,13 +307,14 @@ def _sparse_gamma(pyro_: Checkout, source: str, which: str) -> Problem:
         "auto": lambda: AutoDiagonalNormal(deep.model, init_loc_fn=init_to_feasible),
         "easy": lambda: file.MyEasyGuide(deep.model),
     }
-    return Problem(deep.model, guides[which](), TraceMeanField_ELBO(), {"x": torch.poisson(torch.full((20, 4096), 5.0))})
+    faces = torch.poisson(torch.full((20, 4096), 5.0))
+    return Problem(deep.model, guides[which](), TraceMeanField_ELBO(), data={"x": faces})
 
 
 @case("VAE", "examples/vae/vae.py", "pyro.module, plate")
 def _vae(pyro_: Checkout, source: str) -> Problem:
     vae = pyro_.file(source).VAE()
-    return Problem(vae.model, vae.guide, Trace_ELBO(), {"x": torch.rand(64, 1, 28, 28)})
+    return Problem(vae.model, vae.guide, Trace_ELBO(), data={"x": torch.rand(64, 1, 28, 28)})
 
 
 @several("SS-VAE: {}", "examples/vae/ss_vae_M2.py", "enumeration in the guide, pyro.module, a plate without size",
@@ -315,7 +325,7 @@ def _ss_vae(pyro_: Checkout, source: str, which: str) -> Problem:
     data = {"xs": torch.rand(50, 784)}
     if which == "labelled":
         data["ys"] = torch.nn.functional.one_hot(torch.arange(50) % 10, 10).float()
-    return Problem(vae.model, guide, TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False), data)
+    return Problem(vae.model, guide, TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False), data=data)
 
 
 @case("CVAE", "examples/cvae/cvae.py", "pyro.module, learnt prior, frozen network")
@@ -325,7 +335,7 @@ def _cvae(pyro_: Checkout, source: str) -> Problem:
     ys = torch.bernoulli(torch.full((32, 28, 28), 0.2))
     xs = torch.full_like(ys, -1.0)
     xs[:, 14:, :14] = ys[:, 14:, :14]  # one quadrant is seen
-    return Problem(cvae.model, cvae.guide, Trace_ELBO(), {"xs": xs, "ys": ys})
+    return Problem(cvae.model, cvae.guide, Trace_ELBO(), data={"xs": xs, "ys": ys})
 
 
 @several("DMM: {} flows", "examples/dmm.py", "pyro.module, markov, mask, scale, a packed sequence as argument", 0, 2)
@@ -336,7 +346,7 @@ def _dmm(pyro_: Checkout, source: str, flows: int) -> Problem:
     batch, backwards, mask, lengths = file.poly.get_mini_batch(torch.arange(5), sequences, lengths)
     data = {"mini_batch": batch, "mini_batch_mask": mask, "mini_batch_seq_lengths": lengths}
     static = {"mini_batch_reversed": backwards, "annealing_factor": 0.2}
-    return Problem(dmm.model, dmm.guide, Trace_ELBO(), data, static)
+    return Problem(dmm.model, dmm.guide, Trace_ELBO(), data=data, static=static)
 
 
 @case("flow as guide", T + "svi_flow_guide.ipynb", "zuko, nested plates, 16 vectorised particles")
@@ -344,7 +354,7 @@ def _flow_guide(pyro_: Checkout, source: str) -> Problem:
     names = ("prior = ", "def likelihood(", "def model(", "flow = ", "flow.transform = ", "def guide(")
     found = pyro_.notebook(source, *names)
     elbo = Trace_ELBO(num_particles=16, vectorize_particles=True)
-    return Problem(found["model"], found["guide"], elbo, {"x": torch.randn(5, 64, 2)})
+    return Problem(found["model"], found["guide"], elbo, data={"x": torch.randn(5, 64, 2)})
 
 
 @case("ProdLDA", T + "prodlda.ipynb", "pyro.module, dropout, batch norm, analytic KL")
@@ -352,7 +362,7 @@ def _prodlda(pyro_: Checkout, source: str) -> Problem:
     found = pyro_.notebook(source, "class Encoder(", "class Decoder(", "class ProdLDA(")
     program = found["ProdLDA"](vocab_size=500, num_topics=20, hidden=100, dropout=0.2)
     docs = torch.poisson(torch.full((32, 500), 0.2))
-    return Problem(program.model, program.guide, TraceMeanField_ELBO(), {"docs": docs})
+    return Problem(program.model, program.guide, TraceMeanField_ELBO(), data={"docs": docs})
 
 
 @several("scANVI: {}", "examples/scanvi/scanvi.py", "enumeration in the guide, batch norm, scale, factor, pyro.param",
@@ -364,7 +374,7 @@ def _scanvi(pyro_: Checkout, source: str, which: str) -> Problem:
     if which == "labelled":
         data["y"] = torch.nn.functional.one_hot(torch.arange(cells) % 4, 4).float()
     guide = config_enumerate(net.guide, "parallel", expand=True)
-    return Problem(net.model, guide, TraceEnum_ELBO(strict_enumeration_warning=False), data)
+    return Problem(net.model, guide, TraceEnum_ELBO(strict_enumeration_warning=False), data=data)
 
 
 # Gaussian processes.

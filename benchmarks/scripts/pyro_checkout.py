@@ -13,7 +13,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -150,10 +150,8 @@ def _statements(path: Path) -> Iterator[tuple[str, ast.stmt]]:
 
 
 def _import(text: str, namespace: dict[str, Any]) -> None:
-    try:
+    with suppress(ModuleNotFoundError):  # for plots or downloads; a model that needs it says so when it is run
         exec(text, namespace)
-    except ModuleNotFoundError:  # for plots or downloads; a model that needed it would say so when it is run
-        pass
 
 
 def _execute(node: ast.stmt, name: str, namespace: dict[str, Any]) -> None:

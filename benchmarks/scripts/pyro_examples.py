@@ -96,8 +96,8 @@ def compare(name: str, build: Callable[[], Problem], rounds: int = 20, seed: int
         except Exception as error:
             return Row(name, outlined, (loss, float("nan")), error=f"{type(error).__name__}: {error}")
         return Row(
-            name, outlined, (loss, our_loss), _difference(gradients, our_gradients),
-            sum(value.numel() for value in values.values()), _seconds(theirs, ours, rounds),
+            name, outlined, (loss, our_loss), gradient=_difference(gradients, our_gradients),
+            parameters=sum(value.numel() for value in values.values()), seconds=_seconds(theirs, ours, rounds),
         )  # fmt: skip
 
 
@@ -200,14 +200,15 @@ def outline(problem: Problem) -> str:
     latent = sum(not site["is_observed"] for site in sites)
     plates = {frame.name: frame.size for site in sites for frame in site["cond_indep_stack"]}
     plates.pop("num_particles_vectorized", None)
-    named = ", ".join(f"{name} {size}".removesuffix(" -1") for name, size in list(plates.items())[:4]) + ", ..." * (len(plates) > 4)
+    names = [f"{name} {size}".removesuffix(" -1") for name, size in plates.items()]
+    named = ", ".join(names[:4] + ["..."] * (len(names) > 4))
     return f"{latent} latent, {len(sites) - latent} observed; {'plates ' + named if plates else 'no plate'}"
 
 
 def table(rows: list[Row]) -> str:
     """The rows in Markdown; failures are named below."""
     lines = [
-        "| example | sites | parameters | loss, Pyro | loss, zoo | gradients differ by | ms a step, Pyro | zoo | same |",
+        "| example | sites | parameters | loss, Pyro | loss, zoo | gradients differ by | ms, Pyro | ms, zoo | same |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:
