@@ -64,7 +64,7 @@ class Code:
 
 
 def adopt(
-    model: Callable[..., Any], guide: Callable[..., Any] | None = None, *, examples: str | None = None, **static: Any
+    model: Callable[..., Any], /, guide: Callable[..., Any] | None = None, *, examples: str | None = None, **static: Any
 ) -> Adopted:
     """Plain Pyro code as a program: fitted, drawn from, evaluated and saved like those of the catalogue.
 
@@ -133,7 +133,7 @@ class Adopted(Program):
         for name, code in zip(MODULES, (self.code.model, self.code.guide), strict=True):
             module = code if isinstance(code, nn.Module) else getattr(code, "__self__", None)
             if isinstance(module, nn.Module) and all(module is not m for m in self._modules.values()):
-                self.add_module(name, module)  # not by setting it: a PyroModule would rename the sites inside
+                nn.Module.add_module(self, name, module)  # that of a PyroModule would rename the sites inside
 
     @classmethod
     def option_names(cls) -> list[str]:

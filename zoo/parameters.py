@@ -11,6 +11,7 @@ import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
+from unittest import mock
 
 import pyro
 import torch
@@ -125,7 +126,9 @@ def _unconstrained(name: str, initial: Any, constraint: constraints.Constraint) 
         free = transform_to(constraint).inv(initial.detach())
     except NotImplementedError as error:
         raise OptionError(f"pyro.param({name!r}): no map from all numbers to {constraint} is known.") from error
-    if not bool(constraint.check(initial).all()) or not bool(torch.isfinite(free).all()):
+    # The map onto a simplex takes any positive numbers and makes them sum to one: models count on that.
+    inside = initial > 0 if constraint is constraints.simplex else constraint.check(initial)
+    if not bool(inside.all()) or not bool(torch.isfinite(free).all()):
         raise SupportError(
             f"pyro.param({name!r}) must start inside {constraint}, got values from {initial.min():g} to "
             f"{initial.max():g}."
@@ -144,6 +147,19 @@ class _Statements(Messenger):
     def __init__(self, owner: nn.Module, like: Tensor | None):
         super().__init__()
         self.owner, self.like = owner, like
+
+    def __enter__(self) -> Any:
+        # What poutine.block hides, of the model inside an autoguide say, goes past all handlers to Pyro's store.
+        self.store = mock.patch.object(pyro.get_param_store(), "setdefault", self._hidden)
+        self.store.start()
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> Any:
+        self.store.stop()
+        return super().__exit__(*raised)
+
+    def _hidden(self, name: str, initial: Any, constraint: constraints.Constraint = constraints.real) -> Tensor:
+        return self._value({"cond_indep_stack": ()}, name, initial, constraint=constraint)
 
     def _pyro_param(self, msg: Any) -> None:
         # Pyro's modules tell of their attributes by messages of the same kind, which bring a function of their own.

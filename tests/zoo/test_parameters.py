@@ -8,13 +8,15 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoDelta
 from torch import nn
 from torch.distributions import constraints
 
 from inference import fit
 from inference.fitted import Fit
 from tests.inference.steps import both, ready
-from zoo import catalogue, errors
+from zoo import adopt, catalogue, errors
 from zoo.datasets import Data
 from zoo.program import Program
 from zoo.testing import check_program
@@ -209,6 +211,39 @@ def test_a_bad_start_is_refused(arguments, error, match):
 
     with pytest.raises(error, match=match):
         fit(Bad(), torch.randn(4), "svi", steps=1)
+
+
+def test_a_simplex_starts_from_any_positive_numbers_as_in_pyro():
+    """Models draw them with torch.rand; what counts is their share."""
+
+    class Weighted(Program):
+        event_shape = torch.Size([])
+
+        def model(self, x=None, context=None, size=None):
+            weights = pyro.param("weights", torch.tensor([1.0, 2.0, 5.0]), constraint=constraints.simplex)
+            with self.plate(x, context, size):
+                return pyro.sample("x", dist.Categorical(weights), obs=x)
+
+    program = Weighted()
+    program.declare(torch.zeros(4, dtype=torch.long))
+    assert program.pyro_params.get("weights").tolist() == pytest.approx([0.125, 0.25, 0.625])
+
+
+def test_what_a_block_hides_from_handlers_is_the_programs_too():
+    """The autoguide of a blocked model runs it where no handler outside sees its statements."""
+
+    def model(x):
+        noise = pyro.param("noise", lambda: torch.tensor(2.0), constraint=constraints.positive)
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(loc, noise), obs=x)
+
+    program = adopt(model, AutoDelta(poutine.block(model, expose=["loc"])))
+    with pyro.get_param_store().scope() as store:
+        program.declare(*program.take(torch.randn(10)))
+        trace = poutine.trace(program.model).get_trace(*program.met(), None)
+    assert not store["params"]
+    assert trace.nodes["noise"]["value"].unconstrained() is program.pyro_params._parameters["noise"]
 
 
 def test_a_loaded_program_asks_for_the_constraint(tmp_path):
