@@ -23,6 +23,7 @@ from torch import Tensor
 from inference.evaluation.estimates import Estimate, checked, density, evaluating, log_mean_exp
 from inference.hmc import transition
 from inference.particles import draw, log_joint, simulate, trace_log_density, unit_log_weights
+from inference.requirements import why_no_dreams
 from inference.unconstrained import Coordinates
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
@@ -198,8 +199,13 @@ def bidirectional(
 
     On such data the truth lies between the bounds in expectation, so their distance says how far AIS with these
     settings can be off on data like these.
+
+    Raises: CapabilityError for a program that observes more than x, whose latents are no such draws.
     """
     check_value("n", n, Count)
+    reason = why_no_dreams(program)
+    if reason is not None:
+        raise CapabilityError(f"bidirectional cannot bracket {type(program).__name__}: {reason}.")
     context = program.accept_context(context)
     with evaluating(program, None, seed, next(program.parameters(), torch.zeros(())).device):
         with torch.no_grad():
@@ -265,7 +271,8 @@ class _Problem:
         with pyro.plate("particles", n, dim=-2):
             model = poutine.condition(self.program.model, data=values)
             trace = poutine.trace(model).get_trace(self.x, self.context, None)
-        prior = self._units(trace_log_density(trace, n, batch, exclude=("x",)))
+        observed = tuple(name for name in trace.nodes if name not in values)
+        prior = self._units(trace_log_density(trace, n, batch, exclude=observed))
         likelihood = self._units(trace_log_density(trace, n, batch, exclude=tuple(values)))
         return prior + log_det, likelihood
 

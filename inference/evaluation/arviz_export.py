@@ -29,8 +29,9 @@ CHUNK = 2**14
 def to_inference_data(fit: Fit, x: Any, context: Any = None, draws: int = 1000) -> Any:
     """A fit's posterior as ArviZ `InferenceData` (0.x) or `DataTree` (1.x).
 
-    Groups: `posterior` (one variable a latent site); `log_likelihood` (log p(x_n | latents), variable "x") and
-    `sample_stats` (`lp`, the log joint density) unless the program is implicit or the draws leave a latent site out;
+    Groups: `posterior` (one variable a latent site); `log_likelihood` (log p(x_n | latents), variable "x", with what
+    else is observed of example n) and `sample_stats` (`lp`, the log joint density) unless the program is implicit or
+    the draws leave a latent site out;
     `observed_data`. MCMC draws keep their chains if `fit.info` has "chains"; draws from a guide are one chain.
 
     Args:

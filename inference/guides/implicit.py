@@ -155,7 +155,7 @@ class ImplicitGuide(nn.Module):
 
     def log_prior(self, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None) -> LogDensity:
         """The program's log p(latents) at given values (S, B or 1, *event), discrete ones summed out."""
-        blind: Any = SimpleNamespace(model=poutine.block(self._model, hide=["x"]))
+        blind: Any = SimpleNamespace(model=poutine.block(self._model, hide_fn=lambda msg: bool(msg["is_observed"])))
         return log_joint(blind, values, x, context)
 
     @torch.no_grad()
