@@ -85,7 +85,7 @@ def check_guide(program: Program) -> None:
     if isinstance(program, ImplicitProgram | ExactDensity):
         return  # Latents are marginalised by the game, or by log_prob.
     for name, site in latent.items():
-        if name not in guided and not _has_guide(program):
+        if name not in guided and not program.has_guide:
             require(
                 _enumerable(site) or _continuous(site),
                 f"the program has no guide, and its latent {name!r} ({type(site['fn']).__name__}) can neither be "
@@ -97,10 +97,6 @@ def check_guide(program: Program) -> None:
                 f"the guide leaves out {name!r}, which can neither be enumerated nor is summed out by log_prob: sample "
                 "it in the guide, or write no guide at all and take an autoguide (guide='normal').",
             )
-
-
-def _has_guide(program: Program) -> bool:
-    return type(program).guide is not Program.guide
 
 
 def _enumerable(site: Mapping[str, Any]) -> bool:
@@ -178,7 +174,7 @@ def _loss(program: Program, x: Tensor, context: Tensor | None) -> Tensor:
         return loss
     if not left_out:
         return Trace_ELBO().differentiable_loss(model, program.guide, x, context, None)
-    if not _has_guide(program):
+    if not program.has_guide:
         prior = sample_sites(model, None, context, BATCH)
         given = {name: prior[name]["value"].detach() for name in left_out if not _enumerable(prior[name])}
         model, left_out = poutine.condition(model, data=given), [name for name in left_out if name not in given]
