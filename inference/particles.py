@@ -120,7 +120,8 @@ def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, de
     values = {
         name: site["value"]
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False) and not site_is_subsample(site)
+        if site["type"] == "sample"
+        and not (site["infer"].get("is_auxiliary", False) or site["is_observed"] or site_is_subsample(site))
     }
     if density:
         smooth = tuple(name for name, site in trace.nodes.items() if site["type"] == "sample" and has_path(site))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch.distributions import biject_to, constraints
 
 from inference.particles import log_joint, prior_draws
 from zoo.adopted import Adopted
 from zoo.program import ImplicitProgram, Program
 
-__all__ = ["why_no_draws", "why_no_implicit_guide", "why_not_local", "why_not_local_density"]
+__all__ = ["why_no_draws", "why_no_dreams", "why_no_implicit_guide", "why_not_local", "why_not_local_density"]
 
 OWN_PLATES = "it is adopted code, whose examples cannot be dreamt or taken one by one: take 'svi', 'nuts' or 'avb'"
 
@@ -37,6 +38,7 @@ def why_no_implicit_guide(program: Program, contrast: str | None = None) -> str 
         for name, site in sites.items():
             if site.is_global:
                 return f"its latent site {name!r} is global, and pairs are of an example and its own latents"
+        return why_no_dreams(program)
     elif contrast is not None:
         if isinstance(program, ImplicitProgram):
             return "it is implicit: x has no density for an ELBO (contrast='joint' needs none)"
@@ -82,6 +84,22 @@ def why_not_local(program: Program) -> str | None:
             return f"its latent {name!r} is global, and only latents of single examples can be dreamt or sampled alone"
         if site.is_discrete:
             return f"its latent {name!r} is discrete"
+    return None
+
+
+def why_no_dreams(program: Program) -> str | None:
+    """Why latents that a program makes x of are no draws of their posterior given that x, or None.
+
+    They are not where it observes more than x (a reading in the context, `pyro.factor`): nothing that is generated
+    heeds that. `pyro.deterministic` observes nothing.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        made = poutine.trace(program.model).get_trace(None, program.example_context(2), 2)
+    for name, site in made.nodes.items():
+        if site["type"] != "sample" or not site["is_observed"] or site_is_subsample(site):
+            continue
+        if name != "x" and not site["infer"].get("_deterministic", False):
+            return f"it observes {name!r} besides x, and what it generates does not heed that"
     return None
 
 

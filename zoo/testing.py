@@ -12,149 +12,131 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import biject_to
 
 from zoo import catalogue
+from zoo.broadcasting import REMEDY, check_particles
 from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, ZooError
 from zoo.program import ExactDensity, ExactEvidence, ExactPosterior, Implicit, ImplicitProgram, Program
+from zoo.rules import BATCH, Check, ContractError, Position, draw_data, require, rule, said, sample_sites
 
 __all__ = ["ContractError", "check_program", "checks"]
 
-BATCH = 6
 
-
-class ContractError(AssertionError):
-    """A rule of the contract that a program breaks."""
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises ContractError(message) unless the condition holds."""
-    if not condition:
-        raise ContractError(message)
-
-
-def draw_data(program: Program, n: int = BATCH) -> tuple[Tensor, Tensor | None]:
-    """(x, context): n examples of the program's own, detached; its `pyro.param` statements are parameters then."""
-    context = program.example_context(n)
-    torch.manual_seed(1)
-    x = program.generate(n, context).detach()
-    program.declare(x, context)
-    return x, context
-
-
-def _sites(fn: Callable[..., Any], *args: Any) -> dict[str, Any]:
-    trace = poutine.trace(fn).get_trace(*args)
-    return {k: s for k, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
-
-
+@rule(1, "model(None, context, size) must generate `size` examples, and model(x, context, size) observe x.")
 @torch.no_grad()
 def check_shapes(program: Program) -> None:
-    """`model(None, size=n)` and `model(x)` return (n, *event_shape); x is observed in the data plate alone."""
+    """`model(None, size=n)` and `model(x)` return (n, *event_shape); all that is generated is observed at site 'x'."""
     x, context = draw_data(program)
     require(
         tuple(x.shape) == (BATCH, *program.event_shape),
-        f"model(size={BATCH}) returned {tuple(x.shape)}, expected {(BATCH, *program.event_shape)}",
+        f"model(size={BATCH}) returned {tuple(x.shape)}, expected {(BATCH, *program.event_shape)}: return the value of "
+        "the site 'x', and set event_shape to the shape of one example.",
     )
     program.check(x, context)
-    sites = _sites(program.model, x, context, None)
-    require("x" in sites and sites["x"]["is_observed"], "the model must observe its data at a site named 'x'")
+    free, sites = sample_sites(program.model, None, context, BATCH), sample_sites(program.model, x, context, None)
+    observed = [name for name, site in sites.items() if site["is_observed"]]
+    require(
+        "x" in observed,
+        f"the model must observe its data at a site named 'x'; given x it observes {observed}: end in "
+        "pyro.sample('x', ..., obs=x).",
+    )
+    for name in observed:
+        require(
+            name == "x" or name not in free or free[name]["is_observed"],
+            f"site {name!r} is observed when x is given, and drawn, as a latent is, when it is not: what the model "
+            "generates is one site 'x' (a vector, say, with .to_event); other observations come from the context.",
+        )
     if not isinstance(program, ImplicitProgram):
         fn = sites["x"]["fn"]
         require(
             tuple(fn.event_shape) == tuple(program.event_shape),
             f"site 'x' has event_shape {tuple(fn.event_shape)}, expected {tuple(program.event_shape)}: use .to_event",
         )
-    for name, site in sites.items():
-        plates = [frame.name for frame in site["cond_indep_stack"]]
-        require(plates in ([], ["data"]), f"site {name!r} is in plates {plates}; only self.plate(...) is allowed")
 
 
+@rule(7, "A guide samples the latent sites of the model with the same shapes, from x and context alone.")
 @torch.no_grad()
 def check_guide(program: Program) -> None:
-    """The guide samples the model's latent sites with their shapes; what it leaves out can be summed out exactly."""
+    """The guide samples the model's latent sites with their shapes; what it leaves out can be summed out exactly.
+
+    A program without a guide is for autoguides and NUTS: its latents are numbers that map to all numbers, or can be
+    summed out.
+    """
     x, context = draw_data(program)
-    latent = {k: s for k, s in _sites(program.model, x, context, None).items() if not s["is_observed"]}
-    guided = _sites(program.guide, x, context, None)
-    require(set(guided) <= set(latent), f"guide sites {sorted(set(guided) - set(latent))} are not in the model")
+    sites = sample_sites(program.model, x, context, None)
+    latent = {k: s for k, s in sites.items() if not s["is_observed"]}
+    guided = {k: s for k, s in sample_sites(program.guide, x, context, None).items() if not s["is_observed"]}
     for name, site in guided.items():
+        what = "which the model observes" if name in sites else f"which is not in the model (it has {list(latent)})"
+        require(
+            name in latent, f"the guide samples {name!r}, {what}: guide sites have the names of the model's latents."
+        )
         want, got = latent[name]["value"].shape, site["value"].shape
         require(want == got, f"site {name!r}: the guide draws shape {tuple(got)}, the model {tuple(want)}")
-    if isinstance(program, ImplicitProgram):
-        return  # Its latents are marginalised by the game, not inferred.
-    for name in set(latent) - set(guided):
-        enumerable = bool(latent[name]["fn"].has_enumerate_support)
-        require(
-            enumerable or isinstance(program, ExactDensity),
-            f"the guide leaves out {name!r}, which can neither be enumerated nor is summed out by log_prob",
-        )
-
-
-@torch.no_grad()
-def check_particles(program: Program) -> None:
-    """Latents may carry a particle dimension: the vectorised density equals that of each particle alone."""
-    if isinstance(program, ImplicitProgram):
-        return
-    x, context = draw_data(program)
-    n = 3
-    with pyro.plate("particles", n, dim=-2):
-        drawn = {k: s["value"] for k, s in _sites(program.model, None, context, BATCH).items() if k != "x"}
-    if not drawn:
-        return
-    with pyro.plate("particles", n, dim=-2):
-        together = _log_joint(program, drawn, x, context).reshape(n, -1).sum(-1)
-    is_global = {k: s.is_global for k, s in program.sites().items()}
-    for i in range(n):
-        alone = {k: v[i, 0] if is_global[k] else v[i] for k, v in drawn.items()}
-        single = _log_joint(program, alone, x, context).sum()
-        require(
-            torch.allclose(together[i], single, rtol=1e-4 if single.dtype == torch.float32 else 1e-8),
-            f"log joint with particles {together[i]:.6g} differs from that of the particle alone {single:.6g}",
-        )
-
-
-def _log_joint(program: Program, values: dict[str, Tensor], x: Tensor, context: Tensor | None) -> Tensor:
-    total: Tensor | float = 0.0
-    for site in _sites(poutine.condition(program.model, data=values), x, context, None).values():
-        log_prob = site["fn"].log_prob(site["value"])
-        # Sum the data dimension only, so that particles stay apart.
-        local = any(frame.name == "data" for frame in site["cond_indep_stack"])
-        total = total + (
-            log_prob.sum(-1)
-            if local
-            else log_prob.reshape(*log_prob.shape[:-1], -1).sum(-1)
-            if log_prob.ndim
-            else log_prob
-        )
-    return torch.as_tensor(total)
-
-
-@torch.no_grad()
-def check_minibatch(program: Program) -> None:
-    """`size` scales the data plate by size / B and leaves global sites alone, in model and guide."""
-    if isinstance(program, ImplicitProgram):
-        return
-    x, context = draw_data(program)
-    for what, fn in (("model", program.model), ("guide", program.guide)):
-        for name, site in _sites(fn, x, context, 5 * BATCH).items():
-            local = any(frame.name == "data" for frame in site["cond_indep_stack"])
-            want = 5.0 if local else 1.0
+    if isinstance(program, ImplicitProgram | ExactDensity):
+        return  # Latents are marginalised by the game, or by log_prob.
+    for name, site in latent.items():
+        if name not in guided and not program.has_guide:
             require(
-                float(site["scale"]) == want,
-                f"{what} site {name!r} has scale {float(site['scale'])} in a minibatch of 1/5; expected {want}",
+                _enumerable(site) or _continuous(site),
+                f"the program has no guide, and its latent {name!r} ({type(site['fn']).__name__}) can neither be "
+                "enumerated nor mapped to all numbers: write a guide for it.",
+            )
+        elif name not in guided:
+            require(
+                _enumerable(site),
+                f"the guide leaves out {name!r}, which can neither be enumerated nor is summed out by log_prob: sample "
+                "it in the guide, or write no guide at all and take an autoguide (guide='normal').",
             )
 
 
+def _enumerable(site: Mapping[str, Any]) -> bool:
+    return bool(site["fn"].has_enumerate_support)
+
+
+def _continuous(site: Mapping[str, Any]) -> bool:
+    try:
+        biject_to(site["fn"].support)
+    except NotImplementedError:
+        return False
+    return not site["fn"].support.is_discrete
+
+
+@rule(2, "Examples lie in the one plate `with self.plate(x, context, size):`, in model and guide.")
+@torch.no_grad()
+def check_minibatch(program: Program) -> None:
+    """The one plate is `self.plate(x, context, size)`: `size` scales it by size / B, and leaves global sites alone."""
+    x, context = draw_data(program)
+    for what, fn in (("model", program.model), ("guide", program.guide)):
+        for name, site in sample_sites(fn, x, context, 5 * BATCH).items():
+            plates = [frame.name for frame in site["cond_indep_stack"]]
+            require(
+                plates in ([], ["data"]),
+                f"{what} site {name!r} is in plates {plates}; only self.plate(...) is allowed: write other plates as "
+                "event dimensions (.expand([k]).to_event(1)).",
+            )
+            want = 5.0 if plates else 1.0
+            require(
+                isinstance(program, ImplicitProgram) or float(site["scale"]) == want,
+                f"{what} site {name!r} has scale {float(site['scale'])} in a minibatch of 1/5; expected {want}: hand "
+                "`size` to self.plate(x, context, size).",
+            )
+
+
+@rule(8, "The bound on the evidence must be differentiable: draw continuous latents by distributions with rsample.")
 def check_gradients(program: Program) -> None:
     """The evidence bound reaches every parameter with a finite gradient.
 
+    Of a program without a guide: its log joint density at draws of the prior, latents that can be summed out left out.
     Of an implicit program: the generated x, and the density of the guide's own draws, or these where it has none.
     """
     program = copy.deepcopy(program)
@@ -166,29 +148,51 @@ def check_gradients(program: Program) -> None:
         p.grad = None
     if isinstance(program, ImplicitProgram):
         loss = program.model(None, context, BATCH).square().sum()
-        for site in _sites(program.guide, x, context, None).values():
+        for site in sample_sites(program.guide, x, context, None).values():
             if isinstance(site["fn"], Implicit):
                 loss = loss + site["value"].square().sum()
             else:
                 loss = loss - site["fn"].log_prob(site["value"].detach()).sum()
         loss.backward()
     else:
-        guided = set(_sites(program.guide, x, context, None))
-        if set(program.sites()) - guided and isinstance(program, ExactDensity):
-            loss = -program.log_prob(x, context).sum()
-            if guided:  # the guide is an alternative to summing out: train it by the plain ELBO
-                loss = loss + Trace_ELBO().differentiable_loss(program.model, program.guide, x, context, None)
-        elif set(program.sites()) - guided:
-            elbo = TraceEnum_ELBO(max_plate_nesting=1)
-            loss = elbo.differentiable_loss(config_enumerate(program.model), program.guide, x, context, None)
-        else:
-            loss = Trace_ELBO().differentiable_loss(program.model, program.guide, x, context, None)
-        loss.backward()
+        _loss(program, x, context).backward()
     for name, p in parameters.items():
-        require(p.grad is not None, f"no gradient reaches the parameter {name!r}")
-        require(bool(torch.isfinite(p.grad).all()), f"the gradient of {name!r} is not finite")
+        require(
+            p.grad is not None, f"no gradient reaches the parameter {name!r}: use it in model or guide, or delete it."
+        )
+        require(bool(torch.isfinite(p.grad).all()), f"the gradient of {name!r} is not finite at the first draws.")
 
 
+def _loss(program: Program, x: Tensor, context: Tensor | None) -> Tensor:
+    """What training lowers: minus the log density or a bound on it, whichever the program allows."""
+    model, guided = program.model, set(sample_sites(program.guide, x, context, None))
+    left_out = [name for name in program.sites() if name not in guided]
+    if left_out and isinstance(program, ExactDensity):
+        loss = -program.log_prob(x, context).sum()
+        if guided:  # the guide is an alternative to summing out: train it by the plain ELBO
+            loss = loss + Trace_ELBO().differentiable_loss(model, program.guide, x, context, None)
+        return loss
+    if not left_out:
+        return Trace_ELBO().differentiable_loss(model, program.guide, x, context, None)
+    if not program.has_guide:
+        prior = sample_sites(model, None, context, BATCH)
+        given = {name: prior[name]["value"].detach() for name in left_out if not _enumerable(prior[name])}
+        model, left_out = poutine.condition(model, data=given), [name for name in left_out if name not in given]
+        if not left_out:
+            return Trace_ELBO().differentiable_loss(model, program.guide, x, context, None)
+    position = Position()
+    try:
+        with position:
+            elbo = TraceEnum_ELBO(max_plate_nesting=1)
+            return elbo.differentiable_loss(config_enumerate(model), program.guide, x, context, None)
+    except Exception as error:
+        raise ContractError(
+            f"{left_out} cannot be summed out, for which a latent has a dimension more on its left (rule 3): "
+            f"{said(error, position)}. {REMEDY}"
+        ) from error
+
+
+@rule(9, "Only what is exact may be called log_prob, log_evidence or posterior: delete it, or mend it.")
 @torch.no_grad()
 def check_exactness(program: Program) -> None:
     """Declared exact answers agree: log p(x, z) - log q(z | x) under `posterior` is the log evidence, at every draw.
@@ -200,7 +204,7 @@ def check_exactness(program: Program) -> None:
     if isinstance(program, ImplicitProgram):
         require(not isinstance(program, ExactDensity | ExactEvidence), "an implicit program cannot have a density")
         try:
-            _sites(program.model, x, context, None)["x"]["fn"].log_prob(x)
+            sample_sites(program.model, x, context, None)["x"]["fn"].log_prob(x)
         except ImplicitDensityError:
             return
         raise ContractError("asking an implicit site for its density must raise ImplicitDensityError")
@@ -208,8 +212,13 @@ def check_exactness(program: Program) -> None:
         got = program.log_prob(x, context)
         require(tuple(got.shape) == (BATCH,), f"log_prob returned shape {tuple(got.shape)}, expected ({BATCH},)")
         if not program.sites():
-            site = _sites(program.model, x, context, None)["x"]
-            require(torch.allclose(site["fn"].log_prob(x), got), "log_prob differs from the density of the site 'x'")
+            joint = poutine.trace(program.model).get_trace(x, context, None)
+            joint.compute_log_prob()
+            parts = [site["log_prob"] for site in joint.nodes.values() if site["type"] == "sample"]
+            total = sum(part for part in parts if isinstance(part, Tensor))
+            require(
+                torch.allclose(torch.as_tensor(total), got), "log_prob differs from the density of the observed sites"
+            )
     if not isinstance(program, ExactPosterior):
         return
     tolerance = 1e-3 if x.dtype == torch.float32 else 1e-8
@@ -235,10 +244,17 @@ def check_exactness(program: Program) -> None:
         )
 
 
+@rule(4, "Keep constructor arguments numbers, strings or lists of these, and tensors parameters or buffers.")
 @torch.no_grad()
 def check_save(program: Program) -> None:
     """Saving and loading gives the same class, configuration, tensors and predictions, bit for bit."""
     config = program.config()
+    for name in program.option_names():
+        require(
+            name in config,
+            f"the constructor's argument {name!r} is no number, string or list of these, so it is not saved: build "
+            "it from such arguments, or keep it in a buffer.",
+        )
     json.dumps(config)  # raises on anything that is not JSON
     with tempfile.TemporaryDirectory() as folder:
         catalogue.save(program, folder)
@@ -254,6 +270,7 @@ def check_save(program: Program) -> None:
     require(torch.equal(*draws), "the loaded program generates other examples from the same seed")
 
 
+@rule(8, "Draw by pyro.sample or torch's own generator alone.")
 @torch.no_grad()
 def check_seed(program: Program) -> None:
     """The same seed gives the same draws, another seed others."""
@@ -267,6 +284,7 @@ def check_seed(program: Program) -> None:
     require(not torch.equal(second, third), "different random states gave the same examples")
 
 
+@rule(4, "Keep what the program is in its constructor's arguments, parameters and buffers.")
 @torch.no_grad()
 def check_copy(program: Program) -> None:
     """A copy draws and takes what the program does: nothing depends on which object a constraint is."""
@@ -279,6 +297,7 @@ def check_copy(program: Program) -> None:
     copied.check(drawn[1], context)
 
 
+@rule(4, "Make constants buffers (register_buffer), and new tensors by like.new_zeros(...), never torch.zeros(...).")
 @torch.no_grad()
 def check_dtype(program: Program) -> None:
     """float32 in, float32 out; float64 likewise."""
@@ -299,6 +318,7 @@ def check_dtype(program: Program) -> None:
             torch.set_default_dtype(default)
 
 
+@rule(4, "Keep parameters in the module.")
 @torch.no_grad()
 def check_no_global_state(program: Program) -> None:
     """Nothing enters Pyro's global parameter store."""
@@ -309,6 +329,7 @@ def check_no_global_state(program: Program) -> None:
     )
 
 
+@rule(9, "Leave check() to Program, and give event_shape and support.")
 def check_bad_data(program: Program) -> None:
     """Empty, misshapen and non-finite data are refused with the error that says so, and have no density."""
     x, context = draw_data(program)
@@ -329,10 +350,10 @@ def check_bad_data(program: Program) -> None:
         require(bool(found[0].isneginf()), f"log_prob must be -inf where x is NaN, got {float(found[0])}")
 
 
-def checks() -> list[Callable[[Program], None]]:
+def checks() -> list[Check]:
     """All checks, for parametrised tests."""
     return [
-        check_shapes, check_guide, check_particles, check_minibatch, check_gradients, check_exactness, check_save,
+        check_shapes, check_minibatch, check_guide, check_particles, check_gradients, check_exactness, check_save,
         check_seed, check_copy, check_dtype, check_no_global_state, check_bad_data,
     ]  # fmt: skip
 
@@ -340,7 +361,8 @@ def checks() -> list[Callable[[Program], None]]:
 def check_program(program: Program) -> None:
     """Runs the whole suite on a program.
 
-    Raises: ContractError, naming the rule that is broken.
+    Raises: ContractError, naming the rule that is broken (a number of docs/write-a-model.md), the site where it is one,
+        and what to do.
     """
     for check in checks():
         try:

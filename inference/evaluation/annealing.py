@@ -21,6 +21,7 @@ from torch import Tensor
 from inference.evaluation.estimates import Estimate, checked, density, evaluating, log_mean_exp
 from inference.hmc import transition
 from inference.particles import draw, log_joint, prior_and_likelihood, prior_draws, simulate, unit_log_weights
+from inference.requirements import why_no_dreams
 from inference.unconstrained import Coordinates
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
@@ -196,8 +197,13 @@ def bidirectional(
 
     On such data the truth lies between the bounds in expectation, so their distance says how far AIS with these
     settings can be off on data like these.
+
+    Raises: CapabilityError for a program that observes more than x, whose latents are no such draws.
     """
     check_value("n", n, Count)
+    reason = why_no_dreams(program)
+    if reason is not None:
+        raise CapabilityError(f"bidirectional cannot bracket {type(program).__name__}: {reason}.")
     context = program.accept_context(context)
     with evaluating(program, None, seed, next(program.parameters(), torch.zeros(())).device):
         with torch.no_grad():

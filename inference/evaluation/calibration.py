@@ -18,6 +18,7 @@ from torch import Tensor
 
 from inference.evaluation.estimates import evaluating
 from inference.particles import draw, simulate
+from inference.requirements import why_no_dreams
 from zoo.errors import CapabilityError, NonFiniteError, OptionError, ShapeError
 from zoo.options import Count, check_value
 from zoo.program import Program
@@ -179,6 +180,9 @@ def _ranks(
     """Site -> (n_sims, d) number of draws below the truth."""
     for name, value in (("n_sims", n_sims), ("n_draws", n_draws), ("size", size)):
         check_value(name, value, Count)
+    reason = why_no_dreams(program)
+    if reason is not None:
+        raise CapabilityError(f"{type(program).__name__} cannot be calibrated on what it generates: {reason}.")
     context = program.accept_context(context)
     sites = {name: site for name, site in program.sites().items() if not site.is_discrete}
     if not sites:

@@ -129,6 +129,7 @@ class _Latents(Contest):
         if not makers:
             return Sides(real, fake)
         joint = poutine.trace(poutine.replay(self.program.model, trace=guided)).get_trace(*batch, None)
-        joint.compute_log_prob(lambda name, site: name == "x")
-        log_prob = joint.nodes["x"]["log_prob"].sum() / batch.size
+        joint.compute_log_prob(lambda name, site: bool(site["is_observed"]))
+        observed = [site["log_prob_sum"] for site in joint.nodes.values() if "log_prob_sum" in site]
+        log_prob = torch.stack([torch.as_tensor(part) for part in observed]).sum() / batch.size
         return Sides(real, fake, -self.weight * log_prob, metrics={"reconstruction": log_prob})

@@ -23,7 +23,7 @@ from inference.games.game import GUIDES, Adversarial, Contest, Sides, check_guid
 from inference.games.losses import CriticFn
 from inference.guides.named import build_guide
 from inference.particles import simulate
-from inference.requirements import why_no_draws, why_not_local
+from inference.requirements import why_no_draws, why_no_dreams, why_not_local
 from zoo.datasets.data import Data
 from zoo.nets import mlp
 from zoo.options import NonNegative
@@ -73,7 +73,7 @@ class ALIGame(Adversarial):
 
     def why_not(self, program: Program) -> str | None:
         """Continuous local latents, all of them guided; x and latents differentiable in what made them."""
-        reason = why_not_local(program)
+        reason = why_not_local(program) or why_no_dreams(program)
         if reason is None and self.train_program:
             with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
                 made = poutine.trace(program.model).get_trace(None, program.example_context(2), 2)

@@ -156,7 +156,7 @@ class ImplicitGuide(nn.Module):
 
     def log_prior(self, values: Mapping[str, Tensor], x: Tensor, context: Tensor | None = None) -> LogDensity:
         """The program's log p(latents) at given values (S, B or 1, *event), discrete ones summed out."""
-        blind: Any = SimpleNamespace(model=poutine.block(self._model, hide_fn=_is_observed))
+        blind: Any = SimpleNamespace(model=poutine.block(self._model, hide_fn=lambda msg: bool(msg["is_observed"])))
         return log_joint(blind, values, x, context)
 
     @torch.no_grad()
@@ -215,10 +215,6 @@ def _flat(x: Tensor, context: Tensor | None = None) -> Tensor:
         context = None  # whose latents are all global, and see no features
     parts = [v.reshape(len(v), -1) for v in (x, context) if v is not None]
     return torch.cat(parts, -1)
-
-
-def _is_observed(site: Any) -> bool:
-    return site["type"] == "sample" and bool(site["is_observed"])
 
 
 def _side_by_side(*parts: Tensor) -> Tensor:

@@ -151,14 +151,15 @@ def guided_sites(guide: Callable[..., Any], data: Data) -> set[str]:
 
 
 def guide_sites(guide: Callable[..., Any], data: Data) -> dict[str, Any]:
-    """Name -> site of Pyro's trace, of the latent sites that a guide samples (auxiliary ones left out)."""
+    """Name -> site of Pyro's trace, of the latent sites that a guide samples (auxiliary and observed ones left out)."""
     few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trace = poutine.trace(guide).get_trace(*few, None)
     return {
         name: site
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site["infer"].get("is_auxiliary") and not site_is_subsample(site)
+        if site["type"] == "sample"
+        and not (site["infer"].get("is_auxiliary") or site["is_observed"] or site_is_subsample(site))
     }
 
 
@@ -184,7 +185,7 @@ def refuse_point(guide: Callable[..., Any], program: Program, data: Data, what: 
 
 
 def _point_site(guide: Callable[..., Any], program: Program, data: Data) -> str:
-    continuous = {name for name, site in program.sites().items() if not site.is_discrete}
+    continuous = [name for name, site in program.sites().items() if not site.is_discrete]
     if not continuous:
         return ""
     few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
@@ -192,7 +193,7 @@ def _point_site(guide: Callable[..., Any], program: Program, data: Data) -> str:
         trace = poutine.trace(guide).get_trace(*few, None)
     if any(site["type"] == "sample" and site["infer"].get("is_auxiliary") for site in trace.nodes.values()):
         return ""  # draws come from that site, whose density they have
-    for name in continuous & set(trace.nodes):
+    for name in [name for name in continuous if name in trace.nodes]:
         fn = trace.nodes[name]["fn"]
         while not isinstance(fn, dist.Delta) and hasattr(fn, "base_dist"):
             fn = fn.base_dist

@@ -20,7 +20,7 @@ from inference.method import Outcome, Run
 from inference.methods.bounds import Renyi
 from inference.methods.diagnosis import diagnose, evaluate_objective
 from inference.particles import draw, guide_log_prob, log_joint, simulate
-from inference.requirements import why_not_local_density
+from inference.requirements import why_no_dreams, why_not_local_density
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
@@ -72,8 +72,9 @@ class WakeSleep(GradientMethod):
             )
 
     def why_not(self, program: Program) -> str | None:
-        """Only continuous latents of the examples."""
-        return why_not_local_density(program)
+        """Only continuous latents of the examples, and dreams of all that is observed."""
+        reason = why_not_local_density(program)
+        return why_no_dreams(program) if reason is None and self.guide_update != "wake" else reason
 
     def prepare(self, program: Program, run: Run) -> Training:
         """Splits the parameters into those of the model and of the guide, ready to take steps.

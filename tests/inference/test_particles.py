@@ -23,6 +23,7 @@ from inference.particles import (
 from tests.conftest import FAILURE_RATE
 from tests.inference.latents import Levels
 from tests.inference.toys import Mean, Pair, linear
+from tests.zoo.readings import TwoReadings
 from zoo.datasets import Data
 from zoo.errors import CapabilityError
 from zoo.latent.ppca import PPCA
@@ -122,3 +123,16 @@ def test_inside_a_plate_the_model_can_be_run_as_if_outside():
             trace = pyro.poutine.trace(program.model).get_trace(x)
             assert trace.nodes["z"]["value"].shape == (2, 1)
         assert pyro.sample("inside", pyro.distributions.Normal(0.0, 1.0)).shape == (7, 1)
+
+
+def test_what_a_guide_derives_is_no_draw() -> None:
+    class Derives(TwoReadings):
+        def guide(self, x=None, context=None, size=None):
+            super().guide(x, context, size)
+            pyro.deterministic("half", self.slope / 2)
+
+    program = Derives()
+    context = program.example_context(4)
+    found = draw(program.guide, 3, program.generate(4, context), context)
+    assert {name: tuple(value.shape) for name, value in found.values.items()} == {"z": (3, 4)}
+    assert found.log_prob.local.shape == (3, 4)

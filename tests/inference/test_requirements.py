@@ -8,11 +8,20 @@ import pytest
 import torch
 
 from inference import fit
+from inference.games.ali import ALIGame
 from inference.games.avb import AVB
 from inference.guides.ratio import CONTRASTS
-from inference.requirements import why_no_draws, why_no_implicit_guide, why_not_local, why_not_local_density
+from inference.methods.wake_sleep import WakeSleep
+from inference.requirements import (
+    why_no_draws,
+    why_no_dreams,
+    why_no_implicit_guide,
+    why_not_local,
+    why_not_local_density,
+)
 from tests.inference.latents import Counts, Levels, NoLatents
 from tests.inference.scalar import Scalar
+from tests.zoo.readings import Nudged, Pulled, TwoReadings
 from zoo import catalogue
 from zoo.errors import CapabilityError
 from zoo.latent.ppca import PPCA
@@ -114,3 +123,16 @@ def test_draws_without_a_gradient_are_refused_and_the_way_out_is_named() -> None
         why_no_draws(Scalar(reparameterised=False))
         == "its guide's draws of 'z' have no gradient; take guide='implicit'"
     )
+
+
+def test_methods_that_learn_from_dreams_want_all_observations_dreamt() -> None:
+    assert why_no_dreams(PPCA([3], 2)) is None
+    reason = "it observes 'y' besides x, and what it generates does not heed that"
+    for program in (TwoReadings(), Pulled()):
+        assert why_no_dreams(program) == reason
+        assert why_no_implicit_guide(program, "joint") == reason
+        assert why_no_implicit_guide(program, "prior") is None
+        assert WakeSleep().why_not(program) == reason
+        assert WakeSleep(reweighted=True, guide_update="wake", particles=2).why_not(program) is None
+        assert ALIGame().why_not(program) == reason
+    assert why_no_dreams(Nudged()) == "it observes 'nudge' besides x, and what it generates does not heed that"

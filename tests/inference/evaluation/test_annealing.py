@@ -9,6 +9,7 @@ import torch
 
 from inference.evaluation.annealing import Path, _run, ais, anneal, bidirectional, sigmoid_schedule
 from tests.inference.toys import Mean, Pair, Rate, Sampler, linear
+from tests.zoo.readings import Nudged, Pulled, TwoReadings
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
 from zoo.mixtures.bernoulli import BernoulliMixture
 
@@ -126,3 +127,21 @@ def test_refusals():
         ais(BernoulliMixture([3], 2), torch.zeros(2, 3))
     with pytest.raises(OptionError, match="at least 1"):
         ais(Rate(), torch.ones(2), chains=0)
+
+
+@pytest.mark.parametrize("kind", [TwoReadings, Pulled])
+def test_a_second_reading_counts_once(kind):
+    program = kind()
+    context = program.example_context(20)
+    x = program.generate(20, context)
+    assert close(ais(program, x, context, steps=200), program.log_prob(x, context))
+
+
+def test_a_factor_of_a_global_latent_counts_once():
+    x = torch.tensor([0.3, -1.2, 0.8])
+    assert close(ais(Nudged(), x, steps=400), Nudged().evidence(x))
+
+
+def test_what_is_generated_heeds_no_second_reading_so_that_it_brackets_nothing():
+    with pytest.raises(CapabilityError, match="bidirectional cannot bracket TwoReadings: it observes 'y' besides x"):
+        bidirectional(TwoReadings(), 3, TwoReadings().example_context(3))

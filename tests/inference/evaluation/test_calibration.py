@@ -11,6 +11,7 @@ import torch
 from inference.evaluation.calibration import _reflection_test, guide_sampler, psis_khat, sbc, vsbc
 from inference.evaluation.estimates import importance_log_weights
 from tests.inference.toys import Mean, Rate, linear
+from tests.zoo.readings import TwoReadings
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, NonFiniteError, OptionError, ShapeError
 
@@ -183,3 +184,11 @@ def test_weights_of_zero_are_no_sign_of_an_exact_guide():
         weights[3, 2] = bad
         with pytest.raises(NonFiniteError, match="NaN or plus infinity"):
             psis_khat(weights)
+
+
+@pytest.mark.parametrize("check", [sbc, vsbc])
+def test_a_program_that_observes_more_than_x_cannot_be_calibrated_on_what_it_generates(check):
+    program = TwoReadings()
+    context = program.example_context(8)
+    with pytest.raises(CapabilityError, match="it observes 'y' besides x"):
+        check(program, guide_sampler(program.posterior), n_sims=8, context=context)

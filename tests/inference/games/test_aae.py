@@ -19,6 +19,7 @@ from inference.guides.implicit import ImplicitGuide
 from inference.method import Run
 from tests.inference.steps import both, ready, small
 from tests.inference.training.lines import agree
+from tests.zoo.readings import TwoReadings
 from zoo import catalogue, datasets
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
@@ -266,3 +267,13 @@ def test_held_out_codes_of_mnist_are_the_mixture_and_its_samples_are_nearer_to_d
     network = train_classifier("mnist10k-binary")
     scores = [frechet(each.generate(1000), data.test.x, network).value for each in (ours, theirs)]
     assert scores[0] < scores[1]
+
+
+def test_the_reconstruction_is_of_all_that_is_observed() -> None:
+    program = TwoReadings()
+    context = program.example_context(5)
+    data = Data(program.generate(5, context), context)
+    sides = AAEGame().contest(program, data).sides(data, makers=True)
+    z = sides.fake.squeeze(-1)
+    wanted = (dist.Normal(z, 1.0).log_prob(data.x) + dist.Normal(z, 0.5).log_prob(context)).mean()
+    torch.testing.assert_close(sides.metrics["reconstruction"], wanted)

@@ -10,6 +10,7 @@ from inference.games.avb import annealed_loss
 from inference.guides.implicit import ImplicitGuide
 from inference.guides.ratio import RatioCritic
 from tests.inference.latents import Centred, Levels, NormalMean
+from tests.zoo.readings import TwoReadings
 from zoo.datasets.data import Data
 from zoo.latent.ppca import PPCA
 
@@ -93,3 +94,11 @@ def test_in_prior_contrast_the_likelihood_stays_and_the_priors_parameters_learn(
 
 
 # With any program of the zoo
+
+
+def test_the_prior_of_the_latents_knows_nothing_of_what_is_observed() -> None:
+    program = TwoReadings()
+    context = program.example_context(6)
+    x, z = program.generate(6, context), torch.randn(3, 6)
+    found = ImplicitGuide(program, Data(x, context)).log_prior({"z": z}, x, context)
+    torch.testing.assert_close(found.local, dist.Normal(0.0, 1.0).log_prob(z))
