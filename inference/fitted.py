@@ -180,10 +180,8 @@ class Fit:
 
     def _needs_training_data(self) -> bool:
         """Whether what it draws depends on them, or its guide cannot be set up without."""
-        tied = any(site.is_global for site in self.program.sites().values())
-        return (
-            tied or isinstance(self.program, Adopted) or self.samples is not None or isinstance(self.guide, nn.Module)
-        )
+        tied = isinstance(self.program, Adopted) or any(site.is_global for site in self.program.sites().values())
+        return tied or self.samples is not None or isinstance(self.guide, nn.Module)
 
     def _record(self, folder: Path) -> dict[str, Any]:
         """What fit.json says; what is not finite is null."""
