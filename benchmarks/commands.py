@@ -29,6 +29,7 @@ from inference.evaluation.samples.judge import (
 from inference.fit import fit, make_method
 from inference.fitted import Fit
 from zoo import catalogue, datasets
+from zoo.adopted import Adopted
 from zoo.datasets import Data, Dataset
 from zoo.errors import OptionError
 from zoo.program import ImplicitProgram, Program
@@ -123,7 +124,11 @@ def fit_program(
     cls = catalogue.get(name)
     if preset is None and "small" in cls.presets:
         preset = "small"
-    dataset = datasets.load(cls.preset(preset).data or cls.dataset if data is None else data, binarise=binarise)
+    dataset: Any = data
+    if issubclass(cls, Adopted):
+        preset = None
+    else:
+        dataset = datasets.load(cls.preset(preset).data or cls.dataset if data is None else data, binarise=binarise)
     found = fit(
         name, dataset, method, preset=preset, seed=seed, device=device, progress=progress, out=out, restart=restart,
         **(options or {}),
@@ -133,7 +138,7 @@ def fit_program(
     last = {metric: found.history.last(metric) for metric in found.history.metrics}
     return {
         "program": catalogue.name_of(found.program),
-        "data": dataset.name,
+        "data": found.data,
         "method": found.method,
         "parameters": found.parameter_count(),
         "seed": seed,

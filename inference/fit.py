@@ -149,7 +149,9 @@ def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Da
 def arguments_of(data: Any, program: Adopted) -> tuple[str, Data, Data | None]:
     """(name, train, valid) for a program whose data are arguments: as `take` has them, or a file of arrays by name."""
     if isinstance(data, (str, Path)):
-        return str(data), program.take(datasets.arrays(data)), None
+        return str(data), program.take(program.call.read(Path(data))), None
+    if isinstance(data, Dataset):
+        return data.name, program.take(data.train), data.valid if data.valid.size else None
     return "tensor", program.take(data), None
 
 

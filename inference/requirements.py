@@ -12,9 +12,24 @@ from inference.particles import log_joint, prior_draws
 from zoo.adopted import Adopted
 from zoo.program import ImplicitProgram, Program
 
-__all__ = ["why_no_draws", "why_no_dreams", "why_no_implicit_guide", "why_not_local", "why_not_local_density"]
+__all__ = [
+    "why_no_draws",
+    "why_no_dreams",
+    "why_no_fixed_density",
+    "why_no_implicit_guide",
+    "why_not_local",
+    "why_not_local_density",
+]
 
 OWN_PLATES = "it is adopted code, whose examples cannot be dreamt or taken one by one: take 'svi', 'nuts' or 'avb'"
+
+
+def why_no_fixed_density(program: Program) -> str | None:
+    """Why the density of a program is another one at every run, or None."""
+    program.sites()  # adopted code is known from then on
+    if program.subsampled is None:
+        return None
+    return f"its plate {program.subsampled!r} draws a subsample at every run: give it the whole plate, or take 'svi'"
 
 
 def why_no_implicit_guide(program: Program, contrast: str | None = None) -> str | None:
@@ -26,6 +41,8 @@ def why_no_implicit_guide(program: Program, contrast: str | None = None) -> str 
     sites, adopted = program.sites(), isinstance(program, Adopted)
     if all(site.is_discrete for site in sites.values()):
         return "it has no continuous latent sites" if sites else "it has no latent sites"
+    if (drawn := why_no_fixed_density(program)) is not None:
+        return drawn
     if adopted and not all(site.is_global for site in sites.values()):
         return OWN_PLATES
     for name, site in sites.items():

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
@@ -26,12 +25,11 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from zoo.arguments import Arguments
-from zoo.arrays import as_tensor, check_finite
+from zoo.calls import Call
 from zoo.datasets.data import Data
 from zoo.errors import (
     BrokenProgramError,
     CapabilityError,
-    EmptyDataError,
     OptionError,
     ShapeError,
     UnknownNameError,
@@ -126,7 +124,7 @@ class Adopted(Program):
         unknown = [name for name in static if name not in self.option_names()]
         if unknown:
             raise UnknownNameError(f"argument of {type(self).__name__}", unknown[0], self.option_names())
-        self.static = {**self.code.static, **static}
+        self.call = Call(type(self).__name__, self.code.parameters, {**self.code.static, **static})
         self._met: Data | None = None
         self._found: dict[str, Site] = {}
         self.plate_nesting = 0
@@ -166,32 +164,8 @@ class Adopted(Program):
             first = next(i for i, c in enumerate(both) if c is module or getattr(c, "__self__", None) is module)
             mine = self._modules[MODULES[first]]
             code = mine if isinstance(code, nn.Module) else code.__func__.__get__(mine)
-        args, kwargs = self._call(self._given(context))
+        args, kwargs = self.call.bind((self.met().context if context is None else context).plain())
         return functools.partial(code, *args, **kwargs)
-
-    def _given(self, context: Any) -> dict[str, Any]:
-        """The arguments of one call, by name."""
-        if context is None:
-            context = self.met().context
-        return {**self.static, **context.plain()}
-
-    def _call(self, given: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Positional as far as possible: Pyro calls model and guide alike, whatever the guide calls its parameters."""
-        missing = [
-            p.name for p in self.code.parameters
-            if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given
-        ]  # fmt: skip
-        if missing:
-            raise OptionError(
-                f"{type(self).__name__} needs the argument{'s' * (len(missing) > 1)} {', '.join(missing)}: data by "
-                "name, {" + ", ".join(f"{name!r}: ..." for name in missing) + "}, or, where it is no data, "
-                f"zoo.adopt(..., {missing[0]}=...)."
-            )
-        left, args = dict(given), list[Any]()
-        positional = [p for p in self.code.parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        last = max((i for i, p in enumerate(positional) if p.name in given), default=-1)
-        args = [left.pop(p.name) if p.name in left else p.default for p in positional[: last + 1]]
-        return args, left
 
     # Data.
 
@@ -213,7 +187,8 @@ class Adopted(Program):
             return Data(self._counted(data), data)
         if context is not None:
             data = (data, context)
-        given = {name: self._tensor(name, value) for name, value in self._named(data).items() if value is not None}
+        found, dtype = self.call.named(data), self.computes_in()
+        given = {name: self.call.tensor(name, value, dtype) for name, value in found.items() if value is not None}
         arguments = Arguments({name: value[None] for name, value in given.items()})
         if self.examples is not None:
             arguments = self._by_examples(given, arguments)
@@ -221,50 +196,6 @@ class Adopted(Program):
         if self._met is None:
             self._meet(taken)
         return taken
-
-    def _named(self, data: Any) -> dict[str, Any]:
-        free = [name for name in self.option_names() if name not in self.static]
-        if data is None:
-            return {}
-        if isinstance(data, tuple):
-            if len(data) > len(free):
-                raise OptionError(
-                    f"{type(self).__name__} takes {len(free)} arguments ({', '.join(free)}), got {len(data)}."
-                )
-            return dict(zip(free, data, strict=False))
-        if hasattr(data, "columns"):
-            needed = [p.name for p in self.code.parameters if p.default is p.empty and p.name in free]
-            if set(needed) <= set(data.columns):
-                return {name: data[name].to_numpy() for name in free if name in data.columns}
-        if not isinstance(data, Mapping):
-            if not free:
-                raise OptionError(f"{type(self).__name__} takes no data, got {type(data).__name__}.")
-            return {free[0]: data}
-        for name in data:
-            if name in self.static:
-                raise OptionError(f"The argument {name!r} of {type(self).__name__} was given when it was adopted.")
-            if name not in free:
-                raise UnknownNameError(f"argument of {type(self).__name__}", str(name), free)
-        return dict(data)
-
-    def _tensor(self, name: str, value: Any) -> Tensor:
-        who = f"{type(self).__name__}, argument {name!r}"
-        if isinstance(value, (bool, int, float, str)):
-            raise OptionError(
-                f"{who} is {value!r}, and data are tensors or arrays. If it is no data, give it when adopting: "
-                f"zoo.adopt(..., {name}={value!r})."
-            )
-        if not isinstance(value, Tensor):
-            array = np.asarray(value)
-            kinds = {"b": bool, "i": np.int64, "u": np.int64}
-            value = torch.from_numpy(array.astype(kinds[array.dtype.kind])) if array.dtype.kind in kinds else value
-        whole = isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
-        found = value if whole else as_tensor(value, name, self.computes_in())
-        if found.numel() == 0:
-            raise EmptyDataError(f"{who} is empty (shape {tuple(found.shape)}).")
-        if not whole:
-            check_finite(who, found)
-        return found
 
     def _counted(self, arguments: Arguments) -> Tensor:
         rows = {len(value) for value in arguments.values()}
@@ -325,7 +256,7 @@ class Adopted(Program):
         Raises: CapabilityError before there are any.
         """
         if self._met is None:
-            if any(p.default is p.empty for p in self.code.parameters if p.name not in self.static):
+            if self.call.needed:
                 raise CapabilityError(
                     f"{type(self).__name__} has met no data yet, and what its sites are depends on them: program.take("
                     "data), or a fit."
@@ -361,6 +292,8 @@ class Adopted(Program):
         ]
         self.plate_nesting = max((-frame.dim for frame in frames if frame.vectorized), default=0)
         self._found = {s["name"]: site_of(s, self.examples) for s in sites if not s["is_observed"]}
+        drawn = [frame.name for frame in frames if frame.full_size not in (None, frame.size)]
+        self.subsampled = drawn[0] if drawn else None
         like = data.x
         if any(p.device != like.device for p in self.parameters()):
             self.to(like.device)
@@ -381,8 +314,10 @@ class Adopted(Program):
             raise
         except Exception as error:  # whatever the author's code may raise
             reason = str(error).strip().split("\n")[0]
+            given = {} if self._met is None else self._met.context.plain()
+            shown = ", ".join(f"{name} {tuple(v.shape)} of {str(v.dtype)[6:]}" for name, v in given.items())
             raise BrokenProgramError(
-                f"{type(self).__name__} fails on these data: {type(error).__name__}: {reason}"
+                f"{type(self).__name__} fails on these data ({shown}): {type(error).__name__}: {reason}"
             ) from error
         finally:
             for module in training:

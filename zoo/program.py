@@ -146,6 +146,8 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
     """`small` trains on two CPU cores in a minute or two; `paper` is the paper's size."""
     examples: ClassVar[str | None] = "data"
     """The plate that holds the examples; None where all data are one unit (`zoo.adopt`)."""
+    subsampled: str | None = None
+    """A plate that draws a subsample of its own at every run, as adopted code may have one."""
     plate_nesting: int = 1
     """How many dimensions on the left of an event belong to plates."""
 

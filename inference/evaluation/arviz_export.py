@@ -32,9 +32,10 @@ def to_inference_data(
     """A fit's posterior as ArviZ `InferenceData` (0.x) or `DataTree` (1.x).
 
     Groups: `posterior` (one variable a latent site); `log_likelihood` (log p(x_n | latents), variable "x", with what
-    else is observed of example n) and `sample_stats` (`lp`, the log joint density), both with discrete sites summed out that the draws leave out, unless
-    the program is implicit or another site is left out; `posterior_predictive` if asked for; `observed_data`. MCMC
-    draws keep their chains if `fit.info` has "chains"; draws from a guide are one chain.
+    else is observed of example n) and `sample_stats` (`lp`, the log joint density), both with discrete sites summed out
+    that the draws leave out, unless the program is implicit or another site is left out; `posterior_predictive` if
+    asked for; `observed_data`. MCMC draws keep their chains if `fit.info` has "chains"; draws from a guide are one
+    chain.
 
     Args:
         fit: A fit with a guide or samples.

@@ -153,6 +153,8 @@ def why_not_exact(program: Program) -> str | None:
         return None
     if not program.sites():
         return "it has no latents, so there is no posterior"
+    if program.subsampled is not None:
+        return f"its plate {program.subsampled!r} draws a subsample at every run; give it the whole plate"
     enumeration, grid = _why_not_enumerated(program), _why_not_grid(program)
     return None if enumeration is None or grid is None else f"no closed form; {enumeration}; {grid}"
 

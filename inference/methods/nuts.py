@@ -17,6 +17,7 @@ from torch import Tensor
 from inference.chains import ess, rhat
 from inference.history import History
 from inference.method import Method, Outcome, Run
+from inference.requirements import why_no_fixed_density
 from inference.training.loop import progress_bar
 from zoo.errors import DivergenceError
 from zoo.options import Count, Probability, Range
@@ -57,7 +58,9 @@ class NUTS(Method):
         """Needs a density, continuous latents, and discrete ones only where they can be summed out."""
         if isinstance(program, ImplicitProgram):
             return "it is implicit: it has no density whose gradient could be followed"
-        sites = program.sites()
+        sites, drawn = program.sites(), why_no_fixed_density(program)
+        if drawn is not None:
+            return drawn
         if all(site.is_discrete for site in sites.values()):
             return "it has no continuous latent site to sample"
         stuck = [name for name, site in sites.items() if site.is_discrete and not site.is_enumerable]

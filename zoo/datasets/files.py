@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from zoo.datasets.data import Card, Dataset
 from zoo.datasets.given import ReadNotice, support_of
 from zoo.datasets.sources import at_home
 from zoo.datasets.splits import SPLITS, Splits, split_rows
-from zoo.datasets.tables import Address, Form, read_csv
+from zoo.datasets.tables import Address, Form, read_columns, read_csv
 from zoo.errors import DatasetError, EmptyDataError, ShapeError
 
-__all__ = ["FORMS", "is_path", "load"]
+__all__ = ["FORMS", "is_path", "load", "named_arrays"]
 
 Array = np.ndarray[Any, Any]
 
@@ -74,6 +75,22 @@ def load(path: Path, form: Form = AS_SEEN) -> Dataset:
             classes=_classes(splits, path),
         )
     )
+
+
+def named_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    """The arrays of an .npz, or the columns of a .csv with a header, of these names; those that are not there are left
+    out. A column of whole numbers alone is one of integers.
+
+    Raises: DatasetError, EmptyDataError.
+    """
+    path = at_home(path)
+    _check_readable(path)
+    if path.suffix.lower() == ".npz":
+        arrays = _arrays(path)
+        return {name: arrays[name] for name in names if name in arrays}
+    if path.suffix.lower() == ".csv":
+        return read_columns(path, names)
+    raise DatasetError(f"{path} has no names for the arguments {', '.join(names)}: expected an .npz, or a .csv.")
 
 
 def _read(path: Path, form: Form, context: Array | None) -> tuple[Splits, str]:

@@ -14,7 +14,7 @@ import numpy as np
 from zoo.datasets.given import REST, Fields
 from zoo.errors import DatasetError, EmptyDataError
 
-__all__ = ["Address", "Form", "read_csv"]
+__all__ = ["Address", "Form", "read_columns", "read_csv"]
 
 HEADERS = {"-with-header": True, "-without-header": False}
 """What may follow the path of a .csv, and whether its first row is then a header."""
@@ -111,6 +111,27 @@ def read_csv(path: Path, form: Form) -> Table:
     if context is not None:
         how += f" given {', '.join(names[i] for i in context)}"
     return Table(x[:, 0] if form.fields.is_single else x, given, how)
+
+
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    """The columns of these names, (N,) each, as far as they are there; of whole numbers alone, as integers.
+
+    Raises: DatasetError, EmptyDataError.
+    """
+    rows = _cells(path)
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    found = {}
+    for name in names:
+        if header.count(name) > 1:
+            raise DatasetError(f"{path} has several columns {name!r}.")
+        if name in header:
+            if len(rows) == 1:
+                raise EmptyDataError(f"{path} holds no rows of numbers.")
+            column = header.index(name)
+            values = _numbers(path, rows[1:], header, [column])[:, 0]
+            whole = all(row[column].strip().lstrip("+-").isdecimal() for _, row in rows[1:])
+            found[name] = values.astype(np.int64) if whole else values
+    return found
 
 
 def _cells(path: Path) -> list[tuple[int, list[str]]]:
