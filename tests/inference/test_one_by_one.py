@@ -1,0 +1,142 @@
+"""Particles of adopted code, against the same densities written out by hand."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import zoo
+from inference import one_by_one
+from inference.particles import draw, guide_log_prob, log_joint, prior_and_likelihood, prior_draws
+from zoo.errors import CapabilityError
+
+Y = torch.tensor([0.5, -1.0, 2.0])
+GROUP = torch.tensor([0, 1, 1])
+
+
+def grouped(group, y=None):
+    scale = pyro.sample("scale", dist.Gamma(2.0, 2.0))
+    with pyro.plate("groups", 2):
+        a = pyro.sample("a", dist.Normal(0.0, scale))
+    with pyro.plate("rows", len(group)):
+        pyro.deterministic("mean", a[group])
+        return pyro.sample("y", dist.Normal(a[group], 1.0), obs=y)
+
+
+def grouped_guide(group, y=None):
+    pyro.sample("scale", dist.Gamma(3.0, 1.0))
+    with pyro.plate("groups", 2):
+        pyro.sample("a", dist.Normal(1.0, 2.0))
+
+
+def by_hand(scale, a):
+    prior = dist.Gamma(2.0, 2.0).log_prob(scale) + dist.Normal(0.0, scale).log_prob(a).sum()
+    return prior, dist.Normal(a[GROUP], 1.0).log_prob(Y)
+
+
+@pytest.fixture
+def adopted():
+    program = zoo.adopt(grouped, grouped_guide)
+    return program, program.take({"group": GROUP, "y": Y})
+
+
+def test_draws_and_both_densities_are_those_of_each_particle(adopted):
+    program, data = adopted
+    torch.manual_seed(0)
+    found = draw(program.guide, 4, *data)
+    assert found.values["a"].shape == (4, 1, 2)
+    assert found.values["scale"].shape == (4, 1)
+    joint = log_joint(program, found.values, *data)
+    assert joint.joint
+    for s in range(4):
+        scale, a = found.values["scale"][s, 0], found.values["a"][s, 0]
+        prior, likelihood = by_hand(scale, a)
+        torch.testing.assert_close(joint.total[s], prior + likelihood.sum())
+        guided = dist.Gamma(3.0, 1.0).log_prob(scale) + dist.Normal(1.0, 2.0).log_prob(a).sum()
+        torch.testing.assert_close(found.log_prob.total[s], guided)
+    torch.testing.assert_close(guide_log_prob(program.guide, found.values, *data).total, found.log_prob.total)
+    prior, likelihood = prior_and_likelihood(program, found.values, *data)
+    torch.testing.assert_close(prior.total + likelihood.total, joint.total)
+    torch.testing.assert_close(prior.total[0], by_hand(found.values["scale"][0, 0], found.values["a"][0, 0])[0])
+
+
+def test_observed_values_have_their_densities_one_by_one(adopted):
+    program, data = adopted
+    values = draw(program.guide, 3, *data).values
+    found = one_by_one.pointwise(program.model, values, 3, *data)
+    assert list(found) == ["y"]
+    for s in range(3):
+        torch.testing.assert_close(found["y"][s], by_hand(values["scale"][s, 0], values["a"][s, 0])[1])
+
+
+def test_the_prior_is_drawn_from_given_some_of_it(adopted):
+    program, data = adopted
+    torch.manual_seed(1)
+    scale = torch.full((2000, 1), 3.0)
+    drawn = prior_draws(program.model, 2000, *data, {"scale": scale})
+    assert torch.equal(drawn["scale"], scale)
+    assert abs(float(drawn["a"].std()) - 3.0) < 4 * 3.0 / (2 * 4000) ** 0.5  # four standard errors
+
+
+def test_code_that_looks_at_values_is_run_plainly_to_the_same_densities():
+    def looking(y):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        width = 2.0 if float(loc) > 0 else 1.0
+        pyro.sample("y", dist.Normal(loc, width), obs=y)
+
+    program = zoo.adopt(looking)
+    data = program.take(torch.tensor(0.3))
+    loc = torch.tensor([[-1.0], [1.0]])
+    want = dist.Normal(0.0, 1.0).log_prob(loc[:, 0])
+    want = want + dist.Normal(loc[:, 0], torch.tensor([1.0, 2.0])).log_prob(torch.tensor(0.3))
+    torch.testing.assert_close(log_joint(program, {"loc": loc}, *data).total, want)
+
+
+def test_discrete_sites_that_are_left_out_are_summed_out():
+    def mixture(y):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(y)):
+            z = pyro.sample("z", dist.Bernoulli(0.3))
+            pyro.sample("y", dist.Normal(loc + 2 * z, 1.0), obs=y)
+
+    program = zoo.adopt(mixture)
+    data = program.take(Y)
+    loc = torch.tensor([[0.1], [-0.7], [1.5]])
+    terms = torch.stack([dist.Normal(loc + 2 * z, 1.0).log_prob(Y) + torch.tensor([0.7, 0.3])[z].log() for z in (0, 1)])
+    want = dist.Normal(0.0, 1.0).log_prob(loc[:, 0]) + terms.logsumexp(0).sum(-1)
+    torch.testing.assert_close(log_joint(program, {"loc": loc}, *data).total, want)
+    with pytest.raises(CapabilityError, match="leave out the latent sites"):
+        one_by_one.pointwise(program.model, {"loc": loc}, 3, *data)
+
+
+def test_named_examples_keep_their_densities_apart():
+    def local(y):
+        with pyro.plate("rows", y.shape[-1]):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+            with pyro.plate("columns", 3):
+                pyro.sample("y", dist.Normal(z.T, 1.0), obs=y)
+
+    program = zoo.adopt(local, examples="rows")
+    y = torch.arange(12.0).reshape(3, 4) / 10
+    data = program.take(y)
+    assert data.size == 4
+    torch.manual_seed(0)
+    z = torch.randn(2, 4, 3)
+    found = log_joint(program, {"z": z}, *data)
+    want = dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + dist.Normal(z, 1.0).log_prob(y.T).sum(-1)
+    assert not found.joint
+    torch.testing.assert_close(found.local, want)
+    few = data.rows(torch.tensor([3, 1]))
+    torch.testing.assert_close(log_joint(program, {"z": z[:, [3, 1]]}, *few).local, want[:, [3, 1]])
+
+
+def test_a_plate_that_draws_a_subsample_has_no_density():
+    def subsampled(y):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(y), subsample_size=2) as rows:
+            pyro.sample("y", dist.Normal(loc, 1.0), obs=y[rows])
+
+    program = zoo.adopt(subsampled)
+    data = program.take(Y)
+    with pytest.raises(CapabilityError, match="'rows' draws a subsample"):
+        log_joint(program, {"loc": torch.zeros(2, 1)}, *data)
