@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import catalogue, folders
+from zoo.adopted import Adopted
 from zoo.datasets.data import Data
 from zoo.errors import CheckpointError
 from zoo.program import Program
@@ -252,7 +253,8 @@ def _code(cls: type) -> str:
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     if cls.__module__ == "__main__" or file is None:
         try:
-            return ast.dump(ast.parse(textwrap.dedent(inspect.getsource(cls))))
+            written = [cls] if not issubclass(cls, Adopted) else [f for f in (cls.code.model, cls.code.guide) if f]
+            return "".join(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(part)))) for part in written)
         except (OSError, TypeError, SyntaxError):  # typed in, and no longer there
             return cls.__qualname__
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType
@@ -137,6 +138,10 @@ class Adopted(Program):
     def option_names(cls) -> list[str]:
         """Any argument of the model may be given once and for all."""
         return [p.name for p in cls.code.parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that are no data, as far as JSON can say them."""
+        return {name: value for name, value in self.call.static.items() if _is_json(value)}
 
     def model(self, x: Tensor | None = None, context: Any = None, size: int | None = None) -> Any:
         """Runs the model on its arguments; without x, observed sites are drawn."""
@@ -357,6 +362,14 @@ class _Weighed(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if any(frame.name == self.plate for frame in msg["cond_indep_stack"]):
             msg["scale"] = msg["scale"] * self.weight
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def is_code(found: object) -> bool:
