@@ -202,7 +202,7 @@ class Fit:
         folder: str | Path,
         device: str = "cpu",
         *,
-        program: type[Program] | None = None,
+        program: type[Program] | Adopted | None = None,
         trust_code: bool = False,
     ) -> Fit:
         """Reads what `save` wrote, and runs no code to do so.
@@ -210,7 +210,8 @@ class Fit:
         Args:
             folder: The folder.
             device: Where the tensors go.
-            program: The class, where the catalogue has none (it is yours, from a script, a file or a notebook).
+            program: The class, where the catalogue has none (it is yours, from a script, a file or a notebook); of
+                adopted code, what `zoo.adopt` gives.
             trust_code: True imports the module or file that the folder names, *which executes it*.
 
         Raises: CheckpointError when it is missing, damaged, of another version, or of a class that was not given.

@@ -153,8 +153,9 @@ def _module_of_file(path: Path) -> ModuleType:
 def name_of(program: Program | type[Program]) -> str:
     """The shortest name under which `get` finds a class."""
     cls = program if isinstance(program, type) else type(program)
-    if issubclass(cls, Adopted) and cls.found_at is not None:
-        return cls.found_at
+    found_at = getattr(cls, "found_at", None)  # of adopted code
+    if found_at is not None:
+        return str(found_at)
     for name, location in _locations().items():
         if location == f"{cls.__module__}:{cls.__qualname__}":
             return name
@@ -233,7 +234,7 @@ def _address(program: Program, folder: Path) -> str:
     return f"{os.path.relpath(where, os.path.realpath(folder))}:{cls}" if where.endswith(".py") else name
 
 
-def load(folder: str | Path, *, program: type[Program] | None = None, trust_code: bool = False) -> Program:
+def load(folder: str | Path, *, program: type[Program] | Adopted | None = None, trust_code: bool = False) -> Program:
     """Reads what `save` wrote, on the CPU, in evaluation mode; bit for bit the same tensors.
 
     Only classes of the catalogue are looked up, its entry points of installed packages included.
@@ -249,7 +250,7 @@ def load(folder: str | Path, *, program: type[Program] | None = None, trust_code
     return restore(folders.read(folder), program, trust_code)
 
 
-def restore(saved: Saved, program: type[Program] | None = None, trust_code: bool = False) -> Program:
+def restore(saved: Saved, program: type[Program] | Adopted | None = None, trust_code: bool = False) -> Program:
     """The program of a folder that was read; see `load`."""
     folder, cls = saved.folder, _class_of(saved, program, trust_code)
     unknown = set(saved.options) - set(cls.option_names())
@@ -274,11 +275,12 @@ def _is_found_at(given: type[Program], name: str) -> bool:
     return issubclass(given, Adopted) and given.found_at is not None and given.found_at.rpartition(":")[2] == name
 
 
-def _class_of(saved: Saved, given: type[Program] | None, trust_code: bool) -> type[Program]:
+def _class_of(saved: Saved, given: type[Program] | Adopted | None, trust_code: bool) -> type[Program]:
     name, known = saved.record["program"], _locations()
     where, _, cls = known.get(name, name).rpartition(":")
     if given is not None:
-        given = type(given) if isinstance(given, Adopted) else given
+        if isinstance(given, Adopted):
+            given = type(given)
         if not (isinstance(given, type) and issubclass(given, Program)):
             raise OptionError(f"program is the class of the saved program, a subclass of Program; got {given!r}.")
         if given.__name__ != cls.partition("+")[0].rpartition(".")[2] and not _is_found_at(given, cls):

@@ -155,7 +155,8 @@ class SVI(GradientMethod):
         spec = guide_spec(self.guide) if isinstance(self.guide, str) else {"kind": "custom"}
         if spec["kind"] == "own" and not program.has_guide and any(not s.is_discrete for s in program.sites().values()):
             spec = guide_spec("normal")
-        guide = build_guide(spec, program, data) if spec["kind"] != "custom" else stated_guide(self.guide, data)
+        named = isinstance(self.guide, str)
+        guide = build_guide(spec, program, data) if named else stated_guide(self.guide, data)  # type: ignore[arg-type]
         if needs_full_batch(guide, program) and data.size > self.batch_size:
             raise CapabilityError(
                 f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
