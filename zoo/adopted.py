@@ -80,7 +80,7 @@ def adopt(
     for what, code in (("model", model), ("guide", guide)):
         if isinstance(code, type) or not (callable(code) or (code is None and what == "guide")):
             raise OptionError(f"The {what} to adopt must be a function, a module or a method, got {code!r}.")
-    return adopted_class(Code(model, guide, examples, static))()
+    return adopted_class(Code(model, guide, examples, static=static))()
 
 
 def adopted_class(code: Code) -> type[Adopted]:

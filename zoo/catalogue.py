@@ -279,13 +279,12 @@ def _class_of(saved: Saved, given: type[Program] | Adopted | None, trust_code: b
     name, known = saved.record["program"], _locations()
     where, _, cls = known.get(name, name).rpartition(":")
     if given is not None:
-        if isinstance(given, Adopted):
-            given = type(given)
-        if not (isinstance(given, type) and issubclass(given, Program)):
+        mine = type(given) if isinstance(given, Adopted) else given
+        if not (isinstance(mine, type) and issubclass(mine, Program)):
             raise OptionError(f"program is the class of the saved program, a subclass of Program; got {given!r}.")
-        if given.__name__ != cls.partition("+")[0].rpartition(".")[2] and not _is_found_at(given, cls):
-            raise CheckpointError(f"{saved.folder} holds a {cls}, not a {given.__name__}.")
-        return given
+        if mine.__name__ != cls.partition("+")[0].rpartition(".")[2] and not _is_found_at(mine, cls):
+            raise CheckpointError(f"{saved.folder} holds a {cls}, not a {mine.__name__}.")
+        return mine
     if name in known:
         try:
             return get(name)
