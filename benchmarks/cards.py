@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from inference.fit import methods_for
 from zoo import catalogue, datasets, program
+from zoo.adopted import Adopted
 from zoo.datasets import Data
-from zoo.errors import ZooError
+from zoo.errors import OptionError, ZooError
 
 __all__ = ["dataset_list", "program_card", "program_list"]
 
@@ -63,7 +65,10 @@ def program_card(name: str, data: str | None = None) -> dict[str, Any]:
     Raises: UnknownNameError; DatasetError for data that were asked for and are not there.
     """
     cls = catalogue.get(name)
-    built = catalogue.create_for(name, datasets.load(data).train if data is not None else _example(cls.dataset))
+    if issubclass(cls, Adopted):
+        built = _adopted(name, data)
+    else:
+        built = catalogue.create_for(name, datasets.load(data).train if data is not None else _example(cls.dataset))
     promises = [what for protocol, what in CAPABILITIES.items() if isinstance(built, protocol)]
     if isinstance(built, program.ImplicitProgram):
         promises = ["samples only: no density (implicit)"]
@@ -72,7 +77,7 @@ def program_card(name: str, data: str | None = None) -> dict[str, Any]:
         "what": _first_line(cls),
         "family": cls.family,
         "paper": cls.paper,
-        "default_data": cls.dataset,
+        "default_data": "yours: " + ", ".join(built.call.free) if isinstance(built, Adopted) else cls.dataset,
         "built_for": data or cls.dataset,
         "event_shape": list(built.event_shape),
         "support": _words(built.support),
@@ -93,12 +98,31 @@ def program_card(name: str, data: str | None = None) -> dict[str, Any]:
             preset: {"program": dict(p.program), "method": p.method, "fit": dict(p.fit), "data": p.data or cls.dataset}
             for preset, p in cls.presets.items()
         },
-        "options": {
-            option: _default(parameter)
-            for option, parameter in inspect.signature(cls.__init__).parameters.items()
-            if option != "self"
-        },
+        "options": {option: _default(parameter) for option, parameter in _parameters(cls) if option != "self"},
     }
+
+
+def _adopted(name: str, data: str | None) -> program.Program:
+    """Adopted code that has met data.
+
+    Raises: OptionError where there are none and it needs some.
+    """
+    built = catalogue.create(name)
+    assert isinstance(built, Adopted)
+    if data is None and built.call.needed:
+        raise OptionError(
+            f"What the sites of {name} are depends on its data: give them, --data f.csv, with "
+            f"{', '.join(built.call.needed)} as columns."
+        )
+    built.take(None if data is None else built.call.read(Path(data)))
+    return built
+
+
+def _parameters(cls: type[program.Program]) -> list[tuple[str, inspect.Parameter]]:
+    """Of the constructor, or of adopted code."""
+    if issubclass(cls, Adopted):
+        return [(parameter.name, parameter) for parameter in cls.code.parameters]
+    return list(inspect.signature(cls.__init__).parameters.items())
 
 
 def _example(name: str) -> Data:

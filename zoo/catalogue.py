@@ -279,7 +279,7 @@ def _class_of(saved: Saved, given: type[Program] | Adopted | None, trust_code: b
     name, known = saved.record["program"], _locations()
     where, _, cls = known.get(name, name).rpartition(":")
     if given is not None:
-        mine = type(given) if isinstance(given, Adopted) else given
+        mine: Any = type(given) if isinstance(given, Adopted) else given
         if not (isinstance(mine, type) and issubclass(mine, Program)):
             raise OptionError(f"program is the class of the saved program, a subclass of Program; got {given!r}.")
         if mine.__name__ != cls.partition("+")[0].rpartition(".")[2] and not _is_found_at(mine, cls):
