@@ -12,6 +12,7 @@ from torch import Tensor
 from inference.guides.named import needs_full_batch
 from inference.particles import draw
 from inference.prediction import draw_given, fill_discrete
+from zoo.adopted import Adopted
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError
 from zoo.program import Program
@@ -53,9 +54,12 @@ class Posterior:
         if not names:
             return {}
         values = self.draws(n, torch.empty(0)) if self.samples is not None else self.draws(n, *self.training())
-        if missing := sorted(set(names) - set(values)):
+        sites = self.program.sites()
+        # Adopted code draws its discrete latents that were summed out, given the others.
+        summed_out = {name for name in names if isinstance(self.program, Adopted) and sites[name].is_enumerable}
+        if missing := sorted(set(names) - set(values) - summed_out):
             raise CapabilityError(f"This fit has no draws of the global latent sites {missing} to predict by.")
-        return {name: values[name] for name in names}
+        return {name: values[name] for name in names if name in values}
 
     def given(self, n: int, x: Tensor, context: Any = None) -> dict[str, Tensor]:
         """Of every site: the global ones given the training data, the local ones given x besides.

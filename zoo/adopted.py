@@ -42,6 +42,8 @@ from zoo.program import Program, Site, site_of
 
 __all__ = ["Adopted", "Code", "adopt", "adopted_class"]
 
+FEW = 2
+"""Examples that code whose examples lie in a plate is tried on."""
 MODULES = ("own_model", "own_guide")
 """Names under which a program keeps the modules that its model and its guide are, or are methods of."""
 
@@ -119,6 +121,7 @@ class Adopted(Program):
     found_at: ClassVar[str | None] = None
     """Its name in the catalogue's sense, where it was found by one."""
     examples = None
+    presets = {}  # noqa: RUF012
 
     def __init__(self, **static: Any) -> None:
         super().__init__()
@@ -282,6 +285,7 @@ class Adopted(Program):
             # In Pyro's order, which may matter to pyro.param statements that both have.
             guided = self._run(functools.partial(self.guide, *data, None))
             trace = self._run(functools.partial(self.model, *data, None))
+            self._try_few(data)
         except BaseException:
             self._met = before
             raise
@@ -302,6 +306,24 @@ class Adopted(Program):
         like = data.x
         if any(p.device != like.device for p in self.parameters()):
             self.to(like.device)
+
+    def _try_few(self, data: Data) -> None:
+        """Minibatches have fewer examples than the data.
+
+        Raises: CapabilityError where the code does not bear that.
+        """
+        if self.examples is None or data.size <= FEW:
+            return
+        few = data.rows(slice(0, FEW))
+        try:
+            for run in (self.guide, self.model):
+                self._run(functools.partial(run, *few, None))
+        except BrokenProgramError as error:
+            raise CapabilityError(
+                f"With examples={self.examples!r}, {type(self).__name__} must take any number of examples, and it fails "
+                f"on {FEW} of {data.size}: a parameter of the guide for each example, or a size that is written out? "
+                f"({str(error.__cause__).strip().splitlines()[0]})"
+            ) from error
 
     @one_at_a_time
     def _run(self, run: Callable[[], Any]) -> poutine.Trace:
