@@ -27,7 +27,7 @@ from zoo.errors import CapabilityError
 from zoo.process import one_at_a_time
 from zoo.program import Program
 
-__all__ = ["draw_given", "fill_discrete", "predicted"]
+__all__ = ["draw_given", "fill_discrete", "observed", "predicted"]
 
 CHUNK = 2**16
 """Particle-example pairs generated at once."""
@@ -108,6 +108,22 @@ def _one_by_one(
             local = each.is_local and explicit
             found.setdefault(name, []).append(value.movedim(-1 - each.event_dim, 0) if local else value)
     return {name: torch.stack(values) for name, values in found.items()}
+
+
+@one_at_a_time
+@torch.no_grad()
+def observed(program: Program, x: Tensor, context: Any = None) -> dict[str, Tensor]:
+    """Observed site -> its value in the data, (N, *event) in the plate of examples: what `predicted` draws again."""
+    if not isinstance(context, Arguments):
+        return {"x": x}
+    layout, _ = layout_of(program.model, x, context)
+    trace = poutine.trace(program.model).get_trace(x, context, None)
+    found = {}
+    for name, site in _open_sites(trace, program).items():
+        if not site["infer"].get("_deterministic"):
+            each, value = layout[name], site["value"]
+            found[name] = value.movedim(-1 - each.event_dim, 0) if each.is_local else value
+    return found
 
 
 def _open_sites(trace: poutine.Trace, program: Program) -> dict[str, Any]:
