@@ -7,6 +7,7 @@ One plate of particles at dim -2, as in `inference.particles`: latents are (S, B
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -156,7 +157,8 @@ def draw_given(
         if any(site["infer"].get("is_auxiliary") for site in trace.nodes.values() if site["type"] == "sample"):
             raise CapabilityError(AUXILIARY)
 
-    return draw(conditioned, n, x, context, density=density)
+    drawn = draw(conditioned, n, x, context, density=density)
+    return replace(drawn, values={**values, **drawn.values})
 
 
 def _drawn_one_by_one(
@@ -172,7 +174,8 @@ def _drawn_one_by_one(
     log_prob = LogDensity(
         torch.cat([part.log_prob.local for part in parts]), torch.cat([part.log_prob.globals for part in parts]), True
     )
-    return Draws({name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values}, log_prob)
+    rest = {name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values}
+    return Draws({**values, **rest}, log_prob)
 
 
 @one_at_a_time

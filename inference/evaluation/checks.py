@@ -67,9 +67,10 @@ def predictive_check(
     if values.ndim != 1:
         raise ShapeError(f"The statistic of a data set must be one number, got shape {tuple(values.shape[1:])}.")
     values = values.detach().cpu().double()
-    observed, replicated = values[0], values[1:]
-    p = float((replicated > observed).double().mean() + (replicated == observed).double().mean() / 2)
-    return PredictiveCheck(p, math.sqrt(p * (1 - p) / n), float(observed), replicated)
+    mine, replicated = values[0], values[1:]
+    p = float((replicated > mine).double().mean() + (replicated == mine).double().mean() / 2)
+    error = math.sqrt(p * (1 - p) / n)
+    return PredictiveCheck(p, error, observed=float(mine), replicated=replicated)
 
 
 @dataclass(frozen=True)

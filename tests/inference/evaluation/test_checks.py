@@ -55,11 +55,11 @@ def test_new_latents_leave_the_schools_behind() -> None:
 
 def test_intervals_of_the_true_program_cover_what_they_say() -> None:
     torch.manual_seed(1)
-    found = gaussian(1.0 + torch.randn(2000))
-    for cover in interval_coverage(found, 1.0 + torch.randn(2000), (0.5, 0.9), n=20_000):
-        assert abs(cover.share - cover.level) < SIGMAS * (cover.level * (1 - cover.level) / 2000) ** 0.5
-        assert cover.standard_error == pytest.approx((cover.level * (1 - cover.level) / 2000) ** 0.5, rel=0.1)
-    (narrow,) = interval_coverage(found, 1.0 + 3 * torch.randn(2000), (0.9,))
+    found = gaussian(1.0 + torch.randn(1000))
+    for cover in interval_coverage(found, 1.0 + torch.randn(1000), (0.5, 0.9), n=2000):
+        assert abs(cover.share - cover.level) < SIGMAS * (cover.level * (1 - cover.level) / 1000) ** 0.5
+        assert cover.standard_error == pytest.approx((cover.level * (1 - cover.level) / 1000) ** 0.5, rel=0.15)
+    (narrow,) = interval_coverage(found, 1.0 + 3 * torch.randn(1000), (0.9,))
     assert narrow.share < 0.6
 
 
