@@ -141,20 +141,26 @@ def sample(
     out: Annotated[Path, typer.Option("--out", help="A .png (a sheet of images) or .npz file.")],
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
     data: DataOption = None,
+    prior: Annotated[
+        bool, typer.Option("--prior", help="Global latents from their prior, not their posterior given the data.")
+    ] = False,
     seed: Seed = 0,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Draw examples from a fitted program.
+    """Draw examples from a fitted program: what it expects next, after its training data.
 
     Example: `zoo sample runs/vae -n 64 --out samples.png`
     """
     from benchmarks.commands import sample_program
 
-    found = sample_program(folder, n, out, seed, data, trust_code)
+    found = sample_program(folder, n, out, seed, data, trust_code, prior=prior)
     if as_json:
         return printing.print_json(found)
-    print(f"{found['n']} samples of {found['program']}, each {printing.shape(found['shape'])}, in {found['out']}")
+    print(
+        f"{found['n']} samples of {found['program']}, each {printing.shape(found['shape'])}, from {found['from']}, in "
+        f"{found['out']}"
+    )
 
 
 @app.command()
@@ -164,6 +170,9 @@ def score(
     split: Annotated[str, typer.Option(help="'train', 'valid' or 'test'.")] = "test",
     how: Annotated[str, typer.Option(help="'auto' (the best the program allows), or one of the estimators.")] = "auto",
     particles: Annotated[int, typer.Option(help="Importance samples of each example, where they are needed.")] = 1000,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Of all the data together, without training data (global latents only).")
+    ] = False,
     samples: Annotated[
         bool, typer.Option("--samples", help="Judge what it draws as well; a program without a density always is.")
     ] = False,
@@ -174,7 +183,9 @@ def score(
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Print the log-likelihood per example of a fitted program and how it was estimated; of a GAN, scores of samples.
+    """Print how well a fitted program predicts data, in nats per example; of a GAN, scores of samples.
+
+    That is log p(x); where latents are global, log p(x | training data), or with --evidence what the prior says.
 
     Scores of samples stand beside those of real data that are no test data. Images are looked at by a classifier of
     the data, which is trained if it is not in the cache (`zoo features` does that too).
@@ -188,9 +199,12 @@ def score(
     if has_density(folder, trust_code):
         if n is not None and not samples:
             raise OptionError("-n says how many samples to judge: add --samples.")
-        scored = score_program(folder, data, split, how, particles, binarise, seed, device, trust_code)
-    elif how != "auto":
-        raise OptionError(f"This program has no density for --how {how}: leave it out, and its samples are judged.")
+        scored = score_program(
+            folder, data, split, how, particles, binarise, seed, device, trust_code, evidence=evidence
+        )
+    elif how != "auto" or evidence:
+        asked = "--evidence" if evidence else f"--how {how}"
+        raise OptionError(f"This program has no density for {asked}: leave it out, and its samples are judged.")
     if samples or scored is None:
         judged = judge_program(
             folder, data, split, n, binarise=binarise, seed=seed, device=device, progress=sys.stderr.isatty(),

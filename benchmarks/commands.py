@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.environment import seeded
-from inference.evaluation.likelihood import log_likelihood
+from benchmarks.predicting import QUANTITIES, draw_examples, score_examples
 from inference.evaluation.samples.classifier import train_classifier
 from inference.evaluation.samples.guide_judge import judge_guide
 from inference.evaluation.samples.judge import (
@@ -154,7 +153,14 @@ def fit_program(
 
 
 def sample_program(
-    folder: Path, n: int, out: Path, seed: int = 0, data: str | None = None, trust_code: bool = False
+    folder: Path,
+    n: int,
+    out: Path,
+    seed: int = 0,
+    data: str | None = None,
+    trust_code: bool = False,
+    *,
+    prior: bool = False,
 ) -> dict[str, Any]:
     """Draws n examples from a saved fit and writes them: a PNG sheet of images, or an .npz with the array `samples`.
 
@@ -165,6 +171,7 @@ def sample_program(
         seed: Of the draws.
         data: Where a conditional program takes its context from; None is the data it was fitted on.
         trust_code: See `inference.fitted.Fit.load`.
+        prior: See `benchmarks.predicting.draw_examples`.
 
     Raises: OptionError for another suffix, or a PNG of what are no images.
     """
@@ -178,20 +185,22 @@ def sample_program(
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
     if out.suffix == ".png" and not is_image:
         raise OptionError(f"Examples of shape {shape} are no images; write them to an .npz file.")
-    if program.example_context(1) is not None:
+    if program.example_context(1) is not None and not isinstance(program, Adopted):
         rows = _data(found, data, "test").context
         assert rows is not None
         context = rows[torch.arange(n) % len(rows)]
-    with seeded(seed):
-        samples = program.generate(n, context)
+    samples, where = draw_examples(found, n, context, prior=prior, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".png":
         from benchmarks.report import plots  # matplotlib takes seconds to import
 
+        assert isinstance(samples, Tensor)
         plots.image_sheet(_unit(samples).numpy(), out)
     else:
-        np.savez_compressed(out, samples=samples.numpy())
-    return {"program": catalogue.name_of(program), "n": len(samples), "shape": list(shape), "out": str(out)}
+        arrays = samples if isinstance(samples, dict) else {"samples": samples}
+        np.savez_compressed(out, **{name: value.cpu().numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
+    name = catalogue.name_of(program)
+    return {"program": name, "n": n, "shape": list(shape), "from": where, "out": str(out)}
 
 
 def has_density(folder: Path, trust_code: bool = False) -> bool:
@@ -209,8 +218,10 @@ def score_program(
     seed: int = 0,
     device: str = "cpu",
     trust_code: bool = False,
+    *,
+    evidence: bool = False,
 ) -> dict[str, Any]:
-    """Log-likelihood per example of a saved fit, with its standard error and how it was estimated.
+    """How well a saved fit predicts data, in nats per example, with its standard error and how it was estimated.
 
     Args:
         folder: What `zoo fit` wrote.
@@ -220,13 +231,14 @@ def score_program(
         binarise: 'threshold' or 'stochastic', for data in [0, 1].
         device: Where to compute.
         trust_code: See `inference.fitted.Fit.load`.
+        evidence: See `benchmarks.predicting.score_examples`.
     """
     found = Fit.load(folder, device, trust_code=trust_code)
     chosen = _data(found, data, split, binarise)
     chosen = Data(*found.program.accept(*chosen))
     where = next((t.device for t in found.program.state_dict().values()), torch.device("cpu"))
-    estimate = log_likelihood(
-        found.program, chosen.to(where), guide=found.guide, how=how, particles=particles, seed=seed
+    quantity, estimate = score_examples(
+        found, chosen.to(where), evidence=evidence, how=how, particles=particles, seed=seed
     )
     numbers = max(found.program.event_shape.numel(), 1)
     per_unit = chosen.size / len(estimate.values)
@@ -236,8 +248,11 @@ def score_program(
         "data": found.data if data is None else data,
         "split": split,
         "examples": chosen.size,
-        "log_likelihood": estimate.mean / per_unit,
+        "quantity": quantity,
+        "what": QUANTITIES[quantity],
+        quantity: estimate.mean / per_unit,
         "standard_error": None if error is None else error / per_unit,
+        "monte_carlo_error": estimate.mean_error / per_unit,
         "bits_per_dim": estimate.bits_per_dim(numbers) / per_unit,
         "how": estimate.how,
         "bound": estimate.bound,

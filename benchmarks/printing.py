@@ -83,12 +83,13 @@ def print_fit(found: dict[str, Any], out: Path) -> None:
 
 
 def print_likelihood(found: dict[str, Any]) -> None:
-    """A log-likelihood per example, and how it was estimated."""
+    """A score per example, what it is, and how it was estimated."""
     error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
     kind = "a lower bound, " if found["bound"] else ""
     print(
-        f"{found['log_likelihood']:.3f}{error} nats per example ({found['bits_per_dim']:.4f} bits/dim), "
-        f"{found['examples']} examples of {found['data']} ({found['split']}), {kind}estimated by: {found['how']}"
+        f"{found[found['quantity']]:.3f}{error} nats per example ({found['bits_per_dim']:.4f} bits/dim), "
+        f"{found['examples']} examples of {found['data']} ({found['split']}), {found['what']}, "
+        f"{kind}estimated by: {found['how']}"
     )
 
 

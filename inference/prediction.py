@@ -7,6 +7,7 @@ One plate of particles at dim -2, as in `inference.particles`: latents are (S, B
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -27,7 +28,7 @@ from zoo.errors import CapabilityError
 from zoo.process import one_at_a_time
 from zoo.program import Program
 
-__all__ = ["draw_given", "fill_discrete", "predicted"]
+__all__ = ["draw_given", "fill_discrete", "observed", "predicted"]
 
 CHUNK = 2**16
 """Particle-example pairs generated at once."""
@@ -110,6 +111,22 @@ def _one_by_one(
     return {name: torch.stack(values) for name, values in found.items()}
 
 
+@one_at_a_time
+@torch.no_grad()
+def observed(program: Program, x: Tensor, context: Any = None) -> dict[str, Tensor]:
+    """Observed site -> its value in the data, (N, *event) in the plate of examples: what `predicted` draws again."""
+    if not isinstance(context, Arguments):
+        return {"x": x}
+    layout, _ = layout_of(program.model, x, context)
+    trace = poutine.trace(program.model).get_trace(x, context, None)
+    found = {}
+    for name, site in _open_sites(trace, program).items():
+        if not site["infer"].get("_deterministic"):
+            each, value = layout[name], site["value"]
+            found[name] = value.movedim(-1 - each.event_dim, 0) if each.is_local else value
+    return found
+
+
 def _open_sites(trace: poutine.Trace, program: Program) -> dict[str, Any]:
     """The observed and the deterministic sites of a run, by name."""
     latent = program.sites()
@@ -140,7 +157,8 @@ def draw_given(
         if any(site["infer"].get("is_auxiliary") for site in trace.nodes.values() if site["type"] == "sample"):
             raise CapabilityError(AUXILIARY)
 
-    return draw(conditioned, n, x, context, density=density)
+    drawn = draw(conditioned, n, x, context, density=density)
+    return replace(drawn, values={**values, **drawn.values})
 
 
 def _drawn_one_by_one(
@@ -156,7 +174,8 @@ def _drawn_one_by_one(
     log_prob = LogDensity(
         torch.cat([part.log_prob.local for part in parts]), torch.cat([part.log_prob.globals for part in parts]), True
     )
-    return Draws({name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values}, log_prob)
+    rest = {name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values}
+    return Draws({**values, **rest}, log_prob)
 
 
 @one_at_a_time

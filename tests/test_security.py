@@ -241,7 +241,8 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
 
 
 @says(
-    "A saved fit holds your training data where its draws are given them: global latents, samples, guides with tensors of their own."
+    "A saved fit holds your training data where its draws are given them: global latents, samples, guides with tensors "
+    "of their own."
 )
 def test_rows_of_the_data_are_saved(tmp_path: Path) -> None:
     fit(ppca(), data(10), "svi", guide="delta", steps=1, out=tmp_path / "autoguide")

@@ -8,6 +8,7 @@ Kullback-Leibler divergence; distances between draws; calibration; export to Arv
 from inference.evaluation.annealing import ais, anneal, bidirectional
 from inference.evaluation.arviz_export import summary, to_inference_data
 from inference.evaluation.calibration import guide_sampler, psis_khat, sbc, vsbc
+from inference.evaluation.checks import interval_coverage, predictive_check
 from inference.evaluation.divergences import MomentErrors, kl_divergences, moment_errors
 from inference.evaluation.estimates import Estimate, density, elbo, importance_log_weights
 from inference.evaluation.gaps import Gap, posterior_gap
@@ -30,6 +31,7 @@ __all__ = [
     "gaussian_kl",
     "guide_sampler",
     "importance_log_weights",
+    "interval_coverage",
     "kl_divergences",
     "log_evidence",
     "log_likelihood",
@@ -38,6 +40,7 @@ __all__ = [
     "mmd",
     "moment_errors",
     "posterior_gap",
+    "predictive_check",
     "psis_khat",
     "sbc",
     "sliced_wasserstein",

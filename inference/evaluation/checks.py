@@ -16,7 +16,8 @@ from torch import Tensor
 
 from inference.evaluation.estimates import checked
 from inference.fitted import Fit
-from zoo.errors import OptionError, ShapeError
+from inference.prediction import observed
+from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.options import Count, Seed, check_value
 
 __all__ = ["Coverage", "PredictiveCheck", "interval_coverage", "predictive_check"]
@@ -27,7 +28,7 @@ class PredictiveCheck:
     """A statistic of the data among those of data that the fit generated again."""
 
     p_value: float
-    """How often the generated value is above the observed one; ties count half. Near 0 or 1 the fit does not show it."""
+    """How often the generated value is above the observed one, ties counting half; near 0 or 1 they do not agree."""
     monte_carlo_error: float
     """Standard error of the p-value."""
     observed: float
@@ -36,7 +37,13 @@ class PredictiveCheck:
 
 
 def predictive_check(
-    found: Fit, statistic: Callable[[Tensor], Tensor], *, new_latents: bool = False, n: Count = 1000, seed: Seed = 0
+    found: Fit,
+    statistic: Callable[[Tensor], Any],
+    *,
+    site: str = "x",
+    new_latents: bool = False,
+    n: Count = 1000,
+    seed: Seed = 0,
 ) -> PredictiveCheck:
     """The posterior predictive p-value of a statistic of the training data.
 
@@ -45,6 +52,7 @@ def predictive_check(
     Args:
         found: A fit with its training data.
         statistic: All examples of one data set (N, *event_shape) -> a number.
+        site: The observed site, where there are others than x (adopted code).
         new_latents: Generates new examples, with local latents drawn from the model, rather than these again.
         n: Data sets to generate.
         seed: Of the draws.
@@ -53,14 +61,16 @@ def predictive_check(
     """
     check_value("n", n, Count)
     x, context = found.posterior.training()
-    drawn = found.predict(n, None if new_latents else x, context, seed=seed)["x"]
-    values = torch.stack([torch.as_tensor(statistic(each)) for each in (x, *drawn)])
+    truth = _site(found, x, context, site)
+    drawn = found.predict(n, None if new_latents else x, context, seed=seed)[site]
+    values = torch.stack([torch.as_tensor(statistic(each)) for each in (truth, *drawn)])
     if values.ndim != 1:
         raise ShapeError(f"The statistic of a data set must be one number, got shape {tuple(values.shape[1:])}.")
     values = values.detach().cpu().double()
-    observed, replicated = values[0], values[1:]
-    p = float((replicated > observed).double().mean() + (replicated == observed).double().mean() / 2)
-    return PredictiveCheck(p, math.sqrt(p * (1 - p) / n), float(observed), replicated)
+    mine, replicated = values[0], values[1:]
+    p = float((replicated > mine).double().mean() + (replicated == mine).double().mean() / 2)
+    error = math.sqrt(p * (1 - p) / n)
+    return PredictiveCheck(p, error, observed=float(mine), replicated=replicated)
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ class Coverage:
 
 
 def interval_coverage(
-    found: Fit, data: Any, levels: Sequence[float] = (0.5, 0.9), *, n: Count = 2000, seed: Seed = 0
+    found: Fit, data: Any, levels: Sequence[float] = (0.5, 0.9), *, site: str = "x", n: Count = 2000, seed: Seed = 0
 ) -> list[Coverage]:
     """Whether predictive intervals hold what they promise: how many held-out numbers lie in theirs.
 
@@ -86,6 +96,7 @@ def interval_coverage(
         found: A fit.
         data: Examples that were held out, of any kind that `Data.of` takes.
         levels: Probabilities of the intervals, each in (0, 1).
+        site: The observed site, where there are others than x (adopted code).
         n: Draws for the quantiles, which are off by about n^-1/2 of probability.
         seed: Of the draws.
 
@@ -95,11 +106,20 @@ def interval_coverage(
         if not 0 < level < 1:
             raise OptionError(f"A level must lie between 0 and 1, got {level}.")
     x, context = checked(found.program, data)
-    drawn = found.predict(n, context=context, size=len(x), seed=seed)["x"]
+    truth = _site(found, x, context, site)
+    size = None if context is not None else len(x)
+    drawn = found.predict(n, context=context, size=size, seed=seed)[site].sort(0).values
     results = []
     for level in levels:
-        low, high = drawn.quantile((1 - level) / 2, 0), drawn.quantile((1 + level) / 2, 0)
-        inside = ((x >= low) & (x <= high)).to(drawn).reshape(len(x), -1).mean(1)
-        error = float(inside.std(correction=0)) / math.sqrt(len(x))
+        below = int((1 - level) / 2 * n)
+        inside = ((truth >= drawn[below]) & (truth <= drawn[n - 1 - below])).to(drawn).reshape(len(truth), -1).mean(1)
+        error = float(inside.std(correction=0)) / math.sqrt(len(truth))
         results.append(Coverage(level, float(inside.mean()), error))
     return results
+
+
+def _site(found: Fit, x: Tensor, context: Any, site: str) -> Tensor:
+    values = observed(found.program, x, context)
+    if site not in values:
+        raise UnknownNameError("observed site", site, values)
+    return values[site]

@@ -35,7 +35,7 @@ def kl_divergences(
     context: Any = None,
     particles: int = 1000,
     *,
-    log_evidence: Tensor | None = None,
+    log_evidence: Tensor | Estimate | None = None,
     seed: int = 0,
 ) -> tuple[Estimate, Estimate]:
     """Reverse KL(q || p(z|x)) and forward KL(p(z|x) || q) of each unit, in nats.
@@ -51,7 +51,8 @@ def kl_divergences(
         context: Their context, or None.
         particles: Draws of each side.
         log_evidence: (U,) or, where q ties the examples, (B,); None takes it from the exact guide's own weights, which
-            are constant when it is exact.
+            are constant when it is exact. From an estimate that is a lower bound, reverse comes out as a lower bound
+            and forward as an upper one; `how` says so.
         seed: Everything random follows from it.
 
     Returns: two estimates with Monte Carlo errors; a forward KL is +inf where q misses what p can draw.
@@ -72,17 +73,28 @@ def kl_divergences(
     above = torch.cat(parts)
     if log_evidence is None:
         log_evidence = elbo(program, exact_guide, data, min(particles, 100), seed + 2).values
+    source = log_evidence if isinstance(log_evidence, Estimate) else Estimate(log_evidence, "exact", False)
+    log_evidence = source.values
     if len(below.values) == 1:
         log_evidence = log_evidence.sum().reshape(1)
     if log_evidence.shape != below.values.shape:
         raise ShapeError(f"log_evidence must have shape {tuple(below.values.shape)}, got {tuple(log_evidence.shape)}.")
     error = above.std(0) / math.sqrt(particles) if particles > 1 else None
+    sides = [("at least", below.monte_carlo_error), ("at most", error)]
+    how = [f", {side}: log p(x) by {source.how}" if source.bound else "" for side, _ in sides]
+    reverse, forward = (_with_error(mine, source, len(below.values)) for _, mine in sides)
     return (
-        Estimate(
-            log_evidence - below.values, f"KL(q||p)-{particles}", False, monte_carlo_error=below.monte_carlo_error
-        ),
-        Estimate(above.mean(0) - log_evidence, f"KL(p||q)-{particles}", False, monte_carlo_error=error),
+        Estimate(log_evidence - below.values, f"KL(q||p)-{particles}{how[0]}", source.bound, monte_carlo_error=reverse),
+        Estimate(above.mean(0) - log_evidence, f"KL(p||q)-{particles}{how[1]}", False, monte_carlo_error=forward),
     )
+
+
+def _with_error(mine: Tensor | None, source: Estimate, units: int) -> Tensor | None:
+    """A Monte Carlo error (U,) together with that of the evidence."""
+    other = source.monte_carlo_error
+    if mine is None or other is None:
+        return mine
+    return torch.hypot(mine, other.norm().expand(1) if units == 1 else other)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ q* is the best member of the guide's family, found by optimising it for each dat
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,10 @@ class Gap:
     """Whether the guide computes its parameters from x, so that each example can do better on its own."""
     settling: Tensor
     """(U,) how much ELBO(q*) still gained in the last quarter of its optimisation: what q* may still lack."""
+    evidence_error: float = 0.0
+    """Monte Carlo standard error of the mean of `log_evidence`; 0 where it is exact."""
+    caveat: str | None = None
+    """What to know where log p(x) is itself a bound: then `total` and `approximation` are bounds, maybe negative."""
 
     @property
     def total(self) -> Tensor:
@@ -76,10 +81,10 @@ class Gap:
     def summary(self) -> dict[str, tuple[float, float]]:
         """Part -> (mean over units, its Monte Carlo standard error; for 'settling' an upper bound of it)."""
         start, best = self.elbo.mean_error, self.best.mean_error
-        both = (start**2 + best**2) ** 0.5
+        both = math.hypot(start, best)
         return {
-            "total": (float(self.total.mean()), start),
-            "approximation": (float(self.approximation.mean()), best),
+            "total": (float(self.total.mean()), math.hypot(start, self.evidence_error)),
+            "approximation": (float(self.approximation.mean()), math.hypot(best, self.evidence_error)),
             "amortisation": (float(self.amortisation.mean()), both if self.amortised else 0.0),
             "optimisation": (float(self.optimisation.mean()), 0.0 if self.amortised else both),
             "settling": (float(self.settling.mean()), best),
@@ -142,7 +147,7 @@ def posterior_gap(
     program: Program,
     guide: GuideFn | None,
     data: Any,
-    log_evidence: Tensor,
+    log_evidence: Tensor | Estimate,
     *,
     family: str | None = None,
     steps: int = 400,
@@ -161,7 +166,8 @@ def posterior_gap(
         program: A program with a density; its parameters stay as they are.
         guide: The guide q; None is the program's own.
         data: Examples, of any kind that `Data.of` takes.
-        log_evidence: (U,) log p(x) of each unit, or of each example where they are tied (then summed).
+        log_evidence: (U,) log p(x) of each unit, or of each example where they are tied (then summed). An estimate of
+            it (AIS, IWAE) brings its error and, where it is a lower bound, the caveat that the gaps are lower bounds.
         family: 'diagonal' or 'full' covariance of q*; None recognises it from a Gaussian guide. It must be given for
             any other guide (flows, hierarchies), and q* is then the best of *that* family.
         steps: Optimisation steps (Adam, cosine schedule).
@@ -176,7 +182,8 @@ def posterior_gap(
         raise OptionError(f"family must be 'diagonal' or 'full', got {family!r}.")
     guide, data = guide if guide is not None else program.guide, checked(program, data)
     before = elbo(program, guide, data, eval_particles, seed)
-    evidence = _by_unit(log_evidence, len(before.values))
+    truth = log_evidence if isinstance(log_evidence, Estimate) else Estimate(log_evidence, "exact", False)
+    evidence = _by_unit(truth.values, len(before.values))
     sites = _guided(program, guide, data)
     search = _Search(program, steps=steps, lr=lr, particles=particles, eval_particles=eval_particles, seed=seed)
     amortised = not isinstance(guide, AutoGuide) and not any(site.is_global for site in program.sites().values())
@@ -186,7 +193,21 @@ def posterior_gap(
         parts = [search.whole(guide, data)]
     errors = [best.monte_carlo_error for best, _ in parts if best.monte_carlo_error is not None]
     best = Estimate(torch.cat([b.values for b, _ in parts]), before.how, True, monte_carlo_error=torch.cat(errors))
-    return Gap(evidence, before, best, amortised=amortised, settling=torch.cat([s for _, s in parts]))
+    # Summed over examples where all are one unit, error and all.
+    error = truth.mean_error * truth.values.numel() / len(evidence)
+    return Gap(
+        evidence, before, best, amortised=amortised, settling=torch.cat([s for _, s in parts]), evidence_error=error,
+        caveat=_caveat(truth),
+    )  # fmt: skip
+
+
+def _caveat(evidence: Estimate) -> str | None:
+    if not evidence.bound:
+        return None
+    return (
+        f"log p(x) is by {evidence.how}, a lower bound, and an ELBO may be nearer to the truth than it: total and "
+        "approximation are at least what they say, and below zero where that happens."
+    )
 
 
 def _by_unit(log_evidence: Tensor, units: int) -> Tensor:

@@ -305,3 +305,54 @@ def test_a_step_on_the_exact_likelihood_is_one_gradient():
     x = data(20)
     assert fit(ppca(), x, "svi", elbo="exact", particles=5, steps=3).gradient_evaluations == 3
     assert fit(ppca(), x, "svi", elbo="trace", particles=5, steps=3).gradient_evaluations == 15
+
+
+def test_predictions_are_given_the_training_data_and_survive_a_checkpoint(tmp_path: Path) -> None:
+    """A thousand heads: Laplace's rule of succession says 1001/1002 for the next, whatever else is asked."""
+    found = fit("coin", torch.ones(1000), "exact", out=tmp_path)
+    again = Fit.load(tmp_path)
+    for each in (found, again):
+        new = each.predict(500, size=3, seed=1)["x"]
+        assert new.shape == (500, 3)
+        assert float(new.mean()) > 0.99
+        assert float(each.predict(500, torch.zeros(4), seed=1)["x"].mean()) > 0.99
+        assert each.predict(2)["x"].shape == (2, 1000)
+        assert float(each.draw(10)["p"].min()) > 0.9
+    assert torch.equal(found.predict(9, size=2)["x"], again.predict(9, size=2)["x"])
+    assert not torch.equal(found.draw(9, seed=1)["p"], found.draw(9, seed=2)["p"])
+
+
+def test_predictions_in_other_contexts() -> None:
+    c = torch.eye(2).repeat(500, 1)
+    found = fit("linear-regression", (c @ torch.tensor([3.0, -3.0]), c), "exact")
+    x = found.predict(4000, context=torch.tensor([[1.0, 1.0], [1.0, -1.0], [0.0, 0.0]]))["x"]
+    assert x.shape == (4000, 3)
+    assert bool(((x.mean(0) - torch.tensor([0.0, 6.0, 0.0])).abs() < 0.1).all())
+    # noise 0.7, and weights known to 0.7 / sqrt(500)
+    assert float(x[:, 0].std()) == pytest.approx(0.7, rel=0.05)
+    assert found.predict(2)["x"].shape == (2, 1000)
+
+
+def test_predictions_without_global_latents_need_no_training_data(tmp_path: Path) -> None:
+    x = data(20)
+    found = fit(ppca(), x, "em", out=tmp_path)
+    again = Fit.load(tmp_path)
+    assert again.train is None
+    assert torch.equal(found.predict(5, size=2)["x"], again.predict(5, size=2)["x"])
+    assert again.predict(5, x[:3])["x"].shape == (5, 3, *x.shape[1:])
+    for wrong, error, says in (
+        ({}, errors.OptionError, "size must say"),
+        ({"x": x[:3], "size": 2}, errors.OptionError, "leave size out"),
+        ({"n": 0, "size": 2}, errors.OptionError, "n must"),
+        ({"x": x[:3] * torch.nan}, errors.NonFiniteError, "NaN"),
+    ):
+        with pytest.raises(error, match=says):
+            again.predict(**wrong)
+
+
+def test_samples_of_a_chain_predict_after_a_checkpoint(tmp_path: Path) -> None:
+    c = torch.tensor([9.0, 10.0, 11.0])
+    fit("eight-schools", (torch.tensor([1.0, 2.0, 3.0]), c), "nuts", warmup=10, draws=20, chains=1, out=tmp_path)
+    again = Fit.load(tmp_path)
+    assert again.predict(20, *again.train)["x"].shape == (20, 3)
+    assert again.predict(7, context=c[:2])["x"].shape == (7, 2)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from inference.evaluation.divergences import kl_divergences, moment_errors
+from inference.evaluation.estimates import Estimate
 from inference.guides.named import build_guide
 from tests.inference.toys import Mean, gaussian_kl, linear, posterior_moments, within
 from zoo.datasets.data import Data
@@ -61,3 +62,16 @@ def test_moment_errors_in_units_of_the_true_sd():
 def test_moments_are_wanted_of_something():
     with pytest.raises(OptionError, match="moment_errors"):
         moment_errors(torch.zeros(3, 1))
+
+
+def test_kl_from_a_bound_on_the_evidence_says_so():
+    program = linear()
+    x = program.generate(4)
+    low = Estimate(program.log_prob(x).detach() - 0.5, "AIS-10x2", True, monte_carlo_error=torch.full((4,), 0.3))
+    reverse, forward = kl_divergences(program, program.posterior, program.posterior, x, log_evidence=low)
+    torch.testing.assert_close(reverse.values, torch.full((4,), -0.5))
+    torch.testing.assert_close(forward.values, torch.full((4,), 0.5))
+    assert (reverse.bound, forward.bound) == (True, False)
+    assert ", at least: log p(x) by AIS-10x2" in reverse.how
+    assert ", at most: log p(x) by AIS-10x2" in forward.how
+    torch.testing.assert_close(reverse.monte_carlo_error, torch.full((4,), 0.3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from inference.evaluation.estimates import Estimate
 from inference.evaluation.gaps import posterior_gap
 from inference.guides.named import build_guide
 from tests.inference.toys import SIGMAS, Mean, Rate, linear, posterior_moments
@@ -87,3 +88,16 @@ def test_the_evidence_of_every_example_is_wanted():
     x = program.generate(5)
     with pytest.raises(ShapeError, match="log_evidence"):
         posterior_gap(program, program.guide, Data(x), torch.zeros(3), family="full")
+
+
+def test_a_gap_below_an_estimate_says_that_it_is_a_bound():
+    program = linear()
+    x = program.generate(6)
+    exact = program.log_prob(x).detach()
+    low = Estimate(exact - 0.5, "AIS-10x2", True, monte_carlo_error=torch.full((6,), 0.3))
+    gap = posterior_gap(program, program.posterior, Data(x), low, steps=2)
+    assert "AIS-10x2, a lower bound" in gap.caveat
+    mean, error = gap.summary()["approximation"]
+    assert mean == pytest.approx(-0.5, abs=1e-3)  # below what no gap can be below, and the caveat says why
+    assert error == pytest.approx(0.3 / 6**0.5, rel=1e-3)
+    assert posterior_gap(program, program.posterior, Data(x), exact, steps=2).caveat is None
