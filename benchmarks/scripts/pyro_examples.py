@@ -133,6 +133,7 @@ def _zoos(problem: Problem) -> Run:
     program = zoo.adopt(problem.model, problem.guide, **problem.static)
     batch = program.take(dict(problem.data))
     program.declare(*batch)
+    objective.prepare(program, program.guide, batch)
 
     def run() -> tuple[Tensor, Tensor]:
         surrogate, bound = objective(program, program.guide, batch, 1)
