@@ -241,7 +241,7 @@ def record(rows: list[Row], cases: dict[str, Case], checkout: Checkout, rounds: 
 Is the loss of a program that was adopted (`zoo.adopt`) the loss that Pyro computes, and are its gradients the same?
 
 {len(rows)} models and guides from {files} of Pyro's published example files and tutorials, unchanged, on small data.
-**{sum(row.same for row in rows)} of {len(rows)} agree.** A step of ours takes {q[1]:.2f} times as long as Pyro's, \
+**{sum(row.same for row in rows)} of {len(rows)} agree.** A step of ours takes {q[1]:.2f} times as long as Pyro's,
 neither compiled (median of the examples; quartiles {q[0]:.2f} to {q[2]:.2f}).
 
 <details markdown="1">
