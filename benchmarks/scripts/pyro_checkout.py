@@ -10,6 +10,7 @@ import ast
 import importlib
 import json
 import logging
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -63,6 +64,13 @@ class Checkout:
                 f"{str(self.root)!r} is no checkout of Pyro: expected a folder with examples/ and tutorial/, as "
                 "`git clone https://github.com/pyro-ppl/pyro` makes one."
             )
+
+    @property
+    def revision(self) -> str:
+        """The commit that is checked out, in short, where git knows it."""
+        command = ["git", "-C", str(self.root), "log", "-1", "--format=%h of %cs"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        return found.stdout.strip() or "of an unknown commit"
 
     def path(self, name: str) -> Path:
         """A file of the checkout, by its path from the root.

@@ -27,6 +27,7 @@ from torch.distributions import kl_divergence
 
 from inference.densities import NoneMasked
 from inference.particles import draw, guide_log_prob, log_joint, log_weights, unit_log_weights
+from inference.vectorised import bears_particles
 from zoo.arguments import Arguments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
@@ -56,6 +57,9 @@ class Objective(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Returns (surrogate loss (), bound ()), in nats per example."""
 
+    def prepare(self, program: Program, guide: Callable[..., Any], data: Data) -> None:  # noqa: B027
+        """Looks at what it will be called with, once before a fit; by default does nothing."""
+
 
 class TraceELBO(Objective):
     """Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL, "SGVB B") and TraceEnum_ELBO, with values kept in tensors.
@@ -68,14 +72,25 @@ class TraceELBO(Objective):
         self.kind = elbo
         self.elbo = elbo(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
         self.one_by_one = elbo(num_particles=particles, vectorize_particles=False, max_plate_nesting=1)
+        self.together = False
+        """Whether adopted code was found to bear several particles in one run."""
+
+    def prepare(self, program: Program, guide: Callable[..., Any], data: Data) -> None:
+        """Tries whether adopted code bears several particles in one run."""
+        if isinstance(data.context, Arguments) and self.elbo.num_particles > 1:
+            args = (data.x, data.context, data.size)
+            self.together = bears_particles(self.kind, self._model(program), guide, args, program.plate_nesting)
+
+    def _model(self, program: Program) -> Callable[..., Any]:
+        if self.kind is infer.TraceEnum_ELBO:
+            return infer.config_enumerate(program.model, "parallel")
+        return program.model
 
     def __call__(
         self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Score-function terms for sites that cannot be reparameterised; exact gradients for enumerated ones."""
-        model: Callable[..., Any] = program.model
-        if self.kind is infer.TraceEnum_ELBO:
-            model = infer.config_enumerate(model, "parallel")
+        model = self._model(program)
         if isinstance(beta, Tensor) or beta != 1.0:
             if self.kind is infer.TraceEnum_ELBO:
                 raise OptionError("Pyro cannot scale enumerated sites apart from the data; drop kl_anneal.")
@@ -85,11 +100,11 @@ class TraceELBO(Objective):
             infer.TraceMeanField_ELBO: _with_analytic_kl,
             infer.TraceEnum_ELBO: _enumerated,
         }[self.kind]
-        # Several particles lie in a plate of one trace, where the program promises to bear that.
+        # Several particles lie in a plate of one trace, where the program promises to bear that or was found to.
         elbo = self.elbo
         if isinstance(batch.context, Arguments):
-            elbo = self.one_by_one
-            elbo.max_plate_nesting = program.plate_nesting
+            elbo = self.elbo if self.together else self.one_by_one
+            elbo.max_plate_nesting = program.plate_nesting + self.together
         found = [terms(*traces) for traces in elbo._get_traces(model, guide, (batch.x, batch.context, size), {})]
         surrogate, bound = (sum(parts[1:], parts[0]) for parts in zip(*found, strict=True))
         particles = elbo.num_particles

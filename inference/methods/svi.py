@@ -104,6 +104,7 @@ class SVI(GradientMethod):
                 "answer would be the guide as it is. Give the guide parameters (nn.Parameter, PyroParam or "
                 "pyro.param), use an autoguide (guide='normal'), or draw by 'exact' or 'nuts'."
             )
+        objective.prepare(program, guide, run.train)
         optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay) if parameters else None
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:

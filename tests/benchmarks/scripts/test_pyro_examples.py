@@ -99,7 +99,8 @@ def test_the_table_has_a_line_for_each():
 def test_the_command_prints_the_record(tmp_path, capsys):
     main([str(grow(tmp_path)), "--only", "SVI part", "--rounds", "1"])
     out = capsys.readouterr().out
-    assert "1 of 1 agree." in out
+    assert "**1 of 1 agree.**" in out
+    assert "1 models and guides from 1 of" in out
     assert "| SVI part I | `tutorial/source/svi_part_i.ipynb` |" in out
 
 
