@@ -25,7 +25,7 @@ def by_pyro(case: Case, kind: str, particles: int) -> tuple[Tensor, dict[str, Te
         poutine.trace(code).get_trace(*arguments)  # parameters exist
     torch.manual_seed(2)
     loss = elbo.differentiable_loss(case.model, case.guide, *arguments)
-    names = {name: pyro.get_param_store().get_param(name).unconstrained() for name in pyro.get_param_store().keys()}
+    names = {name: pyro.get_param_store().get_param(name).unconstrained() for name in pyro.get_param_store()}
     loss.backward()
     torch.manual_seed(2)
     value = elbo.loss(case.model, case.guide, *arguments)
