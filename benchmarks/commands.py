@@ -199,8 +199,10 @@ def sample_program(
     else:
         arrays = samples if isinstance(samples, dict) else {"samples": samples}
         np.savez_compressed(out, **{name: value.cpu().numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
-    name = catalogue.name_of(program)
-    return {"program": name, "n": n, "shape": list(shape), "from": where, "out": str(out)}
+    sizes: Any = list(shape)
+    if isinstance(samples, dict):
+        sizes = {name: list(value.shape[1:]) for name, value in samples.items()}
+    return {"program": catalogue.name_of(program), "n": n, "shape": sizes, "from": where, "out": str(out)}
 
 
 def has_density(folder: Path, trust_code: bool = False) -> bool:
@@ -241,13 +243,15 @@ def score_program(
         found, chosen.to(where), evidence=evidence, how=how, particles=particles, seed=seed
     )
     numbers = max(found.program.event_shape.numel(), 1)
-    per_unit = chosen.size / len(estimate.values)
+    adopted = isinstance(found.program, Adopted)
+    size = len(estimate.values) if adopted and quantity == "log_predictive_density" else chosen.size
+    per_unit = size / len(estimate.values)
     error = estimate.standard_error
     return {
         "program": catalogue.name_of(found.program),
         "data": found.data if data is None else data,
-        "split": split,
-        "examples": chosen.size,
+        "split": None if adopted else split,
+        "examples": size,
         "quantity": quantity,
         "what": QUANTITIES[quantity],
         quantity: estimate.mean / per_unit,
@@ -346,8 +350,15 @@ def train_features(data: str, seed: int = 0, steps: int | None = None, progress:
 
 
 def _data(found: Fit, data: str | None, split: str, binarise: str | None = None) -> Data:
-    """A split of the data, in the program's dtype."""
+    """A split of the data, in the program's dtype; adopted code has no splits, but files of its own."""
+    if isinstance(found.program, Adopted):
+        path = Path(found.data if data is None else data)
+        return found.posterior.training() if data is None and not path.exists() else _arguments(found.program, path)
     return _dataset(found, data, binarise).split(split)
+
+
+def _arguments(program: Adopted, path: Path) -> Data:
+    return program.take(program.call.read(path))
 
 
 def _dataset(found: Fit, data: str | None, binarise: str | None = None) -> Dataset:

@@ -86,9 +86,13 @@ def print_likelihood(found: dict[str, Any]) -> None:
     """A score per example, what it is, and how it was estimated."""
     error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
     kind = "a lower bound, " if found["bound"] else ""
+    each, bits = "example", f" ({found['bits_per_dim']:.4f} bits/dim)"
+    if found["split"] is None:  # adopted code, whose data are what it observes
+        each, bits = "observed value", ""
+    where = "" if found["split"] is None else f" ({found['split']})"
     print(
-        f"{found[found['quantity']]:.3f}{error} nats per example ({found['bits_per_dim']:.4f} bits/dim), "
-        f"{found['examples']} examples of {found['data']} ({found['split']}), {found['what']}, "
+        f"{found[found['quantity']]:.3f}{error} nats per {each}{bits}, "
+        f"{found['examples']} {each}s of {found['data']}{where}, {found['what']}, "
         f"{kind}estimated by: {found['how']}"
     )
 
@@ -129,8 +133,10 @@ def _cell(value: Any) -> str:
     return escape(shape(value) if isinstance(value, list) else str(value))
 
 
-def shape(sizes: list[int]) -> str:
-    """Of one example, in words."""
+def shape(sizes: list[int] | dict[str, list[int]]) -> str:
+    """Of one example, or of the sites of adopted code, in words."""
+    if isinstance(sizes, dict):
+        return ", ".join(f"{name} {shape(each)}" for name, each in sizes.items())
     return "x".join(map(str, sizes)) or "one number"
 
 

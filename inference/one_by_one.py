@@ -16,7 +16,6 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from pyro.infer.traceenum_elbo import _compute_dice_elbo
@@ -34,7 +33,6 @@ __all__ = [
     "density_of",
     "draw",
     "layout_of",
-    "pointwise",
     "prior_draws",
     "single_value",
     "together",
@@ -169,38 +167,6 @@ def prior_draws(
         for name, each in layout.items()
         if isinstance(traces[0].nodes[name]["value"], Tensor)
     }
-
-
-def pointwise(
-    code: Callable[..., Any], values: Mapping[str, Tensor], n: int, x: Tensor, context: Arguments
-) -> dict[str, Tensor]:
-    """log p of each observed value given n draws of all latents: site -> (n, *plates).
-
-    Args:
-        code: The model.
-        values: Latent site -> value (n, B or 1, *event).
-        n: Number of draws.
-        x, context: The data.
-
-    Raises: CapabilityError for a latent site without a value, which would tie observed values together.
-    """
-    layout, _ = layout_of(code, x, context)
-    missing = [name for name, each in layout.items() if each.is_latent and name not in values]
-    if missing:
-        raise CapabilityError(
-            f"The draws leave out the latent sites {missing}, and what is observed under them has no density of its "
-            "own value by value; name the plate of examples (zoo.adopt(..., examples=...)) to sum them out."
-        )
-    found: dict[str, list[Tensor]] = {}
-    for i in range(n):
-        mine = {name: single_value(value[i], layout[name]) for name, value in values.items() if name in layout}
-        trace = poutine.trace(poutine.condition(code, data=mine)).get_trace(x, context, None)
-        for name, site in trace.nodes.items():
-            counts = site["type"] == "sample" and site["is_observed"] and name not in values
-            if counts and not site["infer"].get("_deterministic") and not isinstance(site["fn"], Unit):
-                log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
-                found.setdefault(name, []).append(torch.as_tensor(log_prob))
-    return {name: torch.stack(each) for name, each in found.items()}
 
 
 LOOPED: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -321,7 +321,7 @@ class Adopted(Program):
         except BrokenProgramError as error:
             raise CapabilityError(
                 f"With examples={self.examples!r}, {type(self).__name__} must take any number of examples, and it "
-                f"fails on {FEW} of {data.size}: a parameter of the guide for each example, or a size that is written out? "
+                f"fails on {FEW} of {data.size}: a parameter of the guide for each example, or a size written out? "
                 f"({str(error.__cause__).strip().splitlines()[0]})"
             ) from error
 

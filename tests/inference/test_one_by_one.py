@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import zoo
-from inference import one_by_one
 from inference.particles import draw, guide_log_prob, log_joint, prior_and_likelihood, prior_draws
 from zoo.errors import CapabilityError
 
@@ -60,15 +59,6 @@ def test_draws_and_both_densities_are_those_of_each_particle(adopted):
     torch.testing.assert_close(prior.total[0], by_hand(found.values["scale"][0, 0], found.values["a"][0, 0])[0])
 
 
-def test_observed_values_have_their_densities_one_by_one(adopted):
-    program, data = adopted
-    values = draw(program.guide, 3, *data).values
-    found = one_by_one.pointwise(program.model, values, 3, *data)
-    assert list(found) == ["y"]
-    for s in range(3):
-        torch.testing.assert_close(found["y"][s], by_hand(values["scale"][s, 0], values["a"][s, 0])[1])
-
-
 def test_the_prior_is_drawn_from_given_some_of_it(adopted):
     program, data = adopted
     torch.manual_seed(1)
@@ -105,8 +95,6 @@ def test_discrete_sites_that_are_left_out_are_summed_out():
     terms = torch.stack([dist.Normal(loc + 2 * z, 1.0).log_prob(Y) + torch.tensor([0.7, 0.3])[z].log() for z in (0, 1)])
     want = dist.Normal(0.0, 1.0).log_prob(loc[:, 0]) + terms.logsumexp(0).sum(-1)
     torch.testing.assert_close(log_joint(program, {"loc": loc}, *data).total, want)
-    with pytest.raises(CapabilityError, match="leave out the latent sites"):
-        one_by_one.pointwise(program.model, {"loc": loc}, 3, *data)
 
 
 def test_named_examples_keep_their_densities_apart():

@@ -1,4 +1,4 @@
-"""Plain Pyro code that is adopted has the loss and the gradient that Pyro gives it, and leaves nothing in Pyro's store."""
+"""Adopted code has the loss and the gradient that Pyro gives it, and leaves nothing in the store of Pyro."""
 
 from __future__ import annotations
 
