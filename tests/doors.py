@@ -197,10 +197,19 @@ def _held_out(case: Given, x: Any, context: Any) -> Tensor:
 def _drawn(case: Given, x: Any, context: Any) -> Tensor:
     if not case.program.sites():
         raise CapabilityError("no latents")
-    found = Fit(program=case.program, method="svi", data="", seed=0, guide=case.program.guide)
+    found = _fit(case)
     if not found.draw(2, case.x, case.context):
         raise CapabilityError("the guide samples nothing")
     return torch.cat([value.double().flatten() for value in found.draw(2, x, context).values()])
+
+
+def _fit(case: Given) -> Fit:
+    train = Data(case.x, case.context)
+    return Fit(program=case.program, method="svi", data="", seed=0, guide=case.program.guide, train=train)
+
+
+def _predicted(case: Given, x: Any, context: Any) -> Tensor:
+    return _fit(case).predict(2, x, context)["x"]
 
 
 def _whole(context: Any, x: Any) -> Any:
@@ -236,7 +245,9 @@ DOORS: dict[str, Callable[[Given, Any, Any], Tensor]] = {
     "fit, held out": _held_out,
     "density": _density,
     "Fit.draw": _drawn,
-    "log_likelihood": lambda c, x, y: evaluation.log_likelihood(c.program, _whole(y, x), particles=2).values,
+    "Fit.predict": _predicted,
+    "log_evidence": lambda c, x, y: evaluation.log_evidence(c.program, _whole(y, x), particles=2).values,
+    "log_likelihood": lambda c, x, y: evaluation.log_likelihood(_fit(c), _whole(y, x), particles=2).values,
     "elbo": lambda c, x, y: evaluation.elbo(c.program, None, _whole(y, x), 2).values,
     "weights": lambda c, x, y: evaluation.importance_log_weights(c.program, None, _whole(y, x), 2),
     "ais": lambda c, x, y: evaluation.ais(c.program, x, y, chains=1, steps=1, leapfrog=1).values,
