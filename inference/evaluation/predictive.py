@@ -51,7 +51,8 @@ def log_predictive_density(
     Args:
         found: A fit with a posterior; its training data are those that the posterior is given.
         data: Examples that were held out, of any kind that `Data.of` takes.
-        draws: Draws of the global latents.
+        draws: Draws of the global latents from a guide. Samples of a chain are taken as they are; the error that is
+            stated takes them for independent.
         seed: Everything random follows from it.
         chunk: Draw-example pairs evaluated at once; bounds the memory.
 
@@ -71,6 +72,8 @@ def log_predictive_density(
             "use log_likelihood."
         )
     data = checked(program, data)
+    if found.samples is not None:
+        draws = len(next(iter(found.samples.values())))
     with evaluating(program, found.guide, seed, data.x.device):
         given = found.posterior.globals(draws)
         proposal = _Proposal(found, data)

@@ -11,7 +11,7 @@ import torch
 
 from inference import fit
 from inference.evaluation.estimates import Estimate, density, elbo, importance_log_weights, log_mean_exp
-from inference.evaluation.likelihood import log_likelihood
+from inference.evaluation.likelihood import log_evidence
 from inference.guides.named import AUTOGUIDES, build_guide
 from inference.particles import draw
 from tests.inference.toys import Mean, Pair, Rate, Sampler, gaussian_kl, linear, posterior_moments, within
@@ -74,7 +74,7 @@ def test_a_point_is_refused_by_whatever_calls_itself_a_bound(kind):
     data = Data(program.generate(6))
     spec = {"kind": "own"} if kind == "own" else {"kind": "auto", "name": kind}
     guide = build_guide(spec, program, data)
-    for ask in (elbo, importance_log_weights, lambda *given: log_likelihood(program, data, guide=guide, how="iwae")):
+    for ask in (elbo, importance_log_weights, lambda *given: log_evidence(program, data, guide=guide, how="iwae")):
         with pytest.raises(CapabilityError, match=r"is a point.*guide='normal'"):
             ask(program, guide, data)
     for bound in ("iwae", "renyi", "score"):

@@ -99,7 +99,9 @@ def test_discrete_local_latents_are_summed_out() -> None:
     found = Fit(program=program, method="nuts", data="", seed=0, samples=samples, train=Data(torch.zeros(2, 1)))
     x = torch.tensor([[0.2], [3.0], [-1.0]])
     truth = (torch.tensor([0.25, 0.75]) * dist.Normal(torch.tensor([0.0, 2.0]), 1.0).log_prob(x).exp()).sum(1).log()
-    torch.testing.assert_close(log_predictive_density(found, x, draws=7).values, truth)
+    scored = log_predictive_density(found, x, draws=7)
+    torch.testing.assert_close(scored.values, truth)
+    assert scored.how == "predictive-3"  # samples of a chain are taken as they are
     torch.testing.assert_close(
         pointwise(program, {name: value[:, None] for name, value in samples.items()}, x), truth.expand(n, 3)
     )
