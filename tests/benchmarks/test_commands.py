@@ -257,3 +257,23 @@ def test_only_what_is_in_nats_is_said_to_be(zoo: Any, tmp_path: Path) -> None:
     assert "nats per example" not in out
     assert "convergence: not to be trusted" in out
     assert error.startswith("zoo: warning: R-hat is above")
+
+
+def test_global_latents_are_given_the_training_data_and_the_commands_say_so(zoo: Any, tmp_path: Path) -> None:
+    bits = np.ones(98)
+    np.savez(tmp_path / "mine.npz", train=bits, valid=bits[:2], test=bits[:2])
+    out, drawn = tmp_path / "coin", tmp_path / "next.npz"
+    assert zoo("fit", "coin", "--method", "exact", "--data", tmp_path / "mine.npz", "--out", out)[0] == 0
+    for options, where, mean in (((), "posterior", 0.99), (("--prior",), "prior", 0.5)):
+        code, printed, error = zoo("sample", out, "-n", 400, "--out", drawn, *options)
+        assert code == 0, error
+        assert f"from the {where} predictive distribution" in printed
+        assert float(np.load(drawn)["samples"].mean()) == pytest.approx(mean, abs=0.11)
+    scored = json.loads(zoo("score", out, "--json")[1])
+    assert scored["quantity"] == "log_predictive_density"
+    assert scored["log_predictive_density"] == pytest.approx(np.log(0.99), abs=0.003)
+    assert "the predictive density" in zoo("score", out)[1]
+    scored = json.loads(zoo("score", out, "--evidence", "--json")[1])
+    assert (scored["how"], scored["log_evidence"]) == ("exact", pytest.approx(np.log(1 / 3) / 2))
+    code, _, error = zoo("score", out, "--how", "iwae")
+    assert (code, "add --evidence" in error) == (2, True)
