@@ -88,7 +88,7 @@ def print_likelihood(found: dict[str, Any]) -> None:
     kind = "a lower bound, " if found["bound"] else ""
     each, bits = "example", f" ({found['bits_per_dim']:.4f} bits/dim)"
     if found["split"] is None:  # adopted code, whose data are what it observes
-        each, bits = "observed value", ""
+        each, bits = ("data set" if found["quantity"] == "log_evidence" else "observed value"), ""
     where = "" if found["split"] is None else f" ({found['split']})"
     print(
         f"{found[found['quantity']]:.3f}{error} nats per {each}{bits}, "

@@ -23,7 +23,7 @@ from inference.training.together import Begun, train_together
 from zoo import catalogue, datasets, folders
 from zoo.adopted import Adopted
 from zoo.datasets import Data, Dataset
-from zoo.errors import CapabilityError, CheckpointError, OptionError, UnknownNameError, ZooError
+from zoo.errors import CapabilityError, CheckpointError, NonFiniteError, OptionError, UnknownNameError, ZooError
 from zoo.options import Count, Seed, check_options, plain
 from zoo.process import one_at_a_time
 from zoo.program import Program
@@ -142,7 +142,7 @@ def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Da
     if isinstance(data, (str, Path)):
         data = datasets.load(data)
     if isinstance(data, Dataset):
-        return data.name, Data.of(data.train), data.valid if data.valid.size else None
+        return data.name, Data.of(data.train), _valid(data)
     return "tensor", Data.of(data), None
 
 
@@ -151,8 +151,13 @@ def arguments_of(data: Any, program: Adopted) -> tuple[str, Data, Data | None]:
     if isinstance(data, (str, Path)):
         return str(data), program.take(program.call.read(Path(data))), None
     if isinstance(data, Dataset):
-        return data.name, program.take(data.train), data.valid if data.valid.size else None
+        return data.name, program.take(data.train), _valid(data)
     return "tensor", program.take(data), None
+
+
+def _valid(data: Dataset) -> Data | None:
+    """None where a data set says that it has no validation split."""
+    return None if data.card.splits.get("valid") == 0 else data.valid
 
 
 def _accepted(program: Program, valid: Data) -> Data:
@@ -161,6 +166,16 @@ def _accepted(program: Program, valid: Data) -> Data:
         return program.take(valid)
     except ZooError as error:
         raise type(error)(f"The validation split cannot be used: {error}") from error
+
+
+def _check_missing(method: Method, *splits: Data | None) -> None:
+    """Raises NonFiniteError for missing values, which the program takes and the method does not."""
+    missing = sum(int(split.x.isnan().sum()) for split in splits if split is not None)
+    if missing and not method.takes_missing:
+        raise NonFiniteError(
+            f"Method {method.name!r} looks at whole examples, and {missing} values are missing (NaN): fill them in, or "
+            "take a method that works by densities, 'svi' say."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +222,7 @@ class _Job:
             )
         train = program.take(train)
         valid = None if valid is None else _accepted(program, valid)
+        _check_missing(wish.method, train, valid)
         device = resolve_device(where.device)
         program.to(device)
         train, held_out = train.to(device), None if valid is None else valid.to(device)
@@ -292,9 +308,10 @@ def fit(
 
     Args:
         program: A program, or a name of the catalogue (then built for the data).
-        data: A name, a file, a Dataset, examples (N, *event_shape) or (x, context), as tensors, NumPy arrays, lists or
-            data frames; None is the data set that the preset is for, or the program's default. All splits are checked,
-            and converted to the program's dtype (torch's default where it is given by name).
+        data: A name, a file, a Dataset, examples (N, *event_shape) or (x, context), as tensors, NumPy arrays, lists,
+            data frames, or data sets and loaders of torch (`Data.of`); None is the data set that the preset is for, or
+            the program's default. All splits are checked, and converted to the program's dtype (torch's default where
+            it is given by name). NaN in x is a missing value, for programs that `takes_missing`.
         method: A name of METHODS, or a method object; None is the preset's, or 'svi'.
         preset: A named configuration of the program, see `Program.presets`: how to build it, a method, its options.
         seed: Everything random follows from it.

@@ -96,7 +96,7 @@ class Fit:
             OptionError for n below 1 or a bad seed; what `Program.accept` raises for data that it cannot take.
         """
         check_value("n", n, Count)
-        x, context = self.posterior.training() if x is None else self.program.accept(x, context)
+        x, context = self.posterior.training() if x is None else self.program.take(x, context)
         with seeded(self.seed if seed is None else seed, x.device):
             values = self.posterior.draws(n, x, context)
         sites = self.program.sites()
@@ -137,7 +137,7 @@ class Fit:
         if size is not None:
             check_value("size", size, Count)
         if x is not None:
-            x, context = self.program.accept(x, context)
+            x, context = self.program.take(x, context)
         else:
             given = None if self.train is None else self.train.context
             context = self.program.accept_context(given if context is None else context)

@@ -58,6 +58,9 @@ class Method(ABC):
     name: ClassVar[str]
     moves_program: ClassVar[bool] = True
     """Whether `run` changes the program's parameters, which its checkpoints then hold."""
+    takes_missing: ClassVar[bool] = True
+    """Whether it looks at data through densities and guides alone, which programs that `takes_missing` define for
+    examples with missing values too."""
     NATS: ClassVar[frozenset[str]] = frozenset({"loss", "penalised_loss", "validation_loss"})
     """The metrics of its history that are nats per example; others have units of their own, or none."""
 

@@ -10,8 +10,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from inference import evaluation, fit, make_method
 from inference.evaluation.noisy_decoder import decoder_likelihood
@@ -84,7 +86,7 @@ def _unsound(case: Given, at: int, value: float) -> Pair | None:
 
 
 BAD: dict[str, Callable[[Given, int], Pair | None]] = {
-    "nan": lambda c, at: (_with(c.x, at, torch.nan), c.context),
+    "nan": lambda c, at: None if c.program.takes_missing else (_with(c.x, at, torch.nan), c.context),
     "inf": lambda c, at: (_with(c.x, at, torch.inf), c.context),
     "-inf": lambda c, at: (_with(c.x, at, -torch.inf), c.context),
     # A column of single numbers is none: files have them so.
@@ -135,6 +137,10 @@ def _cast(dtype: torch.dtype) -> Callable[[Given], Pair | None]:
     return made
 
 
+def _torch(case: Given) -> TensorDataset:
+    return TensorDataset(case.x) if case.context is None else TensorDataset(case.x, case.context)
+
+
 def _read_only(x: Tensor) -> np.ndarray:
     array = x.numpy().copy()
     array.flags.writeable = False
@@ -149,6 +155,10 @@ GOOD: dict[str, Callable[[Given], Pair | None]] = {
     "read-only": lambda c: (_read_only(c.x), c.context),
     "lists": lambda c: (c.x.tolist(), None if c.context is None else c.context.tolist()),
     "columns first": lambda c: (np.asfortranarray(c.x.numpy()), c.context),
+    "data frame": lambda c: (pd.DataFrame(c.x.numpy()), c.context) if c.x.ndim == 2 else None,
+    "series": lambda c: (pd.Series(c.x.numpy()), c.context) if c.x.ndim == 1 else None,
+    "data set of torch": lambda c: (_torch(c), None),
+    "loader": lambda c: (DataLoader(_torch(c), batch_size=4), None),
 }
 """The same numbers as something else, which must give the same answer."""
 
@@ -188,6 +198,8 @@ def _sized(case: Given) -> dict[str, Any]:
 def _held_out(case: Given, x: Any, context: Any) -> Tensor:
     method, options = cheapest(case.program)
     train, valid = Data(case.x, case.context), Data(x, context)
+    if isinstance(x, TensorDataset | DataLoader):
+        valid = Data.of(x)
     card = Card("mine", "", shape=(), support="real", splits={}, source="", licence="")
     whole = Dataset(card, train=train, valid=valid, test=train)
     found = fit(copy.deepcopy(case.program), whole, method, initialise=False, **options)
@@ -228,6 +240,8 @@ def _decoded(case: Given, x: Any, context: Any) -> Tensor:
 
 def _density(case: Given, x: Any, context: Any) -> Tensor:
     """The densities themselves: what they give for what cannot be is no number, or an error."""
+    if isinstance(x, TensorDataset | DataLoader):
+        raise CapabilityError("a density takes tensors")
     for promise in ("log_prob", "log_evidence"):
         if hasattr(case.program, promise):
             value = getattr(case.program, promise)(x, context).detach()

@@ -36,6 +36,9 @@ class Acceptance:
     """Shape of one example."""
     context_support: constraints.Constraint = constraints.real
     """What one number, or one row, of a context may be: `constraints.positive`, `constraints.one_hot`."""
+    takes_missing: bool = False
+    """Whether NaN in x is a number that was not observed, which densities integrate out; model, guide and densities
+    then look at data through `seen`."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -53,6 +56,8 @@ class Acceptance:
         Cheap (a few passes over the data), so that every public door asks it: fits, of both splits, `Fit.draw`, all of
         `inference.evaluation`.
 
+        Missing values, NaN, pass where the program `takes_missing`, never in a context.
+
         Raises: EmptyDataError, ShapeError, NonFiniteError, SupportError.
         """
         name = type(self).__name__
@@ -65,7 +70,9 @@ class Acceptance:
         check_shape(self, x)
         check_context_shape(self, context, len(x))
         check_rows(x, name)
-        check_finite(name, x)
+        check_finite(name, x, missing=self.takes_missing)
+        if self.takes_missing and bool(x.isnan().any()):
+            x = x[~x.isnan()]
         if not bool(self.support.check(x).all()):
             hint = ""
             if same_support(self.support, constraints.boolean):
@@ -109,6 +116,22 @@ class Acceptance:
         context = None if context is None else as_tensor(context, "context", dtype)
         self.check(x, context)
         return x, context
+
+    def seen(self, x: Tensor | None) -> tuple[Any, Tensor | None]:
+        """x with zeros for its missing numbers, and which are there, of the same shape; None where all are.
+
+        A traced step cannot look at values: there it goes by the data that `declare` was shown.
+        """
+        if x is None or not self.takes_missing:
+            return x, None
+        try:
+            gaps = bool(x.isnan().any())
+        except RuntimeError:  # of make_fx and vmap
+            gaps = self.__dict__.get("_declared_gaps", False)
+        if not gaps:
+            return x, None
+        missing = x.isnan()
+        return torch.where(missing, torch.zeros_like(x), x), ~missing
 
     def accept_context(self, context: Any) -> Tensor | None:
         """A context of any kind as a tensor of the program's dtype, checked.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError, SupportError
 
-__all__ = ["RoundingNotice", "as_tensor", "check_finite", "check_rows", "count_rounded", "count_values"]
+__all__ = ["RoundingNotice", "as_tensor", "check_finite", "check_rows", "count_rounded", "count_values", "fill"]
 
 MAX_VALUES = 2**16
 """The most categories that are taken from data without being asked for."""
@@ -54,7 +54,9 @@ def _from_array(values: Any, what: str) -> Tensor:
     if isinstance(values, str | bytes | dict | set) or values is None or np.isscalar(values):
         raise OptionError(f"Cannot read {what} of type {type(values).__name__}; give {KINDS}.")
     if isinstance(values, np.ma.MaskedArray):
-        raise ShapeError(f"The {what} are a masked array; fill its gaps or drop their rows first.")
+        raise ShapeError(
+            f"The {what} are a masked array; fill its gaps first, .filled(numpy.nan) where they are missing values."
+        )
     try:
         # Lists of equal length and everything with __array__; ragged lists raise a ValueError.
         array = np.asarray(values)
@@ -113,19 +115,52 @@ def check_rows(x: Tensor, name: str = "The fit") -> None:
         raise EmptyDataError(f"{name} got no examples (data of shape {tuple(x.shape)}); expected (N, ...) with N >= 1.")
 
 
-def check_finite(name: str, x: Tensor, context: Tensor | None = None) -> None:
-    """Raises NonFiniteError where data or context hold NaN or infinity."""
+TAKE_MISSING = ("bernoulli-mixture", "gaussian-mixture", "hmm", "independent", "ppca", "vae")
+"""The programs of the zoo that integrate missing values out."""
+
+
+def check_finite(name: str, x: Tensor, context: Tensor | None = None, missing: bool = False) -> None:
+    """Raises NonFiniteError where data or context hold NaN or infinity.
+
+    Args:
+        name: Of what asks.
+        x: Data.
+        context: Its context.
+        missing: Whether NaN in x is a missing value, which is let through.
+    """
     for what, values in (("data", x), ("context", context)):
-        if values is not None and not bool(torch.isfinite(values).all()):
-            bad = int((~torch.isfinite(values)).sum())
-            raise NonFiniteError(f"{name}: {bad} of {values.numel()} {what} values are NaN or infinite; clean them.")
+        if values is None:
+            continue
+        bad = ~torch.isfinite(values)
+        if missing and what == "data":
+            bad = torch.isinf(values)
+            if bool(values.isnan().all()):
+                raise NonFiniteError(f"{name}: all {values.numel()} values of the data are missing (NaN).")
+        if bool(bad.any()):
+            hint = ""
+            if what == "data" and not missing and bool(values.isnan().any()):
+                hint = f" If NaN is a missing value, these programs integrate it out: {', '.join(TAKE_MISSING)}."
+            raise NonFiniteError(
+                f"{name}: {int(bad.sum())} of {values.numel()} {what} values are NaN or infinite; clean them.{hint}"
+            )
+
+
+def fill(x: Tensor) -> Tensor:
+    """x (N, ...) with the median of what is there of each number in the place of missing ones; 0 where none is."""
+    if not bool(x.isnan().any()):
+        return x
+    median = x.nanmedian(0).values
+    return torch.where(x.isnan(), torch.where(median.isnan(), torch.zeros_like(median), median), x)
 
 
 def count_values(x: Tensor) -> int:
     """Number m of values 0 ... m-1 in the data, at least 2; also 2 for what is not a category (`check` says so).
 
+    NaN is no value.
+
     Raises: OptionError for more than MAX_VALUES, which are rather numbers than categories.
     """
+    x = x[~x.isnan()]
     if x.numel() == 0 or not bool((torch.isfinite(x) & (x >= 0) & (x == x.round())).all()):
         return 2
     found = max(2, int(x.max()) + 1)

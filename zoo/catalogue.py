@@ -202,7 +202,7 @@ def create_for(name: str, data: Data, preset: str | None = None, **options: Any)
     cls = get(name)
     data = Data.of(data)
     check_rows(data.x, name)
-    check_finite(name, *data)
+    check_finite(name, *data, missing=cls.takes_missing)
     merged = dict(cls.preset(preset).merged(plain(options)).program)
     return _built(name, cls, merged, lambda: cls.for_data(*data, **merged))
 

@@ -24,7 +24,7 @@ from zoo.program import Implicit
 
 __all__ = [
     "LOG_ZERO", "CompandedLogistic", "DiscretizedLogistic", "Grid", "GridCategorical", "NormalMixture", "Sampler",
-    "bernoulli_logs", "certain", "impossible",
+    "bernoulli_logs", "certain", "impossible", "observed",
 ]  # fmt: skip
 
 LOG_ZERO = -1e30
@@ -45,6 +45,17 @@ def certain(logits: Tensor) -> Tensor:
 def impossible(log_prob: Tensor) -> Tensor:
     """Minus infinity where a sum holds LOG_ZERO, with gradient zero there."""
     return torch.where(log_prob < LOG_ZERO / 2, -torch.inf, log_prob)
+
+
+def observed(numbers: dist.TorchDistribution, present: Tensor | None, event_dims: int) -> dist.TorchDistribution:
+    """The distribution of an example from that of its numbers, independent of each other; those missing count nothing.
+
+    Args:
+        numbers: Batch shape (*batch, *event_shape).
+        present: Which are there, broadcast with that; None where all are.
+        event_dims: How many dimensions an example has.
+    """
+    return (numbers if present is None else numbers.mask(present)).to_event(event_dims)
 
 
 class Grid(constraints.Constraint):

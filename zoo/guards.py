@@ -113,6 +113,8 @@ def _within(program: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Te
         context = as_tensor(context, "context", dtype)
     check_context_shape(program, context, len(x))
     possible = _satisfies(program.support, x)
+    if program.takes_missing:
+        possible = possible | x.isnan()
     # So that no formula sees them: an index out of range would raise, a NaN would reach all gradients.
     safe = torch.where(possible.reshape(possible.shape + (1,) * (x.ndim - possible.ndim)), x, _inside(program.support))
     rows = possible.reshape(len(x), -1).all(-1) if len(x) else possible

@@ -183,6 +183,7 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
         Raises: CapabilityError where a statement has a value for each example.
         """
         state_parameters(self, [self.model, self.guide], x, context)
+        self.__dict__["_declared_gaps"] = self.takes_missing and bool(x.isnan().any())
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
         if any(key.startswith(f"{prefix}{KEPT}.") for key in state_dict):
@@ -230,7 +231,7 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
 
         Raises: what `Data.of` and `accept` raise.
         """
-        return Data(*self.accept(*(Data.of(data) if context is None else (data, context))))
+        return Data(*self.accept(*Data.of(data if context is None else (data, context))))
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         """Checks the constructor's options against its annotations (`zoo.options`), before anything is built."""

@@ -331,12 +331,15 @@ def check_no_global_state(program: Program) -> None:
 
 @rule(9, "Leave check() to Program, and give event_shape and support.")
 def check_bad_data(program: Program) -> None:
-    """Empty, misshapen and non-finite data are refused with the error that says so, and have no density."""
+    """Empty, misshapen and non-finite data are refused with the error that says so, and have no density.
+
+    Where a program `takes_missing`, NaN is accepted, and of a row with nothing else the density is one.
+    """
     x, context = draw_data(program)
-    nan = x.clone()
-    nan.view(-1)[0] = float("nan")
+    wrong = x.clone()
+    wrong.view(-1)[0] = float("inf" if program.takes_missing else "nan")
     cases: list[tuple[type[ZooError], Tensor]] = [
-        (EmptyDataError, x[:0]), (ShapeError, x[..., None]), (NonFiniteError, nan)
+        (EmptyDataError, x[:0]), (ShapeError, x[..., None]), (NonFiniteError, wrong)
     ]  # fmt: skip
     for error, bad in cases:
         try:
@@ -346,8 +349,15 @@ def check_bad_data(program: Program) -> None:
         raise ContractError(f"check() must refuse {tuple(bad.shape)} data with {error.__name__}")
     if isinstance(program, ExactDensity):
         with torch.no_grad():
-            found = copy.deepcopy(program).eval().log_prob(nan, context)
-        require(bool(found[0].isneginf()), f"log_prob must be -inf where x is NaN, got {float(found[0])}")
+            found = copy.deepcopy(program).eval().log_prob(wrong, context)
+        require(bool(found[0].isneginf()), f"log_prob must be -inf where x is not finite, got {float(found[0])}")
+    if program.takes_missing:
+        wrong[0] = float("nan")
+        program.check(wrong, context)
+        if isinstance(program, ExactDensity):
+            with torch.no_grad():
+                left = copy.deepcopy(program).eval().log_prob(wrong, context)[0]
+            require(abs(float(left)) < 1e-4, f"log_prob must be 0 where all of x is missing, got {float(left)}")
 
 
 def checks() -> list[Check]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -22,9 +23,11 @@ from inference import one_by_one
 from inference.environment import seeded
 from inference.guides.named import needs_full_batch, refuse_point
 from inference.particles import LogDensity, draw, guide_log_prob, log_joint, trace_log_density, unit_log_weights
+from zoo import datasets
+from zoo.adopted import Adopted
 from zoo.arguments import Arguments
-from zoo.datasets.data import Data
-from zoo.errors import CapabilityError, ImplicitDensityError, ShapeError
+from zoo.datasets import Data, Dataset
+from zoo.errors import CapabilityError, ImplicitDensityError, NonFiniteError, ShapeError
 from zoo.options import Count, check_value
 from zoo.program import ImplicitProgram, Program
 
@@ -101,17 +104,26 @@ def evaluating(
             module.train()
 
 
-def checked(program: Program, data: Any, context: Any = None) -> Data:
+def checked(program: Program, data: Any, context: Any = None, complete: bool = False) -> Data:
     """Data of any kind as a program takes them; every instrument asks this before it computes.
 
     Args:
         program: Says what it takes.
-        data: What `Data.of` takes.
+        data: What `fit` takes: what `Data.of` does; or a name, a file or a `Dataset`, of which it is the test split.
         context: That of x, where `data` is x alone.
+        complete: Whether the instrument can do nothing with missing values, also where the program can.
 
-    Raises: what `Program.accept` raises.
+    Raises: what `datasets.load`, `Dataset.split` and `Program.take` raise; NonFiniteError for missing values.
     """
-    return program.take(data, context)
+    if isinstance(data, str | Path) and not isinstance(program, Adopted):
+        data = datasets.load(data)
+    if isinstance(data, Dataset):
+        data = data.split("test")
+    found = program.take(data, context)
+    if complete and bool(found.x.isnan().any()):
+        missing = int(found.x.isnan().sum())
+        raise NonFiniteError(f"{missing} values are missing (NaN), and this looks at whole examples; fill them in.")
+    return found
 
 
 def weight_batches(

@@ -132,7 +132,7 @@ def decoder_likelihood(
     Raises: CapabilityError for a program that has a density, no continuous latents, or discrete ones that cannot be
         summed out; OptionError.
     """
-    data = checked(program, data)
+    data = checked(program, data, complete=True)
     if sigma is None:
         if valid is None:
             raise OptionError("Give sigma, or valid: examples on which sigma is chosen.")
@@ -176,7 +176,7 @@ def choose_sigma(
         raise OptionError("sigmas is empty; give at least one value to choose from.")
     if len(sigmas) == 1:
         return sigmas[0]
-    few = checked(program, valid).rows(slice(0, examples))
+    few = checked(program, valid, complete=True).rows(slice(0, examples))
     run: dict[str, Any] = {"chains": chains, "steps": steps, "leapfrog": leapfrog, "seed": seed}
     scores = [decoder_likelihood(program, few, sigma=sigma, **run)[0].mean for sigma in sigmas]
     return sigmas[scores.index(max(scores))]

@@ -69,6 +69,7 @@ class AVB(GradientMethod):
     """
 
     name: ClassVar[str] = "avb"
+    takes_missing: ClassVar[bool] = False  # its critic looks at x
 
     hidden: Counts = (64, 64)
     critic_hidden: Counts = (64, 64)

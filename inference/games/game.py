@@ -180,6 +180,7 @@ class Adversarial(GradientMethod):
             one of the other player. The default decay lets the players settle instead of orbiting.
     """
 
+    takes_missing: ClassVar[bool] = False  # critics look at x
     NATS: ClassVar[frozenset[str]] = frozenset()
     COLLAPSED: ClassVar[float] = 0.5
     SATURATED: ClassVar[float] = 0.99

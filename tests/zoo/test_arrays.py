@@ -101,6 +101,22 @@ def test_categories_are_counted_within_reason():
         count_values(torch.tensor([0.0, 3e5]))
 
 
+def test_a_missing_value_is_no_category():
+    assert count_values(torch.tensor([0.0, torch.nan, 3.0])) == 4
+    assert count_values(torch.tensor([torch.nan])) == 2
+
+
+def test_missing_values_pass_where_they_are_asked_for():
+    x = torch.tensor([[1.0, torch.nan], [2.0, 3.0]])
+    check_finite("It", x, missing=True)
+    with pytest.raises(NonFiniteError, match=r"It: 1 of 4 data values.*integrate it out: bernoulli-mixture"):
+        check_finite("It", x)
+    with pytest.raises(NonFiniteError, match="context"):
+        check_finite("It", x, x, missing=True)
+    with pytest.raises(NonFiniteError, match=r"1 of 4 data values are NaN or infinite; clean them\.$"):
+        check_finite("It", torch.where(x == 3, torch.inf, x), missing=True)
+
+
 def test_rows_and_finiteness():
     for empty in (torch.zeros(0, 3), torch.zeros(3, 0), torch.tensor(1.0)):
         with pytest.raises(EmptyDataError, match="no examples"):

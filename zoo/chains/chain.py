@@ -43,7 +43,8 @@ class Chain(Program):
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """One site; nothing is latent."""
         with self.plate(x, context, size):
-            return pyro.sample("x", self._image(), obs=x)
+            x, present = self.seen(x)
+            return pyro.sample("x", self._image(present), obs=x)
 
     def distribution(self) -> TorchDistribution:
         """p(x_1, ..., x_n), of event shape (n,)."""
@@ -51,10 +52,16 @@ class Chain(Program):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The density itself, (B,)."""
-        return self._image().log_prob(x)
+        x, present = self.seen(x)
+        return self._image(present).log_prob(x)
 
-    def _image(self) -> Raster:
-        return Raster(self.distribution(), self.event_shape, next(self.parameters()).dtype)
+    def marginal(self, present: Tensor) -> TorchDistribution:
+        """Of chains that take missing values: `distribution` with sites that are not `present` (B, n) summed out."""
+        raise NotImplementedError(f"{type(self).__name__} takes no missing values")
+
+    def _image(self, present: Tensor | None = None) -> Raster:
+        base = self.distribution() if present is None else self.marginal(present.reshape(len(present), -1))
+        return Raster(base, self.event_shape, next(self.parameters()).dtype)
 
 
 class TableChain(Chain):

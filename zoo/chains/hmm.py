@@ -23,7 +23,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.arrays import count_values
+from zoo.arrays import count_values, fill
 from zoo.chains.chain import check_parameters, log_dirichlet, log_frequencies
 from zoo.chains.forward_backward import forward_backward, log_evidence
 from zoo.chains.markov_path import MarkovPath
@@ -67,6 +67,7 @@ class HMM(Program):
     family = "chains"
     paper = "Rabiner, A tutorial on hidden Markov models and selected applications in speech recognition, 1989"
     dataset = "digits-binary"
+    takes_missing = True
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({"states": 8}, "em"),
         "chorales": Preset({"states": 16}, "em", data="jsb"),
@@ -108,7 +109,8 @@ class HMM(Program):
         with self.plate(x, context, size):
             prior = self._path(*self._log_probabilities(), mask)
             z = pyro.sample("z", prior, infer={"enumerate": "parallel"})
-            drawn = pyro.sample("x", self._emitted(z, mask), obs=x)
+            x, present = self.seen(x)
+            drawn = pyro.sample("x", self._emitted(z, self._counted(mask, present)), obs=x)
         if x is None and mask is not None:
             drawn = drawn * mask.reshape(*mask.shape, *[1] * (len(self.event_shape) - 1))
         return drawn
@@ -117,7 +119,7 @@ class HMM(Program):
         """Mean-field: a categorical distribution a step, from a window of x."""
         assert x is not None
         mask = self._mask(context)
-        features = self.emission.encode(self._rows(x))
+        features = self.emission.encode(*self._rows(x))
         if mask is not None:
             features = features * mask.unsqueeze(-1)
         logits = self.encoder(features.transpose(1, 2)).transpose(1, 2)
@@ -166,7 +168,7 @@ class HMM(Program):
             part = {
                 "initial": state[:, 0].sum(0),
                 "transition": counts.sum(0),
-                **self.emission.statistics(self._rows(x[at]), state),
+                **self.emission.statistics(*self._rows(x[at]), state),
             }
             found = {name: found[name] + v if found else v for name, v in part.items()}
         return value, found
@@ -189,9 +191,9 @@ class HMM(Program):
 
         Does nothing where there are fewer steps than states.
         """
-        rows, mask = self._rows(x), self._mask(context)
+        (rows, present), mask = self._rows(x), self._mask(context)
         valid = torch.ones(rows.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-        points = self.emission.encode(rows)[valid]
+        points = self.emission.encode(self._rows(fill(x))[0], None)[valid]
         if len(points) < self.states:
             return
         self.emission.near(points)
@@ -207,7 +209,7 @@ class HMM(Program):
             "transition": torch.einsum("bti,btj->ij", weight[:, :-1], weight[:, 1:]),
         }
         for _ in range(2):  # the second time about the means of the clusters
-            self.m_step(chain | self.emission.statistics(rows, weight))
+            self.m_step(chain | self.emission.statistics(rows, present, weight))
 
     # Data, and how large the program is.
 
@@ -239,9 +241,17 @@ class HMM(Program):
         """log pi (K,), log A (K, K)."""
         return log_normalise(self.initial_logits), log_normalise(self.transition_logits)
 
-    def _rows(self, x: Tensor) -> Tensor:
-        """(B, *event_shape) -> (B, T, D)."""
-        return x.reshape(len(x), self.steps, self.dim)
+    def _rows(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, *event_shape) -> (B, T, D), zero where missing, and which are there, None where all are."""
+        return self.seen(x.reshape(len(x), self.steps, self.dim))
+
+    def _counted(self, mask: Tensor | None, present: Tensor | None) -> Tensor | None:
+        """Which features of which steps have a density, broadcast with (B, T, D); None for all."""
+        if mask is not None and present is not None:
+            return mask.unsqueeze(-1) & present.reshape(len(present), self.steps, self.dim)
+        if mask is not None:
+            return mask.unsqueeze(-1)
+        return None if present is None else present.reshape(len(present), self.steps, self.dim)
 
     def _mask(self, context: Tensor | None) -> Tensor | None:
         """(B, T), False at padded steps; None when there are none."""
@@ -251,7 +261,7 @@ class HMM(Program):
 
     def _log_likelihood(self, x: Tensor, context: Tensor | None) -> Tensor:
         """log p(x_t | z_t = k), (B, T, K); zero at padded steps, which the chain then crosses at no cost."""
-        found, mask = self.emission.log_prob(self._rows(x)), self._mask(context)
+        found, mask = self.emission.log_prob(*self._rows(x)), self._mask(context)
         return found if mask is None else torch.where(mask.unsqueeze(-1), found, 0.0)
 
     def _expected(self, x: Tensor, context: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
@@ -275,11 +285,11 @@ class HMM(Program):
             return MarkovPath(initial, transition, self.steps if homogeneous else None)
         return MarkovPath(initial, torch.where(mask[:, 1:, None, None], transition, self._padding()))
 
-    def _emitted(self, z: Tensor, mask: Tensor | None) -> TorchDistribution:
+    def _emitted(self, z: Tensor, counted: Tensor | None) -> TorchDistribution:
         """p(x | z) for paths z (..., T), with event_shape."""
         steps = self.emission.given(z)
-        if mask is not None:
-            steps = steps.mask(mask.unsqueeze(-1))
+        if counted is not None:
+            steps = steps.mask(counted)
         return Raster(steps.to_event(2), self.event_shape, self.initial_logits.dtype)
 
 

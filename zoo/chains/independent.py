@@ -15,6 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from zoo.chains.chain import TableChain, log_frequencies
+from zoo.distributions import observed
 from zoo.options import NonNegative, Shape, Values
 
 __all__ = ["Independent"]
@@ -30,6 +31,7 @@ class Independent(TableChain):
     """
 
     paper = "The naive baseline of density estimation"
+    takes_missing = True
 
     def __init__(self, event_shape: Shape = (8, 8), values: Values = 2, smoothing: NonNegative = 1.0):
         super().__init__(event_shape, values, smoothing)
@@ -39,11 +41,19 @@ class Independent(TableChain):
         """A categorical distribution for each site."""
         return dist.Categorical(logits=self.logits).to_event(1)
 
+    def marginal(self, present: Tensor) -> TorchDistribution:
+        """Of the sites that are there."""
+        return observed(dist.Categorical(logits=self.logits), present, 1)
+
     @torch.no_grad()
     def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Counts of each value at each site (n, m)."""
         site = torch.arange(self.length, device=x.device)
-        counts = self._count(site * self.values + self._sites(x), self.logits.numel())
+        there, present = self.seen(x)
+        cells = site * self.values + self._sites(there)
+        if present is not None:
+            cells = cells[present.reshape(len(x), -1)]
+        counts = self._count(cells, self.logits.numel())
         return self.log_prob(x).sum(), {"counts": counts.view_as(self.logits)}
 
     @torch.no_grad()

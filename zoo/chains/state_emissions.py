@@ -26,7 +26,8 @@ __all__ = ["BernoulliEmission", "CategoricalEmission", "Emission", "NormalEmissi
 class Emission(PyroModule):
     """p(x_t | z_t) of D features for K states.
 
-    Shapes: x (B, T, D); posterior state probabilities `weight` (B, T, K), zero at padded steps.
+    Shapes: x (B, T, D), zero where a feature is missing; `present` (B, T, D), which features are there, None for all;
+    posterior state probabilities `weight` (B, T, K), zero at padded steps.
     """
 
     support: constraints.Constraint
@@ -37,11 +38,11 @@ class Emission(PyroModule):
         """Distribution of x given a path z (..., T): batch shape (..., T, D)."""
         raise NotImplementedError
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """log p(x_t | z_t = k), (B, T, K), finite: LOG_ZERO or less where x_t cannot be."""
         raise NotImplementedError
 
-    def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    def statistics(self, x: Tensor, present: Tensor | None, weight: Tensor) -> dict[str, Tensor]:
         """Expected sufficient statistics; they add over minibatches."""
         raise NotImplementedError
 
@@ -53,7 +54,7 @@ class Emission(PyroModule):
         """The log prior () that `update` adds to the log-likelihood, up to a constant."""
         raise NotImplementedError
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """x as real features (B, T, features)."""
         return x
 
@@ -75,15 +76,15 @@ class BernoulliEmission(Emission):
         """Bits with the state's probabilities."""
         return dist.Bernoulli(logits=certain(self.logits)[z])
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Two matrix products; (B, T, K, D) is never stored."""
         one, zero = bernoulli_logs(self.logits)
-        return x @ one.T + (1 - x) @ zero.T
+        return x @ one.T + _zeros(x, present) @ zero.T
 
-    def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    def statistics(self, x: Tensor, present: Tensor | None, weight: Tensor) -> dict[str, Tensor]:
         """Expected counts of zeros and ones, (K, D, 2)."""
         ones = torch.einsum("btk,btd->kd", weight, x)
-        return {"emission": torch.stack([torch.einsum("btk,btd->kd", weight, 1 - x), ones], -1)}
+        return {"emission": torch.stack([torch.einsum("btk,btd->kd", weight, _zeros(x, present)), ones], -1)}
 
     def update(self, statistics: Mapping[str, Tensor], smoothing: float) -> None:
         """Expected frequencies."""
@@ -109,13 +110,13 @@ class CategoricalEmission(Emission):
         """Categories with the state's probabilities."""
         return dist.Categorical(logits=self.logits[z])
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """One-hot times log-probabilities."""
-        return self.encode(x) @ self.logits.log_softmax(-1).clamp(min=LOG_ZERO).flatten(1).T
+        return self.encode(x, present) @ self.logits.log_softmax(-1).clamp(min=LOG_ZERO).flatten(1).T
 
-    def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    def statistics(self, x: Tensor, present: Tensor | None, weight: Tensor) -> dict[str, Tensor]:
         """Expected counts of each value, (K, D, m)."""
-        return {"emission": torch.einsum("btk,btf->kf", weight, self.encode(x)).view_as(self.logits)}
+        return {"emission": torch.einsum("btk,btf->kf", weight, self.encode(x, present)).view_as(self.logits)}
 
     def update(self, statistics: Mapping[str, Tensor], smoothing: float) -> None:
         """Expected frequencies."""
@@ -125,9 +126,12 @@ class CategoricalEmission(Emission):
         """Dirichlet over the values, for each state and category."""
         return log_dirichlet(self.logits.log_softmax(-1), smoothing)
 
-    def encode(self, x: Tensor) -> Tensor:
-        """One-hot."""
-        return F.one_hot(x.long(), self.values).flatten(-2).to(x.dtype)
+    def encode(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """One-hot; zeros where missing."""
+        found = F.one_hot(x.long(), self.values)
+        if present is not None:
+            found = found * present.unsqueeze(-1)
+        return found.flatten(-2).to(x.dtype)
 
 
 class NormalEmission(Emission):
@@ -149,25 +153,29 @@ class NormalEmission(Emission):
         """Normals with the state's means and standard deviations."""
         return dist.Normal(self.loc[z], self.scale[z])
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Sum over features."""
-        return dist.Normal(self.loc, self.scale).log_prob(x.unsqueeze(-2)).sum(-1)
+        found = dist.Normal(self.loc, self.scale).log_prob(x.unsqueeze(-2))
+        return (found if present is None else torch.where(present.unsqueeze(-2), found, 0.0)).sum(-1)
 
-    def statistics(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Expected number of steps (K,), first and second moments (K, D) about each state's current mean.
+    def statistics(self, x: Tensor, present: Tensor | None, weight: Tensor) -> dict[str, Tensor]:
+        """Expected number of steps (K, D), first and second moments (K, D) about each state's current mean.
 
         About a point amid its data, since E[x^2] - E[x]^2 about zero loses the digits of a small variance.
         """
         first, second = [], []
         for k, mean in enumerate(self.loc):
-            centred = x - mean
+            centred = x - mean if present is None else torch.where(present, x - mean, 0.0)
             first.append(torch.einsum("bt,btd->d", weight[..., k], centred))
             second.append(torch.einsum("bt,btd->d", weight[..., k], centred.square()))
-        return {"mass": weight.sum((0, 1)), "sum": torch.stack(first), "square": torch.stack(second)}
+        mass = weight.sum((0, 1)).unsqueeze(-1).repeat(1, self.loc.shape[1])
+        if present is not None:
+            mass = torch.einsum("btk,btd->kd", weight, present.to(weight))
+        return {"mass": mass, "sum": torch.stack(first), "square": torch.stack(second)}
 
     def update(self, statistics: Mapping[str, Tensor], smoothing: float) -> None:
         """Weighted means and standard deviations, these at least `min_scale`; states that own no data stay."""
-        mass = statistics["mass"].unsqueeze(-1)
+        mass = statistics["mass"]
         seen = mass > torch.finfo(mass.dtype).eps
         shift = statistics["sum"] / mass.clamp(min=torch.finfo(mass.dtype).eps)
         variance = statistics["square"] / mass.clamp(min=torch.finfo(mass.dtype).eps) - shift.square()
@@ -178,3 +186,8 @@ class NormalEmission(Emission):
     def log_prior(self, smoothing: float) -> Tensor:
         """None: means and standard deviations are maximum likelihood."""
         return self.loc.new_zeros(())
+
+
+def _zeros(x: Tensor, present: Tensor | None) -> Tensor:
+    """1 where a bit is 0 and there."""
+    return 1 - x if present is None else present.to(x) - x

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.arguments import Arguments
+from zoo.arrays import check_rows
 from zoo.datasets.given import Fields, read, support_of
 from zoo.errors import EmptyDataError, OptionError, ShapeError
 
@@ -165,12 +166,16 @@ class Dataset:
             train, valid, test: What `Data.of` takes.
             name: What it is called in results.
 
-        Raises: what `Data.of` raises; ShapeError where splits differ in shape, or one alone has a context.
+        Raises: what `Data.of` raises; EmptyDataError; ShapeError where splits differ in shape, or one alone has a
+            context.
         """
         whole = Data.of(train)
         parts = {"train": whole}
         for split, given in (("valid", valid), ("test", test)):
             parts[split] = whole.rows(slice(0, 0)) if given is None else Data.of(given)
+            if given is not None:
+                check_rows(parts[split].x, f"The {split} split")
+        check_rows(whole.x, "The train split")
         for what in ("x", "context"):
             shapes = {split: _row(getattr(part, what)) for split, part in parts.items()}
             if len({*shapes.values()}) > 1:

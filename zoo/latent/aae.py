@@ -46,6 +46,7 @@ class AAE(VAE):
 
     paper = "Makhzani et al., Adversarial autoencoders, 2016"
     dataset = "mnist10k-binary"
+    takes_missing = False  # its critics look at whole examples
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -20,7 +20,8 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.errors import DivergenceError, ShapeError
+from zoo.distributions import observed
+from zoo.errors import DivergenceError, NonFiniteError, ShapeError
 from zoo.options import Count, Shape
 from zoo.program import Preset, Program
 
@@ -41,6 +42,7 @@ class PPCA(Program):
     """
 
     family = "latent"
+    takes_missing = True
     paper = "Tipping & Bishop, Probabilistic principal component analysis, 1999"
 
     def __init__(self, event_shape: Shape = (8, 8), latent_dim: Count = 2):
@@ -56,26 +58,36 @@ class PPCA(Program):
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Starts from the data's mean; the weights stay random, since zero is a saddle point of the likelihood."""
-        self.mean.copy_(x.reshape(len(x), -1).mean(0))
+        flat = x.reshape(len(x), -1)
+        if bool(flat.isnan().any()):
+            self.mean.copy_(flat.nanmean(0).nan_to_num())  # 0 where no example has the number
+        else:
+            self.mean.copy_(flat.mean(0))
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The linear-Gaussian generative program."""
         with self.plate(x, context, size):
             z = pyro.sample("z", dist.Normal(self.mean.new_zeros(self.latent_dim), 1.0).to_event(1))
             loc = (z @ self.weight.T + self.mean).reshape(*z.shape[:-1], *self.event_shape)
-            return pyro.sample("x", dist.Normal(loc, self.scale).to_event(len(self.event_shape)), obs=x)
+            x, present = self.seen(x)
+            return pyro.sample("x", observed(dist.Normal(loc, self.scale), present, len(self.event_shape)), obs=x)
 
     def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
-        """q(z | x) = N(A x + b, diag(s^2))."""
+        """q(z | x) = N(A x + b, diag(s^2)), where missing numbers are taken for their mean."""
         assert x is not None
+        x, present = self.seen(x)
+        flat = x.reshape(len(x), -1)
+        if present is not None:
+            flat = torch.where(present.reshape(len(x), -1), flat, self.mean)
         with self.plate(x, context, size):
-            pyro.sample("z", dist.Normal(self.encoder(x.reshape(len(x), -1)), self.encoder_scale).to_event(1))
+            pyro.sample("z", dist.Normal(self.encoder(flat), self.encoder_scale).to_event(1))
 
     def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
-        """p(z | x) = N(M^-1 W'(x - mu), sigma^2 M^-1), M = W'W + sigma^2 I."""
+        """p(z | x) = N(M^-1 W'(x - mu), sigma^2 M^-1), M = W'W + sigma^2 I, of the rows of W that x has."""
         assert x is not None
-        precision = self._m() / self.scale**2
-        loc = self._posterior_mean(x.reshape(len(x), -1) - self.mean)
+        residual, present = self._residual(x)
+        precision = self._m(present) / self.scale**2
+        loc = self._posterior_mean(residual, present)
         with self.plate(x, context, size):
             pyro.sample("z", dist.MultivariateNormal(loc, precision_matrix=precision))
 
@@ -83,12 +95,17 @@ class PPCA(Program):
         """log N(x; mu, W W' + sigma^2 I), in O(d k^2).
 
         The exponent is min_z |x - mu - W z|^2 / sigma^2 + |z|^2: a sum of squares, where the usual difference of
-        squares loses all digits of float32 as sigma becomes small beside W.
+        squares loses all digits of float32 as sigma becomes small beside W. Of rows with missing values it is the
+        marginal of what is there, in O(d k^2) for each.
         """
-        residual, d = x.reshape(len(x), -1) - self.mean, len(self.mean)
-        z = self._posterior_mean(residual)
-        exponent = (residual - z @ self.weight.T).square().sum(-1) / self.scale**2 + z.square().sum(-1)
-        log_det = 2 * (d - self.latent_dim) * self.scale.log() + torch.linalg.slogdet(self._m()).logabsdet
+        residual, present = self._residual(x)
+        d: Any = len(self.mean) if present is None else present.sum(-1)
+        z = self._posterior_mean(residual, present)
+        rest = residual - z @ self.weight.T
+        if present is not None:
+            rest = torch.where(present, rest, 0.0)
+        exponent = rest.square().sum(-1) / self.scale**2 + z.square().sum(-1)
+        log_det = 2 * (d - self.latent_dim) * self.scale.log() + torch.linalg.slogdet(self._m(present)).logabsdet
         return -(exponent + log_det + d * math.log(2 * math.pi)) / 2
 
     @torch.no_grad()
@@ -102,8 +119,13 @@ class PPCA(Program):
             x: Data of shape (N, *event_shape).
             context: None.
 
-        Raises: ShapeError, DivergenceError when the likelihood has no maximum: no variance is left over for the noise.
+        Raises: ShapeError, DivergenceError when the likelihood has no maximum: no variance is left over for the noise;
+            NonFiniteError for missing values, with which there is no closed form.
         """
+        if bool(x.isnan().any()):
+            raise NonFiniteError(
+                "With missing values the maximum has no closed form; fit PPCA by method 'em' or 'svi'."
+            )
         # In double precision: a covariance has the squares of what the data have digits of.
         flat = x.reshape(len(x), -1).to(torch.float32 if x.device.type == "mps" else torch.float64)
         n, d = flat.shape
@@ -131,17 +153,24 @@ class PPCA(Program):
         """Moments of (z, 1) under p(z | x), summed over the batch.
 
         Returns: The log-likelihood () and the statistics `count` (), `energy` () = sum |r|^2,
-            `cross` (d, k + 1) = sum r <(z, 1)>', `moment` (k + 1, k + 1) = sum <(z, 1)(z, 1)'>, with r = x - mu.
+            `cross` (d, k + 1) = sum r <(z, 1)>', `moment` (k + 1, k + 1) = sum <(z, 1)(z, 1)'>, with r = x - mu. With
+            missing values sums are over what is there: `moment` is (d, k + 1, k + 1), and `count` the share of it.
         """
-        residual = x.reshape(len(x), -1) - self.mean
-        augmented = nn.functional.pad(self._posterior_mean(residual), (0, 1), value=1.0)
-        covariance = self.scale**2 * torch.linalg.inv(self._m())
+        residual, present = self._residual(x)
+        augmented = nn.functional.pad(self._posterior_mean(residual, present), (0, 1), value=1.0)
+        covariance = nn.functional.pad(self.scale**2 * torch.linalg.inv(self._m(present)), (0, 1, 0, 1))
         count = residual.new_tensor(float(len(x)))
+        if present is None:
+            moment = augmented.T @ augmented + count * covariance
+        else:
+            there = present.to(residual)
+            moment = torch.einsum("nd,nij->dij", there, augmented[:, :, None] * augmented[:, None, :] + covariance)
+            count = there.sum() / len(self.mean)
         return self.log_prob(x).sum(), {
             "count": count,
             "energy": residual.square().sum(),
             "cross": residual.T @ augmented,
-            "moment": augmented.T @ augmented + count * nn.functional.pad(covariance, (0, 1, 0, 1)),
+            "moment": moment,
         }
 
     @torch.no_grad()
@@ -151,7 +180,12 @@ class PPCA(Program):
         Raises: DivergenceError when nothing is left over for the noise.
         """
         cross, moment = statistics["cross"], statistics["moment"]
-        solution = torch.linalg.solve(moment, cross.T).T
+        if moment.ndim == 2:
+            solution = torch.linalg.solve(moment, cross.T).T
+        else:  # numbers that no example has keep their weights
+            there = moment[:, -1, -1] > 0
+            solution = torch.cat([self.weight, self.mean.new_zeros(len(self.mean), 1)], -1)
+            solution[there] = torch.linalg.solve(moment[there], cross[there])
         # At the solution the two last terms of the expected squared error cancel to one.
         error = statistics["energy"] - (solution * cross).sum()
         self._refuse_no_noise(error, statistics["energy"])
@@ -167,10 +201,22 @@ class PPCA(Program):
                 "where the likelihood grows without end. Use fewer components, or float64 if there is noise."
             )
 
-    def _m(self) -> Tensor:
-        return self.weight.T @ self.weight + self.scale**2 * torch.eye(self.latent_dim).to(self.weight)
+    def _residual(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x - mu, (B, d), zero where x is missing; and where it is there, None for everywhere."""
+        x, present = self.seen(x.reshape(len(x), -1))
+        return (x - self.mean if present is None else torch.where(present, x - self.mean, 0.0)), present
 
-    def _posterior_mean(self, residual: Tensor) -> Tensor:
-        return torch.linalg.solve(self._m(), self.weight.T @ residual.T).T
+    def _m(self, present: Tensor | None = None) -> Tensor:
+        """M (k, k); of rows with missing values (B, k, k)."""
+        if present is None:
+            square = self.weight.T @ self.weight
+        else:
+            square = torch.einsum("nd,di,dj->nij", present.to(self.weight), self.weight, self.weight)
+        return square + self.scale**2 * torch.eye(self.latent_dim).to(self.weight)
+
+    def _posterior_mean(self, residual: Tensor, present: Tensor | None = None) -> Tensor:
+        if present is None:
+            return torch.linalg.solve(self._m(), self.weight.T @ residual.T).T
+        return torch.linalg.solve(self._m(present), residual @ self.weight)
 
     presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({"latent_dim": 16}, "svi", {"steps": 2000})}

@@ -20,6 +20,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from zoo.arrays import fill
+from zoo.distributions import observed
 from zoo.latent.coders import Coders
 from zoo.latent.heads import HEADS
 from zoo.likelihoods import make_likelihood
@@ -57,6 +59,7 @@ class VAE(Program):
     family = "latent"
     paper = "Kingma & Welling, Auto-encoding variational Bayes, 2014"
     dataset = "digits-binary"
+    takes_missing = True
 
     def __init__(
         self,
@@ -88,24 +91,30 @@ class VAE(Program):
         """A standard normal latent, decoded."""
         with self.plate(x, context, size):
             z = pyro.sample("z", self.prior())
+            x, present = self.seen(x)
             # Categories are drawn as integers; data are float tensors.
-            return pyro.sample("x", self.decode(z), obs=x).to(self.bias.dtype)
+            return pyro.sample("x", self.decode(z, present), obs=x).to(self.bias.dtype)
 
     def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
-        """q(z | x) from the encoder."""
+        """q(z | x) from the encoder, which sees zeros for missing numbers."""
         assert x is not None
         with self.plate(x, context, size):
-            pyro.sample("z", self.encode(x))
+            pyro.sample("z", self.encode(self.seen(x)[0]))
 
     def prior(self) -> Any:
         """p(z), a distribution of event shape (k,)."""
         return dist.Normal(self.bias.new_zeros(self.latent_dim), 1.0).to_event(1)
 
-    def decode(self, z: Tensor) -> Any:
-        """p(x | z), a distribution: z (*batch, k) -> batch shape (*batch), event shape `event_shape`."""
+    def decode(self, z: Tensor, present: Tensor | None = None) -> Any:
+        """p(x | z), a distribution: z (*batch, k) -> batch shape (*batch), event shape `event_shape`.
+
+        Args:
+            z: Codes.
+            present: Which numbers of x are there, (B, *event_shape), where some are missing.
+        """
         out = self.decoder(z).reshape(*z.shape[:-1], self.likelihood.size, *self.event_shape) + self.bias
         n = len(self.event_shape)
-        return self.likelihood.distribution(out.movedim(-1 - n, -1)).to_event(n)
+        return observed(self.likelihood.distribution(out.movedim(-1 - n, -1)), present, n)
 
     def encode(self, x: Tensor) -> Any:
         """q(z | x), a distribution: x (*batch, *event_shape) -> batch shape (*batch), event shape (k,)."""
@@ -115,7 +124,7 @@ class VAE(Program):
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Sets the decoder's last bias to what fits each pixel on its own, and a scale to the spread around it."""
-        self.bias.copy_(self.likelihood.initial(x).movedim(-1, 0))
+        self.bias.copy_(self.likelihood.initial(fill(x)).movedim(-1, 0))
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({"latent_dim": 8, "hidden": [128]}, "svi", SMALL),

@@ -19,9 +19,11 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from zoo.arrays import fill
+from zoo.distributions import observed
 from zoo.errors import OptionError
 from zoo.mixtures.mixture import Mixture
-from zoo.mixtures.moments import moments, normal, normalise_, rows_at_a_time, wide
+from zoo.mixtures.moments import GappyNormal, expected_moments, moments, normal, normalise_, rows_at_a_time, wide
 from zoo.options import Count, NonNegative, Shape
 from zoo.program import Preset
 
@@ -50,6 +52,7 @@ class GaussianMixture(Mixture):
 
     paper = "Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm, 1977"
     dataset = "blobs"
+    takes_missing = True
     presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({"components": 3}, "em")}
 
     def __init__(
@@ -71,13 +74,23 @@ class GaussianMixture(Mixture):
             shape = (k,) if covariance == "spherical" else (k, d)
             self.scale = PyroParam(torch.ones(shape), constraints.positive)
 
-    def component(self, z: Tensor) -> dist.TorchDistribution:
+    def component(self, z: Tensor, present: Tensor | None = None) -> dist.TorchDistribution:
         """The Gaussian of each z."""
         scale = self.scale[z]
+        if present is not None:
+            if self.covariance == "full":
+                return GappyNormal(self.means[z], scale, present=present, event_shape=self.event_shape)
+            shape = z.shape + self.event_shape
+            mean, sd = (part[z].reshape(shape) for part in (self.means, self._deviations()))
+            return observed(dist.Normal(mean, sd), present, len(self.event_shape))
         return normal(self.means[z], scale[..., None] if self.covariance == "spherical" else scale, self.event_shape)
 
     def component_log_prob(self, x: Tensor) -> Tensor:
         """log N(x; mu_k, Sigma_k), (B, *event_shape) -> (B, K)."""
+        x, present = self.seen(x)
+        if present is not None:
+            each = torch.arange(self.components, device=x.device)  # one at a time: of each row a matrix (D, D)
+            return torch.stack([self.component(k, present).log_prob(x) for k in each.split(1)], -1)
         rows = x.reshape(len(x), -1)
         if self.covariance == "full":
             whitening = self._whitening().mT  # (K, D, D), by which rows are multiplied
@@ -89,8 +102,8 @@ class GaussianMixture(Mixture):
         else:
             # One component at a time: several times faster than (B, K, D) at once, which leaves the processor's caches,
             # and about differences, because the usual expansion into matrix products cancels in float32.
-            each = zip(self.means, self._deviations(), strict=True)
-            squares = torch.stack([((rows - mean) / sd).square().sum(-1) for mean, sd in each], -1)
+            each_of = zip(self.means, self._deviations(), strict=True)
+            squares = torch.stack([((rows - mean) / sd).square().sum(-1) for mean, sd in each_of], -1)
         return self._log_normaliser() - squares / 2
 
     def _numbers_per_row(self) -> int:
@@ -118,9 +131,10 @@ class GaussianMixture(Mixture):
         log p(x, z = k) is linear in the coordinates of x and their products. Both steps are then matrix products with
         these features, which a chunk computes once: (K, F) @ (F, B), and responsibilities (K, B) @ (B, F). They are
         taken about the mean of the mixture and in double precision. Where even so too much would cancel (a component
-        far narrower than it is far away) the slower way is taken, `component_log_prob` and `moments` about the means.
+        far narrower than it is far away), and with missing values, the slower way is taken, `component_log_prob` and
+        `moments` about the means.
         """
-        expansion = self._expansion()
+        expansion = None if self.seen(x)[1] is not None else self._expansion()
         if expansion is None:
             return super().e_step(x, context)
         centre, natural, constant = expansion
@@ -197,7 +211,7 @@ class GaussianMixture(Mixture):
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """One M-step from hard k-means clusters."""
-        self.means.copy_(x.reshape(len(x), -1).mean(0))  # `statistics` are taken about the means: keep them near
+        self.means.copy_(fill(x).reshape(len(x), -1).mean(0))  # `statistics` are taken about the means: keep them near
         super().initialise(x, context)
 
     def statistics(self, x: Tensor, responsibilities: Tensor) -> dict[str, Tensor]:
@@ -205,6 +219,13 @@ class GaussianMixture(Mixture):
 
         They are taken about the current means, not about zero, so that nothing cancels in float32 as EM converges.
         """
+        x, present = self.seen(x)
+        if present is not None:
+            scale = self.scale if self.covariance == "full" else self._deviations()
+            parts = (x.reshape(len(x), -1), responsibilities, self.means, scale)
+            rows, weights, means, scale = (part.to(wide(x.device)) for part in parts)
+            found = expected_moments(rows, present.reshape(len(x), -1), weights, means, scale)
+            return {"first": found.first, "second": found.second}
         found = moments(x.reshape(len(x), -1), responsibilities, self.means, self.covariance == "full")
         return {"first": found.first, "second": found.second}
 

@@ -18,6 +18,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from zoo.arrays import fill
 from zoo.mixtures.moments import CHUNK, kmeans_labels, normalise_, rows_at_a_time, wide
 from zoo.program import Program
 
@@ -46,16 +47,25 @@ class Mixture(Program):
         """Chooses a component for each example, then draws from it."""
         with self.plate(x, context, size):
             z = pyro.sample("z", dist.Categorical(logits=self.weight_logits), infer={"enumerate": "parallel"})
-            return pyro.sample("x", self.component(z), obs=x)
+            x, present = self.seen(x)
+            return pyro.sample("x", self.component(z, present), obs=x)
 
     # What a mixture defines.
 
-    def component(self, z: Tensor) -> dist.TorchDistribution:
-        """p(x | z) for component numbers z of any shape, which becomes the batch shape."""
-        raise NotImplementedError(f"{type(self).__name__} must define component(z)")
+    def component(self, z: Tensor, present: Tensor | None = None) -> dist.TorchDistribution:
+        """p(x | z) for component numbers z of any shape, which becomes the batch shape.
+
+        Args:
+            z: Component numbers.
+            present: Where x has gaps, which of its numbers are there, (B, *event_shape); the others are integrated out.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define component(z, present)")
 
     def statistics(self, x: Tensor, responsibilities: Tensor) -> dict[str, Tensor]:
-        """Sums over rows x (B, *event_shape), weighted by (B, K), that `m_step` needs beside 'counts' (K,)."""
+        """Sums over rows x (B, *event_shape), weighted by (B, K), that `m_step` needs beside 'counts' (K,).
+
+        Missing values, NaN, count with their expectation where the program `takes_missing`.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define statistics(x, responsibilities)")
 
     def m_step(self, statistics: Mapping[str, Tensor]) -> None:
@@ -84,7 +94,8 @@ class Mixture(Program):
     def component_log_prob(self, x: Tensor) -> Tensor:
         """log p(x | z = k), (B, *event_shape) -> (B, K)."""
         each = torch.arange(self.components, device=x.device)
-        return self.component(each).log_prob(x.unsqueeze(1))
+        x, present = self.seen(x)
+        return self.component(each, None if present is None else present.unsqueeze(1)).log_prob(x.unsqueeze(1))
 
     def joint_log_prob(self, x: Tensor) -> Tensor:
         """log p(x, z = k), (B, *event_shape) -> (B, K)."""
@@ -116,6 +127,7 @@ class Mixture(Program):
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """One M-step from hard k-means clusters, so that no two components start alike (pyro#635, pyro#746)."""
+        x = fill(x)
         one_hot = nn.functional.one_hot(kmeans_labels(x, self.components), self.components).to(x)
         parts = [
             {"counts": weight.sum(0)} | self.statistics(rows, weight)

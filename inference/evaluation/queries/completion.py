@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.distributions import Categorical, constraints
 
 from inference.evaluation.estimates import CHUNK, checked, evaluating
-from zoo.arrays import as_tensor
 from zoo.autoregressive.base import Autoregressive
 from zoo.autoregressive.ensemble import OrderEnsemble
+from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, ShapeError
 from zoo.guards import same_support
 from zoo.program import ExactDensity, Program
@@ -135,10 +135,10 @@ def _conditioned(
             f"known must be a tensor of booleans of shape {tuple(program.event_shape)}, got "
             f"{getattr(known, 'dtype', type(known).__name__)} of {tuple(getattr(known, 'shape', ()))}."
         )
-    x = as_tensor(x)
+    x, context = Data.of(x if context is None else (x, context))
     if x.shape[1:] == known.shape:
         x = x.masked_fill(~known.to(x.device), 0.0)
-    x, context = checked(program, x, context)
+    x, context = checked(program, x, context, complete=True)
     return x, ~known.flatten().to(x.device), context
 
 

@@ -49,7 +49,7 @@ def encode(program: Autoregressive, x: Tensor, context: Tensor | None = None) ->
         for what is not autoregressive; what `program.check` raises.
     """
     levels = _levels(program)
-    x, context = checked(program, x, context)
+    x, context = checked(program, x, context, complete=True)
     symbols = torch.searchsorted(levels.double(), x.reshape(len(x), -1).double() - 0.25 / (len(levels) - 1))
     starts, counts = [], []
     blank, rows = x.new_zeros(x.shape), np.arange(len(x))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
 from inference import fit
-from inference.evaluation.estimates import Estimate, density, elbo, importance_log_weights, log_mean_exp
+from inference.evaluation.estimates import Estimate, checked, density, elbo, importance_log_weights, log_mean_exp
 from inference.evaluation.likelihood import log_evidence
 from inference.guides.named import AUTOGUIDES, build_guide
 from inference.particles import draw
 from tests.inference.toys import Mean, Pair, Rate, Sampler, gaussian_kl, linear, posterior_moments, within
-from zoo.datasets.data import Data
-from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
+from zoo import catalogue, datasets
+from zoo.datasets import Data, Dataset
+from zoo.errors import CapabilityError, EmptyDataError, ImplicitDensityError, NonFiniteError, OptionError
 
 
 def test_estimate_reports_mean_error_and_bits():
@@ -98,3 +100,20 @@ def test_wrong_requests_say_what_to_do():
         elbo(program, None, Data(program.generate(5)), 0)
     with pytest.raises(ImplicitDensityError, match="Parzen"):
         importance_log_weights(Sampler(), Sampler().guide, Data(torch.zeros(3, 2)))
+
+
+def test_instruments_take_what_fit_takes(tmp_path):
+    program = catalogue.create("ppca", event_shape=[4], latent_dim=1)
+    x = torch.randn(6, 4)
+    np.save(tmp_path / "mine.npy", x.numpy())
+    of_test = datasets.load(tmp_path / "mine.npy").test.x
+    assert torch.equal(checked(program, x.double()).x, x)
+    assert torch.equal(checked(program, tmp_path / "mine.npy").x, of_test)
+    assert torch.equal(checked(program, str(tmp_path / "mine.npy")).x, of_test)
+    assert torch.equal(checked(program, Dataset.of(x[:3], test=x[3:])).x, x[3:])
+    with pytest.raises(EmptyDataError, match="has no test split"):
+        checked(program, Dataset.of(x))
+    x[0, 1] = torch.nan
+    assert checked(program, x).x.isnan().sum() == 1
+    with pytest.raises(NonFiniteError, match="1 values are missing"):
+        checked(program, x, complete=True)

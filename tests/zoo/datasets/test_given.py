@@ -222,6 +222,12 @@ def test_a_split_that_is_not_given_is_refused_when_asked_for():
             alone.split(split)
 
 
+def test_a_split_that_is_given_has_rows():
+    for splits in ((X[:0],), (X, X[:0]), (X, X, X[:0])):
+        with pytest.raises(EmptyDataError, match="split got no examples"):
+            Dataset.of(*splits)
+
+
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
