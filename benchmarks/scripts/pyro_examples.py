@@ -1,7 +1,7 @@
 """Pyro's published examples through `zoo.adopt`, beside Pyro itself: same loss, same gradients, time of a step.
 
     git clone https://github.com/pyro-ppl/pyro
-    OMP_NUM_THREADS=1 python -m benchmarks.scripts.pyro_examples pyro [--only HMM] [--rounds 20]
+    OMP_NUM_THREADS=1 python -m benchmarks.scripts.pyro_examples pyro [--only HMM] [--rounds 10]
 
 prints the page that docs/results/ has.
 
@@ -71,7 +71,7 @@ class Row:
         return abs(theirs - ours) <= TOLERANCE * max(1.0, abs(theirs)) and self.gradient <= TOLERANCE
 
 
-def compare(name: str, build: Callable[[], Problem], rounds: int = 20, seed: int = 0) -> Row:
+def compare(name: str, build: Callable[[], Problem], rounds: int = 10, seed: int = 0) -> Row:
     """One example on both sides.
 
     Args:
@@ -275,7 +275,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", help="folder of a checkout of Pyro")
     parser.add_argument("--only", default="", help="examples whose name contains this")
-    parser.add_argument("--rounds", type=int, default=20, help="timed steps of each side")
+    parser.add_argument("--rounds", type=int, default=10, help="timed steps of each side")
     given = parser.parse_args(arguments)
     checkout = Checkout(given.checkout)
     chosen = {name: case for name, case in CASES.items() if given.only.lower() in name.lower()}
