@@ -83,8 +83,8 @@ def test_what_pyro_has_in_its_store_is_neither_read_nor_changed():
     try:
         program = zoo.adopt(point)
         program.declare(*program.take(torch.tensor(1.0)))
-        assert float(dict(program.named_parameters())["pyro_params.loc"]) == 0.0
-        assert float(pyro.param("loc")) == 50.0
+        assert dict(program.named_parameters())["pyro_params.loc"].item() == 0.0
+        assert pyro.param("loc").item() == 50.0
     finally:
         pyro.clear_param_store()
 
