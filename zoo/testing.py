@@ -53,8 +53,8 @@ def check_shapes(program: Program) -> None:
         require(
             name == "x" or name not in free or free[name]["is_observed"],
             f"site {name!r} is observed when x is given, and drawn, as a latent is, when it is not: what the model "
-            "generates is one site 'x' (a vector, say, with .to_event), other observations come from the context; or take "
-            "the model as it is, by zoo.adopt.",
+            "generates is one site 'x' (a vector, say, with .to_event), other observations come from the context; or "
+            "take the model as it is, by zoo.adopt.",
         )
     if not isinstance(program, ImplicitProgram):
         fn = sites["x"]["fn"]
