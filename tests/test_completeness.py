@@ -87,6 +87,7 @@ THEMES = {
     "test_options.py": "values that the options of programs and methods cannot have",
     "inference/test_regressions.py": "bugs of other libraries that must not come back",
     "inference/methods/test_bounds_equal_pyro.py": "our bounds beside Pyro's, over the whole catalogue",
+    "inference/methods/test_adopted_equal_pyro.py": "adopted code beside Pyro's own classes, and beside the truth",
     "test_completeness.py": "what this file says",
     "test_doors.py": "bad data at every public door, over the whole catalogue",
     "test_docs.py": "the documents",

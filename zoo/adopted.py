@@ -13,17 +13,19 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, ClassVar
 
 import torch
 from pyro import poutine
+from pyro.distributions import MaskedDistribution
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
+from torch.distributions import Independent, constraints
 
 from zoo.arguments import Arguments
 from zoo.calls import Call
@@ -33,6 +35,7 @@ from zoo.errors import (
     CapabilityError,
     OptionError,
     ShapeError,
+    SupportError,
     UnknownNameError,
     ZooError,
 )
@@ -105,7 +108,7 @@ def adopted_class(code: Code) -> type[Adopted]:
 
 def _name(code: Callable[..., Any]) -> str:
     while isinstance(code, functools.partial):
-        code = code.func
+        code = getattr(code, "__wrapped__", code.func)  # Pyro's decorators are partials of their own machinery
     return str(getattr(code, "__qualname__", type(code).__qualname__))
 
 
@@ -195,8 +198,8 @@ class Adopted(Program):
             return Data(self._counted(data), data)
         if context is not None:
             data = (data, context)
-        found, dtype = self.call.named(data), self.computes_in()
-        given = {name: self.call.tensor(name, value, dtype) for name, value in found.items() if value is not None}
+        found = {name: value for name, value in self.call.named(data).items() if value is not None}
+        given = {name: self.call.tensor(name, value, self._dtype_of(value)) for name, value in found.items()}
         arguments = Arguments({name: value[None] for name, value in given.items()})
         if self.examples is not None:
             arguments = self._by_examples(given, arguments)
@@ -204,6 +207,11 @@ class Adopted(Program):
         if self._met is None:
             self._meet(taken)
         return taken
+
+    def _dtype_of(self, value: Any) -> torch.dtype:
+        """Before the code has run nobody knows in what it computes: its networks may be no part of the program."""
+        mine = any(t.is_floating_point() for t in (*self.parameters(), *self.buffers()))
+        return value.dtype if isinstance(value, Tensor) and not mine else self.computes_in()
 
     def _counted(self, arguments: Arguments) -> Tensor:
         rows = {len(value) for value in arguments.values()}
@@ -283,19 +291,16 @@ class Adopted(Program):
         before, self._met = self._met, data
         try:
             # In Pyro's order, which may matter to pyro.param statements that both have.
+            self.call.bind(data.context.plain())  # says what is missing, where Pyro would add to it
             guided = self._run(functools.partial(self.guide, *data, None))
             trace = self._run(functools.partial(self.model, *data, None))
+            sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
+            _check_model(type(self).__name__, sites)
+            _check_guide(type(self).__name__, sites, guided)
             self._try_few(data)
         except BaseException:
             self._met = before
             raise
-        sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
-        if not any(site["is_observed"] and not site["infer"].get("_deterministic") for site in sites):
-            self._met = before
-            raise CapabilityError(
-                f"{type(self).__name__} observes nothing on these data, so there is nothing to learn from: give the "
-                "observed argument (obs=...), condition the model, or state a pyro.factor."
-            )
         frames = [
             frame for t in (trace, guided) for site in t.nodes.values() for frame in site.get("cond_indep_stack", ())
         ]
@@ -372,6 +377,49 @@ class Adopted(Program):
     def has_own_autoguide(self) -> bool:
         """Whether the guide is an autoguide, which cannot be built again from a checkpoint."""
         return isinstance(self.code.guide, AutoGuide)
+
+
+def _check_model(name: str, sites: Sequence[Any]) -> None:
+    """Something is observed, and can be."""
+    observed = [site for site in sites if site["is_observed"] and not site["infer"].get("_deterministic")]
+    if not observed:
+        raise CapabilityError(
+            f"{name} observes nothing on these data, so there is nothing to learn from: give the observed argument "
+            "(obs=...), condition the model, or state a pyro.factor."
+        )
+    for site in observed:
+        base, value = site["fn"], site["value"]
+        while isinstance(base, (Independent, MaskedDistribution)):
+            base = base.base_dist
+        # A support that depends on parameters may be another one under other latents.
+        support = getattr(type(base), "support", None)
+        if not isinstance(support, constraints.Constraint) or constraints.is_dependent(support):
+            continue
+        if isinstance(value, Tensor) and not bool(support.check(value).all()):
+            raise SupportError(
+                f"{name} observes values at {site['name']!r} outside the support of {type(base).__name__}, {support}: "
+                f"they go from {value.min():g} to {value.max():g}."
+            )
+
+
+def _check_guide(name: str, sites: Sequence[Any], guide: poutine.Trace) -> None:
+    """It samples latents of the model, as the model does."""
+    latent = {site["name"]: site["fn"].event_shape for site in sites if not site["is_observed"]}
+    for site in guide.nodes.values():
+        kind = "observed" if site.get("is_observed") else site["type"]
+        if kind != "sample" or site_is_subsample(site) or site["infer"].get("is_auxiliary"):
+            continue
+        if site["name"] not in latent:
+            raise CapabilityError(
+                f"The guide of {name} samples {site['name']!r}, which is no latent of its model ({', '.join(latent)}), "
+                "so that its bound would be on something else: leave it out, or mark it infer={'is_auxiliary': True}."
+            )
+        got, want = tuple(site["fn"].event_shape), tuple(latent[site["name"]])
+        if got != want:
+            raise ShapeError(
+                f"The guide of {name} samples {site['name']!r} with event_shape {got}, the model with {want}: make "
+                "them alike (.to_event, or the same plates)."
+            )
 
 
 class _Weighed(Messenger):

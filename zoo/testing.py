@@ -53,7 +53,8 @@ def check_shapes(program: Program) -> None:
         require(
             name == "x" or name not in free or free[name]["is_observed"],
             f"site {name!r} is observed when x is given, and drawn, as a latent is, when it is not: what the model "
-            "generates is one site 'x' (a vector, say, with .to_event); other observations come from the context.",
+            "generates is one site 'x' (a vector, say, with .to_event), other observations come from the context; or "
+            "take the model as it is, by zoo.adopt.",
         )
     if not isinstance(program, ImplicitProgram):
         fn = sites["x"]["fn"]
@@ -122,7 +123,7 @@ def check_minibatch(program: Program) -> None:
             require(
                 plates in ([], ["data"]),
                 f"{what} site {name!r} is in plates {plates}; only self.plate(...) is allowed: write other plates as "
-                "event dimensions (.expand([k]).to_event(1)).",
+                "event dimensions (.expand([k]).to_event(1)), or take the model as it is, by zoo.adopt.",
             )
             want = 5.0 if plates else 1.0
             require(

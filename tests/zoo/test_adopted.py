@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyro
 import pyro.distributions as dist
+import pytest
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroSample
 
 import zoo
+from inference import Fit, fit
+from tests.zoo.plain_pyro import cases, mixture, subsampled, subsampled_guide
+from zoo.errors import (
+    BrokenProgramError,
+    CapabilityError,
+    EmptyDataError,
+    NonFiniteError,
+    OptionError,
+    ShapeError,
+    SupportError,
+    UnknownNameError,
+)
 
 
 class Slope(PyroModule):
@@ -44,3 +59,148 @@ def test_an_argument_may_be_called_model():
     data = program.take(torch.tensor(2.0))
     trace = poutine.trace(program.model).get_trace(*data, None)
     assert float(trace.log_prob_sum()) == float(dist.Normal(0.0, 1.0).log_prob(torch.tensor(2.0)))
+
+
+# Programs that share names, and what stays behind.
+
+
+def point(x):
+    loc = pyro.param("loc", torch.zeros(()))
+    pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+def test_two_programs_of_the_same_code_have_their_own_parameters():
+    first, second = zoo.adopt(point), zoo.adopt(point)
+    for program, x in ((first, 3.0), (second, -3.0)):
+        fit(program, torch.tensor(x), "svi", steps=300, lr=0.1)
+    found = [dict(program.named_parameters())["pyro_params.loc"].item() for program in (first, second)]
+    assert found == pytest.approx([3.0, -3.0], abs=0.02)
+    assert not list(pyro.get_param_store().keys())
+
+
+def test_what_pyro_has_in_its_store_is_neither_read_nor_changed():
+    pyro.param("loc", torch.tensor(50.0))
+    try:
+        program = zoo.adopt(point)
+        program.declare(*program.take(torch.tensor(1.0)))
+        assert dict(program.named_parameters())["pyro_params.loc"].item() == 0.0
+        assert pyro.param("loc").item() == 50.0
+    finally:
+        pyro.clear_param_store()
+
+
+@pytest.mark.parametrize("name", list(cases()))
+def test_a_fit_comes_back_from_its_folder(name: str, tmp_path: Path):
+    case = cases()[name]
+    found = fit(zoo.adopt(case.model, case.guide, **case.static), case.data, "svi", steps=3, out=tmp_path / "fit")
+    again = Fit.load(tmp_path / "fit", program=zoo.adopt(case.model, case.guide, **case.static))
+    ours, theirs = found.draw(4, case.data, seed=1), again.draw(4, case.data, seed=1)
+    assert set(ours) == set(theirs) == set(found.program.sites()) & set(ours)
+    assert ours
+    assert all(torch.equal(ours[site], theirs[site]) for site in ours)
+
+
+def test_sites_have_their_plates_as_dimensions_of_the_event():
+    case = cases()["nested"]
+    program = zoo.adopt(case.model, case.guide, **case.static)
+    program.take(case.data)
+    sites = program.sites()
+    assert {name: tuple(site.event_shape) for name, site in sites.items()} == {"mu": (), "theta": (2, 1), "b": (2, 5)}
+    assert {name: site.plates for name, site in sites.items()} == {"mu": 0, "theta": 2, "b": 2}
+    assert all(site.is_global for site in sites.values())
+
+
+def test_code_under_pyros_decorators_keeps_its_name():
+    assert type(zoo.adopt(mixture)).__name__ == "mixture"
+
+
+def test_tensors_keep_their_dtype_until_the_program_has_one():
+    network = torch.nn.Linear(2, 1).double()
+
+    def regression(x, y):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Normal(network(x).squeeze(-1), 1.0), obs=y)
+
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        data = zoo.adopt(regression).take((torch.ones(3, 2, dtype=torch.float64), torch.ones(3)))
+        assert [value.dtype for value in data.context.values()] == [torch.float64, torch.float32]
+        lists = zoo.adopt(point).take([0.5])
+        assert lists.context["x"].dtype == torch.float32
+    finally:
+        torch.set_default_dtype(default)
+
+
+# What cannot be.
+
+
+def sums(x):
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    b = pyro.sample("b", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Poisson((a + b).exp()), obs=x)
+
+
+def guides(**shapes):
+    def guide(x):
+        for name, shape in shapes.items():
+            loc = pyro.param(f"{name}_loc", torch.zeros(shape))
+            pyro.sample(name, dist.Normal(loc, 1.0).to_event(len(shape)))
+
+    return guide
+
+
+def twice(x):
+    pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+    pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+
+def blind(x):
+    pyro.deterministic("twice", 2 * pyro.sample("a", dist.Normal(x, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "data", "error", "says"),
+    [
+        (blind, None, torch.tensor(1.0), CapabilityError, "blind observes nothing on these data"),
+        (twice, None, torch.tensor(1.0), BrokenProgramError, "twice fails on these data .* sites named 'x'"),
+        (sums, guides(a=()), torch.tensor(1.0), CapabilityError, "does not sample the latent sites \\['b'\\]"),
+        (sums, guides(a=(), b=(), c=()), torch.tensor(1.0), CapabilityError, "'c', which is no latent .* \\(a, b\\)"),
+        (sums, guides(a=(), b=(), x=()), torch.tensor(1.0), CapabilityError, "'x', which is no latent"),
+        (sums, guides(a=(3,), b=()), torch.tensor(1.0), ShapeError, "'a' with event_shape \\(3,\\), the model with"),
+        (sums, lambda: None, torch.tensor(1.0), BrokenProgramError, "fails on these data .*: TypeError"),
+        (sums, None, torch.tensor(-1.0), SupportError, "values at 'x' outside the support of Poisson, .*-1 to -1"),
+        (sums, None, torch.tensor(float("nan")), NonFiniteError, "argument 'x'"),
+        (sums, None, torch.zeros(0), EmptyDataError, "argument 'x' is empty"),
+        (sums, None, {}, OptionError, "^sums needs the argument x: .*zoo.adopt\\(..., x=...\\).$"),
+        (sums, None, {"y": torch.ones(2)}, UnknownNameError, "Unknown argument of sums 'y'. Known: x."),
+        (sums, None, {"x": 3}, OptionError, "argument 'x' is 3, and data are tensors or arrays"),
+    ],
+)
+def test_what_cannot_be_fitted_says_why(model, guide, data, error, says):
+    with pytest.raises(error, match=says):
+        fit(zoo.adopt(model, guide), data, "svi", steps=2)
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "error", "says"),
+    [
+        (dist.Normal, {}, OptionError, "must be a function, a module or a method"),
+        (sums, {"rate": 2}, UnknownNameError, "argument of sums 'rate'"),
+        (lambda *values: None, {}, OptionError, "takes \\*arguments"),
+    ],
+)
+def test_what_cannot_be_adopted_says_why(code, options, error, says):
+    with pytest.raises(error, match=says):
+        zoo.adopt(code, **options)
+
+
+def test_a_plate_that_draws_a_subsample_is_for_bounds_that_average_over_it():
+    data = {"x": torch.linspace(-1, 1, 7)}
+    assert fit(zoo.adopt(subsampled, subsampled_guide), data, "svi", steps=2).history.last("loss") > 0
+    for method, options in (
+        ("nuts", {"draws": 4, "warmup": 4, "chains": 1}),
+        ("svi", {"elbo": "iwae", "particles": 2, "steps": 2}),
+    ):
+        with pytest.raises(CapabilityError, match="subsample"):
+            fit(zoo.adopt(subsampled, subsampled_guide), data, method, **options)
