@@ -18,7 +18,10 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceEnum_ELBO, config_enumerate
-from pyro.infer.traceenum_elbo import _compute_dice_elbo
+from pyro.infer.traceenum_elbo import _compute_dice_elbo, _compute_model_factors
+from pyro.ops import packed
+from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.rings import LogRing
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.func import vmap
@@ -212,7 +215,7 @@ def densities(
     def single(mine: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, bool]:
         at = poutine.condition(code, data={name: single_value(v, layout[name]) for name, v in mine.items()})
         if missing:
-            return x.new_zeros(len(x)), _summed_out(at, nesting, x, context), True
+            return _summed_out(at, nesting, x, context)
         return density_of(poutine.trace(at).get_trace(x, context, None), x, context, only)
 
     if known and n > 1:
@@ -222,13 +225,37 @@ def densities(
     return together([single({name: value[i] for name, value in known.items()}) for i in range(n)])
 
 
-def _summed_out(code: Callable[..., Any], nesting: int, x: Tensor, context: Arguments) -> Tensor:
-    """log of the sum over all values of the enumerable sites that are left."""
+def _summed_out(code: Callable[..., Any], nesting: int, x: Tensor, context: Arguments) -> tuple[Tensor, Tensor, bool]:
+    """log of the sum over all values of the enumerable sites that are left, in the parts that `density_of` gives."""
     elbo = TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
     with pyro.validation_enabled(False):
         (traces,) = elbo._get_traces(config_enumerate(code), _nothing, (x, context, None), {})
-        with NoneMasked():
-            return torch.as_tensor(_compute_dice_elbo(*traces))
+        if context.examples is None:
+            with NoneMasked():
+                return x.new_zeros(len(x)), torch.as_tensor(_compute_dice_elbo(*traces)), True
+        model, guide = traces
+        return _by_example(model, guide, x, context)
+
+
+def _by_example(
+    model: poutine.Trace, guide: poutine.Trace, x: Tensor, context: Arguments
+) -> tuple[Tensor, Tensor, bool]:
+    """The terms of Pyro's sum, which stay apart by plate, summed over all plates but that of the examples."""
+    costs, factors, _, summed, scale = _compute_model_factors(model, guide)
+    terms = [(plates, term) for plates, each in costs.items() for term in each]
+    if factors:
+        every = [term for each in factors.values() for term in each]
+        sizes = {dim: n for term in every for dim, n in zip(term._pyro_dims, term.shape, strict=True)}
+        found = contract_tensor_tree(factors, summed, ring=LogRing(dim_to_size=sizes))
+        terms += [(plates, packed.scale_and_mask(term, scale=scale)) for plates, each in found.items() for term in each]
+    local, rest, joint, symbol = x.new_zeros(len(x)), x.new_zeros(()), False, model.plate_to_symbol[context.examples]
+    for plates, term in terms:
+        at = term._pyro_dims.find(symbol)
+        if symbol not in plates:
+            rest, joint = rest + term.sum(), True
+        else:
+            local = local + (term.sum() if at < 0 else term.movedim(at, 0).flatten(1).sum(1) if term.ndim > 1 else term)
+    return local, rest, joint
 
 
 def _nothing(*args: Any) -> None:

@@ -87,6 +87,10 @@ class Estimate:
         """-mean / (event_numel ln 2); for a single unit of N examples give N times the numbers in one example."""
         return -self.mean / (event_numel * math.log(2.0))
 
+    def perplexity(self, words: float = 1.0) -> float:
+        """exp(-mean / words), each unit being so many words: how many equally likely ones would be as hard to guess."""
+        return math.exp(-self.mean / words)
+
 
 @contextmanager
 def evaluating(

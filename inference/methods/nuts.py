@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pyro import infer
 from pyro.infer.mcmc.util import initialize_model
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from inference.chains import ess, rhat
@@ -19,7 +21,7 @@ from inference.history import History
 from inference.method import Method, Outcome, Run
 from inference.requirements import why_no_fixed_density
 from inference.training.loop import progress_bar
-from zoo.errors import DivergenceError
+from zoo.errors import CapabilityError, DivergenceError
 from zoo.options import Count, Probability, Range
 from zoo.program import ImplicitProgram, Program
 
@@ -104,7 +106,7 @@ class NUTS(Method):
         """One chain from a random start: (site -> (draws, *shape), number of divergent draws)."""
         try:
             start, potential, transforms, _ = initialize_model(
-                program.model, (*run.train, None), max_plate_nesting=program.plate_nesting
+                _SameSites(program)(program.model), (*run.train, None), max_plate_nesting=program.plate_nesting
             )
         except ValueError as error:
             raise DivergenceError(
@@ -159,6 +161,34 @@ class NUTS(Method):
         if trouble:
             info["warning"] = "; ".join(trouble) + "."
         return info
+
+
+class _SameSites(Messenger):
+    """Refuses code whose latent sites depend on what was drawn: a chain lives in one space."""
+
+    def __init__(self, program: Program):
+        super().__init__()
+        self.known = set(program.sites())
+        self.name = type(program).__name__
+
+    def __enter__(self) -> _SameSites:
+        self.seen = set[str]()
+        super().__enter__()
+        return self
+
+    def _pyro_sample(self, msg: Any) -> None:
+        # A value that the chain gives may stand as observed by now.
+        if msg["name"] in self.known or not (msg["is_observed"] or site_is_subsample(msg)):
+            self.seen.add(msg["name"])
+
+    def __exit__(self, kind: Any, *rest: Any) -> Any:
+        if kind is None and self.seen != self.known:
+            other = ", ".join(sorted(self.seen ^ self.known))
+            raise CapabilityError(
+                f"nuts {self.name}: whether there are the sites {other} depends on what was drawn, and a chain lives "
+                "in one space; take 'svi'."
+            )
+        return super().__exit__(kind, *rest)
 
 
 @dataclass

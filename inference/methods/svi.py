@@ -5,7 +5,8 @@ Hoffman et al. 2013; Ranganath et al. 2014; Kingma & Welling 2014.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,12 +30,25 @@ from inference.training.convergence import Path
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
+from zoo.adopted import Adopted
 from zoo.datasets.data import Data
-from zoo.errors import CapabilityError, UnknownNameError
+from zoo.errors import BrokenProgramError, CapabilityError, UnknownNameError, ZooError
 from zoo.options import Count, Fraction, NonNegative, Positive
 from zoo.program import ExactDensity, ImplicitProgram, Program
 
 __all__ = ["SVI"]
+
+
+@contextmanager
+def _named(program: Program, first: bool) -> Iterator[None]:
+    """What Pyro has against a user's own code, as an error of ours; contract programs have their own tests."""
+    try:
+        yield
+    except (ValueError, NotImplementedError) as error:
+        if not first or isinstance(error, ZooError) or not isinstance(program, Adopted):
+            raise
+        reason = " ".join(str(error).split())
+        raise BrokenProgramError(f"Pyro refuses {type(program).__name__} at the first step: {reason}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +124,7 @@ class SVI(GradientMethod):
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             assert optimizer is not None
             # Pyro's checks (shapes, supports, model against guide) on the first step; they cost a third of a step.
-            with pyro.validation_enabled(loop.done == 0):
+            with pyro.validation_enabled(loop.done == 0), _named(program, first=loop.done == 0):
                 loss, bound = objective(program, guide, batch, size, now.get("beta", 1.0))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

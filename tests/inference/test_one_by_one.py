@@ -128,3 +128,29 @@ def test_a_plate_that_draws_a_subsample_has_no_density():
     data = program.take(Y)
     with pytest.raises(CapabilityError, match="'rows' draws a subsample"):
         log_joint(program, {"loc": torch.zeros(2, 1)}, *data)
+
+
+def test_sites_are_summed_out_example_by_example():
+    def topics(words):
+        with pyro.plate("topics", 2):
+            phi = pyro.sample("phi", dist.Dirichlet(torch.ones(3)))
+        with pyro.plate("documents", words.shape[1]):
+            theta = pyro.sample("theta", dist.Dirichlet(torch.ones(2)))
+            with pyro.plate("words", words.shape[0]):
+                z = pyro.sample("z", dist.Categorical(theta), infer={"enumerate": "parallel"})
+                pyro.sample("w", dist.Categorical(phi[z]), obs=words)
+
+    words = torch.tensor([[0, 1], [2, 1], [1, 1]])  # three words of each of two documents
+    program = zoo.adopt(topics, examples="documents")
+    data = program.take(words)
+    phi = dist.Dirichlet(torch.ones(3)).sample((4, 1, 2))
+    theta = dist.Dirichlet(torch.ones(2)).sample((4, 2))
+    found = log_joint(program, {"phi": phi, "theta": theta}, *data)
+    for s in range(4):
+        each = (theta[s] @ phi[s, 0]).log()  # (documents, vocabulary)
+        want = torch.stack([each[d, words[:, d]].sum() for d in range(2)])
+        want = want + dist.Dirichlet(torch.ones(2)).log_prob(theta[s])
+        torch.testing.assert_close(found.local[s], want)
+        torch.testing.assert_close(found.globals[s], dist.Dirichlet(torch.ones(3)).log_prob(phi[s, 0]).sum())
+    alone = log_joint(zoo.adopt(topics), {"phi": phi, "theta": theta[:, None]}, *zoo.adopt(topics).take(words))
+    torch.testing.assert_close(alone.total, found.total)

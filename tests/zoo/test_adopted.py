@@ -204,3 +204,13 @@ def test_a_plate_that_draws_a_subsample_is_for_bounds_that_average_over_it():
     ):
         with pytest.raises(CapabilityError, match="subsample"):
             fit(zoo.adopt(subsampled, subsampled_guide), data, method, **options)
+
+
+def test_what_pyro_refuses_at_the_first_step_is_an_error_with_a_name():
+    def loose(y):  # a batch that no plate declares and .to_event does not make an event
+        z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(z.sum(), 1.0), obs=y)
+
+    with pytest.raises(BrokenProgramError, match='Pyro refuses loose at the first step: at site "z", invalid log_prob'):
+        fit(zoo.adopt(loose), torch.ones(2), "svi", steps=2)

@@ -117,3 +117,8 @@ def test_instruments_take_what_fit_takes(tmp_path):
     assert checked(program, x).x.isnan().sum() == 1
     with pytest.raises(NonFiniteError, match="1 values are missing"):
         checked(program, x, complete=True)
+
+
+def test_the_perplexity_of_a_fair_die_is_six():
+    rolls = Estimate(torch.full((10,), 4 * math.log(1 / 6)), "exact", False)  # four rolls each
+    assert rolls.perplexity(4) == pytest.approx(6.0)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
+import zoo
 from benchmarks import targets
 from inference import fit
 from inference.chains import ess
@@ -170,3 +171,13 @@ def test_eight_schools_agrees_with_the_reference_draws(zoo_data):
             error = float(found.std() / ess(found.reshape(2, -1)).sqrt())
             assert abs(float(found.mean()) - truth) < LIMIT * error, name
             assert error < 0.3 * abs(truth), name
+
+
+def test_code_whose_sites_depend_on_draws_is_refused():
+    def branching(y):
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        loc = pyro.sample("b", dist.Normal(0.0, 1.0)) if float(a) > 0 else a
+        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+    with pytest.raises(CapabilityError, match="whether there are the sites b depends on what was drawn"):
+        fit(zoo.adopt(branching), torch.tensor(0.3), "nuts", warmup=20, draws=4, chains=1)
