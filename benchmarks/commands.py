@@ -289,6 +289,11 @@ def judge_program(
         trust_code: See `inference.fitted.Fit.load`.
     """
     found = Fit.load(folder, device, trust_code=trust_code)
+    if isinstance(found.program, Adopted):
+        raise OptionError(
+            f"{catalogue.name_of(found.program)} is adopted code, whose draws are no examples to be judged as images "
+            "or points: compare statistics of them (inference.evaluation.predictive_check)."
+        )
     dataset = _dataset(found, data, binarise)
     real = dataset.split(split)
     _check_contexts(found.program, real, dataset.name)

@@ -25,6 +25,7 @@ from zoo.adopted import Adopted
 from zoo.datasets import Data, Dataset
 from zoo.errors import CapabilityError, CheckpointError, NonFiniteError, OptionError, UnknownNameError, ZooError
 from zoo.options import Count, Seed, check_options, plain
+from zoo.parameters import Stated
 from zoo.process import one_at_a_time
 from zoo.program import Program
 
@@ -428,7 +429,11 @@ def fit_many(
 def _many(wish: _Wish, data: Any, seeds: Sequence[int], where: _Where) -> list[Fit]:
     def jobs() -> Iterator[_Job]:
         for seed in seeds:
-            yield _Job.of(replace(wish, program=copy.deepcopy(wish.program)), data, seed, where)
+            job = _Job.of(replace(wish, program=copy.deepcopy(wish.program)), data, seed, where)
+            for module in job.program.modules():  # a network that it has met in the meantime would be one for all
+                if isinstance(module, Stated) and len(seeds) > 1:
+                    module.refuse_borrowed()
+            yield job
 
     if isinstance(wish.method, GradientMethod) and len(seeds) > 1:
         started, together, begun = time.perf_counter(), list(jobs()), []

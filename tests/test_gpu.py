@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
+import zoo
 from inference import fit
 from inference.evaluation.likelihood import log_likelihood
 from inference.guides.exact import exact_log_evidence
@@ -42,6 +45,22 @@ def test_every_method_runs_on_the_gpu(name, data, method, options):
     assert found.device == "cuda"
     assert all(p.device.type == "cuda" for p in found.program.parameters())
     assert all(bool(torch.isfinite(p).all()) for p in found.program.parameters())
+
+
+@pytest.mark.parametrize(("method", "options"), [("svi", {"steps": 20}), ("nuts", {"warmup": 10, "draws": 10})])
+def test_adopted_code_runs_on_the_gpu(method, options):
+    def grouped(group, y):
+        mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 1.0))
+        with pyro.plate("groups", 3):
+            level = pyro.sample("level", dist.Normal(mean, 1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(level[group], 0.5), obs=y)
+
+    found = fit(zoo.adopt(grouped), (torch.tensor([0, 1, 2, 2]), torch.randn(4)), method, device="cuda", **options)
+    drawn = found.draw(5)
+    assert drawn["level"].is_cuda
+    assert bool(torch.isfinite(drawn["level"]).all())
+    assert found.predict(3)["y"].shape == (3, 4)
 
 
 GAMES = ("gan", "dcgan", "cgan", "infogan", "wgan", "wgan-gp", "sngan", "ali", "aae")

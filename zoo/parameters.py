@@ -84,13 +84,17 @@ class Stated(nn.Module):
         self._parameters[name] = told
         self.borrowed.add(name)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Stated:
-        borrowed = [name for name in self.borrowed if name in self._parameters]
+    def refuse_borrowed(self) -> None:
+        """Raises CapabilityError where a copy would not be one."""
+        borrowed = sorted(name for name in self.borrowed if name in self._parameters)
         if borrowed:
             raise CapabilityError(
                 f"The network of pyro.module({borrowed[0].partition(NETWORK)[0]!r}) is not the program's own, so a "
                 "copy of the program would share it. Adopt a module that holds it, with the model as a method."
             )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stated:
+        self.refuse_borrowed()
         again = Stated()
         memo[id(self)] = again
         again.constraints = dict(self.constraints)

@@ -214,3 +214,17 @@ def test_what_pyro_refuses_at_the_first_step_is_an_error_with_a_name():
 
     with pytest.raises(BrokenProgramError, match='Pyro refuses loose at the first step: at site "z", invalid log_prob'):
         fit(zoo.adopt(loose), torch.ones(2), "svi", steps=2)
+
+
+def test_a_network_that_code_only_closes_over_is_not_trained_from_several_seeds():
+    network = torch.nn.Linear(1, 1)
+
+    def line(x, y):
+        pyro.module("network", network)
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Normal(network(x)[:, 0], 1.0), obs=y)
+
+    data = (torch.ones(4, 1), torch.ones(4))
+    with pytest.raises(CapabilityError, match=r"network of pyro.module\('network'\) is not the program's own"):
+        fit(zoo.adopt(line), data, "svi", steps=2, num_restarts=2)
+    assert fit(zoo.adopt(line), data, "svi", steps=2).history.last("loss") > 0
