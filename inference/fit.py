@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from inference import intake
 from inference.checkpoint import Checkpoint, fingerprint
 from inference.environment import resolve_device, seeded
 from inference.fitted import Fit, why_not_saved
@@ -20,10 +21,9 @@ from inference.method import Method, Outcome, Run
 from inference.training.gradient import GradientMethod
 from inference.training.loop import Schedule
 from inference.training.together import Begun, train_together
-from zoo import catalogue, datasets, folders
+from zoo import catalogue, folders
 from zoo.adopted import Adopted
-from zoo.datasets import Data, Dataset
-from zoo.errors import CapabilityError, CheckpointError, NonFiniteError, OptionError, UnknownNameError, ZooError
+from zoo.errors import CapabilityError, CheckpointError, OptionError, UnknownNameError
 from zoo.options import Count, Seed, check_options, plain
 from zoo.parameters import Stated
 from zoo.process import one_at_a_time
@@ -134,51 +134,6 @@ def _sorted(
     return found["program"], found["method"]
 
 
-def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Data, Data | None]:
-    """(name, train, valid) from a name, a file, a Dataset or what `Data.of` takes; None is the program's default."""
-    if data is None:
-        if program is None:
-            raise OptionError("Give data (a name, a file, a tensor or a Dataset).")
-        data = (catalogue.get(program) if isinstance(program, str) else type(program)).dataset
-    if isinstance(data, (str, Path)):
-        data = datasets.load(data)
-    if isinstance(data, Dataset):
-        return data.name, Data.of(data.train), _valid(data)
-    return "tensor", Data.of(data), None
-
-
-def arguments_of(data: Any, program: Adopted) -> tuple[str, Data, Data | None]:
-    """(name, train, valid) for a program whose data are arguments: as `take` has them, or a file of arrays by name."""
-    if isinstance(data, (str, Path)):
-        return str(data), program.take(program.call.read(Path(data))), None
-    if isinstance(data, Dataset):
-        return data.name, program.take(data.train), _valid(data)
-    return "tensor", program.take(data), None
-
-
-def _valid(data: Dataset) -> Data | None:
-    """None where a data set says that it has no validation split."""
-    return None if data.card.splits.get("valid") == 0 else data.valid
-
-
-def _accepted(program: Program, valid: Data) -> Data:
-    """Held-out data as the program takes them; errors say that it is they."""
-    try:
-        return program.take(valid)
-    except ZooError as error:
-        raise type(error)(f"The validation split cannot be used: {error}") from error
-
-
-def _check_missing(method: Method, *splits: Data | None) -> None:
-    """Raises NonFiniteError for missing values, which the program takes and the method does not."""
-    missing = sum(int(split.x.isnan().sum()) for split in splits if split is not None)
-    if missing and not method.takes_missing:
-        raise NonFiniteError(
-            f"Method {method.name!r} looks at whole examples, and {missing} values are missing (NaN): fill them in, or "
-            "take a method that works by densities, 'svi' say."
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Where:
     """The circumstances that `fit` and `fit_many` are given."""
@@ -186,6 +141,7 @@ class _Where:
     device: str | torch.device
     progress: bool
     initialise: bool
+    weights: Any
 
 
 @dataclass(frozen=True)
@@ -208,9 +164,9 @@ class _Job:
         if isinstance(program, str) and issubclass(catalogue.get(program), Adopted):
             program = catalogue.create(program, **wish.options)
         if isinstance(program, Adopted):
-            name, train, valid = arguments_of(data, program)
+            name, train, valid = intake.arguments_of(data, program)
         else:
-            name, train, valid = as_dataset(wish.data if data is None else data, program)
+            name, train, valid = intake.as_dataset(wish.data if data is None else data, program)
         if isinstance(program, str):
             with seeded(seed):
                 program = catalogue.create_for(program, train, **wish.options)
@@ -222,8 +178,10 @@ class _Job:
                 f"Method {wish.method.name!r} cannot fit {type(program).__name__}: {reason}. Methods that can: {able}."
             )
         train = program.take(train)
-        valid = None if valid is None else _accepted(program, valid)
-        _check_missing(wish.method, train, valid)
+        valid = None if valid is None else intake.accepted(program, valid)
+        intake.check_missing(wish.method, train, valid)
+        if where.weights is not None:
+            train = intake.weighted(wish.method, program, train, where.weights)
         device = resolve_device(where.device)
         program.to(device)
         train, held_out = train.to(device), None if valid is None else valid.to(device)
@@ -256,7 +214,7 @@ class _Job:
         with seeded(self.run.seed, self.run.train.x.device):
             if self.initialise:
                 with torch.no_grad():
-                    self.program.initialise(*self.run.train)
+                    self.program.initialise(*self.run.train.plain())
             yield
 
     def done(self) -> Fit:
@@ -284,7 +242,7 @@ class _Job:
             guide_spec=outcome.guide_spec,
             samples=outcome.samples,
             info=outcome.info,
-            train=self.run.train,
+            train=self.run.train.plain(),
             modules=outcome.modules,
         )
 
@@ -303,6 +261,7 @@ def fit(
     restart: bool = False,
     initialise: bool = True,
     num_restarts: Count = 1,
+    weights: Any = None,
     **options: Any,
 ) -> Fit:
     """Fits a program to data by a method; a built program in place. Fits in threads run one after the other.
@@ -322,6 +281,8 @@ def fit(
             it if the same is asked for: program, options, data and seed. An older fit there stays until this is saved.
         restart: Throws the checkpoint of a killed run away instead.
         initialise: Calls `program.initialise` on the training data first.
+        weights: How much each training example counts, (N,): counts of equal rows, inverse probabilities of being in
+            the sample. 'svi' (bounds 'trace' and 'mean_field') and 'nuts' take them.
         num_restarts: Fits from so many seeds, `seed` and those after it, and keeps the one with the lowest final loss;
             `Fit.info['restarts']` has all final losses. See `fit_many`.
         options: Of the method and, where the program is given by name, of its constructor; they win over the preset's.
@@ -334,7 +295,7 @@ def fit(
     given: dict[str, Any] = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress}
     _check_call({**given, "initialise": initialise, "device": device, "num_restarts": num_restarts}, out, restart)
     wish = _wish(program, method, preset, options)
-    where = _Where(device=device, progress=progress, initialise=initialise)
+    where = _Where(device=device, progress=progress, initialise=initialise, weights=weights)
     job = _Job.of(wish, data, seed, where) if num_restarts == 1 else None
     why_not = why_not_saved(wish.program if job is None else job.program, wish.method.options().get("guide"))
     if out is not None and why_not is not None:
@@ -397,6 +358,7 @@ def fit_many(
     device: str | torch.device = "auto",
     progress: bool = False,
     initialise: bool = True,
+    weights: Any = None,
     **options: Any,
 ) -> list[Fit]:
     """Fits a program from several seeds, as one vectorised computation where the method's step can be compiled.
@@ -408,7 +370,7 @@ def fit_many(
     Args:
         program: A program, which is left as it is: each fit has a copy, so that its networks start alike (what
             `initialise` draws does not). Or a name of the catalogue, built anew for each seed.
-        data, method, preset, device, progress, initialise, options: As for `fit`.
+        data, method, preset, device, progress, initialise, weights, options: As for `fit`.
         seeds: One for each fit.
 
     Returns: The fits in the order of `seeds`. `Fit.seconds` is the time of all together over their number.
@@ -422,7 +384,7 @@ def fit_many(
     }
     seeds = plain(seeds if isinstance(seeds, list | tuple) else list(seeds))
     check_options(fit_many, {**given, "device": device, "seeds": seeds})
-    where = _Where(device=device, progress=progress, initialise=initialise)
+    where = _Where(device=device, progress=progress, initialise=initialise, weights=weights)
     return _many(_wish(program, method, preset, options), data, seeds, where)
 
 

@@ -56,6 +56,8 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    takes_weights: ClassVar[bool] = False
+    """Whether it works by the log densities of sites alone, which row weights scale."""
     moves_program: ClassVar[bool] = True
     """Whether `run` changes the program's parameters, which its checkpoints then hold."""
     takes_missing: ClassVar[bool] = True

@@ -11,7 +11,6 @@ import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
-from unittest import mock
 
 import pyro
 import torch
@@ -154,12 +153,16 @@ class _Statements(Messenger):
 
     def __enter__(self) -> Any:
         # What poutine.block hides, of the model inside an autoguide say, goes past all handlers to Pyro's store.
-        self.store = mock.patch.object(pyro.get_param_store(), "setdefault", self._hidden)
-        self.store.start()
+        store = vars(pyro.get_param_store())
+        self.before = store.get("setdefault")
+        store["setdefault"] = self._hidden
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> Any:
-        self.store.stop()
+        store = vars(pyro.get_param_store())
+        del store["setdefault"]
+        if self.before is not None:  # of a statement around this one
+            store["setdefault"] = self.before
         return super().__exit__(*raised)
 
     def _hidden(self, name: str, initial: Any, constraint: constraints.Constraint = constraints.real) -> Tensor:
@@ -229,7 +232,7 @@ def state_parameters(owner: nn.Module, fns: list[Callable[..., Any]], x: Tensor,
     def run(n: int) -> None:
         with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
             for fn in fns:
-                fn(x[:n], None if context is None else context[:n], None)
+                fn(x[:n], _first(context, n), None)
 
     before, training = _names(owner), [module for module in owner.modules() if module.training]
     for module in training:  # what a network learns by being run is learnt by training alone
@@ -253,6 +256,13 @@ def state_parameters(owner: nn.Module, fns: list[Callable[..., Any]], x: Tensor,
     finally:
         for module in training:
             module.training = True
+
+
+def _first(context: Any, n: int) -> Any:
+    """Of a tensor, or of what has rows otherwise."""
+    if context is None or isinstance(context, Tensor):
+        return None if context is None else context[:n]
+    return context.rows(slice(0, n))
 
 
 def _tried(run: Callable[[int], None], n: int) -> Exception | None:

@@ -27,6 +27,7 @@ from zoo.errors import ImplicitDensityError, UnknownNameError
 from zoo.options import Count, check_call, check_value
 from zoo.parameters import KEPT, keeps_statements, make_stated, state_parameters
 from zoo.process import one_at_a_time
+from zoo.weights import weighs_rows
 
 __all__ = [
     "ClosedFormEM",
@@ -155,7 +156,7 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
         super().__init_subclass__(**kwargs)
         for name in ("model", "guide", "posterior"):
             if name in vars(cls):
-                setattr(cls, name, keeps_statements(vars(cls)[name]))
+                setattr(cls, name, weighs_rows(keeps_statements(vars(cls)[name])))
 
     def __init__(self) -> None:
         super().__init__()  # without the name that a PyroModule takes: a program that defines none has no options

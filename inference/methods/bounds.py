@@ -32,6 +32,7 @@ from zoo.arguments import Arguments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
 from zoo.program import ExactDensity, Program
+from zoo.weights import Weighted, weighing
 
 __all__ = ["OBJECTIVES", "ExactLikelihood", "Objective", "Renyi", "ScoreFunction", "TraceELBO", "make_objective"]
 
@@ -91,6 +92,8 @@ class TraceELBO(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Score-function terms for sites that cannot be reparameterised; exact gradients for enumerated ones."""
         model = self._model(program)
+        if isinstance(batch.context, Weighted) and getattr(guide, "__self__", None) is not program:
+            guide = weighing(guide, program.examples)
         if isinstance(beta, Tensor) or beta != 1.0:
             if self.kind is infer.TraceEnum_ELBO:
                 raise OptionError("Pyro cannot scale enumerated sites apart from the data; drop kl_anneal.")

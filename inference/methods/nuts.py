@@ -48,6 +48,7 @@ class NUTS(Method):
     """
 
     name: ClassVar[str] = "nuts"
+    takes_weights: ClassVar[bool] = True
     moves_program: ClassVar[bool] = False
 
     warmup: Count = 500

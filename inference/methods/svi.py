@@ -35,6 +35,7 @@ from zoo.datasets.data import Data
 from zoo.errors import BrokenProgramError, CapabilityError, UnknownNameError, ZooError
 from zoo.options import Count, Fraction, NonNegative, Positive
 from zoo.program import ExactDensity, ImplicitProgram, Program
+from zoo.weights import Weighted
 
 __all__ = ["SVI"]
 
@@ -75,6 +76,7 @@ class SVI(GradientMethod):
     """
 
     name: ClassVar[str] = "svi"
+    takes_weights: ClassVar[bool] = True
 
     guide: str | Callable[..., Any] = "own"
     elbo: str = "auto"
@@ -106,19 +108,25 @@ class SVI(GradientMethod):
 
     def prepare(self, program: Program, run: Run) -> Training:
         """Builds guide, objective and optimizer, ready to take steps."""
-        guide, spec = self._guide(program, run.train)
-        elbo = self._choose_elbo(program, guide, run.train)
+        seen = run.train.plain()
+        guide, spec = self._guide(program, seen)
+        elbo = self._choose_elbo(program, guide, seen)
+        if isinstance(run.train.context, Weighted) and elbo not in ("trace", "mean_field"):
+            raise CapabilityError(
+                f"Row weights scale the terms of elbo='trace' and 'mean_field', and this is {elbo!r}, which sums or "
+                "compares them otherwise; give a guide of all latents, or repeat the rows."
+            )
         if elbo in ("iwae", "renyi", "score"):  # 'trace' fits a point: the mode
-            refuse_point(guide, program, run.train, f"elbo={elbo!r}")
+            refuse_point(guide, program, seen, f"elbo={elbo!r}")
         objective = make_objective(elbo, self.particles, self.alpha)
-        parameters, size = self._parameters(program, guide, run.train), run.train.size
+        parameters, size = self._parameters(program, guide, seen), run.train.size
         if not parameters and self.guide != "posterior":
             raise CapabilityError(
                 f"svi {type(program).__name__}: neither the program nor its guide has a parameter to learn, so the "
                 "answer would be the guide as it is. Give the guide parameters (nn.Parameter, PyroParam or "
                 "pyro.param), use an autoguide (guide='normal'), or draw by 'exact' or 'nuts'."
             )
-        objective.prepare(program, guide, run.train)
+        objective.prepare(program, guide, seen)
         optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay) if parameters else None
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -141,7 +149,7 @@ class SVI(GradientMethod):
         loop = Loop(
             run, Schedule.of(self), {name: part for name, part in parts.items() if hasattr(part, "state_dict")},
             label=f"svi {type(program).__name__}", step=step, scalars=scalars,
-            diagnose=lambda batch: diagnose(program, guide, batch),
+            diagnose=lambda batch: diagnose(program, guide, batch.plain()),
         )  # fmt: skip
         if not parameters:
             loop.total = 0  # the exact posterior of a program without parameters: all is known

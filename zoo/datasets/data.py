@@ -13,6 +13,7 @@ from zoo.arguments import Arguments
 from zoo.arrays import check_rows
 from zoo.datasets.given import Fields, read, support_of
 from zoo.errors import EmptyDataError, OptionError, ShapeError
+from zoo.weights import Weighted
 
 __all__ = ["Card", "Data", "Dataset", "File"]
 
@@ -57,12 +58,16 @@ class Data(NamedTuple):
         """The chosen examples, context along."""
         context = self.context
         if context is not None:
-            context = context.rows(index) if isinstance(context, Arguments) else context[index]
+            context = context.rows(index) if isinstance(context, (Arguments, Weighted)) else context[index]
         return Data(self.x[index], context)
 
     def to(self, *args: Any, **kwargs: Any) -> Data:
         """Moves all tensors, as `Tensor.to`."""
         return Data(self.x.to(*args, **kwargs), None if self.context is None else self.context.to(*args, **kwargs))
+
+    def plain(self) -> Data:
+        """The same without weights."""
+        return Data(self.x, self.context.context) if isinstance(self.context, Weighted) else self
 
     def batches(self, batch_size: int) -> Iterator[Data]:
         """Consecutive batches; the last may be smaller."""
@@ -76,14 +81,14 @@ class Data(NamedTuple):
     def like(self, tensors: Sequence[Tensor]) -> Data:
         """The same with other tensors, in the order of `tensors()`."""
         x, *rest = tensors
-        if isinstance(self.context, Arguments):
+        if isinstance(self.context, (Arguments, Weighted)):
             return Data(x, self.context.like(rest))
         return Data(x, *rest)
 
     def named(self) -> dict[str, Tensor]:
         """'x', 'context' or 'context.NAME' -> tensor: as files hold them."""
         found = {"x": self.x}
-        if isinstance(self.context, Arguments):
+        if isinstance(self.context, (Arguments, Weighted)):
             return {**found, **{f"context.{name}": value for name, value in self.context.named().items()}}
         return found if self.context is None else {**found, "context": self.context}
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
 from inference import fit
-from inference.fit import as_dataset
+from inference.intake import as_dataset
 from zoo import datasets
 from zoo.datasets import Data, Dataset, given
 from zoo.datasets.given import ReadNotice, support_of
