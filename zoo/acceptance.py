@@ -120,14 +120,17 @@ class Acceptance:
     def seen(self, x: Tensor | None) -> tuple[Any, Tensor | None]:
         """x with zeros for its missing numbers, and which are there, of the same shape; None where all are.
 
-        A traced step cannot look at values: there it goes by the data that `declare` was shown.
+        A step of a fit does not look at values, which a device would be waited for and a trace cannot: while training,
+        it goes by all the data, which `declare` was shown.
         """
         if x is None or not self.takes_missing:
             return x, None
-        try:
-            gaps = bool(x.isnan().any())
-        except RuntimeError:  # of make_fx and vmap
-            gaps = self.__dict__.get("_declared_gaps", False)
+        gaps = self.__dict__.get("_declared_gaps") if getattr(self, "training", False) else None
+        if gaps is None:
+            try:
+                gaps = bool(x.isnan().any())
+            except RuntimeError:  # of make_fx and vmap
+                gaps = self.__dict__.get("_declared_gaps", False)
         if not gaps:
             return x, None
         missing = x.isnan()

@@ -192,6 +192,8 @@ class Adopted(Program):
         Raises: UnknownNameError, OptionError, ShapeError, EmptyDataError, NonFiniteError; BrokenProgramError for code
             that fails on these data, CapabilityError for a model that observes nothing.
         """
+        if isinstance(context, Arguments):
+            data, context = context, None
         if isinstance(data, Data):
             data, context = data.context if isinstance(data.context, Arguments) else data.x, None
         if isinstance(data, Arguments):

@@ -33,6 +33,7 @@ __all__ = [
     "guide_spec",
     "guided_sites",
     "needs_full_batch",
+    "refuse_partial",
     "refuse_point",
     "stated_guide",
 ]
@@ -181,6 +182,20 @@ def refuse_point(guide: Callable[..., Any], program: Program, data: Data, what: 
             f"{what} needs the density of the guide's draws, and this guide is a point{where}: it has none, and what "
             "would come out is no bound on the evidence. Use guide='normal' (or another that is no Delta), or score "
             "the point by its log joint density."
+        )
+
+
+def refuse_partial(guide: Callable[..., Any], program: Program, data: Data) -> None:
+    """Refuses a guide that leaves out latents, where each is to have its Kullback-Leibler divergence.
+
+    Raises: CapabilityError.
+    """
+    guided = guided_sites(guide, data)
+    missing = [name for name in program.sites() if name not in guided]
+    if missing:
+        raise CapabilityError(
+            f"elbo='mean_field' needs a guide over every latent, and this one leaves out {missing[0]!r}; use "
+            "elbo='enum' (which sums it out) or another guide."
         )
 
 

@@ -140,11 +140,6 @@ def _with_analytic_kl(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tenso
         if site["is_observed"]:
             elbo = elbo + site["log_prob_sum"]
             continue
-        if site["name"] not in guide.nodes:
-            raise CapabilityError(
-                f"elbo='mean_field' needs a guide over every latent, and this one leaves out {site['name']!r}; use "
-                "elbo='enum', which sums out what is discrete."
-            )
         other = guide.nodes[site["name"]]
         if is_validation_enabled() and not is_identically_zero(other["score_parts"].score_function):
             raise CapabilityError(

@@ -20,6 +20,7 @@ from inference.guides.named import (
     guide_sites,
     guide_spec,
     needs_full_batch,
+    refuse_partial,
     refuse_point,
     stated_guide,
 )
@@ -111,6 +112,8 @@ class SVI(GradientMethod):
         seen = run.train.plain()
         guide, spec = self._guide(program, seen)
         elbo = self._choose_elbo(program, guide, seen)
+        if elbo == "mean_field":
+            refuse_partial(guide, program, seen)
         if isinstance(run.train.context, Weighted) and elbo not in ("trace", "mean_field"):
             raise CapabilityError(
                 f"Row weights scale the terms of elbo='trace' and 'mean_field', and this is {elbo!r}, which sums or "

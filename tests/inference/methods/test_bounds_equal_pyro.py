@@ -174,6 +174,7 @@ def test_the_watch_sees_a_value_that_leaves():
 @pytest.mark.parametrize("name", [name for name in catalogue.names() if bounds(name)])
 def test_no_value_leaves_its_tensor(name):
     program, batch = small(name)
+    program.declare(*batch)  # as a fit does before its steps
     kinds = ["enum" if name in MIXTURES else "trace", *bounds(name)[1:]]
     for kind in kinds:
         particles = {"iwae": 3, "score": 3}.get(kind, 1)
