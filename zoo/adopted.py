@@ -22,12 +22,11 @@ import torch
 from pyro import poutine
 from pyro.distributions import MaskedDistribution
 from pyro.infer.autoguide import AutoGuide
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Independent, constraints
 
-from zoo.arguments import Arguments
+from zoo.arguments import AXES, Arguments
 from zoo.calls import Call
 from zoo.datasets.data import Data
 from zoo.errors import (
@@ -42,6 +41,7 @@ from zoo.errors import (
 from zoo.options import Count, check_value
 from zoo.process import one_at_a_time
 from zoo.program import Program, Site, site_of
+from zoo.weights import PlateScale
 
 __all__ = ["Adopted", "Code", "adopt", "adopted_class"]
 
@@ -163,7 +163,7 @@ class Adopted(Program):
     def _scaled(self, run: Callable[[], Any], x: Tensor | None, size: int | None) -> Any:
         if self.examples is None or size is None or x is None:
             return run()
-        with _Weighed(self.examples, size / len(x)):
+        with PlateScale(self.examples, size / len(x)):
             return run()
 
     def _code(self, which: str, context: Any) -> Callable[[], Any]:
@@ -236,10 +236,17 @@ class Adopted(Program):
                 f"The plate {self.examples!r} of {type(self).__name__} is at dimension {frames[0].dim}; examples must "
                 "be at -1, the innermost. Without examples= all data are one unit."
             )
+        known = {} if self._met is None else self._met.context.axes
         n, axes, rows = frames[0].full_size or frames[0].size, dict[str, str](), dict[str, Tensor]()
         for name, value in given.items():
             sizes = value.shape or (0,)
-            axes[name] = "first" if sizes[0] == n else "last" if sizes[-1] == n else "none"
+            seen = "first" if sizes[0] == n else "last" if sizes[-1] == n else "none"
+            axes[name] = known.get(name, seen)  # other data lie as those of the fit did, whatever else has N numbers
+            if axes[name] != "none" and sizes[AXES[axes[name]] or 0] != n:
+                raise ShapeError(
+                    f"{type(self).__name__}: the {axes[name]} dimension of {name!r} has the rows of the plate "
+                    f"{self.examples!r}, which are {n}; its shape is {tuple(sizes)}."
+                )
             rows[name] = value.movedim(-1, 0) if axes[name] == "last" else value
             rows[name] = value.expand(n, *value.shape) if axes[name] == "none" else rows[name]
         if set(axes.values()) == {"none"}:
@@ -422,18 +429,6 @@ def _check_guide(name: str, sites: Sequence[Any], guide: poutine.Trace) -> None:
                 f"The guide of {name} samples {site['name']!r} with event_shape {got}, the model with {want}: make "
                 "them alike (.to_event, or the same plates)."
             )
-
-
-class _Weighed(Messenger):
-    """Weighs the sites of a plate by the number of examples that each of a minibatch stands for."""
-
-    def __init__(self, plate: str, weight: float):
-        super().__init__()
-        self.plate, self.weight = plate, weight
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if any(frame.name == self.plate for frame in msg["cond_indep_stack"]):
-            msg["scale"] = msg["scale"] * self.weight
 
 
 def _is_json(value: Any) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 from zoo.arrays import as_tensor, check_finite
 from zoo.errors import ShapeError, SupportError
 
-__all__ = ["Weighted", "weighed", "weighing", "weighs_rows"]
+__all__ = ["PlateScale", "Weighted", "weighed", "weighing", "weighs_rows"]
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,28 @@ def weighed(weights: Any, x: Tensor, context: Tensor | None) -> Weighted:
     return Weighted(found.to(x.device), context)
 
 
-class _Scale(Messenger):
-    """Weighs what lies in the plate of examples."""
+class PlateScale(Messenger):
+    """Scales the sites of a plate, each of its rows by a number of its own or all by one.
 
-    def __init__(self, weights: Tensor, plate: str | None):
+    Args:
+        plate: Its name; None is no plate.
+        by: (rows,), or a number.
+    """
+
+    def __init__(self, plate: str | None, by: Tensor | float):
         super().__init__()
-        self.weights, self.plate = weights, plate
+        self.plate, self.by = plate, by
 
     def _pyro_sample(self, msg: Any) -> None:
         if any(frame.name == self.plate for frame in msg["cond_indep_stack"]):
-            msg["scale"] = msg["scale"] * self.weights
+            msg["scale"] = msg["scale"] * self.by
 
 
 def weighing(guide: Callable[..., Any], plate: str | None) -> Callable[..., Any]:
     """A guide that is none of a program's methods, an autoguide say, with the scale of the weights of its data."""
 
     def scaled(x: Any, context: Weighted, size: int | None = None) -> Any:
-        with _Scale(context.weights, plate):
+        with PlateScale(plate, context.weights):
             return guide(x, context.context, size)
 
     return scaled
@@ -97,7 +102,7 @@ def weighs_rows(fn: Callable[..., Any]) -> Callable[..., Any]:
     def scaled(self: Any, x: Any = None, context: Any = None, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(context, Weighted):
             return fn(self, x, context, *args, **kwargs)
-        with _Scale(context.weights, self.examples):
+        with PlateScale(self.examples, context.weights):
             return fn(self, x, context.context, *args, **kwargs)
 
     return scaled

@@ -228,3 +228,18 @@ def test_a_network_that_code_only_closes_over_is_not_trained_from_several_seeds(
     with pytest.raises(CapabilityError, match=r"network of pyro.module\('network'\) is not the program's own"):
         fit(zoo.adopt(line), data, "svi", steps=2, num_restarts=2)
     assert fit(zoo.adopt(line), data, "svi", steps=2).history.last("loss") > 0
+
+
+def test_other_data_lie_as_those_of_the_fit_did():
+    def columns(x):
+        with pyro.plate("rows", x.shape[-1]):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            with pyro.plate("inner", x.shape[0]):
+                pyro.sample("y", dist.Normal(z, 1.0), obs=x)
+
+    program = zoo.adopt(columns, examples="rows")
+    assert program.take(torch.zeros(2, 5)).context["x"].shape == (5, 2)
+    square = torch.arange(9.0).reshape(3, 3)  # whose first dimension has as many numbers
+    again = program.take(square)
+    assert torch.equal(again.context["x"], square.T)
+    assert torch.equal(again.context.plain()["x"], square)
