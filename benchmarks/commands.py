@@ -289,11 +289,7 @@ def judge_program(
         trust_code: See `inference.fitted.Fit.load`.
     """
     found = Fit.load(folder, device, trust_code=trust_code)
-    if isinstance(found.program, Adopted):
-        raise OptionError(
-            f"{catalogue.name_of(found.program)} is adopted code, whose draws are no examples to be judged as images "
-            "or points: compare statistics of them (inference.evaluation.predictive_check)."
-        )
+    _check_examples(found.program)
     dataset = _dataset(found, data, binarise)
     real = dataset.split(split)
     _check_contexts(found.program, real, dataset.name)
@@ -328,6 +324,15 @@ def judge_program(
         "class_shares": None if drawn.shares is None else drawn.shares.shares.tolist(),
         "notes": notes,
     }
+
+
+def _check_examples(program: Program) -> None:
+    """Raises OptionError for adopted code."""
+    if isinstance(program, Adopted):
+        raise OptionError(
+            f"{catalogue.name_of(program)} is adopted code, whose draws are no examples to be judged as images or "
+            "points: compare statistics of them (inference.evaluation.predictive_check)."
+        )
 
 
 def _remarks(found: Fit, dataset: Dataset, looked_at: bool) -> list[str]:

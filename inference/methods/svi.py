@@ -53,6 +53,19 @@ def _named(program: Program, first: bool) -> Iterator[None]:
         raise BrokenProgramError(f"Pyro refuses {type(program).__name__} at the first step: {reason}") from error
 
 
+def _check_bound(elbo: str, program: Program, guide: Callable[..., Any], data: Data) -> None:
+    """Raises CapabilityError for a bound that the guide, or weights of the data, make no sense of."""
+    if elbo == "mean_field":
+        refuse_partial(guide, program, data.plain())
+    if isinstance(data.context, Weighted) and elbo not in ("trace", "mean_field"):
+        raise CapabilityError(
+            f"Row weights scale the terms of elbo='trace' and 'mean_field', and this is {elbo!r}, which sums or "
+            "compares them otherwise; give a guide of all latents, or repeat the rows."
+        )
+    if elbo in ("iwae", "renyi", "score"):  # 'trace' fits a point: the mode
+        refuse_point(guide, program, data.plain(), f"elbo={elbo!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SVI(GradientMethod):
     """SVI with any guide and any bound; see `inference.methods.bounds.OBJECTIVES` and
@@ -112,15 +125,7 @@ class SVI(GradientMethod):
         seen = run.train.plain()
         guide, spec = self._guide(program, seen)
         elbo = self._choose_elbo(program, guide, seen)
-        if elbo == "mean_field":
-            refuse_partial(guide, program, seen)
-        if isinstance(run.train.context, Weighted) and elbo not in ("trace", "mean_field"):
-            raise CapabilityError(
-                f"Row weights scale the terms of elbo='trace' and 'mean_field', and this is {elbo!r}, which sums or "
-                "compares them otherwise; give a guide of all latents, or repeat the rows."
-            )
-        if elbo in ("iwae", "renyi", "score"):  # 'trace' fits a point: the mode
-            refuse_point(guide, program, seen, f"elbo={elbo!r}")
+        _check_bound(elbo, program, guide, run.train)
         objective = make_objective(elbo, self.particles, self.alpha)
         parameters, size = self._parameters(program, guide, seen), run.train.size
         if not parameters and self.guide != "posterior":
