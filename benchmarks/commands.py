@@ -289,7 +289,6 @@ def judge_program(
         trust_code: See `inference.fitted.Fit.load`.
     """
     found = Fit.load(folder, device, trust_code=trust_code)
-    _check_examples(found.program)
     dataset = _dataset(found, data, binarise)
     real = dataset.split(split)
     _check_contexts(found.program, real, dataset.name)
@@ -373,6 +372,7 @@ def _arguments(program: Adopted, path: Path) -> Data:
 
 def _dataset(found: Fit, data: str | None, binarise: str | None = None) -> Dataset:
     """The data, a .csv by the columns of the fit's own; or those that it was made on; in the program's dtype."""
+    _check_examples(found.program)
     dtype = next((t.dtype for t in found.program.state_dict().values() if t.is_floating_point()), None)
     name = found.data if data is None else datasets.like(found.data, data)
     return datasets.load(name, binarise=binarise).to(dtype=dtype)

@@ -271,20 +271,19 @@ def fit(
         data: A name, a file, a Dataset, examples (N, *event_shape) or (x, context), as tensors, NumPy arrays, lists,
             data frames, or data sets and loaders of torch (`Data.of`); None is the data set that the preset is for, or
             the program's default. All splits are checked, and converted to the program's dtype (torch's default where
-            it is given by name). NaN in x is a missing value, for programs that `takes_missing`. Of adopted code
-            (`zoo.adopt`) its arguments: by name, in order, or a file of them.
+            it is given by name). NaN in x is a missing value, for programs that `takes_missing`. Of adopted code, its
+            arguments by name, in order, or in a file.
         method: A name of METHODS, or a method object; None is the preset's, or 'svi'.
         preset: A named configuration of the program, see `Program.presets`: how to build it, a method, its options.
         seed: Everything random follows from it.
-        device: 'auto', 'cpu', 'cuda' or 'mps'.
-        progress: Shows a bar.
+        device, progress: 'auto', 'cpu', 'cuda' or 'mps'; shows a bar.
         out: Folder for checkpoints and the fit, tried before anything is computed. A run that was killed goes on from
             it if the same is asked for: program, options, data and seed. An older fit there stays until this is saved.
         restart: Throws the checkpoint of a killed run away instead.
         initialise: Calls `program.initialise` on the training data first.
-        weights: How much each training example counts, (N,); for 'svi' (bounds 'trace', 'mean_field') and 'nuts'.
         num_restarts: Fits from so many seeds, `seed` and those after it, and keeps the one with the lowest final loss;
             `Fit.info['restarts']` has all final losses. See `fit_many`.
+        weights: How much each training example counts, (N,); for 'svi' (bounds 'trace', 'mean_field') and 'nuts'.
         options: Of the method and, where the program is given by name, of its constructor; they win over the preset's.
             Where both have an option x, `**{"program.x": ..., "method.x": ...}`.
 
@@ -293,12 +292,12 @@ def fit(
     """
     seed, num_restarts = plain(seed), plain(num_restarts)
     given: dict[str, Any] = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress}
-    _check_call({**given, "initialise": initialise, "device": device, "num_restarts": num_restarts}, out, restart)
+    given |= {"initialise": initialise, "device": device, "num_restarts": num_restarts, "out": out, "restart": restart}
+    _check_call(given)
     wish = _wish(program, method, preset, options)
     where = _Where(device=device, progress=progress, initialise=initialise, weights=weights)
     job = _Job.of(wish, data, seed, where) if num_restarts == 1 else None
-    if out is not None:
-        _check_saved(out, wish, wish.program if job is None else job.program)
+    _check_saved(out, wish, wish.program if job is None else job.program)
     with nullcontext() if out is None else folders.opened(out):
         if job is not None:
             found = (job if out is None else job.kept(Path(out), isinstance(wish.program, Program), restart)).done()
@@ -311,19 +310,20 @@ def fit(
     return found
 
 
-def _check_saved(out: str | Path, wish: _Wish, program: Program | str) -> None:
-    """Raises CheckpointError for a fit that could not be saved."""
-    why_not = why_not_saved(program, wish.method.options().get("guide"))
+def _check_saved(out: str | Path | None, wish: _Wish, program: Program | str) -> None:
+    """Raises CheckpointError for a fit that is to be saved and could not be."""
+    why_not = None if out is None else why_not_saved(program, wish.method.options().get("guide"))
     if why_not is not None:
         raise CheckpointError(f"This fit could not be saved in {out}: {why_not}")
 
 
-def _check_call(given: Mapping[str, Any], out: str | Path | None, restart: bool) -> None:
+def _check_call(given: Mapping[str, Any]) -> None:
     """Checks what `fit` was given, beside data and options.
 
     Raises: OptionError.
     """
-    check_options(fit, {**given, "out": out, "restart": restart})
+    check_options(fit, given)
+    out, restart = given["out"], given["restart"]
     if out == "":
         raise OptionError("out is '', which is no folder; name one ('.' is this one), or leave it out.")
     if restart and out is None:
