@@ -148,6 +148,7 @@ def fit_program(
         "units": {metric: "nats per example" for metric in last if metric in type(make_method(found.method)).NATS},
         "convergence": found.info.get("convergence"),
         "warning": found.info.get("warning"),
+        "splits": not issubclass(cls, Adopted),
         "out": str(out),
     }
 
@@ -250,7 +251,7 @@ def score_program(
     return {
         "program": catalogue.name_of(found.program),
         "data": found.data if data is None else data,
-        "split": None if adopted else split,
+        "split": split if not adopted else "all of the fit" if data is None else None,
         "examples": size,
         "quantity": quantity,
         "what": QUANTITIES[quantity],

@@ -78,7 +78,8 @@ def print_fit(found: dict[str, Any], out: Path) -> None:
     if found["warning"] is not None:
         print(f"zoo: warning: {found['warning']}", file=sys.stderr)
     yes = " --trust-code" if ":" in found["program"] else ""  # a class of the user's own
-    print(f"saved in {out}. Next:\n  zoo score {out} --split test{yes}")
+    held_out = "--data HELD-OUT-FILE" if found["splits"] is False else "--split test"
+    print(f"saved in {out}. Next:\n  zoo score {out} {held_out}{yes}")
     print(f"  zoo sample {out} --out {out / 'samples.npz'}{yes}")
 
 
@@ -87,9 +88,10 @@ def print_likelihood(found: dict[str, Any]) -> None:
     error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}"
     kind = "a lower bound, " if found["bound"] else ""
     each, bits = "example", f" ({found['bits_per_dim']:.4f} bits/dim)"
-    if found["split"] is None:  # adopted code, whose data are what it observes
+    if found["split"] in (None, "all of the fit"):  # adopted code, whose data are what it observes
         each, bits = ("data set" if found["quantity"] == "log_evidence" else "observed value"), ""
-    where = "" if found["split"] is None else f" ({found['split']})"
+    where = ", which it was fitted to" if found["split"] == "all of the fit" else f" ({found['split']})"
+    where = "" if found["split"] is None else where
     print(
         f"{found[found['quantity']]:.3f}{error} nats per {each}{bits}, "
         f"{found['examples']} {each}s of {found['data']}{where}, {found['what']}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import suite as suite_module
-from benchmarks.commands import parse_options
+from benchmarks.commands import fit_program, parse_options, sample_program, score_program
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
 from inference import Fit
@@ -277,3 +278,27 @@ def test_global_latents_are_given_the_training_data_and_the_commands_say_so(zoo:
     assert (scored["how"], scored["log_evidence"]) == ("exact", pytest.approx(np.log(1 / 3) / 2))
     code, _, error = zoo("score", out, "--how", "iwae")
     assert (code, "add --evidence" in error) == (2, True)
+
+
+def test_adopted_code_goes_from_a_table_to_a_prediction(tmp_path):
+    (tmp_path / "coin.py").write_text(
+        "import pyro\nimport pyro.distributions as dist\n\n\n"
+        "def model(heads):\n"
+        "    p = pyro.sample('p', dist.Beta(1.0, 1.0))\n"
+        "    with pyro.plate('tosses', len(heads)):\n"
+        "        pyro.sample('heads', dist.Bernoulli(p), obs=heads.float())\n"
+    )
+    (tmp_path / "coin.csv").write_text("who,heads\n" + "ann,1\nbob,0\n" * 6)
+    (tmp_path / "new.csv").write_text("heads\n1\n")
+    name, out = f"{tmp_path / 'coin.py'}:model", tmp_path / "fit"
+    fitted = fit_program(name, str(tmp_path / "coin.csv"), out, "exact")
+    assert fitted["splits"] is False
+    own = score_program(out, trust_code=True)
+    assert (own["split"], own["examples"]) == ("all of the fit", 12)
+    found = score_program(out, str(tmp_path / "new.csv"), trust_code=True)
+    assert found["split"] is None
+    assert found["log_predictive_density"] == pytest.approx(math.log(0.5), abs=5 * found["monte_carlo_error"])
+    drawn = sample_program(out, 5, tmp_path / "drawn.npz", trust_code=True)
+    assert drawn["shape"] == {"heads": [12]}
+    with np.load(tmp_path / "drawn.npz") as arrays:
+        assert arrays["heads"].shape == (5, 12)

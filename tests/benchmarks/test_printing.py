@@ -11,6 +11,7 @@ FIT = {
     "program": "coin", "data": "coin", "method": "nuts", "seconds": 1.23, "device": "cpu", "parameters": 1, "seed": 0,
     "units": {"loss": "nats per example"}, "last": {"loss": 0.5, "divergences": 18.0}, "convergence": None,
     "warning": None,
+    "splits": True,
 }  # fmt: skip
 
 
@@ -36,3 +37,8 @@ def test_a_small_number_keeps_two_digits():
 def test_json_is_json(capsys):
     printing.print_json({"path": Path("a"), "value": 1.0})
     assert json.loads(capsys.readouterr().out) == {"path": "a", "value": 1.0}
+
+
+def test_code_that_was_adopted_has_no_splits_to_score(capsys):
+    printing.print_fit({**FIT, "program": "mine.py:model", "splits": False}, Path("runs/mine"))
+    assert "zoo score runs/mine --data HELD-OUT-FILE --trust-code" in capsys.readouterr().out
