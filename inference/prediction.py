@@ -38,6 +38,12 @@ AUXILIARY = (
 )
 
 
+LEFT_OUT = (
+    "This fit leaves out the latent site {name!r}, which cannot be enumerated, so it has no posterior draws of it; "
+    "give no x, and the model draws it."
+)
+
+
 class _Open(UnconditionMessenger):
     """Draws observed sites anew; what is computed (`pyro.deterministic`) or weighed (`pyro.factor`) stays."""
 
@@ -178,6 +184,30 @@ def _drawn_one_by_one(
     return Draws({**values, **rest}, log_prob)
 
 
+def _filled_one_by_one(
+    program: Program, latents: Mapping[str, Tensor], n: int, x: Tensor, context: Arguments
+) -> dict[str, Tensor]:
+    """The same for a user's own code."""
+    layout, nesting = layout_of(program.model, x, context)
+    missing = [name for name, each in layout.items() if each.is_latent and name not in latents]
+    for name in missing:
+        if not layout[name].is_enumerable:
+            raise CapabilityError(LEFT_OUT.format(name=name))
+    if not missing:
+        return dict(latents)
+    found: dict[str, list[Tensor]] = {name: [] for name in missing}
+    with pyro.validation_enabled(False):
+        for i in range(n):
+            given = {name: single_value(value[i], layout[name]) for name, value in latents.items()}
+            model = config_enumerate(poutine.condition(program.model, data=given))
+            complete = infer_discrete(model, first_available_dim=-1 - nesting, temperature=1)
+            trace = poutine.trace(complete).get_trace(x, context, None)
+            for name in missing:
+                value, each = trace.nodes[name]["value"], layout[name]
+                found[name].append(value.movedim(-1 - each.event_dim, 0) if each.is_local else value[None])
+    return {**latents, **{name: torch.stack(values) for name, values in found.items()}}
+
+
 @one_at_a_time
 @torch.no_grad()
 def fill_discrete(
@@ -196,7 +226,7 @@ def fill_discrete(
     """
 
     if isinstance(context, Arguments):
-        return dict(latents)  # the model draws what is left out: a user's own code has no posterior of it
+        return _filled_one_by_one(program, latents, n, x, context)
 
     def vectorised(*arguments: Any) -> None:
         with pyro.plate("particles", n, dim=-2):
@@ -211,10 +241,7 @@ def fill_discrete(
         }
         for name, fn in missing.items():
             if not fn.has_enumerate_support or fn.event_dim:
-                raise CapabilityError(
-                    f"This fit leaves out the latent site {name!r}, which cannot be enumerated, so it has no posterior "
-                    "draws of it; give no x, and the model draws it."
-                )
+                raise CapabilityError(LEFT_OUT.format(name=name))
         if not missing:
             return dict(latents)
         complete = infer_discrete(config_enumerate(model), first_available_dim=-3, temperature=1)

@@ -134,3 +134,20 @@ def test_adopted_code_is_run_once_a_draw_and_tells_all_its_sites() -> None:
         assert abs(float(found["late"].mean()) - 50) < SIGMAS * math.sqrt(50 / 24)
     draws = draw(program.model, 2, x, arguments, density=False).values
     assert draws["w"].shape == (2, 1, 2)
+
+
+def test_what_adopted_code_summed_out_is_drawn_given_the_data() -> None:
+    def mixture(x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(2 * z, 1.0), obs=x)
+
+    x, n = torch.tensor([-1.0, 1.0, 2.5]), 2000
+    odds = 0.3 / 0.7 * (dist.Normal(2.0, 1.0).log_prob(x) - dist.Normal(0.0, 1.0).log_prob(x)).exp()
+    want = odds / (1 + odds)
+    for examples in (None, "rows"):
+        program = zoo.adopt(mixture, examples=examples)
+        data = program.take(x)
+        torch.manual_seed(0)
+        drawn = fill_discrete(program, {}, n, *data)["z"].reshape(n, 3)
+        assert bool(((drawn.mean(0) - want).abs() < 5 * (want * (1 - want) / n).sqrt()).all())  # standard errors
