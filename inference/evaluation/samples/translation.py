@@ -1,0 +1,105 @@
+"""How right is a translated image, where the true one is known? Recognition, distance, and what costs nothing to reach.
+
+Translations are mostly judged by eye, since nobody has the true answer. Letters have one: the same character in the
+other face. So a made image can be asked which of all true images it is nearest to, and whether that is its own
+(retrieval at rank one, in pixels or in features). Beside it stand the translators that learn nothing: the input itself,
+and the answer of the training pair whose input looks most alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inference.evaluation.samples.classifier import Classifier
+from inference.evaluation.samples.quality import distances, pair
+from zoo.errors import ShapeError
+
+__all__ = ["Recognition", "absolute_error", "nearest_pair", "recognition"]
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """How many made images are nearest to their own true one."""
+
+    share: float
+    standard_error: float
+    """Binomial, over the images."""
+    right: Tensor
+    """Which, (n,)."""
+    nearest: Tensor
+    """Row of the nearest true image, (n,); where several are as near and its own is among them, its own."""
+    images: int
+    features: str
+    """A network's hash, or 'as given'."""
+
+
+def recognition(made: Tensor, truth: Tensor, features: Classifier | None = None) -> Recognition:
+    """Share of made images whose own true image is the nearest of all true ones; ties with its own count as right.
+
+    It sees blanks, blur into a mean, and the wrong character. It does not see a wrong style that keeps characters
+    apart: a plain copy may score high, so put it beside. Equal true images (letters that look the same in two scripts)
+    are not told apart. The more true images there are the harder it is: only numbers of the same set compare.
+
+    Args:
+        made: (n, ...).
+        truth: The true image of each, in the same order; all of them are candidates.
+        features: Whose hidden layer measures distances; None takes pixels.
+
+    Raises: ShapeError unless there is a true image for each made one.
+    """
+    _check_rows(made, truth)
+    a, b, name = pair(made, truth, features)
+    apart = torch.cat(list(distances(a, b)))
+    least, index = apart.min(1)
+    right = apart.diagonal() <= least
+    share = float(right.double().mean())
+    return Recognition(
+        share,
+        standard_error=(share * (1 - share) / len(right)) ** 0.5,
+        right=right,
+        nearest=torch.where(right, torch.arange(len(right)), index),
+        images=len(right),
+        features=name,
+    )
+
+
+def absolute_error(made: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute difference of each image to its true one, (n,), on the CPU: pix2pix's L1 of Isola et al. 2017.
+
+    On white ground a blank image has a small one: it says little without `recognition`.
+    """
+    _check_rows(made, truth)
+    a, b, _ = pair(made, truth, None)
+    return (a - b).abs().mean(1)
+
+
+def nearest_pair(source: Tensor, train_source: Tensor, train_target: Tensor) -> Tensor:
+    """The translator that remembers: for each input the target of the training pair whose input is nearest in pixels.
+
+    Args:
+        source: Inputs (n, ...).
+        train_source: Of the training pairs, (m, ...).
+        train_target: Their answers, in the same order, (m, ...).
+
+    Returns: (n, ...), rows of `train_target`.
+
+    Raises: ShapeError for training pairs that do not match.
+    """
+    if len(train_source) != len(train_target):
+        raise ShapeError(
+            f"There are {len(train_source)} training inputs but {len(train_target)} targets; give pairs in one order."
+        )
+    a, b, _ = pair(source, train_source, None)
+    index = torch.cat([rows.argmin(1) for rows in distances(a, b)])
+    return train_target[index.to(train_target.device)]
+
+
+def _check_rows(made: Tensor, truth: Tensor) -> None:
+    if made.shape != truth.shape:
+        raise ShapeError(
+            f"Made and true images differ: {tuple(made.shape)} and {tuple(truth.shape)}; give the true image of each, "
+            "in the same order."
+        )
