@@ -137,6 +137,13 @@ class Card:
     """Every file it can be read from: the compact conversion first, then the public originals."""
     classes: int = 0
     """How many classes its labels name; 0 without labels, or where the context already says them."""
+    context_kind: str = ""
+    """What a context is, where it is not plain numbers: 'image' (a source, to be translated into x), 'attributes' (0 or
+    1 for each name), 'caption' (numbers of words, 0 after the last)."""
+    context_names: tuple[str, ...] = ()
+    """Of attributes, or all words in the order of their numbers, '' first."""
+    judged_by: str = ""
+    """The data set whose classifier looks at samples, where this one has no labels of its own."""
 
     @property
     def url(self) -> str | None:

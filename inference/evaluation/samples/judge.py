@@ -29,14 +29,16 @@ from torch import Tensor
 
 from inference.evaluation.estimates import evaluating
 from inference.evaluation.samples.classifier import Classifier, train_classifier
-from inference.evaluation.samples.coverage import (
-    ClassShares,
-    class_accuracy,
-    class_shares,
-    gaussian_modes,
-    stacked_modes,
+from inference.evaluation.samples.condition import condition_scores
+from inference.evaluation.samples.coverage import ClassShares, class_shares, gaussian_modes, stacked_modes
+from inference.evaluation.samples.quality import (
+    NearestTraining,
+    Score,
+    checked,
+    frechet,
+    manifold_scores,
+    nearest_training,
 )
-from inference.evaluation.samples.quality import NearestTraining, checked, frechet, manifold_scores, nearest_training
 from inference.evaluation.two_samples import c2st, mmd
 from inference.games.game import diversity
 from zoo.datasets import Data, Dataset, base_name, binarise
@@ -60,7 +62,8 @@ __all__ = [
 
 SCORES = (
     "modes", "good", "mode_kl", "frechet", "frechet_grey", "precision", "recall", "sample_density", "coverage", "mmd",
-    "mmd_p", "c2st_features", "class_accuracy", "classes", "class_difference", "memorisation", "diversity",
+    "mmd_p", "c2st_features", "class_accuracy", "recognition", "pixel_error", "attribute_accuracy", "classes",
+    "class_difference", "memorisation", "diversity",
 )  # fmt: skip
 """What `judge` may give, in the order in which to read it; `benchmarks.metrics.METRICS` says what each means."""
 
@@ -70,15 +73,6 @@ SPREAD_ROWS = 1000
 """Points whose diversity is taken: it needs all pairs."""
 C2ST_NUMBERS = 100
 """The quadratic classifier takes half the square of so many."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One score. `value` None means that it does not apply, and `how` says why; else sizes and features."""
-
-    value: float | None
-    standard_error: float | None = None
-    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,7 +159,9 @@ def classifiers_for(
     name, card = base_name(dataset.name), dataset.card
     if name.startswith(STACK):
         return {"classifier": train(dataset.name.removeprefix(STACK))}
-    if not card.classes or len(card.shape) not in (2, 3) or card.support not in ("unit", "binary"):
+    if card.judged_by:
+        name = card.judged_by
+    elif not card.classes or len(card.shape) not in (2, 3) or card.support not in ("unit", "binary"):
         return {}
     found: Networks = {"classifier": train(f"{name}-binary")}
     if card.support == "unit" and (scores is None or "frechet_grey" in scores):
@@ -216,6 +212,7 @@ def judge(
         found = _of_numbers(case, case.as_they_are(samples.x))
     else:
         found = _of_images(case, classifier, grey_classifier)
+    found = replace(found, scores={**found.scores, **condition_scores(samples, dataset, split)})
     kept = [name for name in SCORES if name in case.wanted and name in found.scores]
     return replace(found, scores={name: found.scores[name] for name in kept})
 
@@ -282,8 +279,8 @@ def _of_images(case: _Case, network: Classifier, of_grey: Classifier | None) -> 
     found, shares = dict(judged.scores), None
     if "frechet_grey" in wanted:
         found["frechet_grey"] = _frechet_grey(case, of_grey)
-    if "class_accuracy" in wanted:
-        found["class_accuracy"] = _asked(sides, case.samples.context, network)
+    seen = Data(sides.samples, case.samples.context)
+    found |= condition_scores(seen, case.dataset, case.split, network, how=sides.how)
     if wanted & {"classes", "class_difference"}:
         shares = class_shares(sides.samples, network, sides.real)
         how = f"{sides.how}; shares of {case.split} images by the same classifier"
@@ -347,17 +344,6 @@ def _frechet_grey(case: _Case, network: Classifier | None) -> Score:
         return Score(None, how="n/a: no classifier of grey images was given")
     how = f"{case.samples.size} samples, {len(case.real)} {case.split} images; {about(network)}"
     return Score(frechet(case.samples.x, case.real, network).value, how=how)
-
-
-def _asked(sides: _Sides, context: Tensor | None, network: Classifier) -> Score:
-    """Whether the class asked for is shown."""
-    if context is None:
-        return Score(None, how="n/a: not conditional on a class")
-    if context.ndim == 2 and context.shape[1] != network.classes:
-        return Score(None, how=f"n/a: contexts {tuple(context.shape)} are not {network.classes} classes")
-    asked = class_accuracy(sides.samples, context, network)
-    how = f"{sides.how}; {100 * (asked.ceiling or 0):.1f}% of real test images are classified rightly"
-    return Score(asked.accuracy, asked.standard_error, how=how)
 
 
 def _of_points(case: _Case) -> Judgement:

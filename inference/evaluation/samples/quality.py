@@ -30,12 +30,21 @@ from inference.particles import flatten_draws
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError
 
 __all__ = [
-    "Frechet", "ManifoldScores", "NearestTraining", "checked", "distances", "frechet", "frechet_gaussians",
+    "Frechet", "ManifoldScores", "NearestTraining", "Score", "checked", "distances", "frechet", "frechet_gaussians",
     "manifold_scores", "nearest_training", "pair",
 ]  # fmt: skip
 
 CHUNK = 2**24
 """Distances held at once, 128 MB."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score. `value` None means that it does not apply, and `how` says why; else sizes and features."""
+
+    value: float | None
+    standard_error: float | None = None
+    how: str = ""
 
 
 # Distances in features
