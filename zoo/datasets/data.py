@@ -137,6 +137,10 @@ class Card:
     """Every file it can be read from: the compact conversion first, then the public originals."""
     classes: int = 0
     """How many classes its labels name; 0 without labels, or where the context already says them."""
+    context_kind: str = ""
+    """'image', 'attributes' (columns of 0 or 1) or 'caption' (numbers of words, 0 after the last); '' for others."""
+    context_names: tuple[str, ...] = ()
+    """Of the attributes; or the words of captions by their number, of which 0 is ''."""
 
     @property
     def url(self) -> str | None:
