@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from zoo.datasets import embedded, modes, remote, speech
+from zoo.datasets import embedded, glyphs, modes, remote, speech
 from zoo.datasets.data import Card
 from zoo.datasets.reference import POSTERIORS
 from zoo.datasets.splits import SPLITS, Splits
@@ -29,6 +29,8 @@ DIGITS = f"{SKLEARN} (load_digits): UCI optical recognition of handwritten digit
 CAZALA = "github.com/cazala/mnist, src/digits/0.json to 9.json"
 GENERATED = "none needed (generated)"
 PUBLIC = "public domain (facts)"
+DEJAVU = "inside matplotlib (mpl-data/fonts/ttf): the DejaVu fonts 2.37, nine faces, drawn by Pillow"
+VERA = "Bitstream Vera fonts licence, DejaVu changes in the public domain (matplotlib's LICENSE_DEJAVU)"
 
 
 def _sizes(train: int, valid: int, test: int) -> dict[str, int]:
@@ -75,6 +77,39 @@ def _stacked(of: str, read: Callable[[], Splits], shape: tuple[int, ...], train:
     )
     card = Card(name, description, shape=shape, support="unit", splits=sizes, **origin)
     return Entry(card, partial(modes.stacked, read, sizes))
+
+
+def _glyphs(ending: str, what: str, read: Callable[[], Splits], sizes: dict[str, int], **more: Any) -> Entry:
+    """`more` is further fields of the card."""
+    description = (
+        f"{what} Letters that the faces share, baseline and advance alike in all, white on black; split by character "
+        "with seed 0, those that look alike together."
+    )
+    fields = {"shape": (32, 32), "support": "unit", "splits": sizes, "source": DEJAVU, "licence": VERA} | more
+    return Entry(Card(f"glyphs{ending}", description, **fields), read)
+
+
+def _font_pairs(ending: str, target: int, words: str) -> list[Entry]:
+    """Paired, and with the training and the valid pairs torn apart."""
+    what = f"Letters of DejaVu {words} 32x32; the context is the same letter in DejaVu Sans."
+    torn = (
+        f"Letters of DejaVu {words} 32x32; the context is a letter in DejaVu Sans: another one in train and valid, "
+        "whose characters are halved between the two sides, the same in test."
+    )
+    return [
+        _glyphs(ending, what, partial(glyphs.pairs, target), CHARACTERS, context_kind="image"),
+        _glyphs(
+            f"{ending}-unpaired",
+            torn,
+            partial(glyphs.pairs, target, paired=False),
+            CHARACTERS | {"train": 609, "valid": 46},
+            context_kind="image",
+        ),
+    ]
+
+
+CHARACTERS = _sizes(1218, 92, 204)
+IN_EACH_FACE = {split: len(glyphs.FACES) * count for split, count in CHARACTERS.items()}
 
 
 def _by_name(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -306,5 +341,30 @@ REGISTRY: dict[str, Entry] = _by_name(
         ),
         _stacked("digits", embedded.digits, (3, 8, 8), 20_000, source=DIGITS, licence=UCI),
         _stacked("mnist10k", remote.mnist10k, (3, 28, 28), 10_000, source=CAZALA, licence="MIT", files=remote.MNIST10K),
+        _glyphs(
+            "",
+            "Letters in nine faces 32x32; the label is the face.",
+            glyphs.faces,
+            IN_EACH_FACE,
+            classes=len(glyphs.FACES),
+        ),
+        _glyphs(
+            "-64",
+            "Letters in nine faces 64x64; the label is the face.",
+            partial(glyphs.faces, 64),
+            IN_EACH_FACE,
+            shape=(64, 64),
+            classes=len(glyphs.FACES),
+        ),
+        _glyphs(
+            "-attributes",
+            "Letters in nine faces 32x32; the context is whether the face is sans, serif, mono, bold, oblique.",
+            glyphs.attributes,
+            IN_EACH_FACE,
+            context_kind="attributes",
+            context_names=glyphs.ATTRIBUTES,
+        ),
+        *_font_pairs("-sans-to-serif", glyphs.SERIF, "Serif"),
+        *_font_pairs("-sans-to-bold-serif", glyphs.BOLD_SERIF, "Serif Bold"),
     ]
 )
