@@ -67,6 +67,7 @@ BUILTIN: dict[str, str] = {
     "wgan": "zoo.implicit.wgan:WGAN",
     "wgan-gp": "zoo.implicit.wgan:WGANGP",
     "sngan": "zoo.implicit.sngan:SNGAN",
+    "puzzle-gan": "zoo.implicit.puzzle:PuzzleGAN",
     "ali": "zoo.implicit.ali:ALI",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",

@@ -80,6 +80,10 @@ class Contest(ABC):
     guide_spec: dict[str, Any] | None = None
     two_sided: ClassVar[bool] = False
 
+    def fresh(self, batch: Data) -> Data:
+        """A minibatch as one turn sees it, with what is drawn anew each time; by default as it is."""
+        return batch
+
     @abstractmethod
     def sides(self, batch: Data, *, makers: bool) -> Sides:
         """Draws both sides for a minibatch; `makers`: with the rest of their loss, else (the critic's turn) without."""
@@ -267,7 +271,7 @@ class _Match:
         full = batch.size == self.size
         own = [batch] * self.method.critic_steps if full else list(batch.batches(self.method.batch_size))
         set_rate(self.critic_optimizer, now["critic_lr"])
-        for seen in own:
+        for seen in map(self.contest.fresh, own):
             critic_loss = self.critic_turn(seen, checked)
         judge = self.contest.judge(seen)
         loss, sides = self.maker_turn(seen, judge, now["lr"])
@@ -316,7 +320,7 @@ class _Match:
             self.average.copy_to(self.averaged)
         for player in self.players:
             player.eval()
-        seen = data.rows(torch.randperm(data.size)[:1000].to(data.x.device))
+        seen = self.contest.fresh(data.rows(torch.randperm(data.size)[:1000].to(data.x.device)))
         with torch.no_grad():
             sides = self.contest.sides(seen, makers=False)
         end = {name: float(value) for name, value in _position(self.game, self.contest.judge(seen), sides).items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from pyro import poutine
@@ -23,6 +23,24 @@ from zoo.options import NonNegative
 from zoo.program import ImplicitProgram, Program
 
 __all__ = ["GANGame"]
+
+
+@runtime_checkable
+class Puzzled(Protocol):
+    """A program whose contexts are made of the examples themselves, at random: new ones at every step."""
+
+    def puzzles(self, x: Tensor) -> Tensor:
+        """Examples (B, *event_shape) to contexts (B, ...)."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A program that can be held to the example a context belongs to."""
+
+    def distance(self, made: Tensor, x: Tensor, context: Tensor) -> Tensor:
+        """Between what it made for the contexts and the examples, (), differentiable in its parameters."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +58,8 @@ class GANGame(Adversarial):
     Args:
         information: Weight of that bound; or site -> weight, 1 for a code that it does not name (the paper weighs
             continuous codes less, whose information a generator without noise could make as large as it likes).
+        reconstruction: Weight of the program's own `distance(made, x, context)` between what it makes for a context and
+            the example that has this context, for programs that have one.
         critic: A module (B, *event_shape) -> (B,), called with the context too if there is one; None takes the
             program's suggestion.
         The others: see `Adversarial`.
@@ -49,6 +69,7 @@ class GANGame(Adversarial):
     NATS: ClassVar[frozenset[str]] = frozenset({"information"})
 
     information: NonNegative | Mapping[str, NonNegative] = 1.0
+    reconstruction: NonNegative = 0.0
 
     def why_not(self, program: Program) -> str | None:
         """Only implicit programs: where there is a density, the likelihood does better."""
@@ -56,6 +77,8 @@ class GANGame(Adversarial):
             return "it has a density, and the GAN game is for implicit programs"
         if self.critic is None and type(program).critic is ImplicitProgram.critic:
             return "it suggests no critic; define critic() or pass one (critic=...)"
+        if self.reconstruction and not isinstance(program, Reconstructs):
+            return "it has no distance(made, x, context) for reconstruction to weigh; leave reconstruction out"
         return None
 
     def contest(self, program: Program, data: Data) -> Contest:
@@ -66,6 +89,7 @@ class GANGame(Adversarial):
         contest = _Images(
             program, critic, weights, guided=guide_parameters(program.guide, program, data) if weights else []
         )
+        contest.reconstruction = self.reconstruction
         if contest.shared and self.ema is not None:
             raise OptionError(
                 f"The guide of {type(program).__name__} shares layers with the critic, whose weights are not averaged; "
@@ -88,6 +112,8 @@ class GANGame(Adversarial):
 
 
 class _Images(Contest):
+    reconstruction: float = 0.0
+
     def __init__(self, program: Program, critic: nn.Module, weights: dict[str, float], guided: Sequence[nn.Parameter]):
         self.program, self.critic, self.weights = program, critic, weights
         mine, judges = [p for p in program.parameters() if p.requires_grad], {id(p) for p in critic.parameters()}
@@ -109,17 +135,22 @@ class _Images(Contest):
         assert sides.made is not None
         return -self._weighted(self._information(sides.made, batch.context))
 
+    def fresh(self, batch: Data) -> Data:
+        if not isinstance(self.program, Puzzled):
+            return batch
+        return Data(batch.x, self.program.puzzles(batch.x))
+
     def sides(self, batch: Data, *, makers: bool) -> Sides:
         made = simulate(self.program, batch.size, batch.context)
-        if not (makers and self.weights):
-            return Sides(batch.x, made.x, made=made)
-        bounds = self._information(made, batch.context)
-        return Sides(
-            batch.x,
-            made.x,
-            -self._weighted(bounds),
-            metrics={"information": sum(bounds.values(), made.x.new_zeros(()))},
-        )
+        losses, metrics = [], {}
+        if makers and self.weights:
+            bounds = self._information(made, batch.context)
+            losses.append(-self._weighted(bounds))
+            metrics["information"] = sum(bounds.values(), made.x.new_zeros(()))
+        if makers and self.reconstruction and isinstance(self.program, Reconstructs):
+            metrics["distance"] = self.program.distance(made.x, batch.x, batch.context)
+            losses.append(self.reconstruction * metrics["distance"])
+        return Sides(batch.x, made.x, sum(losses) if losses else None, metrics, made=made)
 
     def _weighted(self, bounds: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * bound for name, bound in bounds.items()]).sum()

@@ -1,0 +1,255 @@
+r"""The puzzle GAN: some patches of an image are given, and the rest is made to fit, in more than one way.
+
+No single paper has this program under its name. It is a context encoder (Pathak et al., "Context encoders: feature
+learning by inpainting", CVPR 2016): strided convolutions read what is given, a dense layer carries it everywhere,
+transposed convolutions draw. Its critic looks at the whole and at neighbourhoods of what was missing (Iizuka,
+Simo-Serra & Ishikawa, "Globally and locally consistent image completion", SIGGRAPH 2017). Noise goes in beside what was
+read, and the reconstruction is a proper score of a distribution, not a distance that blurs (`PuzzleGAN.distance`).
+
+    z ~ N(0, I),   x = m * g + (1 - m) * G(g, m, z)
+
+    z --> x <-- (g, m)      sites: z (latent_dim,) local; x (*event_shape), implicit; the context is the given pixels g
+                            (0 elsewhere) and where they are, m
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn.functional import adaptive_avg_pool2d
+
+from zoo.arrays import as_tensor
+from zoo.errors import OptionError, SupportError
+from zoo.implicit.networks import ConvCritic, conv_generator, conv_trunk, network_options
+from zoo.nets import image_shape
+from zoo.options import Count, Counts, Fraction, Length, Natural, Shape, check_value
+from zoo.program import Implicit, ImplicitProgram, Preset
+
+__all__ = ["PuzzleCritic", "PuzzleGAN", "puzzle_from_boxes"]
+
+SLOPE = 0.2
+"""Of the leaky ReLUs that read what is given."""
+
+
+class PuzzleGAN(ImplicitProgram):
+    """Draws the whole image from any of its patches, which stay as they are.
+
+    A context has shape (N, channels + 1, height, width): the given pixels, 0 elsewhere, and a plane that is 1 where
+    they are given. Data need none: `accept` makes puzzles of images, always the same of the same images, and a fit makes
+    new ones at every step (`puzzles`), whatever contexts its data have. `puzzle_from_boxes` makes one's own.
+
+    Args:
+        event_shape: (height, width) or (channels, height, width), in [0, 1].
+        latent_dim: Number of noise inputs.
+        hidden: Numbers in which what is given is summed up.
+        channels: Of the strided convolutions that read, from the image on; of those that draw backwards.
+        grid: Rows and columns of the patches that puzzles are made of.
+        keep: Least and largest share of patches that a puzzle gives, before it is rounded to whole patches.
+        critic: Options of `PuzzleCritic`: `whole` ([16, 32, 64]) and `local` ([16, 32]).
+
+    Raises: OptionError for a grid finer than the image or shares that are not in order; UnknownNameError for another
+        option of the critic; ShapeError for what are no images.
+    """
+
+    paper = (
+        "after Pathak et al., Context encoders, 2016, and Iizuka et al., Globally and locally consistent completion, 2017"
+    )
+    dataset = "freyfaces"
+    support = constraints.unit_interval
+    context_support = constraints.unit_interval
+
+    def __init__(
+        self,
+        event_shape: Shape = (8, 8),
+        latent_dim: Count = 16,
+        hidden: Count = 64,
+        channels: Counts = (8, 16),
+        grid: Annotated[Counts, Length(2)] = (4, 4),
+        keep: Annotated[Sequence[Fraction], Length(2)] = (0.2, 0.7),
+        critic: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.event_shape, self.shape = torch.Size(event_shape), image_shape(event_shape)
+        self.critic_options = network_options("the puzzle's critic", critic, whole=(16, 32, 64), local=(16, 32))
+        if keep[0] > keep[1]:
+            raise OptionError(f"keep must be the least share of given patches, then the largest; got {list(keep)}.")
+        for patches, side in zip(grid, self.shape[1:], strict=True):
+            if patches > side:
+                raise OptionError(
+                    f"A grid of {list(grid)} patches is finer than images of {self.shape[1:]} pixels; take fewer."
+                )
+        self.latent_dim, self.grid, self.keep = latent_dim, (grid[0], grid[1]), (keep[0], keep[1])
+        channels_in, height, width = self.shape
+        self.read = conv_trunk((channels_in + 1, height, width), channels, hidden, SLOPE)
+        self.draw = conv_generator(hidden + latent_dim, channels[::-1], self.shape)
+        # Which row and which column of the grid a pixel is in.
+        rows, columns = (
+            torch.arange(side) * patches // side for patches, side in zip(grid, self.shape[1:], strict=True)
+        )
+        self.register_buffer("patch", rows[:, None] * grid[1] + columns, persistent=False)
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Given pixels as they are, and the others from them and noise; differentiable in its parameters."""
+        assert context is not None
+        with self.plate(x, context, size):
+            zero = context.new_zeros(self.latent_dim)
+            z = pyro.sample("z", dist.Normal(zero, 1.0).to_event(1))
+            return pyro.sample("x", Implicit(self.completed(z, context), len(self.event_shape)), obs=x)
+
+    def completed(self, z: Tensor, context: Tensor) -> Tensor:
+        """Noise (..., B, latent_dim) and contexts (B, channels + 1, height, width) to images (..., B, *event_shape)."""
+        given, mask = context[:, :-1], context[:, -1:]
+        # Centred, so that what is missing is grey.
+        told = self.read(torch.cat([(2 * given - 1) * mask, mask], 1))
+        made = self.draw(torch.cat([z, told.expand(*z.shape[:-1], -1)], -1))
+        made = torch.where(mask > 0.5, given, (torch.tanh(made) + 1) / 2)
+        return made.reshape(*z.shape[:-1], *self.event_shape)
+
+    def distance(self, made: Tensor, x: Tensor, context: Tensor) -> Tensor:
+        """The continuous ranked probability score of the missing pixels, from two completions, averaged, ().
+
+        E|X - x| - E|X - X'| / 2, with X and X' completions of one puzzle: least where each missing pixel has the
+        distribution that it has in data given the puzzle (Gneiting & Raftery, "Strictly proper scoring rules", 2007),
+        so that it asks for the right spread, where an absolute or squared error asks for none.
+
+        Args:
+            made: Completions (B, *event_shape); it draws another.
+            x: The images.
+            context: Their puzzles.
+        """
+        z = torch.randn(len(x), self.latent_dim, dtype=x.dtype, device=x.device)
+        other = self.completed(z, context)
+        missing = (1 - context[:, -1:]).expand(-1, self.shape[0], -1, -1).reshape(x.shape)
+        score = ((made - x).abs() + (other - x).abs() - (made - other).abs()) / 2
+        return (score * missing).sum() / missing.sum().clamp(min=1.0)
+
+    def puzzles(self, x: Tensor, seed: int | None = None) -> Tensor:
+        """Of each image some patches, any subset of a number as likely as another, as contexts.
+
+        Args:
+            x: Images (B, *event_shape).
+            seed: For the same puzzles every time; None draws from torch's generator.
+        """
+        on = x.device if seed is None else torch.device("cpu")
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        patches = self.grid[0] * self.grid[1]
+        drawn = torch.rand(len(x), patches + 1, generator=generator, device=on, dtype=x.dtype).to(x.device)
+        least, most = (round(share * patches) for share in self.keep)
+        count = (least + (most - least + 1) * drawn[:, -1:]).floor()
+        kept = drawn[:, :-1].argsort(-1).argsort(-1) < count
+        return _context(x.reshape(len(x), *self.shape), kept[:, self.patch].unsqueeze(1))
+
+    def accept(self, x: Any, context: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Images without a context are accepted with puzzles of them, the same every time."""
+        if context is not None:
+            return super().accept(x, context)
+        dtype = self.computes_in()
+        x = as_tensor(x, dtype=dtype)
+        return super().accept(x, self.puzzles(x, seed=0) if x.shape[1:] == self.event_shape else None)
+
+    def critic(self) -> nn.Module:
+        """Of the whole image and of the neighbourhoods of what was missing."""
+        return PuzzleCritic(self.event_shape, **self.critic_options)
+
+    def example_context(self, n: int) -> Tensor:
+        """Puzzles of grey images."""
+        like = next(self.read.parameters())
+        return self.puzzles(like.new_full((n, *self.event_shape), 0.5), seed=0)
+
+    def check_context(self, context: Tensor | None) -> None:
+        """As every program; and each pixel must be given or not.
+
+        Raises: SupportError for a mask with other numbers than 0 and 1; what `Program.check_context` raises.
+        """
+        super().check_context(context)
+        if context is not None and bool(((context[:, -1] != 0) & (context[:, -1] != 1)).any()):
+            raise SupportError(
+                "The last plane of a puzzle must be 1 where a pixel is given and 0 elsewhere, got values in between; "
+                "puzzle_from_boxes(x, boxes) makes one."
+            )
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "small": Preset(
+            {"latent_dim": 32, "hidden": 256, "channels": [32, 64, 128]}, "gan",
+            {
+                "game": "hinge", "regulariser": "spectral-norm", "reconstruction": 20.0, "steps": 1500,
+                "batch_size": 64, "lr": 1e-3, "ema": 0.995, "compile": "never",
+            },
+        ),
+        "paper": Preset(
+            {
+                "latent_dim": 100, "hidden": 4000, "channels": [64, 64, 128, 256, 512],
+                "critic": {"whole": [64, 128, 256, 512, 512, 512], "local": [64, 128, 256, 512]},
+            }, "gan",
+            # Pathak et al. weigh reconstruction by 0.999 and the game by 0.001.
+            {"reconstruction": 999.0, "epochs": 100, "batch_size": 64, "lr": 2e-4, "decay": "constant"},
+        ),
+    }  # fmt: skip
+
+
+class PuzzleCritic(nn.Module):
+    """Two critics in one: convolutions of the whole image, and of the neighbourhoods of missing pixels alone.
+
+    Both see which pixels were given. The logit is linear in the features of both, as Iizuka et al. have it; theirs of a
+    rectangular hole are here the average over all places, each by its share of missing pixels, so that a hole can have
+    any shape.
+
+    Args:
+        event_shape: (height, width) or (channels, height, width), in [0, 1].
+        whole: Channels of the strided convolutions of the whole image, from the image on.
+        local: Likewise of the neighbourhoods, which are the smaller the fewer there are.
+
+    Shapes: x (B, *event_shape), context (B, channels + 1, height, width) -> (B,) logits of "real".
+    """
+
+    def __init__(self, event_shape: torch.Size, *, whole: Sequence[int], local: Sequence[int]):
+        super().__init__()
+        channels, *size = self.shape = image_shape(event_shape)
+        shape = (channels + 1, *size)
+        self.whole = ConvCritic(shape, whole, norm="none", smooth=True)
+        *near, _, _ = ConvCritic(shape, local, norm="none").net
+        self.local = nn.Sequential(*near, nn.Conv2d(local[-1], 1, 1, bias=False))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Logits."""
+        mask = context[:, -1:]
+        seen = torch.cat([x.reshape(len(x), *self.shape), mask], 1)
+        places = self.local(2 * seen - 1)
+        missing = adaptive_avg_pool2d(1 - mask, list(places.shape[-2:]))
+        near = (places * missing).sum((1, 2, 3)) / missing.sum((1, 2, 3)).clamp(min=1e-6)
+        return self.whole(seen) + near
+
+
+def puzzle_from_boxes(x: Tensor, boxes: Sequence[Sequence[int]]) -> Tensor:
+    """The puzzle of each image that gives what lies in some boxes: contexts (B, channels + 1, height, width).
+
+    Args:
+        x: Images (B, height, width) or (B, channels, height, width).
+        boxes: Each [top, left, height, width] in pixels, wholly inside the image; none gives nothing.
+
+    Raises: ShapeError for what are no images; OptionError for a box that is none or reaches outside.
+    """
+    shape = image_shape(x.shape[1:])
+    mask = torch.zeros(1, 1, *shape[1:], dtype=torch.bool, device=x.device)
+    for box in boxes:
+        check_value("a box", box, Annotated[Sequence[Natural], Length(4)])
+        top, left, height, width = box
+        if min(height, width) < 1 or top + height > shape[1] or left + width > shape[2]:
+            raise OptionError(
+                f"The box {list(box)}, [top, left, height, width], must lie inside images of {shape[1:]} pixels and "
+                "hold at least one."
+            )
+        mask[..., top : top + height, left : left + width] = True
+    return _context(x.reshape(len(x), *shape), mask)
+
+
+def _context(x: Tensor, mask: Tensor) -> Tensor:
+    """Images (B, channels, height, width) under a mask of booleans that broadcasts against them, and the mask."""
+    mask = mask.to(x).expand(len(x), -1, -1, -1)
+    return torch.cat([x * mask, mask], 1)
