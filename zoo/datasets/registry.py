@@ -86,6 +86,7 @@ def _glyphs(ending: str, what: str, read: Callable[[], Splits], sizes: dict[str,
         "with seed 0, those that look alike together."
     )
     fields = {"shape": (32, 32), "support": "unit", "splits": sizes, "source": DEJAVU, "licence": VERA} | more
+    fields |= {"judged_by": "glyphs"} if fields["shape"] == (32, 32) and "classes" not in fields else {}
     return Entry(Card(f"glyphs{ending}", description, **fields), read)
 
 
