@@ -88,6 +88,13 @@ METRICS: dict[str, Metric] = {
         "C2ST", "accuracy of a classifier telling samples from test data; 0.5: it cannot", "lower", digits=2
     ),
     "class_accuracy": Metric("asked", "share of samples that show the class asked for", "higher", digits=3),
+    "recognition": Metric(
+        "recognised", "share of translations nearest to their own true answer, of all answers", "higher", digits=3
+    ),
+    "pixel_error": Metric("L1", "mean absolute error of a translation's pixels to the true answer", "lower", digits=4),
+    "attribute_accuracy": Metric(
+        "attributes", "share of samples that show an attribute asked for, of the worst one", "higher", digits=3
+    ),
     "classes": Metric("classes", "classes with at least a tenth of their share of the data", "higher", digits=0),
     "class_difference": Metric("shares off", "share of samples in other classes than those of data", "lower", digits=3),
     "code_accuracy": Metric(

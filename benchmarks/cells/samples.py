@@ -1,22 +1,24 @@
 """Cells of kind 'samples': a program fitted to data and judged by what it draws, whether it has a density or not.
 
 How samples are looked at, `inference.evaluation.samples.judge` says; beside its scores stand the log-likelihood of what
-has one. Program 'real-data' is the yardstick: validation data in place of samples, or training data where modes are
-counted.
+has one. Programs that are none are yardsticks: 'real-data' is validation data in place of samples, or training data
+where modes are counted; where a context is an image to be translated, 'copying' answers with the image itself and
+'nearest-pair' with the answer of the training pair that looks most like it.
 
 Options of the evaluation: `samples` (as many as test data); `ais_chains`, `ais_steps`, `ais_examples` and `particles`
 (see `benchmarks.cells.likelihood`); `modes_samples` (10,000) where modes are counted; `classifier_steps` (2000) of the
-network.
+network; `pairs`, the data set whose training pairs 'nearest-pair' remembers (the cell's own).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.distributions import constraints
 
 from benchmarks.cells import latents
 from benchmarks.cells.fitting import fit_cell
@@ -37,12 +39,14 @@ from inference.evaluation.samples.judge import (
     held_out,
     judge,
 )
+from inference.evaluation.samples.translation import nearest_pair
 from inference.guides.named import guided_sites
 from zoo import datasets
 from zoo.datasets import Data, Dataset
 from zoo.datasets.modes import GAUSSIANS
+from zoo.guards import same_support
 
-__all__ = ["REAL_DATA", "measure"]
+__all__ = ["REAL_DATA", "YARDSTICKS", "measure"]
 
 Array = np.ndarray[Any, Any]
 
@@ -56,9 +60,9 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     dataset = datasets.load(cell.dataset)
     counted = has_known_modes(dataset)
     n = int(cell.evaluation.get("modes_samples" if counted else "samples", fair_size(dataset, cell.split)))
-    found = None if cell.program.name == REAL_DATA else fit_cell(cell, dataset, device)
+    found = None if cell.program.name in YARDSTICKS else fit_cell(cell, dataset, device)
     if found is None:
-        samples = held_out(dataset, n, cell.split)
+        samples = YARDSTICKS[cell.program.name](cell, dataset, n)
     else:
         samples = draw_samples(found.program, dataset.split(cell.split), n, cell.seed + 1)
     steps = int(cell.evaluation.get("classifier_steps", 2000))
@@ -73,6 +77,27 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         measured += of_the_fit(found)
     save_artifact(artifacts / f"{file_name(cell.key)}.npz", cell, dataset, samples, found)
     return [m for m in measured if m.metric in cell.metrics]
+
+
+def _held_out(cell: Cell, dataset: Dataset, n: int) -> Data:
+    return held_out(dataset, n, cell.split)
+
+
+def _copied(cell: Cell, dataset: Dataset, n: int) -> Data:
+    context = dataset.split(cell.split).context[:n]
+    return Data(context, context)
+
+
+def _remembered(cell: Cell, dataset: Dataset, n: int) -> Data:
+    context = dataset.split(cell.split).context[:n]
+    pairs = datasets.load(str(cell.evaluation.get("pairs", cell.dataset))).train
+    return Data(nearest_pair(context, pairs.context, pairs.x), context)
+
+
+YARDSTICKS: dict[str, Callable[[Cell, Dataset, int], Data]] = {
+    REAL_DATA: _held_out, "copying": _copied, "nearest-pair": _remembered,
+}  # fmt: skip
+"""Names of programs that are none -> what stands in place of their samples."""
 
 
 @functools.cache
@@ -117,9 +142,11 @@ def save_artifact(path: Path, cell: Cell, dataset: Dataset, samples: Data, found
         columns: dict[str, Array] = {"points": samples.x[:1000].numpy(), "data": real[:1000].numpy()}
     else:
         columns = {"samples": samples.x[:SHOWN].numpy(), "data": real[:SHOWN].numpy()}
+        if dataset.card.context_kind == "image":
+            columns["given"] = samples.context[:SHOWN].numpy()
     if found is not None:
         columns |= latents.history_arrays(found.history)
-        if "samples" in columns and found.program.sites():
+        if "samples" in columns and found.program.sites() and not dataset.card.context_kind:
             columns |= latent_arrays(cell, dataset, found)
     np.savez_compressed(path, **columns)  # type: ignore[arg-type]
 
@@ -128,7 +155,7 @@ def latent_arrays(cell: Cell, dataset: Dataset, found: Fit) -> dict[str, Array]:
     """Paths for every generator; classes, codes and the aggregate posterior where there are such."""
     program = found.program
     arrays = {"interpolation": latents.interpolation(program, seed=cell.seed)}
-    if program.example_context(2) is not None:
+    if same_support(program.context_support, constraints.one_hot):
         arrays["class_grid"] = latents.class_grid(program, seed=cell.seed)
     if found.guide is None:
         return {name: value.cpu().numpy() for name, value in arrays.items()}

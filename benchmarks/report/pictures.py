@@ -20,7 +20,10 @@ from benchmarks.report.plots import EXACT, GUIDE, panels, samples_picture, tile
 from inference.history import History
 from zoo.errors import OptionError
 
-__all__ = ["HOW_GAMES_WENT", "aggregate_picture", "grid_picture", "history_picture", "pictures", "points_picture"]
+__all__ = [
+    "HOW_GAMES_WENT", "aggregate_picture", "beside_picture", "grid_picture", "history_picture", "pictures",
+    "points_picture",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 Series = Mapping[str, Array]
@@ -44,6 +47,30 @@ def grid_picture(title: str, images: Array, across: str, down: str) -> Figure:
     ax.set_xlabel(across, fontsize=8)
     ax.set_ylabel(down, fontsize=8)
     ax.set_title(title, fontsize=9)
+    return figure
+
+
+def beside_picture(columns: Sequence[tuple[str, Array]], rows: int = 12, across: int = 2) -> Figure:
+    """What belongs together in one row, a column for each kind: input, output, truth, say.
+
+    Args:
+        columns: (what it is, images (N, H, W) or (N, C, H, W)), in one order.
+        rows: Of the sheet, at most.
+        across: Sheets beside each other, for the next images.
+    """
+    n, width = len(columns[0][1]), len(columns)
+    across = max(1, min(across, -(-n // rows)))
+    rows = min(rows, n)
+    figure = Figure(figsize=(0.62 * width * across + 0.4, 0.46 * rows + 1.1), layout="constrained")
+    for i, ax in enumerate(figure.subplots(1, across, squeeze=False)[0]):
+        shown = [images[i * rows : (i + 1) * rows] for _, images in columns]
+        sheet = tile(np.stack(shown, 1).reshape(-1, *shown[0].shape[1:]), width)
+        ax.imshow(np.clip(sheet, 0, 1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        each = sheet.shape[1] / width
+        names = [name for name, _ in columns]
+        ax.set_xticks([(k + 0.5) * each for k in range(width)], names, fontsize=7, rotation=60, ha="left")
+        ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+        ax.set(yticks=[])
     return figure
 
 
@@ -162,6 +189,11 @@ def pictures(artifacts: Sequence[tuple[str, Mapping[str, Array]]]) -> list[tuple
         found.append(
             ("points", "Data (grey, behind all) and samples of each program (red), seed 0.", points_picture(clouds))
         )
+    elif "given" in first:
+        caption = "Test images that were given (left), what each program makes of them, and the true answers, seed 0."
+        columns = [(name, arrays["samples"]) for name, arrays in artifacts]
+        columns = [("given", first["given"]), *columns, ("true", first["data"])]
+        found.append(("translations", caption, beside_picture(columns)))
     else:
         sheets = [("test data", first["data"]), *((name, arrays["samples"]) for name, arrays in artifacts)]
         found.append(("samples", "Test data and samples of each program, seed 0.", samples_picture(sheets)))
