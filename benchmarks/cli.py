@@ -1,4 +1,4 @@
-"""The command line: `zoo list | show | fit | sample | score | features | bench | report`. It parses and prints.
+"""The command line: `zoo list | show | fit | sample | translate | score | features | bench | report`: words only.
 
 Results go to standard output (as JSON with --json), progress to standard error. A mistake in the input gives one line
 on standard error and exit code 2; what the machine refuses (a full disk, no memory) one line and exit code 1, as does a
@@ -141,6 +141,14 @@ def sample(
     out: Annotated[Path, typer.Option("--out", help="A .png (a sheet of images) or .npz file.")],
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
     data: DataOption = None,
+    context: Annotated[
+        str | None,
+        typer.Option(help="What is asked for: a class '3', attributes 'bold serif', a caption, an image file."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", help="Of a puzzle, a box top,left,height,width that is given; may be repeated."),
+    ] = None,
     prior: Annotated[
         bool, typer.Option("--prior", help="Global latents from their prior, not their posterior given the data.")
     ] = False,
@@ -150,17 +158,42 @@ def sample(
 ) -> None:
     """Draw examples from a fitted program: what it expects next, after its training data.
 
-    Example: `zoo sample runs/vae -n 64 --out samples.png`
+    Example: `zoo sample runs/vae -n 64 --out samples.png`, `zoo sample runs/cgan --context 3 --out threes.png`
     """
     from benchmarks.commands import sample_program
 
-    found = sample_program(folder, n, out, seed, data, trust_code, prior=prior)
+    found = sample_program(folder, n, out, seed, data, trust_code, prior=prior, context=context, keep=keep or ())
     if as_json:
         return printing.print_json(found)
     print(
         f"{found['n']} samples of {found['program']}, each {printing.shape(found['shape'])}, from {found['from']}, in "
         f"{found['out']}"
     )
+
+
+@app.command()
+def translate(
+    folder: Annotated[Path, typer.Argument(help="What `zoo fit` wrote.")],
+    source: Annotated[str, typer.Argument(help="An image, a folder of images, or a data set of image pairs.")],
+    out: Annotated[Path, typer.Option("--out", help="A .png (before and after), an .npz, or a folder of images.")],
+    to: Annotated[str | None, typer.Option(help="Attributes to change to: 'bold serif'.")] = None,
+    back: Annotated[
+        bool, typer.Option("--back", help="The other way, from the target's look to the source's.")
+    ] = False,
+    n: Annotated[int, typer.Option("-n", help="Images of a data set, at most.")] = 24,
+    trust_code: TrustCode = False,
+    as_json: Json = False,
+) -> None:
+    """Translate images by a fitted translator: input beside output, and beside the true answer where it is known.
+
+    Example: `zoo translate runs/pix2pix glyphs-sans-to-serif --out translated.png`
+    """
+    from benchmarks.asking import translate_images
+
+    found = translate_images(folder, source, out, to=to, back=back, n=n, trust_code=trust_code)
+    if as_json:
+        return printing.print_json(found)
+    print(f"{found['n']} images of {found['from']} by {found['program']}, in {found['out']}")
 
 
 @app.command()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.asking import asked_context
 from benchmarks.predicting import QUANTITIES, draw_examples, score_examples
 from inference.evaluation.samples.classifier import train_classifier
 from inference.evaluation.samples.guide_judge import judge_guide
@@ -162,6 +163,8 @@ def sample_program(
     trust_code: bool = False,
     *,
     prior: bool = False,
+    context: str | None = None,
+    keep: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Draws n examples from a saved fit and writes them: a PNG sheet of images, or an .npz with the array `samples`.
 
@@ -173,6 +176,7 @@ def sample_program(
         data: Where a conditional program takes its context from; None is the data it was fitted on.
         trust_code: See `inference.fitted.Fit.load`.
         prior: See `benchmarks.predicting.draw_examples`.
+        context, keep: What is asked for, in words; see `benchmarks.asking.asked_context`.
 
     Raises: OptionError for another suffix, or a PNG of what are no images.
     """
@@ -181,16 +185,12 @@ def sample_program(
     if out.suffix not in (".png", ".npz"):
         raise OptionError(f"Cannot write samples to {out.name!r}; give a .png (images) or an .npz file.")
     found = Fit.load(folder, trust_code=trust_code)
-    program, context = found.program, None
-    shape = tuple(program.event_shape)
+    program, shape = found.program, tuple(found.program.event_shape)
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
     if out.suffix == ".png" and not is_image:
         raise OptionError(f"Examples of shape {shape} are no images; write them to an .npz file.")
-    if program.example_context(1) is not None and not isinstance(program, Adopted):
-        rows = _data(found, data, "test").context
-        assert rows is not None
-        context = rows[torch.arange(n) % len(rows)]
-    samples, where = draw_examples(found, n, context, prior=prior, seed=seed)
+    asked = _context(found, n, data, context, keep)
+    samples, where = draw_examples(found, n, asked, prior=prior, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".png":
         from benchmarks.report import plots  # matplotlib takes seconds to import
@@ -204,6 +204,20 @@ def sample_program(
     if isinstance(samples, dict):
         sizes = {name: list(value.shape[1:]) for name, value in samples.items()}
     return {"program": catalogue.name_of(program), "n": n, "shape": sizes, "from": where, "out": str(out)}
+
+
+def _context(found: Fit, n: int, data: str | None, words: str | None, keep: Sequence[str]) -> Tensor | None:
+    """n rows of context: what was asked for in words, or those of data; None for a program without."""
+    program = found.program
+    if words is not None or keep:
+        if words is None or data is not None:
+            raise OptionError("Say what is asked for by --context or by --data, and with --keep of which image.")
+        return asked_context(found, words, n, keep)
+    if program.example_context(1) is None or isinstance(program, Adopted):
+        return None
+    rows = program.take(_data(found, data, "test")).context
+    assert rows is not None
+    return rows[torch.arange(n) % len(rows)]
 
 
 def has_density(folder: Path, trust_code: bool = False) -> bool:
