@@ -68,6 +68,7 @@ BUILTIN: dict[str, str] = {
     "wgan-gp": "zoo.implicit.wgan:WGANGP",
     "sngan": "zoo.implicit.sngan:SNGAN",
     "puzzle-gan": "zoo.implicit.puzzle:PuzzleGAN",
+    "progan": "zoo.implicit.progan:ProGAN",
     "ali": "zoo.implicit.ali:ALI",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",

@@ -35,6 +35,7 @@ __all__ = [
     "ExactDensity",
     "ExactEvidence",
     "ExactPosterior",
+    "Grows",
     "Implicit",
     "ImplicitProgram",
     "Preset",
@@ -394,4 +395,17 @@ class CoordinateAscent(Protocol):
 
     def cavi_step(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """One sweep over the factors of the guide; returns the ELBO (), which never decreases."""
+        ...
+
+
+@runtime_checkable
+class Grows(Protocol):
+    """A generator that makes small images first and grows during a fit; so does its critic, by a `grow` of its own."""
+
+    def grow(self, share: float) -> None:
+        """Grows to where a fit stands after this share of its steps."""
+        ...
+
+    def seen(self, x: Tensor, *, made: bool) -> Tensor:
+        """A batch (B, *event_shape), of data or `made` by the program, at the size reached, (B, ...)."""
         ...

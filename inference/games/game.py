@@ -72,6 +72,7 @@ class Contest(ABC):
         parameters: What the other player moves.
         guide: The guide that comes out, and `guide_spec` as in `Outcome`; None if there is none.
         two_sided: Whether the real side is made too (by a guide), so that its maker has a loss of its own.
+        grows: Whether the players' networks depend on how much of the run is done.
     """
 
     critic: nn.Module
@@ -79,6 +80,10 @@ class Contest(ABC):
     guide: Callable[..., Any] | None = None
     guide_spec: dict[str, Any] | None = None
     two_sided: ClassVar[bool] = False
+    grows: bool = False
+
+    def grow(self, share: float) -> None:  # noqa: B027 (nothing by default)
+        """Called before each step, where `grows`, with the share of the run that is done; at the end with 1."""
 
     def fresh(self, batch: Data) -> Data:
         """A minibatch as one turn sees it, with what is drawn anew each time; by default as it is."""
@@ -171,7 +176,7 @@ class Adversarial(GradientMethod):
     diversity this far: look at samples too. The history has all of these over the run.
 
     Args:
-        game: A key of `inference.games.losses.GAMES` or a `Game`.
+        game: A key of `inference.games.losses.GAMES`, with options {'name': 'wasserstein', 'drift': 0.001}; a `Game`.
         regulariser: A key of `inference.games.regularisers.REGULARISERS`, with options {'name': 'clip', 'limit': 0.1};
             a `Regulariser`; or None.
         critic: The critic; None takes the one that the method or the program suggests.
@@ -189,7 +194,7 @@ class Adversarial(GradientMethod):
     COLLAPSED: ClassVar[float] = 0.5
     SATURATED: ClassVar[float] = 0.99
 
-    game: str | Game = "non-saturating"
+    game: str | Mapping[str, Any] | Game = "non-saturating"
     regulariser: str | Mapping[str, Any] | Regulariser | None = None
     critic: nn.Module | None = None
     critic_steps: Count = 1
@@ -214,11 +219,16 @@ class Adversarial(GradientMethod):
             ema = self.ema
             # Short at first, so that the start of the run is soon forgotten.
             scalars["ema"] = lambda done: min(ema, (1 + done) / (10 + done))
+        if match.contest.grows:
+            total = Schedule.of(self).total_steps(run.train.size)
+            scalars["share"] = lambda done: done / total
         loop = Loop(
             run, Schedule.of(self), match.parts, label=f"{self.name} {type(program).__name__}",
             step=lambda batch, now: match.step(batch, now, checked=loop.done == 0), scalars=scalars,
             batches=self.critic_steps,
         )  # fmt: skip
+        if match.contest.grows:
+            loop.compiling = "never"  # a step is another one as soon as the networks have grown
 
         def finish() -> Outcome:
             info = match.end(run.train)
@@ -267,6 +277,8 @@ class _Match:
 
     def step(self, batch: Data, now: Mapping[str, Any], checked: bool) -> Mapping[str, Tensor]:
         """The critic's turns, then one of the other player; `checked` with Pyro's checks."""
+        if self.contest.grows:
+            self.contest.grow(now["share"])
         # Each critic step has a minibatch of its own; the other player's is the last one.
         full = batch.size == self.size
         own = [batch] * self.method.critic_steps if full else list(batch.batches(self.method.batch_size))
@@ -318,6 +330,8 @@ class _Match:
         """Hands out the averaged weights, if any, and says how the game ended, on up to 1,000 examples."""
         if self.average is not None:
             self.average.copy_to(self.averaged)
+        if self.contest.grows:
+            self.contest.grow(1.0)
         for player in self.players:
             player.eval()
         seen = self.contest.fresh(data.rows(torch.randperm(data.size)[:1000].to(data.x.device)))

@@ -20,7 +20,7 @@ from inference.particles import Simulated, simulate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.options import NonNegative
-from zoo.program import ImplicitProgram, Program
+from zoo.program import Grows, ImplicitProgram, Program
 
 __all__ = ["GANGame"]
 
@@ -85,6 +85,8 @@ class GANGame(Adversarial):
         """Images against images."""
         assert isinstance(program, ImplicitProgram)
         critic = self.critic if self.critic is not None else program.critic()
+        if isinstance(program, Grows):
+            self._check_growing(program, critic)
         weights = self._weights(program, data)
         contest = _Images(
             program, critic, weights, guided=guide_parameters(program.guide, program, data) if weights else []
@@ -96,6 +98,18 @@ class GANGame(Adversarial):
                 "leave ema out."
             )
         return contest
+
+    def _check_growing(self, program: Program, critic: nn.Module) -> None:
+        if self.compile == "always":
+            raise OptionError(
+                f"{type(program).__name__} grows during the fit, so that its steps cannot be compiled; got "
+                "compile='always': set it to 'never'."
+            )
+        if not callable(getattr(critic, "grow", None)):
+            raise OptionError(
+                f"{type(program).__name__} grows during the fit and its critic must too, got a "
+                f"{type(critic).__name__} without grow(share); leave critic out, or give it that method."
+            )
 
     def _weights(self, program: Program, data: Data) -> dict[str, float]:
         """Weight of each code; none of those without any."""
@@ -123,8 +137,13 @@ class _Images(Contest):
         moved = {id(p) for p in guided} if self.shared else set()
         self.parameters = [p for p in mine if id(p) not in moved]
         self.readers = [p for p in guided if id(p) not in judges] if self.shared else []
+        self.grows = isinstance(program, Grows)
         if weights:
             self.guide, self.guide_spec = program.guide, {"kind": "own"}
+
+    def grow(self, share: float) -> None:
+        for player in (self.program, self.critic):
+            player.grow(share)
 
     def critic_parameters(self) -> list[nn.Parameter]:
         return [*super().critic_parameters(), *self.readers]
@@ -150,7 +169,10 @@ class _Images(Contest):
         if makers and self.reconstruction and isinstance(self.program, Reconstructs):
             metrics["distance"] = self.program.distance(made.x, batch.x, batch.context)
             losses.append(self.reconstruction * metrics["distance"])
-        return Sides(batch.x, made.x, sum(losses) if losses else None, metrics, made=made)
+        real, fake = batch.x, made.x
+        if isinstance(self.program, Grows):
+            real, fake = self.program.seen(real, made=False), self.program.seen(fake, made=True)
+        return Sides(real, fake, sum(losses) if losses else None, metrics, made=made)
 
     def _weighted(self, bounds: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * bound for name, bound in bounds.items()]).sum()

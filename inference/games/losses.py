@@ -24,8 +24,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from zoo.errors import UnknownNameError
-from zoo.options import Positive, check_options
+from zoo.options import NonNegative, Positive, check_options
+from zoo.specs import Spec, make_part
 
 __all__ = [
     "GAMES",
@@ -195,20 +195,24 @@ class Wasserstein(Game):
         slope: K, where it is known: 1 for spectral normalisation and, nearly, for the gradient penalty (see
             `inference.games.regularisers` for how nearly). Clipped weights bound it too, by a K that nobody knows: the
             divergence is then in units of its own.
+        drift: Weight of E_p[T^2] in the critic's loss. The gap is that of T plus any number; this keeps T near zero
+            (Karras et al. 2018, who take 0.001).
 
-    Raises: OptionError for a slope that is not positive.
+    Raises: OptionError for a slope that is not positive or a negative drift.
     """
 
     name = "wasserstein"
     needs_slope = True
 
-    def __init__(self, slope: Positive = 1.0):
-        check_options(type(self), {"slope": slope})
-        self.slope = slope
+    def __init__(self, slope: Positive = 1.0, drift: NonNegative = 0.0):
+        check_options(type(self), {"slope": slope, "drift": drift})
+        self.slope, self.drift = slope, drift
 
     def critic_loss(self, critic: CriticFn, real: Tensor, fake: Tensor) -> Tensor:
-        """Minus the gap."""
-        return critic(fake).mean() - critic(real).mean()
+        """Minus the gap, and the drift."""
+        of_real = critic(real)
+        gap = of_real.mean() - critic(fake).mean()
+        return self.drift * of_real.square().mean() - gap if self.drift else -gap
 
     def generator_loss(self, critic: CriticFn, real: Tensor, fake: Tensor) -> Tensor:
         """-E_q[T]."""
@@ -227,13 +231,9 @@ GAMES: dict[str, type[Game]] = {game.name: game for game in (Minimax, NonSaturat
 """Name -> class."""
 
 
-def make_game(game: str | Game) -> Game:
-    """A game by its name, or itself.
+def make_game(game: Spec | Game) -> Game:
+    """A game by its name, by its name and options ({"name": "wasserstein", "drift": 0.001}), or itself.
 
-    Raises: UnknownNameError.
+    Raises: UnknownNameError for a name or an option that there is not; OptionError for a bad value of one.
     """
-    if isinstance(game, Game):
-        return game
-    if game not in GAMES:
-        raise UnknownNameError("game", game, GAMES)
-    return GAMES[game]()
+    return game if isinstance(game, Game) else make_part("game", game, GAMES)
