@@ -176,10 +176,10 @@ class PuzzleGAN(ImplicitProgram):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 32, "hidden": 256, "channels": [32, 64, 128]}, "gan",
+            {"latent_dim": 32, "hidden": 256, "channels": [16, 32, 64]}, "gan",
             {
-                "game": "hinge", "regulariser": "spectral-norm", "reconstruction": 20.0, "steps": 1500,
-                "batch_size": 64, "lr": 1e-3, "ema": 0.995, "compile": "never",
+                "game": "hinge", "regulariser": "spectral-norm", "reconstruction": 50.0, "steps": 1500,
+                "batch_size": 32, "lr": 1e-3, "ema": 0.995, "compile": "never",
             },
         ),
         "paper": Preset(
@@ -212,7 +212,7 @@ class PuzzleCritic(nn.Module):
         super().__init__()
         channels, *size = self.shape = image_shape(event_shape)
         shape = (channels + 1, *size)
-        self.whole = ConvCritic(shape, whole, norm="none", smooth=True)
+        self.whole = ConvCritic(shape, whole, norm="none")
         *near, _, _ = ConvCritic(shape, local, norm="none").net
         self.local = nn.Sequential(*near, nn.Conv2d(local[-1], 1, 1, bias=False))
 
