@@ -67,6 +67,8 @@ BUILTIN: dict[str, str] = {
     "wgan": "zoo.implicit.wgan:WGAN",
     "wgan-gp": "zoo.implicit.wgan:WGANGP",
     "sngan": "zoo.implicit.sngan:SNGAN",
+    "pix2pix": "zoo.implicit.pix2pix:Pix2Pix",
+    "cyclegan": "zoo.implicit.cyclegan:CycleGAN",
     "ali": "zoo.implicit.ali:ALI",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",

@@ -297,11 +297,18 @@ class ImplicitProgram(Program):
     family = "implicit"
 
     def critic(self) -> nn.Module:
-        """A fresh critic (B, *event_shape) -> (B,) logits: the architecture the paper pairs with this generator.
+        """A fresh critic (B, *event_shape) -> (B,) logits, or (B, patches): what the paper pairs with this generator.
 
         It belongs to the adversarial method, as the estimator of a density ratio; the program only suggests it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define critic()")
+
+    def distance(self, made: Tensor, x: Tensor) -> Tensor:
+        """How far what was made under a context lies from the example of it, (B, *event_shape) twice -> (B,).
+
+        Mean absolute difference, unless a program says otherwise; games that reconstruct add it to their loss.
+        """
+        return (made - x).abs().reshape(len(x), -1).mean(1)
 
 
 class Implicit(dist.TorchDistribution):

@@ -1,7 +1,8 @@
 """The generative adversarial network's method: an implicit program against a critic of its samples.
 
 Goodfellow et al., "Generative adversarial nets", NeurIPS 2014; with codes to be recovered: Chen et al., "InfoGAN",
-NeurIPS 2016.
+NeurIPS 2016; with examples to be met: Isola et al., "Image-to-image translation with conditional adversarial networks",
+CVPR 2017.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from inference.games.game import Adversarial, Contest, Sides
-from inference.guides.named import guide_parameters, guided_sites
+from inference.guides.named import guide_parameters, guide_sites
 from inference.particles import Simulated, simulate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.options import NonNegative
-from zoo.program import ImplicitProgram, Program
+from zoo.program import Implicit, ImplicitProgram, Program
 
 __all__ = ["GANGame"]
 
@@ -40,8 +41,13 @@ class GANGame(Adversarial):
     Args:
         information: Weight of that bound; or site -> weight, 1 for a code that it does not name (the paper weighs
             continuous codes less, whose information a generator without noise could make as large as it likes).
-        critic: A module (B, *event_shape) -> (B,), called with the context too if there is one; None takes the
-            program's suggestion.
+        reconstruction: Weight of `ImplicitProgram.distance` between what is made under a context and the example of
+            that context, `reconstruction` in the history: what is made must then meet the example, and not only look
+            like one. For programs with a context.
+        adversarial: Weight of the game beside that: with 0 the program learns from the distance alone, and the critic
+            only watches.
+        critic: A module (B, *event_shape) -> (B,), or (B, patches), called with the context too if there is one; None
+            takes the program's suggestion.
         The others: see `Adversarial`.
     """
 
@@ -49,6 +55,13 @@ class GANGame(Adversarial):
     NATS: ClassVar[frozenset[str]] = frozenset({"information"})
 
     information: NonNegative | Mapping[str, NonNegative] = 1.0
+    reconstruction: NonNegative = 0.0
+    adversarial: NonNegative = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.adversarial == 0 and self.reconstruction == 0:
+            raise OptionError("adversarial=0 leaves nothing to learn from; give reconstruction a positive weight.")
 
     def why_not(self, program: Program) -> str | None:
         """Only implicit programs: where there is a density, the likelihood does better."""
@@ -56,6 +69,8 @@ class GANGame(Adversarial):
             return "it has a density, and the GAN game is for implicit programs"
         if self.critic is None and type(program).critic is ImplicitProgram.critic:
             return "it suggests no critic; define critic() or pass one (critic=...)"
+        if self.reconstruction and program.row_of_context() is None:
+            return "it takes no context, so that no example is what it should have made; leave reconstruction out"
         return None
 
     def contest(self, program: Program, data: Data) -> Contest:
@@ -63,9 +78,8 @@ class GANGame(Adversarial):
         assert isinstance(program, ImplicitProgram)
         critic = self.critic if self.critic is not None else program.critic()
         weights = self._weights(program, data)
-        contest = _Images(
-            program, critic, weights, guided=guide_parameters(program.guide, program, data) if weights else []
-        )
+        guided = guide_parameters(program.guide, program, data) if weights else []
+        contest = _Images(self, program, critic, weights=weights, guided=guided)
         if contest.shared and self.ema is not None:
             raise OptionError(
                 f"The guide of {type(program).__name__} shares layers with the critic, whose weights are not averaged; "
@@ -74,22 +88,31 @@ class GANGame(Adversarial):
         return contest
 
     def _weights(self, program: Program, data: Data) -> dict[str, float]:
-        """Weight of each code; none of those without any."""
+        """Weight of each code; none of those without any, nor of latents without density, which are no codes."""
         if self.information == 0:
             return {}
-        codes = sorted(guided_sites(program.guide, data))
+        found = guide_sites(program.guide, data)
+        codes = sorted(name for name, site in found.items() if not isinstance(site["fn"], Implicit))
         if not isinstance(self.information, Mapping):
             return dict.fromkeys(codes, self.information)
         for name in self.information:
             if name not in codes:
                 raise UnknownNameError("code in information", name, codes)
-        found = {name: self.information.get(name, 1.0) for name in codes}
-        return {name: weight for name, weight in found.items() if weight > 0}
+        weights = {name: self.information.get(name, 1.0) for name in codes}
+        return {name: weight for name, weight in weights.items() if weight > 0}
 
 
 class _Images(Contest):
-    def __init__(self, program: Program, critic: nn.Module, weights: dict[str, float], guided: Sequence[nn.Parameter]):
+    def __init__(
+        self,
+        method: GANGame,
+        program: ImplicitProgram,
+        critic: nn.Module,
+        weights: dict[str, float],
+        guided: Sequence[nn.Parameter],
+    ):
         self.program, self.critic, self.weights = program, critic, weights
+        self.weight, self.reconstruction = method.adversarial, method.reconstruction
         mine, judges = [p for p in program.parameters() if p.requires_grad], {id(p) for p in critic.parameters()}
         # A guide that shares the critic's layers is trained with them, in the critic's turn (as the paper's code does):
         # the generator's loss must not move what judges it.
@@ -111,15 +134,17 @@ class _Images(Contest):
 
     def sides(self, batch: Data, *, makers: bool) -> Sides:
         made = simulate(self.program, batch.size, batch.context)
-        if not (makers and self.weights):
+        if not makers:
             return Sides(batch.x, made.x, made=made)
-        bounds = self._information(made, batch.context)
-        return Sides(
-            batch.x,
-            made.x,
-            -self._weighted(bounds),
-            metrics={"information": sum(bounds.values(), made.x.new_zeros(()))},
-        )
+        losses, metrics = [], {}
+        if self.weights:
+            bounds = self._information(made, batch.context)
+            metrics["information"] = sum(bounds.values(), made.x.new_zeros(()))
+            losses.append(-self._weighted(bounds))
+        if self.reconstruction:
+            metrics["reconstruction"] = self.program.distance(made.x, batch.x).mean()
+            losses.append(self.reconstruction * metrics["reconstruction"])
+        return Sides(batch.x, made.x, torch.stack(losses).sum() if losses else None, metrics, made=made)
 
     def _weighted(self, bounds: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * bound for name, bound in bounds.items()]).sum()
