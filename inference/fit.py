@@ -40,6 +40,7 @@ METHODS: dict[str, str] = {
     "wake-sleep": "inference.methods.wake_sleep:WakeSleep",
     "nuts": "inference.methods.nuts:NUTS",
     "gan": "inference.games.gan:GANGame",
+    "cycle": "inference.games.cycle:CycleGame",
     "avb": "inference.games.avb:AVB",
     "aae": "inference.games.aae:AAEGame",
     "ali": "inference.games.ali:ALIGame",

@@ -69,6 +69,8 @@ BUILTIN: dict[str, str] = {
     "sngan": "zoo.implicit.sngan:SNGAN",
     "puzzle-gan": "zoo.implicit.puzzle:PuzzleGAN",
     "progan": "zoo.implicit.progan:ProGAN",
+    "pix2pix": "zoo.implicit.pix2pix:Pix2Pix",
+    "cyclegan": "zoo.implicit.cyclegan:CycleGAN",
     "ali": "zoo.implicit.ali:ALI",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",

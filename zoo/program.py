@@ -298,11 +298,23 @@ class ImplicitProgram(Program):
     family = "implicit"
 
     def critic(self) -> nn.Module:
-        """A fresh critic (B, *event_shape) -> (B,) logits: the architecture the paper pairs with this generator.
+        """A fresh critic (B, *event_shape) -> (B,) logits, or (B, patches): what the paper pairs with this generator.
 
         It belongs to the adversarial method, as the estimator of a density ratio; the program only suggests it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define critic()")
+
+    def distance(self, made: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """How far what was made for a context lies from the example of it, (B,), or their mean ().
+
+        Mean absolute difference, unless a program says otherwise; games that reconstruct add it to their loss.
+
+        Args:
+            made: (B, *event_shape); gradients flow to it.
+            x: The examples, likewise.
+            context: Of them.
+        """
+        return (made - x).abs().reshape(len(x), -1).mean(1)
 
 
 class Implicit(dist.TorchDistribution):

@@ -73,6 +73,7 @@ class Contest(ABC):
         guide: The guide that comes out, and `guide_spec` as in `Outcome`; None if there is none.
         two_sided: Whether the real side is made too (by a guide), so that its maker has a loss of its own.
         grows: Whether the players' networks depend on how much of the run is done.
+        weight: Of the game in what the makers of samples minimise; 0 leaves `Sides.loss` alone.
     """
 
     critic: nn.Module
@@ -80,6 +81,7 @@ class Contest(ABC):
     guide: Callable[..., Any] | None = None
     guide_spec: dict[str, Any] | None = None
     two_sided: ClassVar[bool] = False
+    weight: float = 1.0
     grows: bool = False
 
     def grow(self, share: float) -> None:  # noqa: B027 (nothing by default)
@@ -319,7 +321,10 @@ class _Match:
         loss = self.game.generator_loss(judge, sides.real, sides.fake)
         if self.contest.two_sided:
             loss = loss + self.game.real_loss(judge, sides.real)
-        whole = loss if sides.loss is None else loss + sides.loss
+        whole = self.contest.weight * loss if self.contest.weight else None
+        if sides.loss is not None:
+            whole = sides.loss if whole is None else whole + sides.loss
+        assert whole is not None
         self.optimizer.zero_grad(set_to_none=True)
         whole.backward(inputs=self.parameters)
         set_rate(self.optimizer, lr)
@@ -338,7 +343,7 @@ class _Match:
         with torch.no_grad():
             sides = self.contest.sides(seen, makers=False)
         end = {name: float(value) for name, value in _position(self.game, self.contest.judge(seen), sides).items()}
-        can_saturate = saturates(self.game, self.regulariser)
+        can_saturate = self.contest.weight > 0 and saturates(self.game, self.regulariser)
         return {
             **end,
             "collapsed": end["diversity"] < self.method.COLLAPSED,
@@ -350,7 +355,7 @@ class _Match:
 def _position(game: Game, judge: CriticFn, sides: Sides) -> dict[str, Tensor]:
     """Where the game stands: the critic's outputs on both sides, and how diverse the samples are."""
     real, fake = judge(sides.real), judge(sides.fake)
-    difference = real[:, None] - fake
+    difference = _by_example(real)[:, None] - _by_example(fake)
     right = (difference > 0).to(fake).mean() + (difference == 0).to(fake).mean() / 2
     data, samples = sides.shown if sides.shown is not None else (sides.real, sides.fake)
     return {
@@ -360,6 +365,11 @@ def _position(game: Game, judge: CriticFn, sides: Sides) -> dict[str, Tensor]:
         "divergence": game.divergence(real, fake),
         "diversity": diversity(samples, data),
     }
+
+
+def _by_example(logits: Tensor) -> Tensor:
+    """(B,), the mean of (B, patches)."""
+    return logits.reshape(len(logits), -1).mean(1)
 
 
 def _advice(what: str, program: str, info: Mapping[str, Any]) -> str:

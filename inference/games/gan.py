@@ -1,7 +1,8 @@
 """The generative adversarial network's method: an implicit program against a critic of its samples.
 
 Goodfellow et al., "Generative adversarial nets", NeurIPS 2014; with codes to be recovered: Chen et al., "InfoGAN",
-NeurIPS 2016.
+NeurIPS 2016; with examples to be met: Isola et al., "Image-to-image translation with conditional adversarial networks",
+CVPR 2017.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from inference.games.game import Adversarial, Contest, Sides
-from inference.guides.named import guide_parameters, guided_sites
+from inference.guides.named import guide_parameters, guide_sites
 from inference.particles import Simulated, simulate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.options import NonNegative
-from zoo.program import Grows, ImplicitProgram, Program
+from zoo.program import Grows, Implicit, ImplicitProgram, Program
 
 __all__ = ["GANGame"]
 
@@ -31,15 +32,6 @@ class Puzzled(Protocol):
 
     def puzzles(self, x: Tensor) -> Tensor:
         """Examples (B, *event_shape) to contexts (B, ...)."""
-        ...
-
-
-@runtime_checkable
-class Reconstructs(Protocol):
-    """A program that can be held to the example a context belongs to."""
-
-    def distance(self, made: Tensor, x: Tensor, context: Tensor) -> Tensor:
-        """Between what it made for the contexts and the examples, (), differentiable in its parameters."""
         ...
 
 
@@ -58,10 +50,13 @@ class GANGame(Adversarial):
     Args:
         information: Weight of that bound; or site -> weight, 1 for a code that it does not name (the paper weighs
             continuous codes less, whose information a generator without noise could make as large as it likes).
-        reconstruction: Weight of the program's own `distance(made, x, context)` between what it makes for a context and
-            the example that has this context, for programs that have one.
-        critic: A module (B, *event_shape) -> (B,), called with the context too if there is one; None takes the
-            program's suggestion.
+        reconstruction: Weight of `ImplicitProgram.distance` between what is made under a context and the example of
+            that context, `reconstruction` in the history: what is made must then meet the example, and not only look
+            like one. For programs with a context.
+        adversarial: Weight of the game beside that: with 0 the program learns from the distance alone, and the critic
+            only watches.
+        critic: A module (B, *event_shape) -> (B,), or (B, patches), called with the context too if there is one; None
+            takes the program's suggestion.
         The others: see `Adversarial`.
     """
 
@@ -70,6 +65,12 @@ class GANGame(Adversarial):
 
     information: NonNegative | Mapping[str, NonNegative] = 1.0
     reconstruction: NonNegative = 0.0
+    adversarial: NonNegative = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.adversarial == 0 and self.reconstruction == 0:
+            raise OptionError("adversarial=0 leaves nothing to learn from; give reconstruction a positive weight.")
 
     def why_not(self, program: Program) -> str | None:
         """Only implicit programs: where there is a density, the likelihood does better."""
@@ -77,8 +78,8 @@ class GANGame(Adversarial):
             return "it has a density, and the GAN game is for implicit programs"
         if self.critic is None and type(program).critic is ImplicitProgram.critic:
             return "it suggests no critic; define critic() or pass one (critic=...)"
-        if self.reconstruction and not isinstance(program, Reconstructs):
-            return "it has no distance(made, x, context) for reconstruction to weigh; leave reconstruction out"
+        if self.reconstruction and program.row_of_context() is None:
+            return "it takes no context, so that no example is what it should have made; leave reconstruction out"
         return None
 
     def contest(self, program: Program, data: Data) -> Contest:
@@ -88,10 +89,8 @@ class GANGame(Adversarial):
         if isinstance(program, Grows):
             self._check_growing(program, critic)
         weights = self._weights(program, data)
-        contest = _Images(
-            program, critic, weights, guided=guide_parameters(program.guide, program, data) if weights else []
-        )
-        contest.reconstruction = self.reconstruction
+        guided = guide_parameters(program.guide, program, data) if weights else []
+        contest = _Images(self, program, critic, weights=weights, guided=guided)
         if contest.shared and self.ema is not None:
             raise OptionError(
                 f"The guide of {type(program).__name__} shares layers with the critic, whose weights are not averaged; "
@@ -112,24 +111,31 @@ class GANGame(Adversarial):
             )
 
     def _weights(self, program: Program, data: Data) -> dict[str, float]:
-        """Weight of each code; none of those without any."""
+        """Weight of each code; none of those without any, nor of latents without density, which are no codes."""
         if self.information == 0:
             return {}
-        codes = sorted(guided_sites(program.guide, data))
+        found = guide_sites(program.guide, data)
+        codes = sorted(name for name, site in found.items() if not isinstance(site["fn"], Implicit))
         if not isinstance(self.information, Mapping):
             return dict.fromkeys(codes, self.information)
         for name in self.information:
             if name not in codes:
                 raise UnknownNameError("code in information", name, codes)
-        found = {name: self.information.get(name, 1.0) for name in codes}
-        return {name: weight for name, weight in found.items() if weight > 0}
+        weights = {name: self.information.get(name, 1.0) for name in codes}
+        return {name: weight for name, weight in weights.items() if weight > 0}
 
 
 class _Images(Contest):
-    reconstruction: float = 0.0
-
-    def __init__(self, program: Program, critic: nn.Module, weights: dict[str, float], guided: Sequence[nn.Parameter]):
+    def __init__(
+        self,
+        method: GANGame,
+        program: ImplicitProgram,
+        critic: nn.Module,
+        weights: dict[str, float],
+        guided: Sequence[nn.Parameter],
+    ):
         self.program, self.critic, self.weights = program, critic, weights
+        self.weight, self.reconstruction = method.adversarial, method.reconstruction
         mine, judges = [p for p in program.parameters() if p.requires_grad], {id(p) for p in critic.parameters()}
         # A guide that shares the critic's layers is trained with them, in the critic's turn (as the paper's code does):
         # the generator's loss must not move what judges it.
@@ -164,15 +170,15 @@ class _Images(Contest):
         losses, metrics = [], {}
         if makers and self.weights:
             bounds = self._information(made, batch.context)
-            losses.append(-self._weighted(bounds))
             metrics["information"] = sum(bounds.values(), made.x.new_zeros(()))
-        if makers and self.reconstruction and isinstance(self.program, Reconstructs):
-            metrics["distance"] = self.program.distance(made.x, batch.x, batch.context)
-            losses.append(self.reconstruction * metrics["distance"])
+            losses.append(-self._weighted(bounds))
+        if makers and self.reconstruction:
+            metrics["reconstruction"] = self.program.distance(made.x, batch.x, batch.context).mean()
+            losses.append(self.reconstruction * metrics["reconstruction"])
         real, fake = batch.x, made.x
         if isinstance(self.program, Grows):
             real, fake = self.program.seen(real, made=False), self.program.seen(fake, made=True)
-        return Sides(real, fake, sum(losses) if losses else None, metrics, made=made)
+        return Sides(real, fake, torch.stack(losses).sum() if losses else None, metrics, made=made)
 
     def _weighted(self, bounds: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * bound for name, bound in bounds.items()]).sum()

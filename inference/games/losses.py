@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 CriticFn = Callable[[Tensor], Tensor]
-"""A critic with its context filled in: (B, *event_shape) -> (B,)."""
+"""A critic with its context filled in: (B, *event_shape) -> (B,), or (B, patches) from one that judges patches: every
+loss is a mean over these too."""
 
 
 class Game(ABC):

@@ -227,9 +227,9 @@ def saturates(game: Game, regulariser: Regulariser | None) -> bool:
 
 
 def _gradient(critic: CriticFn, x: Tensor) -> Tensor:
-    """Of the critic in each example, (B, d), differentiable in the critic's parameters."""
+    """Of the critic (of its mean over patches) in each example, (B, d), differentiable in the critic's parameters."""
     x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(critic(x).reshape(len(x), -1).mean(1).sum(), x, create_graph=True)
     return gradient.reshape(len(x), -1)
 
 

@@ -57,9 +57,7 @@ class PuzzleGAN(ImplicitProgram):
         option of the critic; ShapeError for what are no images.
     """
 
-    paper = (
-        "after Pathak et al., Context encoders, 2016, and Iizuka et al., Globally and locally consistent completion, 2017"
-    )
+    paper = "after Pathak et al., Context encoders, 2016, and Iizuka et al., Globally and locally consistent completion, 2017"
     dataset = "freyfaces"
     support = constraints.unit_interval
     context_support = constraints.unit_interval
@@ -111,7 +109,7 @@ class PuzzleGAN(ImplicitProgram):
         made = torch.where(mask > 0.5, given, (torch.tanh(made) + 1) / 2)
         return made.reshape(*z.shape[:-1], *self.event_shape)
 
-    def distance(self, made: Tensor, x: Tensor, context: Tensor) -> Tensor:
+    def distance(self, made: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The continuous ranked probability score of the missing pixels, from two completions, averaged, ().
 
         E|X - x| - E|X - X'| / 2, with X and X' completions of one puzzle: least where each missing pixel has the
@@ -123,6 +121,7 @@ class PuzzleGAN(ImplicitProgram):
             x: The images.
             context: Their puzzles.
         """
+        assert context is not None
         z = torch.randn(len(x), self.latent_dim, dtype=x.dtype, device=x.device)
         other = self.completed(z, context)
         missing = (1 - context[:, -1:]).expand(-1, self.shape[0], -1, -1).reshape(x.shape)
