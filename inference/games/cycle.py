@@ -2,9 +2,9 @@
 
 Zhu, Park, Isola & Efros, "Unpaired image-to-image translation using cycle-consistent adversarial networks", ICCV 2017;
 the pool of earlier samples after Shrivastava et al., "Learning from simulated and unsupervised images through
-adversarial training", CVPR 2017. The program makes x of a source image, its guide a source image of x. Each is judged by
-a critic of its own against real images of its kind; each must find again what the other was given; and what is of its
-kind already it should leave as it is.
+adversarial training", CVPR 2017. The program makes x of a source image, its guide a source image of x. Each is judged
+by a critic of its own against real images of its kind; each must find again what the other was given; and what is of
+its kind already it should leave as it is.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ class CycleGAN(ImageTranslation):
         channels: Of both translators, at full size and after each halving; see `ResidualTranslator`.
         blocks: Their residual blocks.
         ink: Whether ink (1) and ground (0) count alike in the distance.
-        critic: Options of the critics, those of `PatchCritic`: `channels` ([16, 32]), `kernel` (4), `norm` ('instance').
+        critic: Options of the critics, those of `PatchCritic`: `channels` ([16, 32]), `kernel` (4) and `norm`
+            ('instance').
 
     Raises: OptionError, ShapeError; UnknownNameError for another option of the critics.
     """

@@ -41,8 +41,8 @@ class PuzzleGAN(ImplicitProgram):
     """Draws the whole image from any of its patches, which stay as they are.
 
     A context has shape (N, channels + 1, height, width): the given pixels, 0 elsewhere, and a plane that is 1 where
-    they are given. Data need none: `accept` makes puzzles of images, always the same of the same images, and a fit makes
-    new ones at every step (`puzzles`), whatever contexts its data have. `puzzle_from_boxes` makes one's own.
+    they are given. Data need none: `accept` makes puzzles of images, always the same of the same images, and a fit
+    makes new ones at every step (`puzzles`), whatever contexts its data have. `puzzle_from_boxes` makes one's own.
 
     Args:
         event_shape: (height, width) or (channels, height, width), in [0, 1].
@@ -57,7 +57,7 @@ class PuzzleGAN(ImplicitProgram):
         option of the critic; ShapeError for what are no images.
     """
 
-    paper = "after Pathak et al., Context encoders, 2016, and Iizuka et al., Globally and locally consistent completion, 2017"
+    paper = "after Pathak et al., Context encoders, 2016, and Iizuka et al., Globally and locally consistent..., 2017"
     dataset = "freyfaces"
     support = constraints.unit_interval
     context_support = constraints.unit_interval
