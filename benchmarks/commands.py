@@ -32,7 +32,7 @@ from zoo import catalogue, datasets
 from zoo.adopted import Adopted
 from zoo.datasets import Data, Dataset
 from zoo.errors import OptionError
-from zoo.program import ImplicitProgram, Program
+from zoo.program import ImplicitProgram, MakesContexts, Program
 
 __all__ = [
     "check_bench_options", "fit_program", "has_density", "judge_program", "name_columns", "parse_options",
@@ -307,7 +307,7 @@ def judge_program(
     dataset = _dataset(found, data, binarise)
     real = dataset.split(split)
     _check_contexts(found.program, real, dataset.name)
-    found.program.check(*real)
+    real = found.program.take(real)
     n = fair_size(dataset, split) if n is None else n
     if n < LEAST_SAMPLES:
         raise OptionError(f"n must be at least {LEAST_SAMPLES} to say anything of samples, got {n}.")
@@ -396,7 +396,7 @@ def _dataset(found: Fit, data: str | None, binarise: str | None = None) -> Datas
 def _check_contexts(program: Program, data: Data, name: str) -> None:
     """Names the data to ask for, where a conditional program is given data without contexts or the other way round."""
     conditional = program.example_context(2) is not None
-    if conditional == (data.context is not None):
+    if conditional == (data.context is not None) or isinstance(program, MakesContexts):
         return
     if conditional:
         other, what = f"{name}-labelled", f"is conditional, and {name} has no contexts"

@@ -38,6 +38,7 @@ __all__ = [
     "Grows",
     "Implicit",
     "ImplicitProgram",
+    "MakesContexts",
     "Preset",
     "Program",
     "Site",
@@ -420,4 +421,16 @@ class Grows(Protocol):
 
     def seen(self, x: Tensor, *, made: bool) -> Tensor:
         """A batch (B, *event_shape), of data or `made` by the program, at the size reached, (B, ...)."""
+        ...
+
+
+@runtime_checkable
+class MakesContexts(Protocol):
+    """A program whose contexts are made of the examples themselves, at random: a game makes new ones at every step.
+
+    Its `accept` makes them where data have none.
+    """
+
+    def puzzles(self, x: Tensor, seed: int | None = None) -> Tensor:
+        """Examples (B, *event_shape) to contexts (B, ...); with a seed always the same."""
         ...

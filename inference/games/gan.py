@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from pyro import poutine
@@ -21,18 +21,9 @@ from inference.particles import Simulated, simulate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.options import NonNegative
-from zoo.program import Grows, Implicit, ImplicitProgram, Program
+from zoo.program import Grows, Implicit, ImplicitProgram, MakesContexts, Program
 
 __all__ = ["GANGame"]
-
-
-@runtime_checkable
-class Puzzled(Protocol):
-    """A program whose contexts are made of the examples themselves, at random: new ones at every step."""
-
-    def puzzles(self, x: Tensor) -> Tensor:
-        """Examples (B, *event_shape) to contexts (B, ...)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +152,7 @@ class _Images(Contest):
         return -self._weighted(self._information(sides.made, batch.context))
 
     def fresh(self, batch: Data) -> Data:
-        if not isinstance(self.program, Puzzled):
+        if not isinstance(self.program, MakesContexts):
             return batch
         return Data(batch.x, self.program.puzzles(batch.x))
 

@@ -45,7 +45,7 @@ from zoo.datasets import Data, Dataset, base_name, binarise
 from zoo.datasets.modes import GAUSSIANS
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.options import Count, check_value
-from zoo.program import Program
+from zoo.program import MakesContexts, Program
 
 __all__ = [
     "SCORES",
@@ -101,6 +101,8 @@ def draw_samples(program: Program, data: Data, n: int, seed: int = 0) -> Data:
     """
     check_value("n", n, Count)
     device = _device(program)
+    if data.context is None and isinstance(program, MakesContexts):
+        data = Data(*program.accept(data.x))
     if data.context is None and program.example_context(1) is not None:
         raise ShapeError(f"{type(program).__name__} is conditional: it needs data with contexts to be drawn for.")
     context = None if data.context is None else data.context[torch.arange(n) % data.size].to(device)
