@@ -292,6 +292,8 @@ def judge_program(
 ) -> dict[str, Any]:
     """Scores of what a saved fit draws, and of held-out real data in the same eyes; of its guide too, if it has one.
 
+    Beside a translation stand the images that it was given, copied.
+
     Args:
         folder: What `zoo fit` wrote.
         data: A name or file; None is the data it was fitted on.
@@ -305,9 +307,8 @@ def judge_program(
     """
     found = Fit.load(folder, device, trust_code=trust_code)
     dataset = _dataset(found, data, binarise)
-    real = dataset.split(split)
-    _check_contexts(found.program, real, dataset.name)
-    real = found.program.take(real)
+    _check_contexts(found.program, dataset.split(split), dataset.name)
+    real = found.program.take(dataset.split(split))
     n = fair_size(dataset, split) if n is None else n
     if n < LEAST_SAMPLES:
         raise OptionError(f"n must be at least {LEAST_SAMPLES} to say anything of samples, got {n}.")
@@ -318,8 +319,12 @@ def judge_program(
         scores = scores | judge_guide(
             found.program, found.guide, dataset, split=split, classifier=networks.get("classifier"), seed=seed
         )
+    yardstick, others = "real_data", None
+    if dataset.card.context_kind == "image":
+        yardstick, others = "copying", Data(real.context, real.context)
     try:
-        beside = judge(held_out(dataset, n, split), dataset, split=split, seed=seed, **networks).scores
+        others = held_out(dataset, n, split) if others is None else others
+        beside = judge(others, dataset, split=split, seed=seed, **networks).scores
     except OptionError as error:
         beside, notes = {}, [*notes, f"No real data beside these samples: {error}"]
     if has_known_modes(dataset):  # there these are training data, each of which is its own neighbour
@@ -332,7 +337,7 @@ def judge_program(
         "samples": n,
         "how": drawn.how,
         "scores": {
-            name: {**asdict(score), "real_data": beside[name].value if name in beside else None}
+            name: {**asdict(score), yardstick: beside[name].value if name in beside else None}
             for name, score in scores.items()
         },
         "class_shares": None if drawn.shares is None else drawn.shares.shares.tolist(),

@@ -102,7 +102,8 @@ def print_likelihood(found: dict[str, Any]) -> None:
 def print_judgement(found: dict[str, Any]) -> None:
     """Scores of samples beside those of real data."""
     table = Table(box=None, pad_edge=False)
-    for column in ("score", "samples", "real data", "what it is"):
+    yardstick = "copying" if any("copying" in score for score in found["scores"].values()) else "real_data"
+    for column in ("score", "samples", yardstick.replace("_", " "), "what it is"):
         table.add_column(column, style="bold" if column == "score" else None, no_wrap=column != "what it is")
     for name, score in found["scores"].items():
         card = METRICS[name]
@@ -110,7 +111,7 @@ def print_judgement(found: dict[str, Any]) -> None:
             table.add_row(card.title, "n/a", "", f"[dim]{escape(score['how'].removeprefix('n/a: '))}[/dim]")
             continue
         error = "" if score["standard_error"] is None else f" ± {_number(score['standard_error'], card.digits)}"
-        real = "" if score["real_data"] is None else _number(score["real_data"], card.digits)
+        real = "" if score[yardstick] is None else _number(score[yardstick], card.digits)
         table.add_row(card.title, _number(score["value"], card.digits) + error, real, escape(card.meaning))
     console = Console()
     console.print(f"[bold]{escape(found['program'])}[/bold] on {escape(found['data'])} ({found['split']})")
