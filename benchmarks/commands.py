@@ -296,14 +296,13 @@ def judge_program(
 
     Args:
         folder: What `zoo fit` wrote.
-        data: A name or file; None is the data it was fitted on.
+        data, binarise: What it is compared with; None is the data it was fitted on.
         split: 'train', 'valid' or 'test', to compare with.
         n: How many samples; None is as many as there are data, or 10,000 where modes are counted.
-        binarise: 'threshold' or 'stochastic', for data in [0, 1].
         seed: Of the samples and of what is random in the scores.
         device: Where to draw.
         progress: Shows a bar while a classifier is trained.
-        trust_code: See `inference.fitted.Fit.load`.
+        trust_code: See `Fit.load`.
     """
     found = Fit.load(folder, device, trust_code=trust_code)
     dataset = _dataset(found, data, binarise)
@@ -316,14 +315,11 @@ def judge_program(
     drawn = judge(draw_samples(found.program, real, n, seed), dataset, split=split, seed=seed, **networks)
     scores, notes = drawn.scores, _remarks(found, dataset, bool(networks))
     if found.guide is not None:
-        scores = scores | judge_guide(
-            found.program, found.guide, dataset, split=split, classifier=networks.get("classifier"), seed=seed
-        )
-    yardstick, others = "real_data", None
-    if dataset.card.context_kind == "image":
-        yardstick, others = "copying", Data(real.context, real.context)
+        network = networks.get("classifier")
+        scores |= judge_guide(found.program, found.guide, dataset, split=split, classifier=network, seed=seed)
+    yardstick = "copying" if dataset.card.context_kind == "image" else "real_data"
     try:
-        others = held_out(dataset, n, split) if others is None else others
+        others = Data(real.context, real.context) if yardstick == "copying" else held_out(dataset, n, split)
         beside = judge(others, dataset, split=split, seed=seed, **networks).scores
     except OptionError as error:
         beside, notes = {}, [*notes, f"No real data beside these samples: {error}"]
