@@ -279,8 +279,8 @@ def bench(
     suite: Annotated[
         str,
         typer.Argument(
-            help="'main' (three minutes), 'posterior', 'density', 'aevb', 'published', 'anomalies', 'adversarial' or "
-            "'speed'."
+            help="'main' (three minutes), 'posterior', 'density', 'aevb', 'published', 'anomalies', 'adversarial', "
+            "'translation' or 'speed'."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results and report; a killed run continues.")],

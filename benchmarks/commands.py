@@ -299,8 +299,7 @@ def judge_program(
         data, binarise: What it is compared with; None is the data it was fitted on.
         split: 'train', 'valid' or 'test', to compare with.
         n: How many samples; None is as many as there are data, or 10,000 where modes are counted.
-        seed: Of the samples and of what is random in the scores.
-        device: Where to draw.
+        seed, device: Of the samples and of what is random in the scores.
         progress: Shows a bar while a classifier is trained.
         trust_code: See `Fit.load`.
     """

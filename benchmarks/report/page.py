@@ -30,9 +30,13 @@ TELLING = (
     "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc", "seconds",
 )  # fmt: skip
 """Metrics that terminal tables show."""
-OF_SAMPLES = ("frechet", "precision", "recall", "class_accuracy", "modes", "good", "collapsed", "seconds")
+OF_SAMPLES = (
+    "recognition", "pixel_error", "attribute_accuracy", "frechet", "precision", "recall", "class_accuracy", "modes",
+    "good", "collapsed", "seconds",
+)  # fmt: skip
 """The same of tables of samples."""
-RANKED = {"density": ("log_likelihood", "grid_log_likelihood"), "samples": ("frechet", "modes")}
+UNPAIRED = "-unpaired"
+RANKED = {"density": ("log_likelihood", "grid_log_likelihood"), "samples": ("recognition", "frechet", "modes")}
 """What the rows of a table are ranked by, the best on top."""
 STALE = (
     "Rows marked stale were measured before the code of their program or method, or their data, changed: the same "
@@ -88,7 +92,8 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
             "posterior": "Posterior: methods beside the exact answer",
             "density": f"Density: {row.dataset}, {row.split} split",
             "anomaly": f"Anomalies: {row.dataset}",
-            "samples": f"Samples: {base_name(row.dataset)}",  # grey and binary: judged by the same thresholded images
+            # Grey and binary are judged by the same thresholded images, with and without pairs by the same answers.
+            "samples": f"Samples: {base_name(row.dataset).removesuffix(UNPAIRED)}",
         }[row.kind]
         found.setdefault(title, []).append(row)
     together = {title: once((row.program, row) for row in group) for title, group in found.items()}

@@ -17,6 +17,7 @@ SUITES: dict[str, str] = {
     "published": "benchmarks.suites.published",
     "anomalies": "benchmarks.suites.anomalies",
     "adversarial": "benchmarks.suites.adversarial",
+    "translation": "benchmarks.suites.translation",
 }
 """Name -> module that declares SUITE."""
 

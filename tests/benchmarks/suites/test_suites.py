@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks import targets
 from benchmarks.cells import anomalies as anomaly
-from benchmarks.cells.samples import REAL_DATA
+from benchmarks.cells.samples import REAL_DATA, YARDSTICKS
 from benchmarks.report import published
-from benchmarks.suites import SUITES, adversarial, get_suite
+from benchmarks.suites import SUITES, adversarial, get_suite, translation
 from benchmarks.suites import anomalies as anomaly_suite
 from benchmarks.suites import published as published_suite
 from benchmarks.targets import trained
@@ -21,8 +21,10 @@ from zoo.datasets import base_name
 def test_declared_cells_name_what_exists(suite: str) -> None:
     for cell in get_suite(suite).cells():
         options = {k: v for k, v in cell.method.options.items() if v != "categorical"}
-        if cell.program.name == REAL_DATA:
-            assert datasets.card(cell.dataset).splits["valid"] > 0
+        if cell.program.name in YARDSTICKS:
+            card = datasets.card(cell.dataset)
+            assert card.splits["valid"] > 0
+            assert cell.program.name == REAL_DATA or card.context_kind == "image"
             continue
         if cell.method.method != "exact":
             make_method(cell.method.method, **options)
@@ -57,6 +59,14 @@ def test_the_adversarial_suite_asks_all_of_its_questions() -> None:
     sizes = {c.evaluation.get("samples") for c in cells if c.kind == "samples"}
     assert sizes == {None}
     assert datasets.card("mnist10k").splits["test"] == datasets.card("mnist10k").splits["valid"] == 1000
+
+
+def test_every_face_is_reached_with_pairs_and_without_and_beside_what_costs_nothing() -> None:
+    cells = translation.SUITE.cells()
+    for data in translation.TARGETS:
+        rows = {(c.program.name, c.method.options.get("adversarial", 1.0)) for c in cells if c.dataset == data}
+        assert rows == {("copying", 1.0), ("nearest-pair", 1.0), ("pix2pix", 1.0), ("pix2pix", 0.0)}
+        assert {c.program.name for c in cells if c.dataset == f"{data}-unpaired"} == {"cyclegan"}
 
 
 def test_the_published_suite_has_the_rows_it_promises():
