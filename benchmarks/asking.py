@@ -52,7 +52,7 @@ def asked_context(found: Fit, text: str, n: int, keep: Sequence[str] = ()) -> Te
     elif card.context_kind == "image":
         rows = images_of(Path(text), example.shape[1:])[0]
     elif card.context_kind:
-        rows = read_context(card, text)[None]
+        rows = read_context(card, text, example.shape[-1])[None]
     elif same_support(program.context_support, constraints.one_hot):
         rows = _class(text, example.flatten(1).shape[1]).reshape(example.shape)
     else:

@@ -1,0 +1,73 @@
+"""Contexts in words: attributes by their names, a caption by its words, as a data set's card numbers them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoo.datasets.data import Card
+from zoo.errors import OptionError, UnknownNameError
+
+__all__ = ["in_words", "read_context"]
+
+ON, OFF = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+def read_context(card: Card, text: str, length: int | None = None) -> Tensor:
+    """One row of context, as somebody asks for it.
+
+    Args:
+        card: Of the data set; it has `context_kind` and `context_names`.
+        text: Attributes, 'bold serif' or 'bold=1, serif=0' (those that are not named are 0); or a caption, whose
+            capitals do not matter.
+        length: Places of a caption; None is as many as it has words.
+
+    Returns: attributes (K,) of 0 and 1; a caption (L,) of word numbers, 0 after the last.
+
+    Raises: OptionError for a data set whose contexts have no words, an empty text, a caption that is too long or an
+        attribute that is neither 0 nor 1; UnknownNameError for a word that is not known, with the nearest.
+    """
+    if not card.context_names:
+        raise OptionError(f"Contexts of {card.name} have no words; give rows of numbers.")
+    words = text.replace(",", " ").split()
+    if not words:
+        raise OptionError("Nothing was asked for; give attributes, or the words of a caption.")
+    if card.context_kind == "attributes":
+        return _attributes(card, words)
+    length = len(words) if length is None else length
+    if len(words) > length:
+        raise OptionError(f"The caption {text!r} has {len(words)} words, more than the {length} of {card.name}.")
+    known = {name.casefold(): number for number, name in enumerate(card.context_names)}
+    row = torch.zeros(length)
+    for place, word in enumerate(words):
+        row[place] = _number(known, word, f"word of {card.name}")
+    return row
+
+
+def _attributes(card: Card, words: list[str]) -> Tensor:
+    known = {name.casefold(): number for number, name in enumerate(card.context_names)}
+    row = torch.zeros(len(known))
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and value.casefold() not in ON | OFF:
+            raise OptionError(f"The attribute {name!r} is 0 or 1, got {value!r}.")
+        row[_number(known, name, f"attribute of {card.name}")] = float(not equals or value.casefold() in ON)
+    return row
+
+
+def _number(known: dict[str, int], word: str, what: str) -> int:
+    if not word or word.casefold() not in known:
+        raise UnknownNameError(what, word, [name for name in known if name])
+    return known[word.casefold()]
+
+
+def in_words(card: Card, row: Tensor) -> str:
+    """What a row of context says: the inverse of `read_context`.
+
+    Raises: OptionError for a data set whose contexts have no words.
+    """
+    if not card.context_names:
+        raise OptionError(f"Contexts of {card.name} have no words.")
+    if card.context_kind == "attributes":
+        return " ".join(name for name, value in zip(card.context_names, row.tolist(), strict=True) if value)
+    return " ".join(card.context_names[int(number)] for number in row.tolist() if number)
