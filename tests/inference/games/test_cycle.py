@@ -90,13 +90,14 @@ def skewed(n: int) -> Data:
 
 def test_a_map_and_its_inverse_are_found_without_pairs() -> None:
     torch.manual_seed(0)
-    program = Lines()
-    options = {"steps": 800, "batch_size": 128, "lr": 1e-2, "identity": 0.0, "cycle": 1.0, "compile": "never"}
+    program = set_lines(Lines(), 1.0, 0.0, 1.0, 0.0)
+    options = {"game": "non-saturating", "identity": 0.0, "cycle": 0.1, "compile": "never"}
+    options |= {"steps": 400, "batch_size": 128, "lr": 3e-2, "critic_lr": 2e-2}
     found = fit(program, skewed(4000), "cycle", **options)
-    # Of the two lines from one exponential distribution to the other only the rising one is right; the game rests
-    # where critics of this size on 128 points a side no longer tell, within 0.15 over seeds 0 to 3.
+    # Of the two lines from one exponential distribution to the other only the rising one is right. Not a Monte Carlo
+    # error but where the game comes to rest: over seeds 0 to 2 within 0.05, from 1, 1, 0.5 and 0.5 away.
     for learned, right in zip(program.parameters(), (2.0, 1.0, 0.5, -0.5), strict=True):
-        assert abs(learned.item() - right) < 0.25
+        assert abs(learned.item() - right) < 0.15
     assert {"cycle", "loss", "critic_loss", "diversity"} <= set(found.history.metrics)
     assert "identity" not in found.history.metrics
     assert not found.info["collapsed"]
