@@ -14,6 +14,7 @@ read, and the reconstruction is a proper score of a distribution, not a distance
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -26,12 +27,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from zoo.arrays import as_tensor
 from zoo.errors import OptionError, SupportError
-from zoo.implicit.networks import ConvCritic, conv_generator, conv_trunk, network_options
-from zoo.nets import image_shape
+from zoo.implicit.networks import ConvCritic, network_options
+from zoo.nets import BatchNorm1d, BatchNorm2d, halvings, image_shape, paddings
 from zoo.options import Count, Counts, Fraction, Length, Natural, Shape, check_value
 from zoo.program import Implicit, ImplicitProgram, Preset
 
-__all__ = ["PuzzleCritic", "PuzzleGAN", "puzzle_from_boxes"]
+__all__ = ["PuzzleCritic", "PuzzleGAN", "PuzzleNetwork", "puzzle_from_boxes"]
 
 SLOPE = 0.2
 """Of the leaky ReLUs that read what is given."""
@@ -83,9 +84,7 @@ class PuzzleGAN(ImplicitProgram):
                     f"A grid of {list(grid)} patches is finer than images of {self.shape[1:]} pixels; take fewer."
                 )
         self.latent_dim, self.grid, self.keep = latent_dim, (grid[0], grid[1]), (keep[0], keep[1])
-        channels_in, height, width = self.shape
-        self.read = conv_trunk((channels_in + 1, height, width), channels, hidden, SLOPE)
-        self.draw = conv_generator(hidden + latent_dim, channels[::-1], self.shape)
+        self.net = PuzzleNetwork(self.shape, latent_dim, hidden=hidden, channels=channels)
         # Which row and which column of the grid a pixel is in.
         rows, columns = (
             torch.arange(side) * patches // side for patches, side in zip(grid, self.shape[1:], strict=True)
@@ -104,8 +103,7 @@ class PuzzleGAN(ImplicitProgram):
         """Noise (..., B, latent_dim) and contexts (B, channels + 1, height, width) to images (..., B, *event_shape)."""
         given, mask = context[:, :-1], context[:, -1:]
         # Centred, so that what is missing is grey.
-        told = self.read(torch.cat([(2 * given - 1) * mask, mask], 1))
-        made = self.draw(torch.cat([z, told.expand(*z.shape[:-1], -1)], -1))
+        made = self.net(torch.cat([(2 * given - 1) * mask, mask], 1), z)
         made = torch.where(mask > 0.5, given, (torch.tanh(made) + 1) / 2)
         return made.reshape(*z.shape[:-1], *self.event_shape)
 
@@ -158,7 +156,7 @@ class PuzzleGAN(ImplicitProgram):
 
     def example_context(self, n: int) -> Tensor:
         """Puzzles of grey images."""
-        like = next(self.read.parameters())
+        like = next(self.net.parameters())
         return self.puzzles(like.new_full((n, *self.event_shape), 0.5), seed=0)
 
     def check_context(self, context: Tensor | None) -> None:
@@ -190,6 +188,61 @@ class PuzzleGAN(ImplicitProgram):
             {"reconstruction": 999.0, "epochs": 100, "batch_size": 64, "lr": 2e-4, "decay": "constant"},
         ),
     }  # fmt: skip
+
+
+class PuzzleNetwork(nn.Module):
+    """A context encoder with noise and skips: strided convolutions, a dense layer, transposed convolutions.
+
+    Leaky ReLUs on the way down and ReLUs on the way up, all batch-normalised. Each image on the way up sees that of its
+    size on the way down (Ronneberger et al. 2015), so that patches go on where given ones end.
+
+    Args:
+        shape: (channels, height, width) of an image.
+        latent_dim: Numbers of the noise, which goes in beside the dense layer.
+        hidden: Units of the dense layer.
+        channels: Of the strided convolutions, from the image on; of the others backwards.
+
+    Shapes: images with their mask (B, channels + 1, height, width), noise (..., B, latent_dim) -> (..., B, *shape),
+        without nonlinearity.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], latent_dim: int, *, hidden: int, channels: Sequence[int]):
+        super().__init__()
+        widths, sizes = [shape[0] + 1, *channels], halvings(shape[1:], len(channels))
+        smallest = (widths[-1], *sizes[-1])
+        down, up = [], []
+        for below, width, size in zip(widths, channels, sizes, strict=False):
+            pad, more = paddings(4, size)
+            convolution = nn.Conv2d(below, width, 4, 2, pad, bias=False)
+            down.append(nn.Sequential(convolution, BatchNorm2d(width), nn.LeakyReLU(SLOPE)))
+            above = channels[0] if size == sizes[0] else below
+            convolution = nn.ConvTranspose2d(2 * width, above, 4, 2, pad, more, bias=False)
+            up.append(nn.Sequential(convolution, BatchNorm2d(above), nn.ReLU()))
+        self.down, self.up = nn.ModuleList(down), nn.ModuleList(up[::-1])
+        self.told = nn.Sequential(
+            nn.Flatten(), nn.Linear(math.prod(smallest), hidden, bias=False), BatchNorm1d(hidden), nn.LeakyReLU(SLOPE)
+        )
+        self.inner = nn.Sequential(
+            nn.Linear(hidden + latent_dim, math.prod(smallest), bias=False), nn.Unflatten(1, smallest),
+            BatchNorm2d(widths[-1]), nn.ReLU(),
+        )  # fmt: skip
+        self.out = nn.Conv2d(channels[0] + widths[0], shape[0], 3, padding=1)
+
+    def forward(self, given: Tensor, z: Tensor) -> Tensor:
+        """Images."""
+        seen = [given]
+        for layer in self.down:
+            seen.append(layer(seen[-1]))
+        batch = z.shape[:-1]
+
+        def each(x: Tensor) -> Tensor:
+            return x.expand(*batch, *x.shape[1:]).reshape(-1, *x.shape[1:])
+
+        h = self.inner(torch.cat([each(self.told(seen[-1])), z.reshape(-1, z.shape[-1])], -1))
+        for layer in self.up:
+            h = layer(torch.cat([h, each(seen.pop())], 1))
+        h = self.out(torch.cat([h, each(seen.pop())], 1))
+        return h.reshape(*batch, *h.shape[1:])
 
 
 class PuzzleCritic(nn.Module):
