@@ -419,7 +419,7 @@ class Grows(Protocol):
         """Grows to where a fit stands after this share of its steps."""
         ...
 
-    def seen(self, x: Tensor, *, made: bool) -> Tensor:
+    def at_size(self, x: Tensor, *, made: bool) -> Tensor:
         """A batch (B, *event_shape), of data or `made` by the program, at the size reached, (B, ...)."""
         ...
 

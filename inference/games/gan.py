@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pyro import poutine
@@ -139,6 +139,7 @@ class _Images(Contest):
             self.guide, self.guide_spec = program.guide, {"kind": "own"}
 
     def grow(self, share: float) -> None:
+        player: Any
         for player in (self.program, self.critic):
             player.grow(share)
 
@@ -168,8 +169,9 @@ class _Images(Contest):
             losses.append(self.reconstruction * metrics["reconstruction"])
         real, fake = batch.x, made.x
         if isinstance(self.program, Grows):
-            real, fake = self.program.seen(real, made=False), self.program.seen(fake, made=True)
-        return Sides(real, fake, torch.stack(losses).sum() if losses else None, metrics, made=made)
+            real, fake = self.program.at_size(real, made=False), self.program.at_size(fake, made=True)
+        loss = torch.stack(losses).sum() if losses else None
+        return Sides(real, fake, loss=loss, metrics=metrics, made=made)
 
     def _weighted(self, bounds: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * bound for name, bound in bounds.items()]).sum()

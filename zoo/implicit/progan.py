@@ -47,7 +47,7 @@ class ProGAN(ImplicitProgram):
 
     Both begin with the smallest image. Then, again and again, they learn at one size and fade in a layer for twice the
     size, whose share of image and features rises from 0 to 1. The program's images have one size all the time: those of
-    a generator that is not fully grown are enlarged. In a fit the game is played at the size reached (`seen`), which
+    a generator that is not fully grown are enlarged. In a fit the game is played at the size reached (`at_size`), which
     is what makes growing fast. A program that was built or loaded is fully grown.
 
     The paper's images are the outputs of a linear layer; here they end in a tanh, as those of the other programs, since
@@ -105,7 +105,7 @@ class ProGAN(ImplicitProgram):
         """Grows, or shrinks, to where a fit stands after this share of its steps."""
         self.level = level_at(share, len(self.channels), self.growth)
 
-    def seen(self, x: Tensor, *, made: bool) -> Tensor:
+    def at_size(self, x: Tensor, *, made: bool) -> Tensor:
         """A batch (B, *event_shape) at the size reached, (B, channels, height, width), by means.
 
         Args:
@@ -203,7 +203,7 @@ class GrowingGenerator(nn.Module):
         self.dense = EqualisedLinear(features, math.prod(self.smallest), RECTIFIED / math.sqrt(height * width))
         self.first = EqualisedConv2d(channels[0], channels[0], 3)
         self.blocks = nn.ModuleList(
-            nn.ModuleList([EqualisedConv2d(before, after, 3), EqualisedConv2d(after, after, 3)])
+            nn.Sequential(EqualisedConv2d(before, after, 3), EqualisedConv2d(after, after, 3))
             for before, after in itertools.pairwise(channels)
         )
         self.heads = nn.ModuleList(EqualisedConv2d(width, depth, 1, gain=1.0) for width in channels)
@@ -216,7 +216,7 @@ class GrowingGenerator(nn.Module):
         images = self.heads[0](features)
         for stage in range(1, math.ceil(level) + 1):
             features = _doubled(features)
-            for convolution in self.blocks[stage - 1]:
+            for convolution in self.blocks[stage - 1].children():
                 features = self._after(convolution(features))
             images = torch.lerp(_doubled(images), self.heads[stage](features), _share(level, stage))
         return images
@@ -244,7 +244,7 @@ class GrowingCritic(nn.Module):
         self.shape, self.growth, self.level = shape, growth, len(channels) - 1.0
         self.readers = nn.ModuleList(EqualisedConv2d(depth, width, 1) for width in channels)
         self.blocks = nn.ModuleList(
-            nn.ModuleList([EqualisedConv2d(after, after, 3), EqualisedConv2d(after, before, 3)])
+            nn.Sequential(EqualisedConv2d(after, after, 3), EqualisedConv2d(after, before, 3))
             for before, after in itertools.pairwise(channels)
         )
         last, area = channels[0], math.prod(side // 2 ** (len(channels) - 1) for side in sides)
@@ -263,7 +263,7 @@ class GrowingCritic(nn.Module):
         images = 2 * avg_pool2d(images, images.shape[-2] // height) - 1
         features = self._read(images, stage)
         for upper in range(stage, 0, -1):
-            for convolution in self.blocks[upper - 1]:
+            for convolution in self.blocks[upper - 1].children():
                 features = leaky_relu(convolution(features), SLOPE)
             features = avg_pool2d(features, 2)
             share = _share(self.level, upper)

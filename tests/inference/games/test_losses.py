@@ -418,3 +418,12 @@ def test_names_and_options() -> None:
         make_game("wassertein")
     with pytest.raises(OptionError, match="slope"):
         Wasserstein(0.0)
+
+
+def test_drift_pulls_the_critic_of_real_examples_towards_zero() -> None:
+    real, fake = torch.randn(20) + 3, torch.randn(20)
+    game = make_game({"name": "wasserstein", "drift": 0.01})
+    plain = Wasserstein().critic_loss(lambda x: 5 * x, real, fake)
+    torch.testing.assert_close(game.critic_loss(lambda x: 5 * x, real, fake), plain + 0.01 * (5 * real).square().mean())
+    torch.testing.assert_close(plain, 5 * (fake.mean() - real.mean()))
+    assert game.divergence(real, fake) == Wasserstein().divergence(real, fake)
