@@ -87,6 +87,9 @@ METRICS: dict[str, Metric] = {
     "c2st_features": Metric(
         "C2ST", "accuracy of a classifier telling samples from test data; 0.5: it cannot", "lower", digits=2
     ),
+    "inception": Metric(
+        "inception", "e to the information of samples on their class, at most the classes", "higher", digits=2
+    ),
     "class_accuracy": Metric("asked", "share of samples that show the class asked for", "higher", digits=3),
     "classes": Metric("classes", "classes with at least a tenth of their share of the data", "higher", digits=0),
     "class_difference": Metric("shares off", "share of samples in other classes than those of data", "lower", digits=3),

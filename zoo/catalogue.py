@@ -68,6 +68,7 @@ BUILTIN: dict[str, str] = {
     "wgan-gp": "zoo.implicit.wgan:WGANGP",
     "sngan": "zoo.implicit.sngan:SNGAN",
     "ali": "zoo.implicit.ali:ALI",
+    "wavegan": "zoo.implicit.wavegan:WaveGAN",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",
     "wavenet": "zoo.autoregressive.wavenet:WaveNet",

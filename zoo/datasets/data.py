@@ -137,6 +137,8 @@ class Card:
     """Every file it can be read from: the compact conversion first, then the public originals."""
     classes: int = 0
     """How many classes its labels name; 0 without labels, or where the context already says them."""
+    rate: int = 0
+    """Samples a second, where an example is a sound (samples,) of amplitudes in [-1, 1]; else 0."""
 
     @property
     def url(self) -> str | None:

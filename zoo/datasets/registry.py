@@ -29,6 +29,7 @@ DIGITS = f"{SKLEARN} (load_digits): UCI optical recognition of handwritten digit
 CAZALA = "github.com/cazala/mnist, src/digits/0.json to 9.json"
 GENERATED = "none needed (generated)"
 PUBLIC = "public domain (facts)"
+FSDD = "github.com/Jakobovski/free-spoken-digit-dataset, recordings/*.wav (v1.0.10)"
 
 
 def _sizes(train: int, valid: int, test: int) -> dict[str, int]:
@@ -75,6 +76,25 @@ def _stacked(of: str, read: Callable[[], Splits], shape: tuple[int, ...], train:
     )
     card = Card(name, description, shape=shape, support="unit", splits=sizes, **origin)
     return Entry(card, partial(modes.stacked, read, sizes))
+
+
+def _takes(name: str, slower: int) -> Entry:
+    rate, size = speech.RATE // slower, speech.TAKE // slower
+    card = Card(
+        name,
+        f"Whole recordings of digits 0 to 9 by six speakers, at {rate:,} samples a second, scaled to a largest "
+        f"amplitude of 1: the first {size:,} samples (1.02 s; 17 of 3,000 takes are longer), then zeros. Split by take "
+        "as 'spoken_digits'.",
+        shape=(size,),
+        support="real",
+        splits=_sizes(2400, 300, 300),
+        source=FSDD,
+        licence="CC BY-SA 4.0",
+        files=speech.SPOKEN_DIGITS,
+        classes=10,
+        rate=rate,
+    )
+    return Entry(card, partial(speech.whole_takes, slower))
 
 
 def _by_name(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -181,12 +201,14 @@ REGISTRY: dict[str, Entry] = _by_name(
                 shape=(speech.WINDOW,),
                 support="unit",
                 splits=_sizes(7017, 887, 860),
-                source="github.com/Jakobovski/free-spoken-digit-dataset, recordings/*.wav (v1.0.10)",
+                source=FSDD,
                 licence="CC BY-SA 4.0",
                 files=speech.SPOKEN_DIGITS,
             ),
             speech.spoken_digits,
         ),
+        _takes("spoken_digits-whole", 1),
+        _takes("spoken_digits-4khz", 2),
         Entry(
             Card(
                 "photo-patches",

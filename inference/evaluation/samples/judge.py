@@ -10,6 +10,8 @@ What is looked at depends on the data:
   judged on equal terms whatever the program makes: samples and real images are thresholded at 0.5 (a binary program's
   are draws, not means, and stay as they are) and looked at by a network of binarised images. Grey samples have a second
   Fréchet distance, of grey images.
+- *Sounds with class labels* as spectrograms through a classifier of such (`inference.evaluation.samples.sounds`), which
+  are grey and stay so.
 - *Points of known Gaussians* ('ring', 'narrow-ring', 'grid25') and *stacks of digits*: modes are counted, those of a
   stack by a classifier of single digits, channel by channel.
 - *All else*: numbers as they are, which for images means pixels.
@@ -22,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -36,7 +38,15 @@ from inference.evaluation.samples.coverage import (
     gaussian_modes,
     stacked_modes,
 )
-from inference.evaluation.samples.quality import NearestTraining, checked, frechet, manifold_scores, nearest_training
+from inference.evaluation.samples.quality import (
+    NearestTraining,
+    checked,
+    frechet,
+    inception_score,
+    manifold_scores,
+    nearest_training,
+)
+from inference.evaluation.samples.sounds import heard, spectrograms
 from inference.evaluation.two_samples import c2st, mmd
 from inference.games.game import diversity
 from zoo.datasets import Data, Dataset, base_name, binarise
@@ -60,7 +70,8 @@ __all__ = [
 
 SCORES = (
     "modes", "good", "mode_kl", "frechet", "frechet_grey", "precision", "recall", "sample_density", "coverage", "mmd",
-    "mmd_p", "c2st_features", "class_accuracy", "classes", "class_difference", "memorisation", "diversity",
+    "mmd_p", "c2st_features", "inception", "class_accuracy", "classes", "class_difference",
+    "memorisation", "diversity",
 )  # fmt: skip
 """What `judge` may give, in the order in which to read it; `benchmarks.metrics.METRICS` says what each means."""
 
@@ -153,18 +164,20 @@ class Networks(TypedDict, total=False):
 def classifiers_for(
     dataset: Dataset,
     scores: Collection[str] | None = None,
-    train: Callable[[str], Classifier] = train_classifier,
+    train: Callable[[Any], Classifier] = train_classifier,
 ) -> Networks:
     """The networks that `judge` looks at samples of these data with, by the names of its arguments; maybe none.
 
     Args:
         dataset: What was learnt from.
         scores: Those that are wanted, all by default; not all need the network of grey images.
-        train: Data set -> classifier; by default trained with 2,000 steps, or found in the cache.
+        train: Data set, or its name -> classifier; by default trained with 2,000 steps, or found in the cache.
     """
     name, card = base_name(dataset.name), dataset.card
     if name.startswith(STACK):
         return {"classifier": train(dataset.name.removeprefix(STACK))}
+    if card.classes and card.rate:
+        return {"classifier": train(spectrograms(dataset))}
     if not card.classes or len(card.shape) not in (2, 3) or card.support not in ("unit", "binary"):
         return {}
     found: Networks = {"classifier": train(f"{name}-binary")}
@@ -208,12 +221,14 @@ def judge(
             f"Samples and data differ in shape: {tuple(samples.x.shape[1:])} and {tuple(case.real.shape[1:])}."
         )
     checked(samples.x)
+    if rate := dataset.card.rate:
+        case = replace(case, samples=heard(samples, rate), dataset=spectrograms(dataset), binarised=False)
     if dataset.name in GAUSSIANS:
         found = _of_points(case)
     elif dataset.name.startswith(STACK):
         found = _of_stacks(case, classifier)
     elif classifier is None:
-        found = _of_numbers(case, case.as_they_are(samples.x))
+        found = _of_numbers(case, case.as_they_are(case.samples.x))
     else:
         found = _of_images(case, classifier, grey_classifier)
     kept = [name for name in SCORES if name in case.wanted and name in found.scores]
@@ -249,6 +264,8 @@ class _Case:
     split: str
     wanted: set[str]
     seed: int
+    binarised: bool = True
+    """Whether a classifier sees images thresholded."""
 
     @property
     def real(self) -> Tensor:
@@ -261,8 +278,12 @@ class _Case:
         sizes = f"{len(x)} samples, {len(self.real)} {self.split} {noun}"
         return _Sides(x, self.real, self.dataset.train.x, sizes=sizes, how=f"{sizes}; {unit}", noun=noun)
 
-    def in_black_and_white(self, network: Classifier) -> _Sides:
-        """Thresholded, and seen by a network."""
+    def seen_by(self, network: Classifier) -> _Sides:
+        """In features; images thresholded, spectrograms as they are."""
+        if not self.binarised:
+            sides = self.as_they_are(self.samples.x)
+            sizes = sides.sizes.replace("images", "sounds")
+            return replace(sides, sizes=sizes, how=f"{sizes}, as spectrograms; {about(network)}", network=network)
         x, real, train = (black_and_white(each) for each in (self.samples.x, self.real, self.dataset.train.x))
         grey = "grey, " if self.grey else ""
         sizes = f"{len(x)} samples, {len(real)} {self.split} images, {grey}thresholded at 0.5"
@@ -276,12 +297,15 @@ class _Case:
 
 
 def _of_images(case: _Case, network: Classifier, of_grey: Classifier | None) -> Judgement:
-    """Images of classes: black and white ones by a classifier, and the distance of grey ones."""
-    sides = case.in_black_and_white(network)
+    """Images of classes: black and white ones by a classifier, and the distance of grey ones; sounds of classes."""
+    sides = case.seen_by(network)
     judged, wanted = _of_numbers(case, sides), case.wanted
     found, shares = dict(judged.scores), None
-    if "frechet_grey" in wanted:
+    if "frechet_grey" in wanted and case.binarised:
         found["frechet_grey"] = _frechet_grey(case, of_grey)
+    if "inception" in wanted:
+        score = inception_score(sides.samples, network)
+        found["inception"] = Score(score.value, how=f"of {network.classes} at most; {sides.how}")
     if "class_accuracy" in wanted:
         found["class_accuracy"] = _asked(sides, case.samples.context, network)
     if wanted & {"classes", "class_difference"}:
