@@ -87,6 +87,9 @@ METRICS: dict[str, Metric] = {
     "c2st_features": Metric(
         "C2ST", "accuracy of a classifier telling samples from test data; 0.5: it cannot", "lower", digits=2
     ),
+    "inception": Metric(
+        "inception", "e to the information of samples on their class, at most the classes", "higher", digits=2
+    ),
     "class_accuracy": Metric("asked", "share of samples that show the class asked for", "higher", digits=3),
     "recognition": Metric(
         "recognised", "share of translations nearest to their own true answer, of all answers", "higher", digits=3

@@ -72,6 +72,7 @@ BUILTIN: dict[str, str] = {
     "pix2pix": "zoo.implicit.pix2pix:Pix2Pix",
     "cyclegan": "zoo.implicit.cyclegan:CycleGAN",
     "ali": "zoo.implicit.ali:ALI",
+    "wavegan": "zoo.implicit.wavegan:WaveGAN",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",
     "wavenet": "zoo.autoregressive.wavenet:WaveNet",

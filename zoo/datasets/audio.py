@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zoo.errors import DatasetError, OptionError, ShapeError
 
-__all__ = ["compress", "edges", "expand", "from_levels", "read_wav", "to_levels", "write_wav"]
+__all__ = ["compress", "edges", "expand", "from_levels", "read_wav", "spectrogram", "to_levels", "write_wav"]
 
 FULL = 32768
 """What an amplitude of one is in 16 bits."""
@@ -60,6 +60,54 @@ def _mu(values: int) -> int:
     if values < 2:
         raise OptionError(f"values (the number of levels) must be at least 2, got {values}.")
     return values - 1
+
+
+# What is heard when.
+
+BANDS = 32
+"""Of a spectrogram."""
+QUIET = 80.0
+"""Decibels from the loudest that there can be to what counts as silence."""
+
+
+def spectrogram(waveform: Tensor, rate: int, bands: int = BANDS) -> Tensor:
+    """The strength of frequency bands over time, as images: bands from high to low, 32 ms from column to column.
+
+    The powers of windows of 64 ms (Hann's) are summed over triangular bands evenly spaced on the mel scale (Stevens,
+    Volkmann & Newman 1937; 2595 log10(1 + f / 700)), from 50 Hz to half the rate, and given in decibels: 0 where they
+    are 80 or more below those of a sine wave of amplitude 1, 1 where they are as strong.
+
+    Args:
+        waveform: Amplitudes (N, samples).
+        rate: Samples a second.
+        bands: Rows.
+
+    Shapes: (N, bands, samples / (0.032 rate), rounded up), in [0, 1].
+    Raises: ShapeError for what are no sounds, or sounds shorter than a window.
+    """
+    step = max(1, round(0.032 * rate))
+    if waveform.ndim != 2 or waveform.shape[1] < 2 * step:
+        raise ShapeError(
+            f"A spectrogram is of sounds (N, samples) of at least {2 * step} samples at a rate of {rate}, got the "
+            f"shape {tuple(waveform.shape)}."
+        )
+    window = torch.hann_window(2 * step, dtype=waveform.dtype, device=waveform.device)
+    padded = torch.nn.functional.pad(waveform, (step, step + -waveform.shape[1] % step))
+    power = torch.stft(padded, 2 * step, step, window=window, center=False, return_complex=True).abs().square()
+    # A sine wave of amplitude 1 has half of the window's sum at its frequency.
+    strength = _mel_bands(bands, 2 * step, rate).to(waveform) @ power[:, :, :-1] * (2 / window.sum()).square()
+    decibels = 10 * strength.clamp(min=10 ** (-QUIET / 10)).log10()
+    return (1 + decibels / QUIET).clamp(0, 1).flip(1)
+
+
+def _mel_bands(bands: int, window: int, rate: int) -> Tensor:
+    """The weight of each frequency of a window in each band, (bands, window // 2 + 1)."""
+    low, high = (2595 * np.log10(1 + f / 700) for f in (50, rate / 2))
+    corners = 700 * (10 ** (torch.linspace(low, high, bands + 2, dtype=torch.float64) / 2595) - 1)
+    frequency = torch.arange(window // 2 + 1, dtype=torch.float64) * rate / window
+    below, middle, above = (corners[i : bands + i, None] for i in range(3))
+    rising, falling = (frequency - below) / (middle - below), (above - frequency) / (above - middle)
+    return torch.minimum(rising, falling).clamp(min=0)
 
 
 # Files.

@@ -144,6 +144,8 @@ class Card:
     """Of attributes, or all words in the order of their numbers, '' first."""
     judged_by: str = ""
     """The data set whose classifier looks at samples, where this one has no labels of its own."""
+    rate: int = 0
+    """Samples a second, where an example is a sound (samples,) of amplitudes in [-1, 1]; else 0."""
 
     @property
     def url(self) -> str | None:

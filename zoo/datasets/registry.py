@@ -31,6 +31,7 @@ GENERATED = "none needed (generated)"
 PUBLIC = "public domain (facts)"
 DEJAVU = "inside matplotlib (mpl-data/fonts/ttf): the DejaVu fonts 2.37, nine faces, drawn by Pillow"
 VERA = "Bitstream Vera fonts licence, DejaVu changes in the public domain (matplotlib's LICENSE_DEJAVU)"
+FSDD = "github.com/Jakobovski/free-spoken-digit-dataset, recordings/*.wav (v1.0.10)"
 
 
 def _sizes(train: int, valid: int, test: int) -> dict[str, int]:
@@ -111,6 +112,25 @@ def _font_pairs(ending: str, target: int, words: str) -> list[Entry]:
 
 CHARACTERS = _sizes(1218, 92, 204)
 IN_EACH_FACE = {split: len(glyphs.FACES) * count for split, count in CHARACTERS.items()}
+
+
+def _takes(name: str, slower: int) -> Entry:
+    rate, size = speech.RATE // slower, speech.TAKE // slower
+    card = Card(
+        name,
+        f"Whole recordings of digits 0 to 9 by six speakers, at {rate:,} samples a second, scaled to a largest "
+        f"amplitude of 1: the first {size:,} samples (1.02 s; 17 of 3,000 takes are longer), then zeros. Split by take "
+        "as 'spoken_digits'.",
+        shape=(size,),
+        support="real",
+        splits=_sizes(2400, 300, 300),
+        source=FSDD,
+        licence="CC BY-SA 4.0",
+        files=speech.SPOKEN_DIGITS,
+        classes=10,
+        rate=rate,
+    )
+    return Entry(card, partial(speech.whole_takes, slower))
 
 
 def _by_name(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -217,12 +237,14 @@ REGISTRY: dict[str, Entry] = _by_name(
                 shape=(speech.WINDOW,),
                 support="unit",
                 splits=_sizes(7017, 887, 860),
-                source="github.com/Jakobovski/free-spoken-digit-dataset, recordings/*.wav (v1.0.10)",
+                source=FSDD,
                 licence="CC BY-SA 4.0",
                 files=speech.SPOKEN_DIGITS,
             ),
             speech.spoken_digits,
         ),
+        _takes("spoken_digits-whole", 1),
+        _takes("spoken_digits-4khz", 2),
         Entry(
             Card(
                 "photo-patches",

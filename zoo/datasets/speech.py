@@ -1,4 +1,4 @@
-"""Spoken digits as windows of mu-law levels: the data that WaveNet is tried on.
+"""Spoken digits: windows of mu-law levels, which WaveNet is tried on, and whole takes, for WaveGAN.
 
 Jackson et al., the Free Spoken Digit Dataset: six speakers, ten digits, fifty takes of each, 8 kHz.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.signal import resample_poly
 
 from zoo.datasets.audio import read_wav, to_levels
 from zoo.datasets.data import File
@@ -18,14 +19,16 @@ from zoo.datasets.remote import converted
 from zoo.datasets.sources import fetch
 from zoo.datasets.splits import SPLITS, Splits
 
-__all__ = ["RATE", "SPOKEN_DIGITS", "WINDOW", "recordings", "spoken_digits"]
+__all__ = ["RATE", "SPOKEN_DIGITS", "TAKE", "WINDOW", "recordings", "spoken_digits", "whole_takes"]
 
 Array = np.ndarray[Any, Any]
 
 RATE = 8000
 """Samples a second."""
 WINDOW = 1024
-"""Samples of one example, an eighth of a second."""
+"""Samples of a window, an eighth of a second."""
+TAKE = 8192
+"""Samples of a whole take, longer than all but 17 of 3,000, whose ends are cut off."""
 
 # The hash of the archive is that of `git archive` of the tag through `gzip -n`, which is how GitHub makes its own; this
 # archive itself could not be downloaded to see that it is so.
@@ -56,6 +59,29 @@ def spoken_digits() -> Splits:
         {name: windows[first[index]] for name, index in rows.items()},
         context={name: digit[label[index]] for name, index in rows.items()},
         scale=255,
+    )
+
+
+def whole_takes(slower: int = 1) -> Splits:
+    """Takes from their start, then silence, as amplitudes of at most 1; labels are the digits.
+
+    Speakers sat at other distances from other microphones: every take is scaled to a largest amplitude of 1.
+
+    Args:
+        slower: Keeps one of so many samples, after a low-pass filter.
+    """
+    compact, *archive = SPOKEN_DIGITS
+    found = converted(compact, lambda: recordings(*fetch(archive, compact)))
+    takes = np.zeros((len(found["lengths"]), TAKE), np.float32)
+    for row, take in zip(takes, np.split(found["audio"], np.cumsum(found["lengths"])[:-1]), strict=True):
+        row[: len(take)] = take[:TAKE]
+    if slower > 1:
+        takes = resample_poly(takes, 1, slower, axis=1)
+    takes /= np.abs(takes).max(1, keepdims=True)
+    rows = {name: found["split"] == i for i, name in enumerate(SPLITS)}
+    return Splits(
+        {name: takes[index] for name, index in rows.items()},
+        labels={name: found["labels"][index] for name, index in rows.items()},
     )
 
 

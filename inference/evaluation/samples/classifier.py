@@ -131,6 +131,11 @@ class Classifier(nn.Module):
         """The likeliest class of each image, (B,) of integers, batch by batch."""
         return self._batched(lambda rows: self(rows).argmax(1), x, batch_size)
 
+    @torch.no_grad()
+    def log_probabilities(self, x: Tensor, batch_size: int = 1000) -> Tensor:
+        """Of each class, (B, classes), batch by batch."""
+        return self._batched(lambda rows: self(rows).log_softmax(1), x, batch_size)
+
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
         before = self.training
         self.eval()

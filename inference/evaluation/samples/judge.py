@@ -10,6 +10,8 @@ What is looked at depends on the data:
   judged on equal terms whatever the program makes: samples and real images are thresholded at 0.5 (a binary program's
   are draws, not means, and stay as they are) and looked at by a network of binarised images. Grey samples have a second
   Fréchet distance, of grey images.
+- *Sounds with class labels* as spectrograms through a classifier of such (`inference.evaluation.samples.sounds`), which
+  are grey and stay so.
 - *Points of known Gaussians* ('ring', 'narrow-ring', 'grid25') and *stacks of digits*: modes are counted, those of a
   stack by a classifier of single digits, channel by channel.
 - *All else*: numbers as they are, which for images means pixels.
@@ -22,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -36,9 +38,11 @@ from inference.evaluation.samples.quality import (
     Score,
     checked,
     frechet,
+    inception_score,
     manifold_scores,
     nearest_training,
 )
+from inference.evaluation.samples.sounds import heard, spectrograms
 from inference.evaluation.two_samples import c2st, mmd
 from inference.games.game import diversity
 from zoo.datasets import Data, Dataset, base_name, binarise
@@ -62,8 +66,8 @@ __all__ = [
 
 SCORES = (
     "modes", "good", "mode_kl", "frechet", "frechet_grey", "precision", "recall", "sample_density", "coverage", "mmd",
-    "mmd_p", "c2st_features", "class_accuracy", "recognition", "pixel_error", "attribute_accuracy", "classes",
-    "class_difference", "memorisation", "diversity",
+    "mmd_p", "c2st_features", "inception", "class_accuracy", "recognition", "pixel_error", "attribute_accuracy",
+    "classes", "class_difference", "memorisation", "diversity",
 )  # fmt: skip
 """What `judge` may give, in the order in which to read it; `benchmarks.metrics.METRICS` says what each means."""
 
@@ -149,18 +153,20 @@ class Networks(TypedDict, total=False):
 def classifiers_for(
     dataset: Dataset,
     scores: Collection[str] | None = None,
-    train: Callable[[str], Classifier] = train_classifier,
+    train: Callable[[Any], Classifier] = train_classifier,
 ) -> Networks:
     """The networks that `judge` looks at samples of these data with, by the names of its arguments; maybe none.
 
     Args:
         dataset: What was learnt from.
         scores: Those that are wanted, all by default; not all need the network of grey images.
-        train: Data set -> classifier; by default trained with 2,000 steps, or found in the cache.
+        train: Data set, or its name -> classifier; by default trained with 2,000 steps, or found in the cache.
     """
     name, card = base_name(dataset.name), dataset.card
     if name.startswith(STACK):
         return {"classifier": train(dataset.name.removeprefix(STACK))}
+    if card.classes and card.rate:
+        return {"classifier": train(spectrograms(dataset))}
     if card.judged_by:
         name = card.judged_by
     elif not card.classes or len(card.shape) not in (2, 3) or card.support not in ("unit", "binary"):
@@ -206,12 +212,14 @@ def judge(
             f"Samples and data differ in shape: {tuple(samples.x.shape[1:])} and {tuple(case.real.shape[1:])}."
         )
     checked(samples.x)
+    if rate := dataset.card.rate:
+        case = replace(case, samples=heard(samples, rate), dataset=spectrograms(dataset), binarised=False)
     if dataset.name in GAUSSIANS:
         found = _of_points(case)
     elif dataset.name.startswith(STACK):
         found = _of_stacks(case, classifier)
     elif classifier is None:
-        found = _of_numbers(case, case.as_they_are(samples.x))
+        found = _of_numbers(case, case.as_they_are(case.samples.x))
     else:
         found = _of_images(case, classifier, grey_classifier)
     found = replace(found, scores={**found.scores, **condition_scores(samples, dataset, split)})
@@ -248,6 +256,8 @@ class _Case:
     split: str
     wanted: set[str]
     seed: int
+    binarised: bool = True
+    """Whether a classifier sees images thresholded."""
 
     @property
     def real(self) -> Tensor:
@@ -260,8 +270,12 @@ class _Case:
         sizes = f"{len(x)} samples, {len(self.real)} {self.split} {noun}"
         return _Sides(x, self.real, self.dataset.train.x, sizes=sizes, how=f"{sizes}; {unit}", noun=noun)
 
-    def in_black_and_white(self, network: Classifier) -> _Sides:
-        """Thresholded, and seen by a network."""
+    def seen_by(self, network: Classifier) -> _Sides:
+        """In features; images thresholded, spectrograms as they are."""
+        if not self.binarised:
+            sides = self.as_they_are(self.samples.x)
+            sizes = sides.sizes.replace("images", "sounds")
+            return replace(sides, sizes=sizes, how=f"{sizes}, as spectrograms; {about(network)}", network=network)
         x, real, train = (black_and_white(each) for each in (self.samples.x, self.real, self.dataset.train.x))
         grey = "grey, " if self.grey else ""
         sizes = f"{len(x)} samples, {len(real)} {self.split} images, {grey}thresholded at 0.5"
@@ -275,12 +289,15 @@ class _Case:
 
 
 def _of_images(case: _Case, network: Classifier, of_grey: Classifier | None) -> Judgement:
-    """Images of classes: black and white ones by a classifier, and the distance of grey ones."""
-    sides = case.in_black_and_white(network)
+    """Images of classes: black and white ones by a classifier, and the distance of grey ones; sounds of classes."""
+    sides = case.seen_by(network)
     judged, wanted = _of_numbers(case, sides), case.wanted
     found, shares = dict(judged.scores), None
-    if "frechet_grey" in wanted:
+    if "frechet_grey" in wanted and case.binarised:
         found["frechet_grey"] = _frechet_grey(case, of_grey)
+    if "inception" in wanted:
+        score = inception_score(sides.samples, network)
+        found["inception"] = Score(score.value, how=f"of {network.classes} at most; {sides.how}")
     seen = Data(sides.samples, case.samples.context)
     found |= condition_scores(seen, case.dataset, case.split, network, how=sides.how)
     if wanted & {"classes", "class_difference"}:

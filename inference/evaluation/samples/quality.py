@@ -6,6 +6,7 @@ the sizes and the network's hash. Give as many samples as data, and data that th
 
 - `frechet`: the distance of two Gaussians fitted in features (Heusel et al. 2017).
 - `manifold_scores`: precision, recall (Kynkäänniemi et al. 2019), density, coverage (Naeem et al. 2020).
+- `inception_score`: is every sample of a clear class, and are there many classes (Salimans et al. 2016)?
 - `nearest_training`: does the generator replay its training data (Meehan, Chaudhuri & Dasgupta 2020)?
 
 Classes and known modes are in `inference.evaluation.samples.coverage`, tests of two samples in
@@ -30,8 +31,8 @@ from inference.particles import flatten_draws
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError
 
 __all__ = [
-    "Frechet", "ManifoldScores", "NearestTraining", "Score", "checked", "distances", "frechet", "frechet_gaussians",
-    "manifold_scores", "nearest_training", "pair",
+    "Frechet", "InceptionScore", "ManifoldScores", "NearestTraining", "Score", "checked", "distances", "frechet",
+    "frechet_gaussians", "inception_score", "manifold_scores", "nearest_training", "pair",
 ]  # fmt: skip
 
 CHUNK = 2**24
@@ -193,6 +194,36 @@ def manifold_scores(samples: Tensor, data: Tensor, features: Classifier | None =
         data=len(b),
         features=name,
     )
+
+
+# Classes
+
+
+@dataclass(frozen=True)
+class InceptionScore:
+    """How clear and how many the classes of samples are."""
+
+    value: float
+    """From 1 (nothing is told by a sample of its class) to the number of classes."""
+    samples: int
+    features: str
+
+
+def inception_score(samples: Tensor, classifier: Classifier) -> InceptionScore:
+    """exp of the mean KL(p(y | x) || p(y)) of the classes that a classifier sees (Salimans et al. 2016, section 4).
+
+    That is e to the mutual information of a sample and its class, in the classifier's eyes. It sees blurred classes and
+    missing ones. It does not see whether the samples of a class differ, nor copies, nor whether they look real: put the
+    score of held-out data beside it, which clear samples may exceed.
+
+    Args:
+        samples: What the classifier takes, (n, ...).
+        classifier: Trained on real data only.
+    """
+    log_p = classifier.log_probabilities(checked(samples)).cpu().double()
+    log_mean = log_p.logsumexp(0) - math.log(len(log_p))
+    information = (log_p.exp() * (log_p - log_mean)).sum(1).mean()
+    return InceptionScore(float(information.exp()), len(samples), classifier.hash)
 
 
 # Memorisation

@@ -413,3 +413,25 @@ def test_wrong_options_are_refused():
         WaveNet().generate_audio(0.01, torch.eye(3))
     with pytest.raises(ShapeError, match="at most 80"):
         WaveNet().generate_audio(0.01, n=2, start=torch.zeros(2, 81))
+
+
+@pytest.mark.parametrize(("name", "rate"), [("spoken_digits-whole", 8000), ("spoken_digits-4khz", 4000)])
+def test_whole_takes_are_the_recordings_padded(zoo_data, name, rate):
+    if not (zoo_data / "spoken_digits.npz").exists():
+        pytest.skip("spoken_digits.npz is not under ZOO_DATA")
+    dataset = datasets.load(f"{name}-labelled")
+    assert dataset.card.rate == rate
+    with np.load(zoo_data / "spoken_digits.npz") as found:
+        parts = np.split(found["audio"], np.cumsum(found["lengths"])[:-1])
+        labels, takes = found["labels"], found["takes"]
+    assert sum(len(part) > 8192 for part in parts) == 17  # as the card says
+    rows = np.flatnonzero((takes >= 5) & (takes < 10))
+    x, context = dataset.split("valid")
+    torch.testing.assert_close(x.abs().amax(1), torch.ones(len(rows)).to(x))
+    assert context.argmax(1).tolist() == labels[rows].tolist() == dataset.labels["valid"].tolist()
+    for row, i in zip(x[:20].double(), rows, strict=False):
+        take = torch.tensor(parts[i][:8192]).double()
+        if rate == 8000:
+            torch.testing.assert_close(row[: len(take)], take / take.abs().max(), atol=1e-6, rtol=0)
+        # The low-pass filter rings for a few samples.
+        assert float(row[len(take) * rate // 8000 + 20 :].abs().sum()) < 1e-6

@@ -17,7 +17,7 @@ from inference.evaluation.samples.judge import (
     held_out,
     judge,
 )
-from inference.evaluation.samples.quality import frechet, manifold_scores, nearest_training
+from inference.evaluation.samples.quality import frechet, inception_score, manifold_scores, nearest_training
 from inference.evaluation.two_samples import c2st, mmd
 from inference.games.game import diversity
 from tests.inference.evaluation.samples.conftest import quick
@@ -44,6 +44,7 @@ def test_scores_are_those_of_the_pieces(digits: Dataset, networks: Networks) -> 
         "mmd": test.value,
         "mmd_p": test.p_value,
         "c2st_features": told.accuracy,
+        "inception": inception_score(x, network).value,
         "class_accuracy": None,
         "classes": kinds.covered,
         "class_difference": kinds.total_variation,

@@ -9,7 +9,14 @@ import pytest
 import torch
 from scipy import linalg, stats
 
-from inference.evaluation.samples.quality import frechet, frechet_gaussians, manifold_scores, nearest_training
+from inference.evaluation.samples.classifier import Classifier
+from inference.evaluation.samples.quality import (
+    frechet,
+    frechet_gaussians,
+    inception_score,
+    manifold_scores,
+    nearest_training,
+)
 from tests.conftest import FAILURE_RATE
 from zoo import datasets
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError
@@ -221,3 +228,32 @@ def test_nearest_training_with_repeated_data():
     assert away.ratio == float("inf")
     every = nearest_training(train[:4], train, train)
     assert (every.ratio, every.z, every.p_value) == (1.0, 0.0, 1.0)
+
+
+# Classes
+
+
+class Sure(Classifier):
+    """Gives an image of two pixels the classes whose logits they are."""
+
+    def __init__(self):
+        super().__init__((1, 2), 2)
+
+    def forward(self, x):
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5])
+def test_inception_score_is_that_of_a_binary_channel(p):
+    """Each class is seen half of the time, with an error of p: the information is log 2 less the entropy of p."""
+    right, wrong = math.log(1 - p), math.log(p) if p else -1e3
+    samples = torch.tensor([[[right, wrong]], [[wrong, right]]]).repeat(5, 1, 1)
+    entropy = -sum(q * math.log(q) for q in (p, 1 - p) if q)
+    assert inception_score(samples, Sure()).value == pytest.approx(2 * math.exp(-entropy))
+
+
+def test_inception_score_of_unequal_shares_is_the_entropy_of_them():
+    samples = torch.tensor([[[0.0, -1e3]]] * 3 + [[[-1e3, 0.0]]])
+    found = inception_score(samples, Sure())
+    assert found.value == pytest.approx(0.75**-0.75 * 0.25**-0.25)
+    assert found.samples == 4

@@ -1,0 +1,37 @@
+"""Sounds as what is heard when, so that whoever looks at images can judge them.
+
+Two takes of a word are never alike sample by sample, and a phase is not heard: distances of waveforms say little.
+Donahue, McAuley & Puckette, "Adversarial audio synthesis", ICLR 2019, judge theirs by a classifier of spectrograms; so
+does this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from zoo.datasets import Data, Dataset
+from zoo.datasets.audio import spectrogram
+from zoo.errors import OptionError
+
+__all__ = ["heard", "spectrograms"]
+
+
+def spectrograms(dataset: Dataset) -> Dataset:
+    """A data set of sounds as images in [0, 1], (bands, columns), with the same contexts and labels.
+
+    Raises: OptionError where the examples are no sounds.
+    """
+    card = dataset.card
+    if not card.rate:
+        raise OptionError(f"{dataset.name!r} has no rate on its card: its examples are no sounds.")
+    train, valid, test = (heard(split, card.rate) for split in (dataset.train, dataset.valid, dataset.test))
+    seen = replace(card, name=f"{card.name} as spectrograms", shape=tuple(train.x.shape[1:]), support="unit", rate=0)
+    return Dataset(seen, train=train, valid=valid, test=test, labels=dataset.labels)
+
+
+def heard(sounds: Data, rate: int) -> Data:
+    """Their spectrograms, with their contexts."""
+    x: Tensor = spectrogram(sounds.x, rate)
+    return Data(x, sounds.context)
