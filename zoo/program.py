@@ -7,7 +7,7 @@ see the protocols at the end. They are true or absent; methods ask for them with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -417,6 +417,10 @@ class Grows(Protocol):
 
     def grow(self, share: float) -> None:
         """Grows to where a fit stands after this share of its steps."""
+        ...
+
+    def stages(self, n: int = 1) -> Sequence[Tensor]:
+        """What n latents give at each size, from the smallest on, (n, channels, height, width) each."""
         ...
 
     def at_size(self, x: Tensor, *, made: bool) -> Tensor:

@@ -7,6 +7,7 @@ draws them, and the codes of data (`inference.evaluation.samples.codes.aggregate
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from inference.environment import seeded
 from inference.evaluation.samples.codes import decoded, prior_latents
 from inference.history import History
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
+from zoo.implicit.translators import Translates
 from zoo.program import Program, Site
 
-__all__ = ["class_grid", "history_arrays", "interpolation", "traversal"]
+__all__ = ["attribute_grid", "class_grid", "growth", "history_arrays", "interpolation", "traversal"]
 
 
 Array = np.ndarray[Any, Any]
@@ -145,6 +147,27 @@ def class_grid(program: Program, columns: int = 10, seed: int = 0) -> Tensor:
         with seeded(seed):
             rows.append(program.generate(columns, asked.reshape(columns, *context.shape[1:])))
     return torch.stack(rows)
+
+
+def growth(stages: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """What the same latents give at each size of a generator that grew, enlarged, (n, sizes, *shape).
+
+    Args:
+        stages: Images of each size, (n, channels, height, width), sides that go into those of the shape.
+        shape: Of an example.
+    """
+    height, width = shape[-2:]
+    enlarged = [
+        images.repeat_interleave(height // images.shape[-2], -2).repeat_interleave(width // images.shape[-1], -1)
+        for images in stages
+    ]
+    return torch.stack(enlarged, 1).reshape(len(stages[0]), len(stages), *shape)
+
+
+def attribute_grid(program: Translates, source: Tensor, asked: Tensor) -> Tensor:
+    """Images (n, *event_shape) and what they become with each row of attributes (K, A), in a row, (n, 1 + K, ...)."""
+    changed = [program.translate(source, row.expand(len(source), -1)) for row in asked]
+    return torch.stack([source, *changed], 1)
 
 
 def history_arrays(history: History) -> dict[str, Array]:

@@ -26,6 +26,7 @@ from benchmarks.cells.likelihood import densities
 from benchmarks.metrics import Measurement, how_the_fit_ended
 from benchmarks.suite import Cell, file_name
 from inference import Fit
+from inference.environment import seeded
 from inference.evaluation.samples.classifier import Classifier, train_classifier
 from inference.evaluation.samples.codes import aggregate_codes
 from inference.evaluation.samples.guide_judge import GUIDE_SCORES, judge_guide
@@ -43,8 +44,11 @@ from inference.evaluation.samples.translation import nearest_pair
 from inference.guides.named import guided_sites
 from zoo import datasets
 from zoo.datasets import Data, Dataset
+from zoo.datasets.asked import in_words
 from zoo.datasets.modes import GAUSSIANS
 from zoo.guards import same_support
+from zoo.implicit.translators import Translates
+from zoo.program import Grows, Program
 
 __all__ = ["REAL_DATA", "YARDSTICKS", "measure"]
 
@@ -142,19 +146,36 @@ def save_artifact(path: Path, cell: Cell, dataset: Dataset, samples: Data, found
         columns: dict[str, Array] = {"points": samples.x[:1000].numpy(), "data": real[:1000].numpy()}
     else:
         columns = {"samples": samples.x[:SHOWN].numpy(), "data": real[:SHOWN].numpy()}
-        if dataset.card.context_kind == "image":
-            columns["given"] = samples.context[:SHOWN].numpy()
+    if dataset.card.context_kind == "image":
+        columns["given"] = samples.context[:SHOWN].numpy()
     if found is not None:
         columns |= latents.history_arrays(found.history)
-        if "samples" in columns and found.program.sites() and not dataset.card.context_kind:
+        if dataset.card.context_kind:
+            columns |= asked_arrays(dataset, samples, found.program)
+        elif "samples" in columns and found.program.sites():
             columns |= latent_arrays(cell, dataset, found)
     np.savez_compressed(path, **columns)  # type: ignore[arg-type]
+
+
+def asked_arrays(dataset: Dataset, samples: Data, program: Program) -> dict[str, Array]:
+    """What was asked for, in words, beside the samples; images changed to each set of attributes that data have."""
+    card = dataset.card
+    if card.context_kind == "attributes" and isinstance(program, Translates):
+        asked, source = dataset.train.context.unique(dim=0), dataset.test.x[:: max(1, dataset.test.size // 10)][:10]
+        grid = latents.attribute_grid(program, source, asked)
+        return {"attribute_grid": grid.numpy(), "attributes": np.array([in_words(card, row) for row in asked])}
+    if card.context_kind == "caption":
+        return {"captions": np.array([in_words(card, row) for row in samples.context[:SHOWN]])}
+    return {}
 
 
 def latent_arrays(cell: Cell, dataset: Dataset, found: Fit) -> dict[str, Array]:
     """Paths for every generator; classes, codes and the aggregate posterior where there are such."""
     program = found.program
     arrays = {"interpolation": latents.interpolation(program, seed=cell.seed)}
+    if isinstance(program, Grows):
+        with seeded(cell.seed):
+            arrays["growth"] = latents.growth(program.stages(10), program.event_shape)
     if same_support(program.context_support, constraints.one_hot):
         arrays["class_grid"] = latents.class_grid(program, seed=cell.seed)
     if found.guide is None:

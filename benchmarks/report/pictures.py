@@ -8,6 +8,7 @@ Chen et al., "InfoGAN", 2016. `aggregate_codes`: figure 2 of Makhzani et al., "A
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,8 @@ from inference.history import History
 from zoo.errors import OptionError
 
 __all__ = [
-    "HOW_GAMES_WENT", "aggregate_picture", "beside_picture", "grid_picture", "history_picture", "pictures",
-    "points_picture",
+    "HOW_GAMES_WENT", "aggregate_picture", "beside_picture", "captions_picture", "grid_picture",
+    "history_picture", "pictures", "points_picture",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -71,6 +72,17 @@ def beside_picture(columns: Sequence[tuple[str, Array]], rows: int = 12, across:
         ax.set_xticks([(k + 0.5) * each for k in range(width)], names, fontsize=7, rotation=60, ha="left")
         ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
         ax.set(yticks=[])
+    return figure
+
+
+def captions_picture(captions: Array, images: Array, shown: int = 24) -> Figure:
+    """Images (N, H, W) with the caption that each was drawn for, (N,) of strings."""
+    count = min(shown, len(images))
+    figure, axes = panels(count, 6, 1.5, 1.75)
+    for ax, caption, image in zip(axes, captions, images, strict=False):
+        ax.imshow(np.clip(tile(image[None], 1), 0, 1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(textwrap.fill(str(caption), 22), fontsize=6)
     return figure
 
 
@@ -217,6 +229,17 @@ def _of_latents(label: str, arrays: Mapping[str, Array]) -> list[tuple[str, str,
     if "class_grid" in arrays:
         figure = grid_picture(f"{label}: the class asked for", arrays["class_grid"], "other latents", "class, from 0")
         found.append((f"classes-{label}", f"{label}, seed 0: samples of each class, a row each.", figure))
+    if "growth" in arrays:
+        title, caption = f"{label}: growing", f"{label}, seed 0: the same latents at each size, a row each."
+        found.append((f"growth-{label}", caption, grid_picture(title, arrays["growth"], "size, growing", "latents")))
+    if "attribute_grid" in arrays:
+        names = ["given", *map(str, arrays["attributes"])]
+        caption = f"{label}, seed 0: test images, and what they become when attributes are asked for."
+        columns = [(name, arrays["attribute_grid"][:, i]) for i, name in enumerate(names)]
+        found.append((f"attributes-{label}", caption, beside_picture(columns)))
+    if "captions" in arrays:
+        caption = f"{label}, seed 0: captions of test images, and what is drawn for them."
+        found.append((f"captions-{label}", caption, captions_picture(arrays["captions"], arrays["samples"])))
     for key in sorted(arrays):
         if key.startswith("traversal_"):
             code = key.removeprefix("traversal_")

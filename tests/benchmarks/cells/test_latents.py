@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cells.latents import class_grid, interpolation, traversal
+from benchmarks.cells.latents import attribute_grid, class_grid, growth, interpolation, traversal
 from benchmarks.report.pictures import history_picture
 from zoo.bayes.coin import BetaBernoulli
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
@@ -103,3 +103,22 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         interpolation(BetaBernoulli())
     with pytest.raises(OptionError, match="no game"):
         history_picture([])
+
+
+def test_growth_enlarges_what_was_small() -> None:
+    small, large = torch.rand(2, 1, 2, 3), torch.rand(2, 1, 4, 6)
+    strip = growth([small, large], (4, 6))
+    assert strip.shape == (2, 2, 4, 6)
+    assert torch.equal(strip[:, 1], large[:, 0])
+    assert torch.equal(strip[:, 0, ::2, ::2], small[:, 0])
+    assert torch.equal(strip[:, 0, 1::2, 1::2], small[:, 0])
+
+
+def test_attributes_are_asked_for_one_after_the_other() -> None:
+    class Adds:
+        def translate(self, source: Tensor, to: Tensor) -> Tensor:
+            return source + to[:, :1, None]
+
+    source, asked = torch.rand(3, 2, 2), torch.tensor([[1.0, 0.0], [5.0, 1.0]])
+    grid = attribute_grid(Adds(), source, asked)
+    assert torch.equal(grid, torch.stack([source, source + 1, source + 5], 1))

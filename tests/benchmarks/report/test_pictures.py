@@ -44,6 +44,22 @@ def test_what_a_cell_left_is_drawn() -> None:
         assert caption
         figure.savefig(io.BytesIO(), dpi=20)
         assert figure.axes, name
+    given = {"given": rng.rand(30, 4, 4), "samples": rng.rand(30, 4, 4), "data": rng.rand(30, 4, 4)}
+    grid = {"attribute_grid": rng.rand(3, 3, 4, 4), "attributes": np.array(["bold", "serif"])}
+    grown = {"growth": rng.rand(2, 3, 4, 4), "captions": np.array([f"a letter called {i}" for i in range(64)])}
+    for left, wanted in (
+        ([("A", given), ("B", given)], ["translations"]),
+        ([("A", {**images, **grid})], ["samples", "interpolation-A", "attributes-A"]),
+        ([("A", {**images, **grown})], ["samples", "interpolation-A", "growth-A", "captions-A"]),
+    ):
+        found = pictures.pictures(left)
+        assert [name for name, _, _ in found] == wanted
+        for _, _, figure in found:
+            figure.savefig(io.BytesIO(), dpi=20)
+    labels = [
+        tick.get_text() for tick in pictures.pictures([("A", given), ("B", given)])[0][2].axes[0].get_xticklabels()
+    ]
+    assert labels == ["given", "A", "B", "true"]
     points = {"points": rng.randn(50, 2), "data": rng.randn(50, 2)}
     game = {"critic_accuracy": np.ones(3), "critic_accuracy_step": np.arange(3)}
     assert [name for name, _, _ in pictures.pictures([("A", {**points, **game})])] == ["points", "games"]
