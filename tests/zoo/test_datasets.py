@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,6 +169,16 @@ def test_frey_faces_leak_no_neighbour(zoo_data):
     together = torch.cat([dataset.train.x, dataset.valid.x, dataset.test.x])
     # The splits one after another are the video: so each is one block.
     np.testing.assert_array_equal((together * 255).round().numpy(), images)
+
+
+@pytest.mark.parametrize(("name", "step"), [("olivetti", 1), ("olivetti-32", 2)])
+def test_olivetti_faces_of_a_person_are_in_one_split(name, step, zoo_data):
+    dataset = datasets.load(name)
+    found = np.load(zoo_data / "olivetti.npz")
+    corners = [found["images"][:, i::step, j::step] / (255 * step**2) for i in range(step) for j in range(step)]
+    for split, people in zip(SPLITS, (range(30), range(30, 35), range(35, 40)), strict=True):
+        rows = np.isin(found["people"], people)
+        np.testing.assert_allclose(dataset.split(split).x.numpy(), sum(corners)[rows], rtol=1e-12)
 
 
 def test_chorales_are_padded_after_their_length(zoo_data):
@@ -599,6 +610,17 @@ def test_frey_pickle_holds_only_arrays(tmp_path):
     path.write_bytes(pickle.dumps([Path("harmless")]))
     with pytest.raises(pickle.UnpicklingError, match="is not part of an array"):
         originals.frey_pickle(path)
+
+
+def test_olivetti_mat(tmp_path):
+    path = tmp_path / "faces.mat"
+    images = np.arange(20 * 64 * 64).reshape(20, 64, 64) % 251
+    # MATLAB reads an image column by column: faces(:) of one is a column here.
+    scipy.io.savemat(path, {"faces": np.stack([image.flatten(order="F") for image in images], axis=1).astype(float)})
+    found = originals.olivetti_mat(path)
+    np.testing.assert_array_equal(found["images"], images)
+    assert found["images"].dtype == np.uint8
+    assert found["people"].tolist() == [0] * 10 + [1] * 10
 
 
 def test_digits_json(tmp_path):

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from zoo.datasets.splits import SPLITS, stratified_rows
+from zoo.process import guest
 
-__all__ = ["debd", "digits_json", "frey_pickle", "idx", "jsb_json", "zipped_json"]
+__all__ = ["debd", "digits_json", "frey_pickle", "idx", "jsb_json", "olivetti_mat", "zipped_json"]
 
 Array = np.ndarray[Any, Any]
 
@@ -75,6 +76,14 @@ def digits_json(paths: Sequence[Path]) -> dict[str, Array]:
     images = np.rint(255 * np.concatenate(pixels)).astype(np.uint8)
     labels = np.repeat(np.arange(len(pixels), dtype=np.uint8), [len(digit) for digit in pixels])
     return {"images": images, "labels": labels} | stratified_rows(labels, held=1000)
+
+
+def olivetti_mat(path: Path) -> dict[str, Array]:
+    """Sam Roweis's MATLAB file: a face a column of `faces`, (4096, 400), its pixels column by column; ten of a person
+    follow each other."""
+    faces = guest("scipy.io").loadmat(path)["faces"].T
+    images = np.rint(faces).astype(np.uint8).reshape(-1, 64, 64).transpose(0, 2, 1)
+    return {"images": images, "people": np.arange(len(images), dtype=np.uint8) // 10}
 
 
 def zipped_json(path: Path) -> Any:

@@ -110,6 +110,25 @@ def _font_pairs(ending: str, target: int, words: str) -> list[Entry]:
     ]
 
 
+def _olivetti(ending: str, size: int) -> Entry:
+    description = (
+        f"Faces of 40 people {size}x{size}, ten pictures of each; bytes divided by 255; split by person, so that no "
+        "face of the test split was seen."
+    )
+    card = Card(
+        f"olivetti{ending}",
+        description,
+        shape=(size, size),
+        support="unit",
+        splits=_sizes(300, 50, 50),
+        source="AT&T Laboratories Cambridge; olivettifaces.mat of Sam Roweis, the data of scikit-learn's "
+        "fetch_olivetti_faces",
+        licence="none stated",
+        files=remote.OLIVETTI,
+    )
+    return Entry(card, partial(remote.olivetti, size))
+
+
 CHARACTERS = _sizes(1218, 92, 204)
 IN_EACH_FACE = {split: len(glyphs.FACES) * count for split, count in CHARACTERS.items()}
 
@@ -195,6 +214,8 @@ REGISTRY: dict[str, Entry] = _by_name(
             ),
             remote.freyfaces,
         ),
+        _olivetti("", 64),
+        _olivetti("-32", 32),
         _debd_entry("nltcs", "National long-term care survey", 16, 16181, 2157, 3236),
         _debd_entry("dna", "DNA splice sites", 180, 1600, 400, 1186),
         _debd_entry("mushrooms", "Mushrooms", 112, 2000, 500, 5624),

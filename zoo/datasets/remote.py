@@ -17,8 +17,8 @@ from zoo.datasets.sources import fetch, local
 from zoo.datasets.splits import SPLITS, Splits
 
 __all__ = [
-    "DEBD", "FREYFACES", "JSB", "MNIST", "MNIST10K",
-    "converted", "debd", "freyfaces", "jsb", "jsb_frames", "kidiq", "mnist", "mnist10k",
+    "DEBD", "FREYFACES", "JSB", "MNIST", "MNIST10K", "OLIVETTI",
+    "converted", "debd", "freyfaces", "jsb", "jsb_frames", "kidiq", "mnist", "mnist10k", "olivetti",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -59,6 +59,16 @@ def freyfaces() -> Splits:
     compact, *pickled = FREYFACES
     images = converted(compact, lambda: originals.frey_pickle(*fetch(pickled, compact)))["images"]
     return Splits({"train": images[:1565], "valid": images[1565:1765], "test": images[1765:]}, scale=255)
+
+
+def olivetti(size: int = 64) -> Splits:
+    """Faces of people; those of the first thirty are train, of the last five test; smaller ones are means."""
+    compact, *matlab = OLIVETTI
+    found = converted(compact, lambda: originals.olivetti_mat(*fetch(matlab, compact)))
+    step = 64 // size
+    images = found["images"].reshape(-1, size, step, size, step).mean((2, 4))
+    by_person = np.split(images, np.searchsorted(found["people"], (30, 35)))
+    return Splits(dict(zip(SPLITS, by_person, strict=True)), scale=255)
 
 
 def debd(name: str) -> Splits:
@@ -159,6 +169,14 @@ FREYFACES = (
         "datasets/Freyfaces/",
         {"freyfaces.pkl": "3b69410c6a5fd6e03f09012905168be3712373a094a776f7e58fcd0670d2138a"},
         "freyfaces",
+    ),
+)
+OLIVETTI = (
+    File("olivetti.npz", "d56df635f9dd12a61df451371f1299267a7ebeef643dcea588e1b4281593fe45"),
+    File(
+        "olivetti/olivettifaces.mat",
+        "b612fb967f2dc77c9c62d3e1266e0c73d5fca46a4b8906c18e454d41af987794",
+        ("https://ndownloader.figshare.com/files/5976027",),
     ),
 )
 JSB = (
