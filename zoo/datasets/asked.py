@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.datasets import captions
 from zoo.datasets.data import Card
 from zoo.errors import OptionError, UnknownNameError
 
@@ -29,19 +31,16 @@ def read_context(card: Card, text: str, length: int | None = None) -> Tensor:
     """
     if not card.context_names:
         raise OptionError(f"Contexts of {card.name} have no words; give rows of numbers.")
-    words = text.replace(",", " ").split()
+    words = captions.words(text) if card.context_kind == "caption" else text.replace(",", " ").split()
     if not words:
         raise OptionError("Nothing was asked for; give attributes, or the words of a caption.")
     if card.context_kind == "attributes":
         return _attributes(card, words)
-    length = len(words) if length is None else length
-    if len(words) > length:
-        raise OptionError(f"The caption {text!r} has {len(words)} words, more than the {length} of {card.name}.")
-    known = {name.casefold(): number for number, name in enumerate(card.context_names)}
-    row = torch.zeros(length)
-    for place, word in enumerate(words):
-        row[place] = _number(known, word, f"word of {card.name}")
-    return row
+    (row,) = captions.encode([text], card.context_names)
+    length = len(row) if length is None else length
+    if len(row) > length:
+        raise OptionError(f"The caption {text!r} has {len(row)} words, more than the {length} of {card.name}.")
+    return torch.from_numpy(np.pad(row, (0, length - len(row)))).to(torch.get_default_dtype())
 
 
 def _attributes(card: Card, words: list[str]) -> Tensor:
@@ -70,4 +69,4 @@ def in_words(card: Card, row: Tensor) -> str:
         raise OptionError(f"Contexts of {card.name} have no words.")
     if card.context_kind == "attributes":
         return " ".join(name for name, value in zip(card.context_names, row.tolist(), strict=True) if value)
-    return " ".join(card.context_names[int(number)] for number in row.tolist() if number)
+    return captions.decode([row.tolist()], card.context_names)[0]

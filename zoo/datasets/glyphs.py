@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from zoo.datasets.splits import SPLITS, Splits
+from zoo.datasets.captions import encode
+from zoo.datasets.letter_names import WORDS, held_out
+from zoo.datasets.splits import SPLITS, Splits, linked
 from zoo.process import guest
 
-__all__ = ["ATTRIBUTES", "FACES", "Face", "attributes", "characters", "faces", "pairs", "render"]
+__all__ = ["ATTRIBUTES", "FACES", "Face", "attributes", "captions", "characters", "faces", "pairs", "render"]
 
 Array = np.ndarray[Any, Any]
 
@@ -62,10 +64,7 @@ TEST, VALID = 0.14, 0.06
 
 def faces(size: int = 32) -> Splits:
     """Every letter in every face; the label is the face."""
-    x = render(size)
-    rows = _rows("glyphs")
-    labels = {split: np.tile(np.arange(len(FACES)), len(index)) for split, index in rows.items()}
-    return Splits({split: x[index].reshape(-1, size, size) for split, index in rows.items()}, labels=labels, scale=255)
+    return _in_each_face(_by_character(), size)
 
 
 def attributes() -> Splits:
@@ -86,10 +85,24 @@ def pairs(target: int, paired: bool = True) -> Splits:
     # The context is not divided by `Splits.scale`.
     images, sources = render(32), render(32) / 255
     x, context = {}, {}
-    for split, rows in _rows("glyphs").items():
+    for split, rows in _by_character().items():
         given, made = (rows, rows) if paired or split == "test" else _halves(rows)
         x[split], context[split] = images[made, target], sources[given, SANS]
     return Splits(x, context, scale=255)
+
+
+def captions(combinations: bool = False) -> Splits:
+    """Every letter in every face; the context is the words of its Unicode name, numbers in `WORDS`.
+
+    Args:
+        combinations: Whether the letters of the validation and the test split are combinations that training lacks,
+            though it has their parts.
+    """
+    rows = _by_combination() if combinations else _by_character()
+    found = _in_each_face(rows, 32)
+    names = encode([unicodedata.name(letter) for letter in _letters()], WORDS)
+    context = {split: np.repeat(names[index], len(FACES), 0) for split, index in rows.items()}
+    return Splits(found.x, context, found.labels, scale=255)
 
 
 def characters(name: str) -> dict[str, list[str]]:
@@ -98,7 +111,7 @@ def characters(name: str) -> dict[str, list[str]]:
     Args:
         name: Of a data set that starts with 'glyphs'.
     """
-    rows = _rows(name)
+    rows: Mapping[str, Array] = _by_combination() if "-combinations" in name else _by_character()
     letters = _letters()
     if name.endswith("-unpaired"):
         rows = {split: index if split == "test" else _halves(index)[1] for split, index in rows.items()}
@@ -106,9 +119,10 @@ def characters(name: str) -> dict[str, list[str]]:
     return {split: [letters[row] for row in np.repeat(index, copies)] for split, index in rows.items()}
 
 
-def _rows(name: str) -> Mapping[str, Array]:
-    """Split -> numbers of its characters."""
-    return _by_character()
+def _in_each_face(rows: Mapping[str, Array], size: int) -> Splits:
+    x = render(size)
+    labels = {split: np.tile(np.arange(len(FACES)), len(index)) for split, index in rows.items()}
+    return Splits({split: x[index].reshape(-1, size, size) for split, index in rows.items()}, labels=labels, scale=255)
 
 
 @cache
@@ -122,6 +136,15 @@ def _by_character() -> dict[str, Array]:
     place = np.random.RandomState(0).permutation(n)[group] / n
     split = np.where(place < TEST, "test", np.where(place < TEST + VALID, "valid", "train"))
     return {name: np.flatnonzero(split == name) for name in SPLITS}
+
+
+@cache
+def _by_combination() -> dict[str, Array]:
+    """As many characters as in `_by_character`, held out by combinations of letter and modifier."""
+    letters = _letters()
+    test, valid = held_out(letters, _groups(), [round(TEST * len(letters)), round(VALID * len(letters))])
+    train = np.setdiff1d(np.arange(len(letters)), np.concatenate([test, valid]))
+    return {"train": train, "valid": valid, "test": test}
 
 
 def _halves(rows: Array) -> tuple[Array, Array]:
@@ -139,10 +162,7 @@ def _groups() -> Array:
     """Number of the first character that looks like it, in some face, or looks like one that does, and so on; (N,)."""
     images = render(32).reshape(-1, len(FACES), 32 * 32).astype(np.float32) / 255
     nearest = np.min([_distances(images[:, face]) for face in range(len(FACES))], axis=0)
-    _, group = guest("scipy.sparse.csgraph").connected_components(nearest < ALIKE, directed=False)
-    _, first = np.unique(group, return_index=True)
-    found: Array = first[group]
-    return found
+    return linked(len(images), np.argwhere(nearest < ALIKE))
 
 
 def _distances(rows: Array) -> Array:
@@ -181,4 +201,4 @@ def _letters() -> Sequence[str]:
 
 def font_file(face: Face) -> Path:
     """Where matplotlib keeps it."""
-    return Path(guest("matplotlib").get_data_path(), "fonts", "ttf", f"DejaVu{face.file}.ttf")
+    return Path(guest("matplotlib").get_data_path()) / "fonts" / "ttf" / f"DejaVu{face.file}.ttf"

@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.datasets import embedded, glyphs, modes, remote, speech
 from zoo.datasets.data import Card
+from zoo.datasets.letter_names import WORDS
 from zoo.datasets.reference import POSTERIORS
 from zoo.datasets.splits import SPLITS, Splits
 
@@ -83,8 +84,8 @@ def _stacked(of: str, read: Callable[[], Splits], shape: tuple[int, ...], train:
 def _glyphs(ending: str, what: str, read: Callable[[], Splits], sizes: dict[str, int], **more: Any) -> Entry:
     """`more` is further fields of the card."""
     description = (
-        f"{what} Letters that the faces share, baseline and advance alike in all, white on black; split by character "
-        "with seed 0, those that look alike together."
+        f"{what} Letters that the faces share, baseline and advance alike in all, white on black; no character, nor "
+        "one that looks like it, is in two splits (seed 0)."
     )
     fields = {"shape": (32, 32), "support": "unit", "splits": sizes, "source": DEJAVU, "licence": VERA} | more
     fields |= {"judged_by": "glyphs"} if fields["shape"] == (32, 32) and "classes" not in fields else {}
@@ -407,6 +408,26 @@ REGISTRY: dict[str, Entry] = _by_name(
             IN_EACH_FACE,
             context_kind="attributes",
             context_names=glyphs.ATTRIBUTES,
+        ),
+        _glyphs(
+            "-captions",
+            "Letters in nine faces 32x32; the context is the words of the letter's Unicode name as numbers, padded "
+            "with 0. Some words are of test letters alone.",
+            glyphs.captions,
+            IN_EACH_FACE,
+            context_kind="caption",
+            context_names=WORDS,
+            classes=len(glyphs.FACES),
+        ),
+        _glyphs(
+            "-combinations",
+            "As 'glyphs-captions', but valid and test hold what training lacks: combinations of a letter and a "
+            "modifier, each of whose parts occurs in training with others.",
+            partial(glyphs.captions, combinations=True),
+            {split: len(glyphs.FACES) * count for split, count in _sizes(1211, 91, 212).items()},
+            context_kind="caption",
+            context_names=WORDS,
+            classes=len(glyphs.FACES),
         ),
         *_font_pairs("-sans-to-serif", glyphs.SERIF, "Serif"),
         *_font_pairs("-sans-to-bold-serif", glyphs.BOLD_SERIF, "Serif Bold"),

@@ -15,7 +15,7 @@ from zoo.datasets.data import Card, Data, Dataset
 from zoo.errors import EmptyDataError
 from zoo.process import guest
 
-__all__ = ["SPLITS", "Splits", "consecutive", "split_rows", "stratified_rows"]
+__all__ = ["SPLITS", "Splits", "consecutive", "linked", "split_rows", "stratified_rows"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -75,3 +75,17 @@ def stratified_rows(labels: Array, held: int) -> dict[str, Array]:
     train, rest = train_test_split(np.arange(len(labels)), test_size=2 * held, stratify=labels, random_state=0)
     valid, test = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
     return {"train": train, "valid": valid, "test": test}
+
+
+def linked(n: int, pairs: Array) -> Array:
+    """Number of the first row that each is linked with, directly or through others: rows of one number go together.
+
+    Args:
+        n: How many rows.
+        pairs: (P, 2) of rows that are linked.
+    """
+    graph = guest("scipy.sparse").coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(n, n))
+    _, group = guest("scipy.sparse.csgraph").connected_components(graph, directed=False)
+    _, first = np.unique(group, return_index=True)
+    found: Array = first[group]
+    return found

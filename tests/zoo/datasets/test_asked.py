@@ -42,6 +42,12 @@ def test_captions_by_their_words() -> None:
     assert read_context(CAPTIONS, "ring").tolist() == [5]
 
 
+def test_a_caption_is_the_row_of_its_letter() -> None:
+    dataset = datasets.load("glyphs-captions")
+    row = read_context(dataset.card, '"Latin capital letter H"', length=dataset.test.context.shape[1])
+    assert bool((dataset.test.context == row).all(1).any())
+
+
 def test_what_cannot_be_read_says_why() -> None:
     with pytest.raises(UnknownNameError, match="serif"):
         read_context(LOOKS, "bold seriff")
