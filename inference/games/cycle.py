@@ -162,7 +162,7 @@ class _BothWays(Contest):
         if self.method.identity:
             distances["identity"] = self._distance(self.to_x(x), x, self.to_source(source), source)
         losses = [getattr(self.method, name) * distance for name, distance in distances.items()]
-        return Sides(real, torch.cat([made, found]), torch.stack(losses).sum() if losses else None, distances)
+        return Sides(real, torch.cat([made, found]), torch.stack(losses).sum() if losses else None, metrics=distances)
 
     def judge(self, batch: Data) -> CriticFn:
         return self.critic
