@@ -122,8 +122,7 @@ def _olivetti(ending: str, size: int) -> Entry:
         shape=(size, size),
         support="unit",
         splits=_sizes(300, 50, 50),
-        source="AT&T Laboratories Cambridge; olivettifaces.mat of Sam Roweis, the data of scikit-learn's "
-        "fetch_olivetti_faces",
+        source="github.com/sjgershm/DBM, olivettifaces.mat (AT&T Laboratories Cambridge; edited by Sam Roweis)",
         licence="none stated",
         files=remote.OLIVETTI,
     )

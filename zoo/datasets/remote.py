@@ -173,10 +173,12 @@ FREYFACES = (
 )
 OLIVETTI = (
     File("olivetti.npz", "d56df635f9dd12a61df451371f1299267a7ebeef643dcea588e1b4281593fe45"),
-    File(
-        "olivetti/olivettifaces.mat",
-        "b612fb967f2dc77c9c62d3e1266e0c73d5fca46a4b8906c18e454d41af987794",
-        ("https://ndownloader.figshare.com/files/5976027",),
+    *_github(
+        "sjgershm/DBM",
+        "a30d9abb523aab874a299b8b1aa21e7df2023f60",
+        "",
+        {"olivettifaces.mat": "b1988d02c72fe5b8ee82b5ef3bb7982eafc74f1e1ff0ae0ade35061ad0af534d"},
+        "olivetti",
     ),
 )
 JSB = (
