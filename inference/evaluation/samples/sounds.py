@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from zoo.datasets import Data, Dataset
+from zoo.datasets import Data, Dataset, base_name
 from zoo.datasets.audio import spectrogram
 from zoo.errors import OptionError
 
@@ -27,7 +27,9 @@ def spectrograms(dataset: Dataset) -> Dataset:
     if not card.rate:
         raise OptionError(f"{dataset.name!r} has no rate on its card: its examples are no sounds.")
     train, valid, test = (heard(split, card.rate) for split in (dataset.train, dataset.valid, dataset.test))
-    seen = replace(card, name=f"{card.name} as spectrograms", shape=tuple(train.x.shape[1:]), support="unit", rate=0)
+    shape = tuple(train.x.shape[1:])
+    # Of the base, so that data with and without labels as contexts share a classifier.
+    seen = replace(card, name=f"{base_name(card.name)}-spectrogram", shape=shape, support="unit", rate=0)
     return Dataset(seen, train=train, valid=valid, test=test, labels=dataset.labels)
 
 
