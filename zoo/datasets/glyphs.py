@@ -18,9 +18,13 @@ from PIL import Image, ImageDraw, ImageFont
 from zoo.datasets.captions import encode
 from zoo.datasets.letter_names import WORDS, held_out
 from zoo.datasets.splits import SPLITS, Splits, linked
+from zoo.errors import UnknownNameError
 from zoo.process import guest
 
-__all__ = ["ATTRIBUTES", "FACES", "Face", "attributes", "captions", "characters", "faces", "pairs", "render"]
+__all__ = [
+    "ATTRIBUTES", "BOLD_SERIF", "FACES", "SANS", "SERIF", "Face",
+    "attributes", "captions", "characters", "draw", "faces", "font_file", "pairs", "render",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 
@@ -109,8 +113,12 @@ def characters(name: str) -> dict[str, list[str]]:
     """Split -> the character of each row of x.
 
     Args:
-        name: Of a data set that starts with 'glyphs'.
+        name: Of a data set of `zoo.datasets` that starts with 'glyphs'.
+
+    Raises: UnknownNameError for another name.
     """
+    if not name.startswith("glyphs"):
+        raise UnknownNameError("data set of letters", name, ("glyphs", "glyphs-captions", "glyphs-combinations"))
     rows: Mapping[str, Array] = _by_combination() if "-combinations" in name else _by_character()
     letters = _letters()
     if name.endswith("-unpaired"):
@@ -183,12 +191,23 @@ def render(size: int) -> Array:
     for column, face in enumerate(FACES):
         font = ImageFont.truetype(str(font_file(face)), EM, layout_engine=ImageFont.Layout.BASIC)
         for row, letter in enumerate(letters):
-            image = Image.new("L", (CANVAS, CANVAS))
-            left = CANVAS // 2 - round(font.getlength(letter) / 2)
-            ImageDraw.Draw(image).text((left, BASELINE), letter, fill=255, font=font, anchor="ls")
-            images[row, column] = np.asarray(image.reduce(CANVAS // size))
+            images[row, column] = draw(letter, font, size)
     images.flags.writeable = False
     return images
+
+
+def draw(letter: str, font: ImageFont.FreeTypeFont, size: int) -> Array:
+    """One letter, bytes (size, size).
+
+    Args:
+        letter: A character that the font has.
+        font: Of `EM` pixels.
+        size: A divisor of `CANVAS`.
+    """
+    image = Image.new("L", (CANVAS, CANVAS))
+    left = CANVAS // 2 - round(font.getlength(letter) / 2)
+    ImageDraw.Draw(image).text((left, BASELINE), letter, fill=255, font=font, anchor="ls")
+    return np.asarray(image.reduce(CANVAS // size))
 
 
 @cache

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from PIL import features
+from PIL import ImageFont, features
 
 from zoo import datasets
 from zoo.datasets import glyphs
@@ -18,6 +18,7 @@ from zoo.datasets.letter_names import WORDS, held_out
 from zoo.datasets.letter_names import combinations as combinations_of
 from zoo.datasets.registry import REGISTRY
 from zoo.datasets.splits import SPLITS
+from zoo.errors import UnknownNameError
 
 NAMES = [name for name in REGISTRY if name.startswith("glyphs") and "64" not in name]
 
@@ -41,11 +42,28 @@ def test_glyphs_are_as_their_card_says(name):
             assert context.max() == 1
 
 
+def font_of(face: glyphs.Face) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(glyphs.font_file(face)), glyphs.EM, layout_engine=ImageFont.Layout.BASIC)
+
+
 def test_nothing_is_cut_off():
-    images = glyphs.render(32)
-    border = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], -1)
-    # The border may be touched, since the largest letter just fits; one that is cut off would show a thick line there.
-    assert (border > 0).mean() < 0.001
+    for face in glyphs.FACES:
+        font = font_of(face)
+        for letter in glyphs._letters():
+            left, top, right, bottom = font.getbbox(letter, anchor="ls")
+            origin = glyphs.CANVAS // 2 - round(font.getlength(letter) / 2)
+            assert min(origin + left, glyphs.BASELINE + top) >= 0
+            assert max(origin + right, glyphs.BASELINE + bottom) <= glyphs.CANVAS
+
+
+def test_the_larger_form_is_the_same_letter():
+    for letter, face in (("A", 0), ("ǘ", 7), ("g", 8)):
+        font = font_of(glyphs.FACES[face])
+        large = glyphs.draw(letter, font, 64).astype(float)
+        small = glyphs.render(32)[glyphs._letters().index(letter), face]
+        # Both are rounded to bytes.
+        assert np.abs(large.reshape(32, 2, 32, 2).mean((1, 3)) - small).max() <= 1
+    assert datasets.card("glyphs-64").splits == datasets.card("glyphs").splits
 
 
 def test_no_letter_nor_one_that_looks_like_it_is_in_two_splits():
@@ -160,6 +178,11 @@ def test_held_out_leaves_what_the_parts_are_learnt_from():
     assert letters[held[0]] in "ÁÉÓÚ"
     (none,) = held_out(letters, np.array([0, 1, 2, 3, 0, 1, 2, 3]), [4])  # each looks like what is no combination
     assert len(none) == 0
+
+
+def test_characters_of_no_letters():
+    with pytest.raises(UnknownNameError, match="digits"):
+        glyphs.characters("digits")
 
 
 FONTS = {
