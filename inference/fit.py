@@ -44,6 +44,7 @@ METHODS: dict[str, str] = {
     "avb": "inference.games.avb:AVB",
     "aae": "inference.games.aae:AAEGame",
     "ali": "inference.games.ali:ALIGame",
+    "star": "inference.games.star:StarGame",
 }
 """Name -> where the method lives. `fit(..., method=NAME, **options)` builds it."""
 

@@ -226,12 +226,22 @@ class ResidualTranslator(nn.Module):
         out: Channels of the output.
         channels: At full size, and after each convolution that halves.
         blocks: Number of residual blocks.
+        plain_first: No instance norm after the first convolution. It would take away what is the same all over the
+            image, such as planes that say what is asked for.
 
     Shapes: (..., *shape) in [0, 1] -> (..., out, height, width) in [0, 1].
     Raises: OptionError; ShapeError for an image too small to be reflected at its borders.
     """
 
-    def __init__(self, shape: tuple[int, int, int], out: int, channels: Sequence[int], *, blocks: Natural = 9):
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        out: int,
+        channels: Sequence[int],
+        *,
+        blocks: Natural = 9,
+        plain_first: bool = False,
+    ):
         super().__init__()
         _check(channels, "instance")
         self.shape = shape
@@ -241,7 +251,7 @@ class ResidualTranslator(nn.Module):
                 f"An image {shape[1]} x {shape[2]} is too small for {len(channels)} layers with borders by reflection; "
                 "take larger images or fewer channels."
             )
-        net: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(shape[0], channels[0], 7, bias=False)]
+        net: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(shape[0], channels[0], 7, bias=plain_first)]
         for (before, after), size in zip(itertools.pairwise(channels), sizes, strict=False):
             net += [*_active(before), nn.Conv2d(before, after, 3, 2, paddings(3, size)[0], bias=False)]
         net += [*_active(channels[-1]), *(_Residual(channels[-1]) for _ in range(blocks))]
@@ -249,6 +259,8 @@ class ResidualTranslator(nn.Module):
             pad, more = paddings(3, size)
             net += [nn.ConvTranspose2d(before, after, 3, 2, pad, more, bias=False), *_active(after)]
         net += [nn.ReflectionPad2d(3), nn.Conv2d(channels[0], out, 7), nn.Tanh()]
+        if plain_first:
+            del net[2]
         self.net = nn.Sequential(*net).apply(start)
 
     def forward(self, x: Tensor) -> Tensor:
