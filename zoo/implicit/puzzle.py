@@ -133,10 +133,11 @@ class PuzzleGAN(ImplicitProgram):
             x: Images (B, *event_shape).
             seed: For the same puzzles every time; None draws from torch's generator.
         """
-        on = x.device if seed is None else torch.device("cpu")
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
         patches = self.grid[0] * self.grid[1]
-        drawn = torch.rand(len(x), patches + 1, generator=generator, device=on, dtype=x.dtype).to(x.device)
+        if seed is None:
+            drawn = torch.rand(len(x), patches + 1, dtype=x.dtype, device=x.device)
+        else:  # on the CPU, so that every device has the same puzzles
+            drawn = torch.rand(len(x), patches + 1, generator=torch.Generator().manual_seed(seed)).to(x)
         least, most = (round(share * patches) for share in self.keep)
         count = (least + (most - least + 1) * drawn[:, -1:]).floor()
         kept = drawn[:, :-1].argsort(-1).argsort(-1) < count
@@ -176,7 +177,7 @@ class PuzzleGAN(ImplicitProgram):
             {"latent_dim": 32, "hidden": 256, "channels": [16, 32, 64]}, "gan",
             {
                 "game": "hinge", "regulariser": "spectral-norm", "reconstruction": 50.0, "steps": 1500,
-                "batch_size": 32, "lr": 1e-3, "ema": 0.995, "compile": "never",
+                "batch_size": 32, "lr": 3e-3, "critic_lr": 1e-3, "ema": 0.995, "compile": "never",
             },
         ),
         "paper": Preset(
