@@ -83,7 +83,7 @@ def images_of(path: Path, shape: Sequence[int]) -> tuple[Tensor, list[str]]:
     Raises: DatasetError where there are none, or one cannot be read.
     """
     channels, height, width = image_shape(shape)
-    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES) if path.is_dir() else [path]
+    paths = _inside(path) if path.is_dir() else [path]
     if not paths or not path.exists():
         raise DatasetError(f"No image at {str(path)!r}; give an image file, or a folder of images.")
     rows = []
@@ -106,8 +106,8 @@ def translate_images(
 
     Args:
         folder: What `zoo fit` wrote.
-        source: An image file, a folder of images, or a data set of image pairs, whose test images are translated and
-            whose answers stand beside them.
+        source: An image file, a folder of images, or a data set of image pairs (a folder with such in it, too), whose
+            test images are translated and whose answers, where they are known, stand beside them.
         out: A .png (input, output and true answer side by side), an .npz (arrays `given`, `made`, `true`), or a folder,
             which gets one .png an image.
         to: Attributes to change to, for a program that changes attributes.
@@ -136,7 +136,7 @@ def translate_images(
 def _given(found: Fit, program: Program, source: str, n: int, back: bool) -> tuple[Tensor, Tensor | None, list[str]]:
     """Images, their true answers where these are known, and names for them."""
     path = Path(source)
-    if path.is_dir() or path.suffix.lower() in IMAGES:
+    if path.suffix.lower() in IMAGES or (path.is_dir() and _inside(path)):
         example = program.example_context(1)
         shape = program.event_shape if back or example is None or example.ndim < 3 else example.shape[1:]
         images, names = images_of(path, shape)
@@ -146,7 +146,12 @@ def _given(found: Fit, program: Program, source: str, n: int, back: bool) -> tup
     names = [f"{i:04d}" for i in range(rows.size)]
     if dataset.card.context_kind != "image":
         return rows.x, None, names
-    return (rows.x, rows.context, names) if back else (rows.context, rows.x, names)
+    given, true = (rows.x, rows.context) if back else (rows.context, rows.x)
+    return given, None if "test" in dataset.card.unpaired else true, names
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
 
 
 def _write(out: Path, arrays: dict[str, np.ndarray[Any, Any]], names: Sequence[str]) -> None:

@@ -83,6 +83,22 @@ def test_translate_pictures_of_ones_own(zoo: Any, translator: Path, tmp_path: Pa
         assert made.size == (32, 32)
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_translate_a_folder_of_two_sides(zoo: Any, translator: Path, tmp_path: Path, paired: bool) -> None:
+    mine = tmp_path / "mine"
+    for number, side in enumerate("AB" if paired else ["trainA", "trainB", "testA", "testB"]):
+        (mine / side).mkdir(parents=True)
+        for image in range(3):
+            name = f"{image if paired else f'{side}{image}'}.png"
+            Image.fromarray(np.full((32, 32), 10 * image + number, np.uint8)).save(mine / side / name)
+    assert zoo("translate", translator, mine, "--out", tmp_path / "t.npz")[0] == 0
+    found, test = np.load(tmp_path / "t.npz"), datasets.load(mine).test
+    assert np.allclose(found["given"], test.context)
+    assert ("true" in found) == paired
+    if paired:
+        assert np.allclose(found["true"], test.x)
+
+
 def test_translate_back(zoo: Any, translator: Path, both_ways: Path, tmp_path: Path) -> None:
     assert zoo("translate", both_ways, PAIRS, "--back", "-n", 3, "--out", tmp_path / "b.npz")[0] == 0
     found, test = np.load(tmp_path / "b.npz"), datasets.load(PAIRS).test

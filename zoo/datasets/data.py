@@ -142,6 +142,8 @@ class Card:
     1 for each name), 'caption' (numbers of words, 0 after the last)."""
     context_names: tuple[str, ...] = ()
     """Of attributes, or all words in the order of their numbers, '' first."""
+    unpaired: tuple[str, ...] = ()
+    """Splits in which x is no answer to its context: images of two kinds that are side by side by chance."""
     judged_by: str = ""
     """The data set whose classifier looks at samples, where this one has no labels of its own."""
     rate: int = 0

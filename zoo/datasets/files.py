@@ -6,18 +6,17 @@ The card's description says what was done, and a `ReadNotice` which images of a 
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from zoo.arrays import MAX_VALUES
 from zoo.datasets.data import Card, Dataset
-from zoo.datasets.given import ReadNotice, support_of
+from zoo.datasets.given import support_of
+from zoo.datasets.picture_folders import SIDES
+from zoo.datasets.picture_folders import read as read_folder
 from zoo.datasets.sources import at_home
 from zoo.datasets.splits import SPLITS, Splits, split_rows
 from zoo.datasets.tables import Address, Form, read_columns, read_csv
@@ -28,7 +27,6 @@ __all__ = ["FORMS", "is_path", "load", "named_arrays"]
 Array = np.ndarray[Any, Any]
 
 FORMS = ".npz, .npy, .csv, or a folder of .png or .jpg images"
-IMAGE_ENDINGS = {".png", ".jpg", ".jpeg"}
 ENDINGS = (".npz", ".npy", ".csv")
 KINDS = {"": "examples", "_context": "contexts", "_labels": "labels"}
 """What follows the name of a split in an .npz, and what that array holds."""
@@ -48,11 +46,12 @@ def load(path: Path, form: Form = AS_SEEN) -> Dataset:
 
     Args:
         path: Where it is.
-        form: Of a .csv, its header and columns; of others, as the context, a file beside them with as many rows.
+        form: Of a .csv, its header and columns; of others, as the context, a file beside them with as many rows, or,
+            of a folder of image pairs, the side that is given, 'A' or 'B'.
 
     Raises: DatasetError for what is missing, damaged or of another form; EmptyDataError; ShapeError.
 
-    Warns: ReadNotice for images of a folder that are not read.
+    Warns: ReadNotice for what of a folder is not read.
     """
     path = at_home(path)
     is_csv = path.suffix.lower() == ".csv" and not path.is_dir()
@@ -60,8 +59,10 @@ def load(path: Path, form: Form = AS_SEEN) -> Dataset:
         raise DatasetError(f"header is of .csv files; {path} is none.")
     if form.fields.target is not None and not is_csv:
         raise DatasetError(f"target names columns of .csv files; {path} is none.")
-    beside = None if is_csv or not form.fields else _array(path.parent / str(form.fields.context))
-    splits, how = _read(path, form, beside)
+    _check_readable(path)
+    is_beside = not is_csv and form.fields and not (path.is_dir() and form.fields.context in SIDES)
+    beside = _array(path.parent / str(form.fields.context)) if is_beside else None
+    splits, how, special = _read(path, form, beside)
     shape = _event_shape(splits, path)
     return splits.dataset(
         Card(
@@ -73,6 +74,7 @@ def load(path: Path, form: Form = AS_SEEN) -> Dataset:
             source=f"file {path.absolute()}",
             licence="not known (user data)",
             classes=_classes(splits, path),
+            **special,
         )
     )
 
@@ -93,24 +95,22 @@ def named_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
     raise DatasetError(f"{path} has no names for the arguments {', '.join(names)}: expected an .npz, or a .csv.")
 
 
-def _read(path: Path, form: Form, context: Array | None) -> tuple[Splits, str]:
-    """The splits, and how they were read in words.
+def _read(path: Path, form: Form, context: Array | None) -> tuple[Splits, str, dict[str, Any]]:
+    """The splits, how they were read in words, and what the card says beyond that of any file.
 
     Args:
-        path: Where; may not be there.
-        form: Of a .csv.
+        path: Where.
+        form: Of a .csv its columns, of a folder a side.
         context: From another file, or None.
     """
-    _check_readable(path)
     if path.is_dir():
-        images, left_out = _images(path)
-        return _split(images, f"image folder, bytes divided by 255{left_out}", scale=255, context=context)
+        return read_folder(path, None if context is not None else form.fields.context, context)
     if path.suffix.lower() == ".npz":
-        return _npz(path, context)
+        return *_npz(path, context), {}
     if path.suffix.lower() == ".npy":
-        return _split(_npy(path), "values as in the file", context=context)
+        return *_split(_npy(path), "values as in the file", context=context), {}
     table = read_csv(path, form)
-    return _split(table.x, table.how, context=table.context)
+    return *_split(table.x, table.how, context=table.context), {}
 
 
 def _check_readable(path: Path) -> None:
@@ -138,9 +138,7 @@ def _array(path: Path) -> Array:
     return next(iter(arrays.values()))
 
 
-def _split(
-    x: Array, how: str, scale: float = 1.0, context: Array | None = None, labels: Array | None = None
-) -> tuple[Splits, str]:
+def _split(x: Array, how: str, context: Array | None = None, labels: Array | None = None) -> tuple[Splits, str]:
     """One table of examples, shared out.
 
     Raises: EmptyDataError, ShapeError for a context or labels of other rows.
@@ -153,8 +151,7 @@ def _split(
     def shared(array: Array | None) -> dict[str, Array]:
         return {} if array is None else {name: array[index] for name, index in rows.items()}
 
-    splits = Splits(shared(x), shared(context), shared(labels), scale=scale)
-    return splits, f"{how}; random 80/10/10 split with seed 0"
+    return Splits(shared(x), shared(context), shared(labels)), f"{how}; random 80/10/10 split with seed 0"
 
 
 def _npz(path: Path, context: Array | None) -> tuple[Splits, str]:
@@ -214,57 +211,6 @@ def _unreadable(path: Path, error: Exception) -> DatasetError:
     return DatasetError(
         f"{path} cannot be read as {path.suffix}: {error}. It may be cut off, or hold objects; write it again."
     )
-
-
-def _images(folder: Path) -> tuple[Array, str]:
-    """The images (N, ...) of a folder itself, and what of it was left out, in words."""
-    inside = sorted(folder.iterdir())
-    paths = [path for path in inside if path.is_file() and path.suffix.lower() in IMAGE_ENDINGS]
-    left_out = _left_out([path for path in inside if path not in set(paths)])
-    if not paths:
-        raise EmptyDataError(f"The folder {folder} holds no .png, .jpg or .jpeg images{left_out}.")
-    first = _image(paths[0])
-    images = np.empty((len(paths), *first.shape), np.uint8)
-    for row, path in enumerate(paths):
-        image = _image(path)
-        if image.shape != first.shape:
-            raise ShapeError(
-                f"{path} has the shape {image.shape}, but {paths[0].name} has {first.shape}; all images must have the "
-                "same size and be all grey or all colour."
-            )
-        images[row] = image
-    if "folder" in left_out or any(ending in left_out for ending in Image.registered_extensions()):
-        warnings.warn(f"Of {folder}, {len(paths)} images were read{left_out}.", ReadNotice, stacklevel=4)
-    return images, left_out
-
-
-def _left_out(others: list[Path]) -> str:
-    """'; not read: 3 .bmp, folders a, b'; nothing where there are none."""
-    kinds = Counter(path.suffix.lower() or "without an ending" for path in others if not path.is_dir())
-    folders = [path.name for path in others if path.is_dir()]
-    parts = [f"{count} {kind}" for kind, count in sorted(kinds.items())]
-    if folders:
-        parts.append(f"{len(folders)} folder{'s' * (len(folders) > 1)} ({', '.join(folders[:5])})")
-    return f"; not read: {', '.join(parts)}" if parts else ""
-
-
-def _image(path: Path) -> Array:
-    """Grey (H, W), or colour (3, H, W), turned upright as its EXIF data say."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                mode = image.mode
-                upright = ImageOps.exif_transpose(image) if mode in ("1", "L", "RGB") else image
-                if mode in ("1", "L"):
-                    return np.array(upright.convert("L"))
-                if mode == "RGB":
-                    return np.array(upright).transpose(2, 0, 1)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DatasetError(f"{path} is too large for an example: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: how Pillow reports a broken PNG
-        raise DatasetError(f"{path} cannot be read as an image: {error}.") from error
-    raise DatasetError(f"{path} is an image of mode {mode!r}; expected grey ('L') or colour ('RGB'). Convert it first.")
 
 
 def _check(array: Array, what: str) -> None:

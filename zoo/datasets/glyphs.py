@@ -86,13 +86,12 @@ def pairs(target: int, paired: bool = True) -> Splits:
         paired: Otherwise x and the context of the training and the valid split are of different characters, a half
             each; where the halves differ in size, the first rows of the smaller are repeated.
     """
-    # The context is not divided by `Splits.scale`.
-    images, sources = render(32), render(32) / 255
+    images = render(32)
     x, context = {}, {}
     for split, rows in _by_character().items():
         given, made = (rows, rows) if paired or split == "test" else _halves(rows)
-        x[split], context[split] = images[made, target], sources[given, SANS]
-    return Splits(x, context, scale=255)
+        x[split], context[split] = images[made, target], images[given, SANS]
+    return Splits(x, context, scale=255, context_scale=255)
 
 
 def captions(combinations: bool = False) -> Splits:

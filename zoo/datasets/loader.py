@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 from zoo.datasets import binary, files
 from zoo.datasets.data import Card, Data, Dataset
 from zoo.datasets.given import Fields
+from zoo.datasets.picture_folders import SIDES
 from zoo.datasets.registry import REGISTRY
 from zoo.datasets.sources import placed
 from zoo.datasets.tables import Address, Form
@@ -34,8 +35,8 @@ def load(
     Args:
         name_or_file: One of `names()`; or a path: `.npz` (arrays train, valid, test and optionally train_context, ...,
             train_labels, ...; or train alone, or one array, split 80/10/10), `.npy`, `.csv` (numbers, optionally a
-            header row) or a folder of images. A path is also looked for under `ZOO_DATA`, there without '.npz' too:
-            'debd/mine' is `debd/mine.npz`.
+            header row) or a folder of images: alone, in classes, in pairs, with captions. A path is also looked for
+            under `ZOO_DATA`, there without '.npz' too: 'debd/mine' is `debd/mine.npz`.
         binarise: 'threshold' or 'stochastic' (drawn once, with a fixed seed) for data in [0, 1]; binary data stay as
             they are. None leaves all data as they are. 'NAME-binary' and 'NAME-stochastic' are short for it, also after
             the path of a file.
@@ -43,9 +44,10 @@ def load(
             elsewhere. 'mine.csv-with-header' and 'mine.csv-without-header' are short for it.
         target: Which columns of a .csv with a header are x: a name, x is then (N,); or a list, x is (N, columns). None,
             or '*', is all that are not the context. Other columns are not read, and may hold text.
-        context: Which columns are the context, (N, columns), '*' for all that are not the target; of a file that is no
-            .csv, another file (.npy, .csv, .npz of one array) with a row for each example. A name that says both is
-            that of the data set, 'mine.csv?target=y&context=a,b'.
+        context: Which columns are the context, (N, columns), '*' for all that are not the target; of a folder of image
+            pairs, the side that is given, 'A' or 'B'; of another file that is no .csv, another file (.npy, .csv, .npz
+            of one array) with a row for each example. A name that says it is that of the data set,
+            'mine.csv?target=y&context=a,b', 'facades?context=B'.
 
     'NAME-labelled' (or 'NAME-binary-labelled') has the class labels as context, one-hot (N, classes), for programs that
     are conditional on them.
@@ -82,12 +84,13 @@ def load(
 
 
 def like(name: str, other: str) -> str:
-    """The name of another file read as the one that `name` is of: a .csv without a word of its own gets its columns."""
+    """The name of another file read as the one that `name` is of: a .csv without a word of its own gets its columns, a
+    folder its side."""
     path, form = Address.of(other)
     of_name = Address.of(_without_suffixes(name))
-    if form or not of_name.form.fields or any(p.suffix.lower() != ".csv" for p in (path, of_name.path)):
-        return other
-    return other + of_name.form.ending()
+    tables = all(p.suffix.lower() == ".csv" for p in (path, of_name.path))
+    sided = path.is_dir() and of_name.form.fields.context in SIDES
+    return other + of_name.form.ending() if of_name.form.fields and not form and (tables or sided) else other
 
 
 def named(
@@ -107,7 +110,7 @@ def named(
 def _from_here(path: Path, form: Form) -> Form:
     """A form given as options: a context in another file is named by its way from the data."""
     context = form.fields.context
-    if context is not None and path.suffix.lower() != ".csv":
+    if context is not None and path.suffix.lower() != ".csv" and not (path.is_dir() and context in SIDES):
         if not isinstance(context, str | os.PathLike):
             raise DatasetError(
                 f"context={context!r} names columns of a .csv; {path} is none. Give a file with its rows."

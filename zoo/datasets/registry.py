@@ -107,6 +107,7 @@ def _font_pairs(ending: str, target: int, words: str) -> list[Entry]:
             partial(glyphs.pairs, target, paired=False),
             CHARACTERS | {"train": 609, "valid": 46},
             context_kind="image",
+            unpaired=("train", "valid"),
         ),
     ]
 

@@ -24,12 +24,13 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Splits:
-    """NumPy arrays by split, as read; `scale` is what x is divided by (255 for pixels stored as bytes)."""
+    """NumPy arrays by split, as read; x and contexts are divided by their scale (255 for pixels stored as bytes)."""
 
     x: Mapping[str, Array]
     context: Mapping[str, Array] = field(default_factory=dict)
     labels: Mapping[str, Array] = field(default_factory=dict)
     scale: float = 1.0
+    context_scale: float = 1.0
 
     def dataset(self, card: Card) -> Dataset:
         """Tensors of torch's default dtype (labels: int64).
@@ -42,7 +43,10 @@ class Splits:
 
         def split(name: str) -> Data:
             x, context = tensor(self.x[name], f"{name} examples"), self.context.get(name)
-            return Data(x.div_(self.scale), None if context is None else tensor(context, f"{name} contexts"))
+            x.div_(self.scale)
+            if context is None:
+                return Data(x)
+            return Data(x, tensor(context, f"{name} contexts").div_(self.context_scale))
 
         labels = {name: torch.tensor(array, dtype=torch.int64) for name, array in self.labels.items()}
         return Dataset(card, train=split("train"), valid=split("valid"), test=split("test"), labels=labels)

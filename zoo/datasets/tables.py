@@ -14,7 +14,7 @@ import numpy as np
 from zoo.datasets.given import REST, Fields
 from zoo.errors import DatasetError, EmptyDataError
 
-__all__ = ["Address", "Form", "read_columns", "read_csv"]
+__all__ = ["Address", "Form", "read_columns", "read_csv", "read_texts"]
 
 HEADERS = {"-with-header": True, "-without-header": False}
 """What may follow the path of a .csv, and whether its first row is then a header."""
@@ -134,6 +134,29 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, Array]:
     return found
 
 
+def read_texts(path: Path, names: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """The cells of these columns, row by row, with the numbers of their lines.
+
+    Raises: DatasetError for a column that there is not, or a row of another width.
+    """
+    rows = _cells(path)
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    for name in names:
+        if header.count(name) != 1:
+            raise DatasetError(
+                f"{path} has {header.count(name)} columns {name!r} (its first row is {', '.join(header[:5])}); "
+                f"expected one each of {' and '.join(names)}."
+            )
+    for line, row in rows:
+        _check_width(path, line, row, len(header))
+    return [(line, [row[header.index(name)].strip() for name in names]) for line, row in rows[1:]]
+
+
+def _check_width(path: Path, line: int, row: Sequence[str], width: int) -> None:
+    if len(row) != width:
+        raise DatasetError(f"{path}, line {line}: {len(row)} cells, but {width} in the first row.")
+
+
 def _cells(path: Path) -> list[tuple[int, list[str]]]:
     """Rows that are not empty, with the numbers of their lines.
 
@@ -181,8 +204,7 @@ def _numbers(path: Path, rows: list[tuple[int, list[str]]], names: list[str], co
     """
     found, width = array("d"), len(names or rows[0][1])
     for number, row in rows:
-        if len(row) != width:
-            raise DatasetError(f"{path}, line {number}: {len(row)} cells, but {width} in the first row.")
+        _check_width(path, number, row, width)
         for column in columns:
             cell = row[column]
             try:

@@ -35,7 +35,7 @@ def condition_scores(
     """
     kind = dataset.card.context_kind
     if network is None:
-        return _translated(samples, dataset.split(split), split) if kind == "image" else {}
+        return _translated(samples, dataset, split) if kind == "image" else {}
     if kind == "attributes":
         return {"attribute_accuracy": _attributes(samples, dataset, network, how)}
     return {} if kind else {"class_accuracy": _class(samples, network, how)}
@@ -53,9 +53,12 @@ def _class(samples: Data, network: Classifier, how: str) -> Score:
     return Score(asked.accuracy, asked.standard_error, how=how)
 
 
-def _translated(samples: Data, real: Data, split: str) -> dict[str, Score]:
+def _translated(samples: Data, dataset: Dataset, split: str) -> dict[str, Score]:
     """Recognition among all true answers, and the error in pixels, where the samples answer the split's contexts."""
-    context = samples.context
+    context, real = samples.context, dataset.split(split)
+    if split in dataset.card.unpaired:
+        why = f"n/a: images of the {split} split are no answers to its contexts, and none are known"
+        return {name: Score(None, how=why) for name in ("recognition", "pixel_error")}
     if context is None or context.shape != real.context.shape or not torch.equal(context, real.context.to(context)):
         why = f"n/a: not one answer to each image of the {split} split, in its order"
         return {name: Score(None, how=why) for name in ("recognition", "pixel_error")}

@@ -72,6 +72,14 @@ def test_translations_are_compared_with_the_answers_in_their_order() -> None:
         assert condition_scores(other, dataset, "test")["recognition"].value is None
 
 
+def test_without_pairs_no_answer_is_right() -> None:
+    dataset = translations()
+    torn = replace(dataset, card=replace(dataset.card, unpaired=("train", "test")))
+    found = condition_scores(Data(*torn.test), torn, "test")
+    assert all(score.value is None and "no answers to its contexts" in score.how for score in found.values())
+    assert condition_scores(Data(*torn.valid), torn, "valid")["recognition"].value == 1
+
+
 def test_a_class_is_asked_for_one_hot() -> None:
     x = torch.eye(3)
     dataset = Dataset.of((x, x), (x, x), (x, x))
