@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.distributions import constraints
 
 from benchmarks.cells import latents
@@ -40,10 +41,15 @@ from inference.evaluation.samples.judge import (
     held_out,
     judge,
 )
-from inference.evaluation.samples.translation import nearest_pair
+from inference.evaluation.samples.translation import (
+    absolute_error,
+    counterparts,
+    nearest_pair,
+    recognition_by_class,
+)
 from inference.guides.named import guided_sites
 from zoo import datasets
-from zoo.datasets import Data, Dataset
+from zoo.datasets import Data, Dataset, glyphs
 from zoo.datasets.asked import in_words
 from zoo.datasets.modes import GAUSSIANS
 from zoo.guards import same_support
@@ -67,6 +73,8 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     found = None if cell.program.name in YARDSTICKS else fit_cell(cell, dataset, device)
     if found is None:
         samples = YARDSTICKS[cell.program.name](cell, dataset, n)
+    elif changes_letters(dataset, found.program):
+        samples = changed(cell, dataset, found.program)
     else:
         samples = draw_samples(found.program, dataset.split(cell.split), n, cell.seed + 1)
     steps = int(cell.evaluation.get("classifier_steps", 2000))
@@ -74,6 +82,8 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     scores = [name for name in SCORES if name in cell.metrics]
     judged = judge(samples, dataset, split=cell.split, scores=scores, seed=cell.seed, **networks)
     measured = as_measurements(judged.scores)
+    if found is not None and changes_letters(dataset, found.program):
+        measured += of_changed(cell, dataset, samples)
     if not counted:
         measured += of_the_guide(cell, dataset, found, networks.get("classifier"))
     if found is not None:
@@ -108,6 +118,40 @@ YARDSTICKS: dict[str, Callable[[Cell, Dataset, int], Data]] = {
 def classifier(name: str, steps: int) -> Classifier:
     """The classifier of a data set, from seed 0 for all seeds of the cells; made once and kept in the cache folder."""
     return train_classifier(name, steps=steps)
+
+
+def changes_letters(dataset: Dataset, program: Program) -> bool:
+    """Whether images of test letters can be changed to what is known of them in other faces."""
+    is_letters = dataset.name.startswith("glyphs") and dataset.card.context_kind == "attributes"
+    return is_letters and isinstance(program, Translates)
+
+
+def _counterparts(cell: Cell, dataset: Dataset) -> Tensor:
+    """Another face for each letter, further on for another seed."""
+    labels = dataset.labels[cell.split]
+    step = 1 + cell.seed % int(labels.max())
+    return counterparts(labels, glyphs.characters(dataset.name)[cell.split], step)
+
+
+def changed(cell: Cell, dataset: Dataset, program: Any) -> Data:
+    """Each letter of the split with the attributes of another face."""
+    held, rows = dataset.split(cell.split), _counterparts(cell, dataset)
+    asked = held.context[rows]
+    return Data(program.translate(held.x, asked).cpu(), asked)
+
+
+def of_changed(cell: Cell, dataset: Dataset, samples: Data) -> list[Measurement]:
+    """Changed letters beside the true ones in the faces asked for."""
+    held, rows = dataset.split(cell.split), _counterparts(cell, dataset)
+    truth, faces = held.x[rows], dataset.labels[cell.split][rows]
+    seen, error = recognition_by_class(samples.x, truth, faces), absolute_error(samples.x, truth)
+    how = f"{seen.images} {cell.split} letters, each in another face; pixels"
+    return [
+        Measurement(
+            "recognition", seen.share, seen.standard_error, how=f"{how}, all letters of the face as candidates"
+        ),
+        Measurement("pixel_error", float(error.mean()), float(error.std() / len(error) ** 0.5), how=how),
+    ]
 
 
 def as_measurements(scores: Mapping[str, Score]) -> list[Measurement]:

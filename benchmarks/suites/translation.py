@@ -18,7 +18,7 @@ from zoo import catalogue
 __all__ = ["SUITE", "TARGETS", "translator", "yardstick"]
 
 METRICS = (
-    "recognition", "pixel_error", "frechet_grey", "frechet", "precision", "recall", "diversity", "collapsed",
+    "recognition", "pixel_error", "attribute_accuracy", "frechet_grey", "frechet", "precision", "recall", "diversity", "collapsed",
     "saturated", "parameters", "seconds", "gradient_evaluations",
 )  # fmt: skip
 TARGETS = ("glyphs-sans-to-serif", "glyphs-sans-to-bold-serif")
@@ -44,15 +44,18 @@ SUITE = Suite(
     "translation",
     "Translating letters between faces",
     "Is a translated letter the right one, with pairs to learn from and without?",
-    grids=tuple(
-        grid
-        for data in TARGETS
-        for grid in (
-            yardstick(data, "copying", "copying"),
-            yardstick(data, "nearest-pair", "nearest training pair"),
-            translator(data, "pix2pix", "pix2pix"),
-            translator(data, "pix2pix", "the same U-Net", "L1 alone", adversarial=0.0),
-            translator(f"{data}-unpaired", "cyclegan", "CycleGAN, no pairs"),
-        )
+    grids=(
+        translator("glyphs-attributes", "stargan", "StarGAN"),
+        *(
+            grid
+            for data in TARGETS
+            for grid in (
+                yardstick(data, "copying", "copying"),
+                yardstick(data, "nearest-pair", "nearest training pair"),
+                translator(data, "pix2pix", "pix2pix"),
+                translator(data, "pix2pix", "the same U-Net", "L1 alone", adversarial=0.0),
+                translator(f"{data}-unpaired", "cyclegan", "CycleGAN, no pairs"),
+            )
+        ),
     ),
 )

@@ -8,6 +8,7 @@ and the answer of the training pair whose input looks most alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,9 @@ from inference.evaluation.samples.classifier import Classifier
 from inference.evaluation.samples.quality import distances, pair
 from zoo.errors import ShapeError
 
-__all__ = ["Recognition", "absolute_error", "nearest_pair", "recognition"]
+__all__ = [
+    "Recognition", "absolute_error", "counterparts", "nearest_pair", "recognition", "recognition_by_class",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,46 @@ def nearest_pair(source: Tensor, train_source: Tensor, train_target: Tensor) -> 
     a, b, _ = pair(source, train_source, None)
     index = torch.cat([rows.argmin(1) for rows in distances(a, b)])
     return train_target[index.to(train_target.device)]
+
+
+def counterparts(classes: Tensor, items: Sequence[str], step: int = 1) -> Tensor:
+    """For each example the row of the same item in the class `step` further on, round and round, (n,).
+
+    So that, of letters in all faces, each letter in each face is the true answer to one other, whatever the step.
+
+    Args:
+        classes: (n,) of integers, from 0.
+        items: What each example shows, (n,).
+        step: Classes between an example and its counterpart.
+
+    Raises: ShapeError where an item is not in each class once.
+    """
+    count = int(classes.max()) + 1
+    row = {(item, label): i for i, (item, label) in enumerate(zip(items, classes.tolist(), strict=True))}
+    if len(row) != len(items) or len(row) != count * len(set(items)):
+        raise ShapeError(
+            f"{len(items)} examples are not {len(set(items))} items in {count} classes each: give each item once a class."
+        )
+    pairs = zip(items, classes.tolist(), strict=True)
+    return torch.tensor([row[item, (label + step) % count] for item, label in pairs])
+
+
+def recognition_by_class(made: Tensor, truth: Tensor, classes: Tensor) -> Recognition:
+    """`recognition` where only true images of the same class are candidates: which letter of this face is it?
+
+    Args:
+        made: (n, ...).
+        truth: The true image of each.
+        classes: Of the true images, (n,) of integers.
+    """
+    rows = [torch.nonzero(classes == label)[:, 0] for label in classes.unique()]
+    found = [recognition(made[index], truth[index]) for index in rows]
+    right, nearest = torch.empty(len(made), dtype=torch.bool), torch.empty(len(made), dtype=torch.long)
+    for index, part in zip(rows, found, strict=True):
+        right[index], nearest[index] = part.right, index[part.nearest]
+    share = float(right.double().mean())
+    error = (share * (1 - share) / len(right)) ** 0.5
+    return Recognition(share, error, right, nearest=nearest, images=len(right), features="as given")
 
 
 def _check_rows(made: Tensor, truth: Tensor) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference.evaluation.samples.translation import absolute_error, nearest_pair, recognition
+from inference.evaluation.samples.translation import (
+    absolute_error,
+    counterparts,
+    nearest_pair,
+    recognition,
+    recognition_by_class,
+)
+from zoo import datasets
+from zoo.datasets import glyphs
 from zoo.errors import NonFiniteError, ShapeError
 
 TRUTH = torch.tensor([[0.0, 0.0], [0.0, 1.0], [4.0, 0.0], [4.0, 0.0]])
@@ -65,3 +73,25 @@ def test_what_cannot_be_judged_is_refused() -> None:
         absolute_error(TRUTH, TRUTH[:, :1])
     with pytest.raises(NonFiniteError):
         recognition(TRUTH / 0, TRUTH)
+
+
+def test_counterparts_are_the_same_letter_in_another_face() -> None:
+    classes = torch.tensor([0, 1, 2, 2, 0, 1])
+    assert counterparts(classes, "aaabbb").tolist() == [1, 2, 0, 4, 5, 3]
+    assert counterparts(classes, "aaabbb", step=2).tolist() == [2, 0, 1, 5, 3, 4]
+    with pytest.raises(ShapeError, match="6 examples are not 2 items in 3 classes"):
+        counterparts(classes, "aaabba")
+    letters, names = datasets.load("glyphs"), glyphs.characters("glyphs")["test"]
+    rows = counterparts(letters.labels["test"], names, step=4)
+    assert sorted(rows.tolist()) == list(range(letters.test.size))
+    assert [names[row] for row in rows] == names
+
+
+def test_recognition_within_a_class_has_fewer_candidates() -> None:
+    truth, classes = torch.tensor([[0.0], [1.0], [0.2], [5.0]]), torch.tensor([0, 0, 1, 1])
+    made = torch.tensor([[0.15], [1.0], [0.2], [2.0]])
+    found = recognition_by_class(made, truth, classes)
+    assert found.right.tolist() == [True, True, True, False]
+    assert found.nearest.tolist() == [0, 1, 2, 2]
+    assert found.share == 0.75
+    assert recognition(made, truth).right.tolist() == [False, True, True, False]
