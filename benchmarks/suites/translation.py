@@ -18,8 +18,8 @@ from zoo import catalogue
 __all__ = ["SUITE", "TARGETS", "translator", "yardstick"]
 
 METRICS = (
-    "recognition", "pixel_error", "attribute_accuracy", "frechet_grey", "frechet", "precision", "recall", "diversity", "collapsed",
-    "saturated", "parameters", "seconds", "gradient_evaluations",
+    "recognition", "pixel_error", "attribute_accuracy", "frechet_grey", "frechet", "precision", "recall", "diversity",
+    "collapsed", "saturated", "parameters", "seconds", "gradient_evaluations",
 )  # fmt: skip
 TARGETS = ("glyphs-sans-to-serif", "glyphs-sans-to-bold-serif")
 

@@ -116,7 +116,8 @@ def counterparts(classes: Tensor, items: Sequence[str], step: int = 1) -> Tensor
     row = {(item, label): i for i, (item, label) in enumerate(zip(items, classes.tolist(), strict=True))}
     if len(row) != len(items) or len(row) != count * len(set(items)):
         raise ShapeError(
-            f"{len(items)} examples are not {len(set(items))} items in {count} classes each: give each item once a class."
+            f"{len(items)} examples are not {len(set(items))} items in {count} classes each: give each item once in "
+            "each class."
         )
     pairs = zip(items, classes.tolist(), strict=True)
     return torch.tensor([row[item, (label + step) % count] for item, label in pairs])
