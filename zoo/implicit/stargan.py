@@ -134,6 +134,7 @@ class StarGAN(ImageTranslation):
             )
         wanted = torch.as_tensor(to)
         images, context = self.accept(source, wanted.expand(len(source), -1) if wanted.ndim == 1 else wanted)
+        assert context is not None
         return self._translated(images, context)
 
     def _translated(self, image: Tensor, context: Tensor) -> Tensor:
