@@ -41,6 +41,7 @@ METHODS: dict[str, str] = {
     "nuts": "inference.methods.nuts:NUTS",
     "gan": "inference.games.gan:GANGame",
     "cycle": "inference.games.cycle:CycleGame",
+    "gan-cls": "inference.games.captions:CaptionGame",
     "avb": "inference.games.avb:AVB",
     "aae": "inference.games.aae:AAEGame",
     "ali": "inference.games.ali:ALIGame",

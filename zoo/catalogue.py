@@ -74,6 +74,7 @@ BUILTIN: dict[str, str] = {
     "cyclegan": "zoo.implicit.cyclegan:CycleGAN",
     "ali": "zoo.implicit.ali:ALI",
     "wavegan": "zoo.implicit.wavegan:WaveGAN",
+    "text2image": "zoo.implicit.text2image:TextToImage",
     "made": "zoo.autoregressive.made:MADE",
     "eonade": "zoo.autoregressive.eonade:EoNADE",
     "wavenet": "zoo.autoregressive.wavenet:WaveNet",
