@@ -43,7 +43,8 @@ Target = Annotated[
 Context = Annotated[
     str | None,
     typer.Option(
-        help="Columns of a .csv that are conditioned on: 'x1,x2', or '*', all the rest; or a file of its own."
+        help="Columns of a .csv that are conditioned on: 'x1,x2', or '*', all the rest; the side of image pairs that "
+        "is given, 'A' or 'B'; or a file of its own."
     ),
 ]
 Binarise = Annotated[

@@ -25,6 +25,7 @@ from inference.guides.named import AUTOGUIDES
 from inference.methods.bounds import OBJECTIVES
 from tests import processes
 from zoo import catalogue, datasets
+from zoo.datasets.files import is_path
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -107,7 +108,7 @@ def test_commands_parse(page: Path) -> None:
             elif words[0] == "bench":
                 for pattern in given["select"] or [""]:
                     get_suite(given["suite"]).cells((pattern,))  # raises where nothing matches
-            if given.get("data") is not None and not Path(given["data"]).suffix:
+            if given.get("data") is not None and not is_path(given["data"]):
                 datasets.card(given["data"])
         elif program == "make":
             assert re.search(rf"^{words[0]}:", make, re.MULTILINE), f"no target {words[0]}"

@@ -79,6 +79,7 @@ def read(folder: Path, side: str | None = None, beside: Array | None = None) -> 
         return _two_kinds(folder, side or "A")
     if not there & {name for names in FOLDERS.values() for name in names}:
         whole = _part(folder, side, beside)
+        _hint_at_halves(whole, folder)
         rows = _split_images(whole, alone=True)
         return _pictures({split: whole.rows(index) for split, index in rows.items()}, AT_RANDOM)
     _check_no_context(beside, folder)
@@ -86,9 +87,22 @@ def read(folder: Path, side: str | None = None, beside: Array | None = None) -> 
     left_out = pictures.left_out(folder, names.values())
     parts = {split: _part(folder / name, side, None) for split, name in names.items()}
     train = parts.pop("train")
+    _hint_at_halves(train, folder)
     rows = _split_images(train, alone=not parts) if len(parts) < 2 else {"train": np.arange(len(train.x))}
     shared = {split: train.rows(index) for split, index in rows.items()}
     return _pictures(shared | parts, how + left_out)
+
+
+def _hint_at_halves(part: Part, folder: Path) -> None:
+    """Warns: ReadNotice for images twice as wide as high, which may be pairs."""
+    height, width = part.x.shape[-2:]
+    if width == 2 * height and part.context is None and not part.classes:
+        warnings.warn(
+            f"The images of {folder} are twice as wide as high, and were not read as pairs. If they are, say which "
+            f"half is given: '{folder}?context=A' (left) or '{folder}?context=B'.",
+            ReadNotice,
+            stacklevel=5,
+        )
 
 
 def _check_no_context(beside: Array | None, folder: Path) -> None:

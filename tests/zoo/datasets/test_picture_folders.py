@@ -118,7 +118,8 @@ def test_pairs_side_by_side_in_folders_of_splits(tmp_path, side, offset):
 
 def test_halves_need_to_be_asked_for_and_of_one_width(tmp_path):
     halves(tmp_path / "wide", range(5))
-    dataset = datasets.load(tmp_path / "wide")
+    with pytest.warns(ReadNotice, match=r"not read as pairs. If they are, .* '.*wide\?context=A' \(left\)"):
+        dataset = datasets.load(tmp_path / "wide")
     assert dataset.train.context is None
     assert dataset.card.shape == (3, 6)
     put(tmp_path / "odd", range(4), size=(5, 4))
