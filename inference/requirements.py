@@ -10,7 +10,7 @@ from torch.distributions import biject_to, constraints
 
 from inference.particles import log_joint, prior_draws
 from zoo.adopted import Adopted
-from zoo.program import ImplicitProgram, Program
+from zoo.program import Implicit, ImplicitProgram, Program
 
 __all__ = [
     "why_no_draws",
@@ -101,6 +101,8 @@ def why_not_local(program: Program) -> str | None:
             return f"its latent {name!r} is global, and only latents of single examples can be dreamt or sampled alone"
         if site.is_discrete:
             return f"its latent {name!r} is discrete"
+        if site.distribution == Implicit.__name__:
+            return f"its latent {name!r} is what it was given, and not drawn"
     return None
 
 

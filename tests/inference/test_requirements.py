@@ -67,6 +67,9 @@ def test_which_program_can_have_which_contrast(name: str, suits: set[str]) -> No
     assert {contrast for contrast in CONTRASTS if why_no_implicit_guide(program, contrast) is None} == suits
 
 
+GANS = ("gan", "cyclegan")
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -76,13 +79,14 @@ def test_which_program_can_have_which_contrast(name: str, suits: set[str]) -> No
         ("coin", "its latent 'p' is global"),
         ("gaussian-mixture", "its latent 'z' is discrete"),
         ("gan", None),
+        ("cyclegan", "its latent 'source' is what it was given"),
     ],
 )
 def test_which_latents_are_continuous_and_of_single_examples(name: str, reason: str | None) -> None:
     program = catalogue.create(name)
     for found, wanted in (
         (why_not_local(program), reason),
-        (why_not_local_density(program), "it is implicit: it has no density" if name == "gan" else reason),
+        (why_not_local_density(program), "it is implicit: it has no density" if name in GANS else reason),
     ):
         assert found == wanted or (wanted is not None and found is not None and found.startswith(wanted)), found
 

@@ -7,6 +7,7 @@ import torch
 from pyro import poutine
 
 from inference import fit, methods_for
+from tests.zoo.implicit.translations import PAIRS, held_out, recognised, translated
 from zoo.datasets.data import Data
 from zoo.errors import ShapeError, UnknownNameError
 from zoo.implicit.cyclegan import CycleGAN
@@ -59,7 +60,7 @@ def test_translators_are_model_and_guide() -> None:
 def test_methods() -> None:
     """The game alone, of one direction and without cycles, is the paper's ablation."""
     program = CycleGAN([8, 8], [8, 8], **TINY)
-    assert {"cycle", "gan"} <= set(methods_for(program))
+    assert set(methods_for(program)) == {"cycle", "gan"}
     before = program.to_source.net[1].weight.clone()
     fit(program, Data(torch.rand(4, 8, 8), torch.rand(4, 8, 8)), "gan", steps=2, compile="never")
     assert torch.equal(program.to_source.net[1].weight, before)
@@ -72,3 +73,11 @@ def test_bad_options() -> None:
         CycleGAN(critic={"width": 3})
     with pytest.raises(ShapeError, match="context"):
         fit(CycleGAN([8, 8], [8, 8], **TINY), torch.rand(4, 8, 8), "cycle")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_without_pairs_more_than_half_of_what_pairs_are_worth(pairs: str) -> None:
+    copied, paired = recognised(held_out(pairs).context, pairs), recognised(translated("pix2pix", pairs), pairs)
+    assert recognised(translated("cyclegan", pairs), pairs) > (copied + paired) / 2

@@ -8,6 +8,11 @@ import torch
 from pyro import poutine
 
 from inference import fit
+from inference.evaluation.samples.classifier import train_classifier
+from inference.evaluation.samples.quality import frechet
+from inference.evaluation.samples.translation import absolute_error, nearest_pair, recognition
+from tests.zoo.implicit.translations import PAIRS, held_out, recognised, translated
+from zoo import datasets
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.implicit.pix2pix import Pix2Pix
@@ -103,3 +108,27 @@ def test_bad_options() -> None:
         tiny(critic={"slope": 0.1})
     with pytest.raises(OptionError, match="adversarial=0 leaves nothing"):
         fit(tiny(), Data(torch.rand(4, 9, 6), torch.rand(4, 3, 9, 6)), "gan", adversarial=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_letters_are_better_than_what_costs_nothing(pairs: str) -> None:
+    """Closer to the true letters than the given ones, and than what the most similar training letter became."""
+    test, train = held_out(pairs), datasets.load(pairs).train
+    made = translated("pix2pix", pairs)
+    for other in (test.context, nearest_pair(test.context, train.context.float(), train.x.float())):
+        assert float(absolute_error(made, test.x).mean()) < float(absolute_error(other, test.x).mean())
+        assert recognised(made, pairs) > recognised(other, pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_the_game_makes_letters_sharper_and_no_less_right(pairs: str) -> None:
+    """Beside the same network with the same steps and without the game."""
+    test, network = held_out(pairs), train_classifier("glyphs")
+    game, alone = translated("pix2pix", pairs), translated("pix2pix", pairs, adversarial=0.0)
+    assert frechet(game, test.x, network).value < frechet(alone, test.x, network).value
+    found = recognition(alone, test.x)
+    assert recognised(game, pairs) >= found.share - found.standard_error
