@@ -166,12 +166,13 @@ def sample_program(
     context: str | None = None,
     keep: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Draws n examples from a saved fit and writes them: a PNG sheet of images, or an .npz with the array `samples`.
+    """Draws n examples from a saved fit and writes them: a PNG sheet of images, or of spectrograms of sounds; a .wav
+    file of sounds, one after the other; or an .npz with the array `samples`.
 
     Args:
         folder: What `zoo fit` wrote.
         n: How many.
-        out: A .png or .npz file.
+        out: A .png, .wav or .npz file.
         seed: Of the draws.
         data: Where a conditional program takes its context from; None is the data it was fitted on.
         trust_code: See `inference.fitted.Fit.load`.
@@ -182,21 +183,26 @@ def sample_program(
     """
     if n < 1:
         raise OptionError(f"n must be at least 1, got {n}.")
-    if out.suffix not in (".png", ".npz"):
-        raise OptionError(f"Cannot write samples to {out.name!r}; give a .png (images) or an .npz file.")
+    if out.suffix not in (".png", ".wav", ".npz"):
+        raise OptionError(f"Cannot write samples to {out.name!r}; give a .png (images), .wav (sounds) or .npz file.")
     found = Fit.load(folder, trust_code=trust_code)
     program, shape = found.program, tuple(found.program.event_shape)
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
-    if out.suffix == ".png" and not is_image:
-        raise OptionError(f"Examples of shape {shape} are no images; write them to an .npz file.")
+    rate = _rate(found.data)
+    if (out.suffix == ".png" and not (is_image or rate)) or (out.suffix == ".wav" and not rate):
+        what = "images" if out.suffix == ".png" else f"sounds at a rate that is known (fitted on {found.data})"
+        raise OptionError(f"Examples of shape {shape} are no {what}; write them to an .npz file.")
     asked = _context(found, n, data, context, keep)
     samples, where = draw_examples(found, n, asked, prior=prior, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".png":
-        from benchmarks.report import plots  # matplotlib takes seconds to import
+    if out.suffix != ".npz":
+        from benchmarks.report import plots, sounds  # matplotlib takes seconds to import
 
         assert isinstance(samples, Tensor)
-        plots.image_sheet(_unit(samples).numpy(), out)
+        if rate:
+            sounds.write_sounds(out, samples, rate)
+        else:
+            plots.image_sheet(_unit(samples).numpy(), out)
     else:
         arrays = samples if isinstance(samples, dict) else {"samples": samples}
         np.savez_compressed(out, **{name: value.cpu().numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
@@ -218,6 +224,11 @@ def _context(found: Fit, n: int, data: str | None, words: str | None, keep: Sequ
     rows = program.take(_data(found, data, "test")).context
     assert rows is not None
     return rows[torch.arange(n) % len(rows)]
+
+
+def _rate(data: str) -> int:
+    """Samples a second of a data set of sounds; 0 for others."""
+    return datasets.card(data).rate if data in datasets.names() else 0
 
 
 def has_density(folder: Path, trust_code: bool = False) -> bool:

@@ -125,7 +125,7 @@ class TextToImage(ImplicitProgram):
         """Sized for images, captions, and the largest word number in these."""
         if context is not None and context.numel():
             options.setdefault("words", max(2, int(context.max()) + 1))
-        return super().for_data(x, context, **options)  # type: ignore[return-value]
+        return super().for_data(x, context, **options)
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
