@@ -19,6 +19,7 @@ from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
 from inference import Fit
 from inference.checkpoint import Checkpoint
 from zoo import catalogue, datasets
+from zoo.datasets.audio import read_wav
 from zoo.errors import OptionError
 
 SIDE = '''
@@ -83,6 +84,25 @@ def test_fit_score_and_sample(zoo: Any, fitted: Path, tmp_path: Path) -> None:
     assert not np.array_equal(samples, np.load(tmp_path / "other.npz")["samples"])
     zoo("sample", fitted, "--out", tmp_path / "s.png")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sounds_are_written_to_be_heard_and_seen(zoo: Any, tmp_path: Path, zoo_data: Path) -> None:
+    if not (zoo_data / "spoken_digits.npz").exists():
+        pytest.skip("spoken_digits.npz is not under ZOO_DATA")
+    out = tmp_path / "sound"
+    code, _, error = zoo(
+        "fit", "wavegan", "--out", out, "-o", "steps=1", "-o", "batch_size=2", "-o", "channels=[4,4,2,2]"
+    )  # fmt: skip
+    assert code == 0, error
+    assert zoo("sample", out, "-n", 2, "--out", tmp_path / "two.wav")[0] == 0
+    found, rate = read_wav(tmp_path / "two.wav")
+    assert (rate, len(found)) == (4000, 2 * 4096 + 1000)
+    assert zoo("sample", out, "-n", 2, "--out", tmp_path / "two.png")[0] == 0
+    assert (tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
+    assert zoo("fit", "gan", "--data", "digits", "--out", tmp_path / "g", "-o", "steps=1")[0] == 0
+    code, _, error = zoo("sample", tmp_path / "g", "--out", tmp_path / "g.wav")
+    assert code != 0
+    assert "no sounds at a rate that is known (fitted on digits)" in error
 
 
 def test_fit_with_options_of_program_and_method(zoo: Any, tmp_path: Path) -> None:
