@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from inference import fit
-from inference.evaluation.samples.completion import completion_scores, gaussian_completion, nearest_completion
+from inference.evaluation.samples.completion import (
+    completion_scores,
+    frechet_in_components,
+    gaussian_completion,
+    nearest_completion,
+)
 from zoo import datasets
 from zoo.errors import OptionError, ShapeError, SupportError, UnknownNameError
 from zoo.implicit.puzzle import PuzzleCritic, PuzzleGAN, puzzle_from_boxes
@@ -220,9 +225,16 @@ def test_faces_are_completed_better_than_by_the_most_alike(zoo_data: Path) -> No
     mean = completion_scores(torch.where(known, x, data.train.x.mean(0))[None], x, known)
     assert mine.rmse < min(copied.rmse, mean.rmse)
     assert mine.crps < min(copied.crps, mean.crps)
-    # The spread is that of the errors to within a third, and not of noise.
-    assert mine.spread == pytest.approx(mine.rmse / 1.1**0.5, rel=1 / 3)
-    gaussian = PPCA(list(x.shape[1:]), 16)
+    # Not one answer with noise on top: completions differ as much as their mean is wrong, to within a half.
+    assert 0.5 * mine.rmse < mine.spread < 1.5 * mine.rmse
+    # The best linear answer, exact: its mean is further off, its draws are further from the truth.
+    gaussian = PPCA(list(x.shape[1:]), 128)
     gaussian.maximum_likelihood(data.train.x)
-    _, drawn = gaussian_completion(gaussian, x, known, draws=10)
+    best, drawn = gaussian_completion(gaussian, x, known, draws=10)
+    assert mine.rmse < completion_scores(best[None], x, known).rmse
     assert mine.crps < completion_scores(drawn, x, known).crps
+
+    def distance(completed: Tensor) -> float:
+        return frechet_in_components(completed, x, data.train.x)
+
+    assert distance(completions[0]) < min(distance(drawn[0]), distance(nearest_completion(x, known, data.train.x)))
