@@ -79,9 +79,9 @@ class Pix2Pix(ImageTranslation):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"norm": "batch", "ink": True}, "gan",
+            {"channels": [16, 32, 64, 128, 128], "norm": "batch"}, "gan",
             {
-                "steps": 1500, "batch_size": 32, "lr": 2e-3, "critic_lr": 5e-4, "reconstruction": 20.0,
+                "steps": 2500, "batch_size": 16, "lr": 2e-3, "critic_lr": 5e-4, "reconstruction": 100.0,
                 "compile": "never",
             },
         ),
