@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu, linear
 
-from zoo.errors import ShapeError
+from zoo.errors import OptionError, ShapeError
 from zoo.nets import OverBatch, image_shape
 from zoo.options import Count, Counts, Fraction, Positive, Shape
 from zoo.program import Implicit, ImplicitProgram, Preset
@@ -61,7 +61,7 @@ class ProGAN(ImplicitProgram):
         growth: Share of a fit after which all layers are there. Until then equal times of learning and fading in take
             turns.
 
-    Raises: ShapeError for sides that cannot be halved so often, or what are no images.
+    Raises: OptionError without channels; ShapeError for sides that cannot be halved so often, or what are no images.
     """
 
     paper = "Karras et al., Progressive growing of GANs for improved quality, stability, and variation, 2018"
@@ -78,6 +78,8 @@ class ProGAN(ImplicitProgram):
         super().__init__()
         self.event_shape, self.shape = torch.Size(event_shape), image_shape(event_shape)
         self.latent_dim, self.channels, self.growth = latent_dim, list(channels), growth
+        if not channels:
+            raise OptionError("channels must name at least one size, got none; give a number for each.")
         halvings = len(channels) - 1
         if any(side % 2**halvings for side in self.shape[1:]):
             raise ShapeError(
