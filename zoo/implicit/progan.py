@@ -65,7 +65,7 @@ class ProGAN(ImplicitProgram):
     """
 
     paper = "Karras et al., Progressive growing of GANs for improved quality, stability, and variation, 2018"
-    dataset = "mnist10k"
+    dataset = "glyphs"
     support = constraints.unit_interval
 
     def __init__(
@@ -134,10 +134,10 @@ class ProGAN(ImplicitProgram):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 64, "channels": [64, 32, 16]}, "gan",
+            {"latent_dim": 64, "channels": [64, 32, 16, 8]}, "gan",
             {
                 "game": {"name": "wasserstein", "drift": 0.001}, "regulariser": "gradient-penalty", "steps": 3000,
-                "batch_size": 32, "lr": 2e-3, "betas": [0.0, 0.99], "ema": 0.995, "compile": "never",
+                "batch_size": 16, "lr": 4e-3, "betas": [0.0, 0.99], "ema": 0.995, "compile": "never",
             },
         ),
         # The rows of table 2 up to 32x32; 12 million images, of which 4.8 million while growing.

@@ -144,9 +144,9 @@ class StarGAN(ImageTranslation):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"ink": True}, "star",
+            {"channels": [12, 24, 48], "ink": True, "critic": {"channels": [16, 32, 64]}}, "star",
             {
-                "steps": 1000, "batch_size": 16, "lr": 1e-3, "critic_lr": 1e-3, "critic_steps": 2, "ema": 0.99,
+                "steps": 3000, "batch_size": 16, "lr": 1e-3, "critic_lr": 1e-3, "critic_steps": 2, "ema": 0.99,
                 "compile": "never",
             },
         ),
