@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu, linear
 
-from zoo.errors import ShapeError
+from zoo.errors import OptionError, ShapeError
 from zoo.nets import OverBatch, image_shape
 from zoo.options import Count, Counts, Fraction, Positive, Shape
 from zoo.program import Implicit, ImplicitProgram, Preset
@@ -61,11 +61,11 @@ class ProGAN(ImplicitProgram):
         growth: Share of a fit after which all layers are there. Until then equal times of learning and fading in take
             turns.
 
-    Raises: ShapeError for sides that cannot be halved so often, or what are no images.
+    Raises: OptionError without channels; ShapeError for sides that cannot be halved so often, or what are no images.
     """
 
     paper = "Karras et al., Progressive growing of GANs for improved quality, stability, and variation, 2018"
-    dataset = "mnist10k"
+    dataset = "glyphs"
     support = constraints.unit_interval
 
     def __init__(
@@ -78,6 +78,8 @@ class ProGAN(ImplicitProgram):
         super().__init__()
         self.event_shape, self.shape = torch.Size(event_shape), image_shape(event_shape)
         self.latent_dim, self.channels, self.growth = latent_dim, list(channels), growth
+        if not channels:
+            raise OptionError("channels must name at least one size, got none; give a number for each.")
         halvings = len(channels) - 1
         if any(side % 2**halvings for side in self.shape[1:]):
             raise ShapeError(
@@ -132,10 +134,10 @@ class ProGAN(ImplicitProgram):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 64, "channels": [64, 32, 16]}, "gan",
+            {"latent_dim": 64, "channels": [64, 32, 16, 8]}, "gan",
             {
                 "game": {"name": "wasserstein", "drift": 0.001}, "regulariser": "gradient-penalty", "steps": 3000,
-                "batch_size": 32, "lr": 2e-3, "betas": [0.0, 0.99], "ema": 0.995, "compile": "never",
+                "batch_size": 16, "lr": 4e-3, "betas": [0.0, 0.99], "ema": 0.995, "compile": "never",
             },
         ),
         # The rows of table 2 up to 32x32; 12 million images, of which 4.8 million while growing.

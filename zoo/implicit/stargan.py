@@ -144,9 +144,9 @@ class StarGAN(ImageTranslation):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"ink": True}, "star",
+            {"channels": [12, 24, 48], "ink": True, "critic": {"channels": [16, 32, 64]}}, "star",
             {
-                "steps": 1000, "batch_size": 16, "lr": 1e-3, "critic_lr": 1e-3, "critic_steps": 2, "ema": 0.99,
+                "steps": 3000, "batch_size": 16, "lr": 1e-3, "critic_lr": 1e-3, "critic_steps": 2, "ema": 0.99,
                 "compile": "never",
             },
         ),
@@ -174,8 +174,8 @@ class Gallery(dist.TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Images; all but those of the gallery have probability 0."""
-        return constraints.independent(constraints.real, len(self.event_shape))
+        """The images of the gallery, which are discrete: nothing lies between two of them."""
+        return _Among(self.images)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         """Draws with replacement."""
@@ -187,11 +187,26 @@ class Gallery(dist.TorchDistribution):
         return Gallery(self.images, batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log of the share of the gallery that equals an image, minus infinity for others; in batches."""
-        rows = value.reshape(-1, *self.event_shape)
-        counts = [(self.images == row).flatten(1).all(1).sum() for row in rows]
-        share = torch.stack(counts).to(self.images) / len(self.images)
-        return share.log().reshape(value.shape[: value.ndim - len(self.event_shape)])
+        """Log of the share of the gallery that equals an image, minus infinity for others."""
+        return (_times(value, self.images).to(self.images) / len(self.images)).log()
+
+
+class _Among(constraints.Constraint):
+    is_discrete = True
+
+    def __init__(self, images: Tensor):
+        self.images, self.event_dim = images, images.ndim - 1
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        return _times(value, self.images) > 0
+
+
+def _times(value: Tensor, images: Tensor) -> Tensor:
+    """How often each (..., *event_shape) is among images (N, *event_shape)."""
+    rows = value.reshape(-1, *images.shape[1:])
+    counts = torch.stack([(images == row).flatten(1).all(1).sum() for row in rows])
+    return counts.reshape(value.shape[: value.ndim - images.ndim + 1])
 
 
 class AttributeCritic(nn.Module):

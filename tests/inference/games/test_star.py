@@ -6,16 +6,18 @@ import pyro
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from inference import fit
+from inference.evaluation.samples.translation import recognition
 from inference.fit import make_method
 from inference.games.star import StarGame
 from inference.training.loop import Loop
+from zoo import datasets
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError
 from zoo.implicit.cgan import ConditionalGAN
-from zoo.implicit.stargan import Gallery, StarGAN
+from zoo.implicit.stargan import AttributeCritic, Gallery, StarGAN
 from zoo.program import Implicit, ImplicitProgram
 
 
@@ -136,3 +138,41 @@ def test_what_has_no_attributes_is_refused() -> None:
         make_method("star", reconstruction=-1.0)
     with pytest.raises(OptionError, match="slope"):
         make_method("star", regulariser=None)
+
+
+def reader(train: Data) -> AttributeCritic:
+    """Attributes as real training letters teach them."""
+    torch.manual_seed(1)
+    net = AttributeCritic((32, 32), 5, channels=[32, 64, 128])
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(2000):
+        seen = train.rows(torch.randint(train.size, (64,)))
+        optimizer.zero_grad()
+        binary_cross_entropy_with_logits(net.attributes(seen.x), seen.context).backward()
+        optimizer.step()
+    return net
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_letters_take_on_attributes_and_stay_the_same_letters() -> None:
+    torch.set_default_dtype(torch.float32)
+    letters = datasets.load("glyphs-attributes")
+    found = fit("stargan", preset="small", device="cpu")
+    assert not found.info["collapsed"]
+    # Nine faces of each test letter; every one is made from another face.
+    true = letters.test.x.unflatten(0, (-1, 9))
+    source = true[torch.arange(len(true))[:, None], (torch.arange(9) + torch.randint(1, 9, (len(true), 9))) % 9]
+    made = found.program.translate(source.flatten(0, 1), letters.test.context).unflatten(0, (-1, 9))
+    net = reader(letters.train)
+
+    def read(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            said = net.attributes(images.flatten(0, 1)) > 0
+        return (said == (letters.test.context > 0.5)).double().mean(0)
+
+    assert bool((read(made) > 0.9 * read(true)).all())
+    assert bool((read(source) < 0.9 * read(true)).all())  # whereas the sources do not show them
+    shares = [recognition(made[:, face], true[:, face]).share for face in range(9)]
+    copied = [recognition(source[:, face], true[:, face]).share for face in range(9)]
+    assert sum(shares) > sum(copied)

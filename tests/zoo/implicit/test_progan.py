@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, leaky_relu
 
 from inference import fit
+from inference.evaluation.samples.classifier import train_classifier
+from inference.evaluation.samples.quality import frechet
 from inference.training.loop import Loop
 from tests.conftest import FAILURE_RATE
+from zoo import datasets
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.implicit.base import ConvCritic
@@ -331,3 +334,16 @@ def test_gradients_reach_every_parameter_of_both_players() -> None:
             assert bool(p.grad.any()), name
     assert isinstance(program.generator, GrowingGenerator)
     assert isinstance(critic, GrowingCritic)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_letters_are_drawn_with_details_of_the_last_size() -> None:
+    """Nearer to test letters than training letters are from which the last size is missing, and not all alike."""
+    torch.set_default_dtype(torch.float32)
+    letters = datasets.load("glyphs")
+    found = fit("progan", preset="small", device="cpu")
+    assert not found.info["collapsed"]
+    eyes, test = train_classifier("glyphs"), letters.test.x
+    coarse = enlarged(avg_pool2d(letters.train.x[torch.randperm(letters.train.size)[: len(test)]][:, None], 2))[:, 0]
+    assert frechet(found.program.generate(len(test)), test, eyes).value < frechet(coarse, test, eyes).value / 2

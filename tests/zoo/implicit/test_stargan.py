@@ -11,6 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from inference import fit
+from inference.fit import methods_for
 from zoo.errors import CapabilityError, OptionError, ShapeError, SupportError, UnknownNameError
 from zoo.implicit.stargan import AttributeCritic, Gallery, StarGAN
 from zoo.implicit.translators import ResidualTranslator, Translates
@@ -83,6 +84,11 @@ def test_draws_of_a_gallery_are_its_images_each_as_likely() -> None:
     wanted = torch.tensor([[0.25, 0.25, 0.5], [0.25, 0.5, 0.5]]).log()
     torch.testing.assert_close(found, wanted)
     assert float(gallery.log_prob(images[0] + 1e-3)) == -torch.inf
+    assert gallery.support.check(torch.stack([images[3], images[3] + 1e-3])).tolist() == [True, False]
+
+
+def test_methods_that_can_fit_it() -> None:
+    assert methods_for(small()) == ["gan", "star"]
 
 
 def test_model_and_guide_are_one_translator() -> None:
