@@ -124,10 +124,10 @@ class WaveGAN(ImplicitProgram):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 100, "channels": [128, 64, 32, 16]}, "gan",
+            {"latent_dim": 100, "channels": [64, 32, 16, 8], "batch_norm": True}, "gan",
             {
-                "game": "wasserstein", "regulariser": "gradient-penalty", "steps": 1000, "batch_size": 32, "lr": 1e-3,
-                "betas": [0.5, 0.9], "ema": 0.995, "compile": "never",
+                "game": "wasserstein", "regulariser": "gradient-penalty", "steps": 1600, "batch_size": 16, "lr": 1e-3,
+                "critic_lr": 3e-3, "betas": [0.5, 0.9], "ema": 0.99, "compile": "never",
             }, data="spoken_digits-4khz-labelled",
         ),
         "paper": Preset(

@@ -117,6 +117,40 @@ def test_what_is_no_sound_is_refused(tmp_path):
         audio.read_wav(tmp_path / "c.wav")
 
 
+# Spectrograms.
+
+
+def test_a_spectrogram_is_the_formula():
+    """One column by NumPy: a window, its power, triangles by interpolation, decibels."""
+    rate, bands, step = 1000, 8, 32
+    x = 0.3 * torch.randn(2, 150)
+    found = audio.spectrogram(x, rate, bands)
+    assert found.shape == (2, bands, 5)
+    column = 2  # centred at its sample 64 + 16: windows of 64 start a step before their column
+    frame = x[1, (column - 1) * step : (column + 1) * step].numpy()
+    window = np.hanning(2 * step + 1)[:-1]
+    power = np.abs(np.fft.rfft(frame * window)) ** 2 * (2 / window.sum()) ** 2
+    mel = np.linspace(*(2595 * np.log10(1 + np.array([50, rate / 2]) / 700)), bands + 2)
+    corners, f = 700 * (10 ** (mel / 2595) - 1), np.fft.rfftfreq(2 * step, 1 / rate)
+    strength = [np.interp(f, corners[i : i + 3], [0, 1, 0]) @ power for i in range(bands)]
+    expected = np.clip(1 + 10 * np.log10(strength) / 80, 0, 1)[::-1]
+    np.testing.assert_allclose(found[1, :, column].numpy(), expected, rtol=1e-6)
+
+
+def test_spectrograms_of_silence_and_of_tones():
+    rate, time = 4000, torch.arange(4096) / 4000
+    assert not audio.spectrogram(torch.zeros(1, 4096), rate).any()
+    loud = audio.spectrogram(torch.sin(2 * torch.pi * 1000 * time)[None], rate)[0, :, 4:-4]
+    quiet = audio.spectrogram(0.1 * torch.sin(2 * torch.pi * 1000 * time)[None], rate)[0, :, 4:-4]
+    assert 0.95 < float(loud.max()) <= 1
+    there = quiet > 0
+    torch.testing.assert_close((loud - quiet)[there & (loud < 1)], torch.full_like(loud, 20 / 80)[there & (loud < 1)])
+    low = audio.spectrogram(torch.sin(2 * torch.pi * 200 * time)[None], rate)[0, :, 4:-4]
+    assert bool((low.argmax(0) > loud.argmax(0) + 5).all())  # high bands come first
+    with pytest.raises(ShapeError, match=r"at least 256 samples at a rate of 4000, got the shape \(2, 100\)"):
+        audio.spectrogram(torch.zeros(2, 100), rate)
+
+
 # Spoken digits.
 
 

@@ -10,6 +10,10 @@ import torch
 from pyro import poutine
 
 from inference import fit
+from inference.evaluation.samples.captions import caption_retrieval, caption_scorer
+from inference.evaluation.samples.judge import draw_samples
+from zoo import datasets
+from zoo.datasets import Data
 from zoo.errors import OptionError, ShapeError, SupportError, UnknownNameError
 from zoo.implicit.text2image import CaptionCritic, TextToImage
 from zoo.testing import check_program
@@ -113,3 +117,24 @@ def test_bad_options_and_data() -> None:
     with pytest.raises(SupportError, match="contexts in"):
         fit(tiny(words=5), (torch.rand(6, 8, 6), torch.full((6, 3), 5.0)), "gan-cls")
     assert isinstance(tiny().critic(), CaptionCritic)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_letters_show_what_their_names_say() -> None:
+    """Letters that the fit has not seen, by their names, looked up among a hundred by a judge of real letters."""
+    torch.set_default_dtype(torch.float32)
+    try:
+        preset, dataset = TextToImage.presets["small"], datasets.load(TextToImage.dataset)
+        torch.manual_seed(0)
+        program = TextToImage.for_data(*dataset.train, words=len(dataset.card.context_names), **preset.program)
+        found = fit(program, dataset, preset.method, seed=0, device="cpu", **preset.fit)
+        scorer, test = caption_scorer(dataset), dataset.test
+        drawn = caption_retrieval(draw_samples(found.program, test, test.size), scorer.similarity)
+        others = caption_retrieval(Data(test.x.roll(test.size // 2, 0), test.context), scorer.similarity)
+    finally:
+        torch.set_default_dtype(torch.float64)
+    assert not found.info["collapsed"]
+    assert drawn.candidates == 100
+    assert others.accuracy < 3 * drawn.chance  # the judge sees that letters are not those that were asked for
+    assert drawn.accuracy > 10 * drawn.chance
