@@ -69,6 +69,7 @@ BUILTIN: dict[str, str] = {
     "sngan": "zoo.implicit.sngan:SNGAN",
     "puzzle-gan": "zoo.implicit.puzzle:PuzzleGAN",
     "stargan": "zoo.implicit.stargan:StarGAN",
+    "tag-gan": "zoo.implicit.tags:TagGAN",
     "progan": "zoo.implicit.progan:ProGAN",
     "pix2pix": "zoo.implicit.pix2pix:Pix2Pix",
     "cyclegan": "zoo.implicit.cyclegan:CycleGAN",
