@@ -68,6 +68,7 @@ BUILTIN: dict[str, str] = {
     "wgan-gp": "zoo.implicit.wgan:WGANGP",
     "sngan": "zoo.implicit.sngan:SNGAN",
     "puzzle-gan": "zoo.implicit.puzzle:PuzzleGAN",
+    "tag-gan": "zoo.implicit.tags:TagGAN",
     "stargan": "zoo.implicit.stargan:StarGAN",
     "progan": "zoo.implicit.progan:ProGAN",
     "pix2pix": "zoo.implicit.pix2pix:Pix2Pix",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from zoo.datasets import embedded, glyphs, modes, remote, speech
+from zoo.datasets import embedded, glyphs, modes, remote, speech, tags
 from zoo.datasets.data import Card
 from zoo.datasets.letter_names import WORDS
 from zoo.datasets.reference import POSTERIORS
@@ -428,6 +428,15 @@ REGISTRY: dict[str, Entry] = _by_name(
             context_kind="caption",
             context_names=WORDS,
             classes=len(glyphs.FACES),
+        ),
+        _glyphs(
+            "-tags",
+            "The vector of one word of a letter's Unicode name, in each face the next; the context is the letter, "
+            "32x32. Vectors are learned from the names of training letters.",
+            tags.glyph_tags,
+            IN_EACH_FACE,
+            shape=(tags.DIM,),
+            support="real",
         ),
         *_font_pairs("-sans-to-serif", glyphs.SERIF, "Serif"),
         *_font_pairs("-sans-to-bold-serif", glyphs.BOLD_SERIF, "Serif Bold"),

@@ -214,11 +214,11 @@ class PuzzleNetwork(nn.Module):
         down, up = [], []
         for below, width, size in zip(widths, channels, sizes, strict=False):
             pad, more = paddings(4, size)
-            convolution = nn.Conv2d(below, width, 4, 2, pad, bias=False)
-            down.append(nn.Sequential(convolution, BatchNorm2d(width), nn.LeakyReLU(SLOPE)))
+            halved = nn.Conv2d(below, width, 4, 2, pad, bias=False)
+            down.append(nn.Sequential(halved, BatchNorm2d(width), nn.LeakyReLU(SLOPE)))
             above = channels[0] if size == sizes[0] else below
-            convolution = nn.ConvTranspose2d(2 * width, above, 4, 2, pad, more, bias=False)
-            up.append(nn.Sequential(convolution, BatchNorm2d(above), nn.ReLU()))
+            doubled = nn.ConvTranspose2d(2 * width, above, 4, 2, pad, more, bias=False)
+            up.append(nn.Sequential(doubled, BatchNorm2d(above), nn.ReLU()))
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up[::-1])
         self.told = nn.Sequential(
             nn.Flatten(), nn.Linear(math.prod(smallest), hidden, bias=False), BatchNorm1d(hidden), nn.LeakyReLU(SLOPE)
@@ -274,7 +274,7 @@ class PuzzleCritic(nn.Module):
         mask = context[:, -1:]
         seen = torch.cat([x.reshape(len(x), *self.shape), mask], 1)
         places = self.local(2 * seen - 1)
-        missing = adaptive_avg_pool2d(1 - mask, list(places.shape[-2:]))
+        missing = adaptive_avg_pool2d(1 - mask, (places.shape[-2], places.shape[-1]))
         near = (places * missing).sum((1, 2, 3)) / missing.sum((1, 2, 3)).clamp(min=1e-6)
         return self.whole(seen) + near
 
