@@ -129,9 +129,9 @@ class TextToImage(ImplicitProgram):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"latent_dim": 32, "projection": 64, "channels": [64, 32, 16]}, "gan-cls",
+            {"latent_dim": 32, "projection": 64, "channels": [64, 32, 16], "encoder": {"steps": 600}}, "gan-cls",
             {
-                "steps": 3000, "batch_size": 64, "lr": 2e-3, "critic_lr": 1e-3, "ema": 0.995, "compile": "never",
+                "steps": 1500, "batch_size": 64, "lr": 2e-3, "critic_lr": 1e-3, "ema": 0.995, "compile": "never",
             },
         ),
         "paper": Preset(
