@@ -227,7 +227,7 @@ def test_faces_are_completed_better_than_by_the_most_alike(zoo_data: Path) -> No
     assert mine.crps < min(copied.crps, mean.crps)
     # Not one answer with noise on top: completions differ as much as their mean is wrong, to within a half.
     assert 0.5 * mine.rmse < mine.spread < 1.5 * mine.rmse
-    # The best linear answer, exact: its mean is further off, its draws are further from the truth.
+    # The exact answer of a Gaussian of 128 components: its mean is further off, its draws are further from the truth.
     gaussian = PPCA(list(x.shape[1:]), 128)
     gaussian.maximum_likelihood(data.train.x)
     best, drawn = gaussian_completion(gaussian, x, known, draws=10)
