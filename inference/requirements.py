@@ -24,6 +24,11 @@ __all__ = [
 OWN_PLATES = "it is adopted code, whose examples cannot be dreamt or taken one by one: take 'svi', 'nuts' or 'avb'"
 
 
+def _given(name: str) -> str:
+    """Of a latent that is an implicit site, such as a source image."""
+    return f"its latent {name!r} is what it was given, and not drawn"
+
+
 def why_no_fixed_density(program: Program) -> str | None:
     """Why the density of a program is another one at every run, or None."""
     program.sites()  # adopted code is known from then on
@@ -46,6 +51,8 @@ def why_no_implicit_guide(program: Program, contrast: str | None = None) -> str 
     if adopted and not all(site.is_global for site in sites.values()):
         return OWN_PLATES
     for name, site in sites.items():
+        if site.distribution == Implicit.__name__:
+            return _given(name)
         try:
             if not site.is_discrete:
                 biject_to(site.support)
@@ -102,7 +109,7 @@ def why_not_local(program: Program) -> str | None:
         if site.is_discrete:
             return f"its latent {name!r} is discrete"
         if site.distribution == Implicit.__name__:
-            return f"its latent {name!r} is what it was given, and not drawn"
+            return _given(name)
     return None
 
 
