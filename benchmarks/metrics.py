@@ -98,6 +98,28 @@ METRICS: dict[str, Metric] = {
     "attribute_accuracy": Metric(
         "attributes", "share of samples that show an attribute asked for, of the worst one", "higher", digits=3
     ),
+    # Completions, captions, tags: what was asked for, beside what was meant.
+    "completion_rmse": Metric("RMSE", "error of the mean completion, over missing pixels", "lower", digits=4),
+    "completion_crps": Metric(
+        "CRPS",
+        "ranked probability score of completions, over missing pixels; rewards the right spread",
+        "lower",
+        digits=4,
+    ),
+    "completion_spread": Metric("spread", "root mean variance of completions; near the RMSE if honest", "", digits=4),
+    "completion_frechet": Metric(
+        "Fréchet, completed",
+        "Fréchet distance of completed images to whole ones, in principal components",
+        "lower",
+        digits=3,
+    ),
+    "kept": Metric("kept", "largest change of a pixel that was given", "lower", digits=4),
+    "retrieval": Metric("told", "share of images whose own caption fits best, of a hundred", "higher", digits=3),
+    "tag_precision": Metric(
+        "precision at 10", "share of right words among the ten that rank first", "higher", digits=3
+    ),
+    "tag_map": Metric("MAP", "mean average precision of the ranking of words", "higher", digits=3),
+    "tag_lists": Metric("words", "different words that the draws for one image name", "", digits=1),
     "classes": Metric("classes", "classes with at least a tenth of their share of the data", "higher", digits=0),
     "class_difference": Metric("shares off", "share of samples in other classes than those of data", "lower", digits=3),
     "code_accuracy": Metric(

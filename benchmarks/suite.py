@@ -23,6 +23,9 @@ KINDS: dict[str, str] = {
     "density": "benchmarks.cells.likelihood:measure",
     "anomaly": "benchmarks.cells.anomalies:measure",
     "samples": "benchmarks.cells.samples:measure",
+    "completion": "benchmarks.cells.completions:measure",
+    "caption": "benchmarks.cells.captions:measure",
+    "tags": "benchmarks.cells.tags:measure",
 }
 """Kind of cell -> the function (cell, folder) -> list of Measurement that runs one."""
 

@@ -30,13 +30,22 @@ TELLING = (
     "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc", "seconds",
 )  # fmt: skip
 """Metrics that terminal tables show."""
+DRAWN = ("samples", "completion", "caption", "tags")
+"""Kinds of cells whose programs are judged by what they draw."""
 OF_SAMPLES = (
+    "completion_rmse", "completion_crps", "completion_frechet", "retrieval", "tag_precision", "tag_map",
     "recognition", "pixel_error", "attribute_accuracy", "frechet", "precision", "recall", "class_accuracy", "modes",
     "good", "collapsed", "seconds",
 )  # fmt: skip
 """The same of tables of samples."""
 UNPAIRED = "-unpaired"
-RANKED = {"density": ("log_likelihood", "grid_log_likelihood"), "samples": ("recognition", "frechet", "modes")}
+RANKED = {
+    "density": ("log_likelihood", "grid_log_likelihood"),
+    "samples": ("recognition", "frechet", "modes"),
+    "completion": ("completion_crps",),
+    "caption": ("retrieval",),
+    "tags": ("tag_map",),
+}
 """What the rows of a table are ranked by, the best on top."""
 STALE = (
     "Rows marked stale were measured before the code of their program or method, or their data, changed: the same "
@@ -92,6 +101,9 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
             "posterior": "Posterior: methods beside the exact answer",
             "density": f"Density: {row.dataset}, {row.split} split",
             "anomaly": f"Anomalies: {row.dataset}",
+            "completion": f"Completions: {row.dataset}",
+            "caption": f"Images for captions: {row.dataset}",
+            "tags": f"Tags: {row.dataset}",
             # Grey and binary are judged by the same thresholded images, with and without pairs by the same answers.
             "samples": f"Samples: {base_name(row.dataset).removesuffix(UNPAIRED)}",
         }[row.kind]
@@ -115,7 +127,7 @@ def _is_stale(old: set[str], row: Row) -> bool:
 def _table(rows: Sequence[Row], old: set[str]) -> Table:
     """A column for each metric that some row has, in the order of METRICS."""
     metrics = [m for m in METRICS if any(m in row.values for row in rows)]
-    telling = OF_SAMPLES if rows[0].kind == "samples" else TELLING
+    telling = OF_SAMPLES if rows[0].kind in DRAWN else TELLING
     columns = [Column(METRICS[m].title, METRICS[m].meaning, m in telling) for m in metrics]
     body = []
     for row in rows:
@@ -138,7 +150,7 @@ def _pictures(folder: Path, group: Sequence[Row]) -> Iterator[Picture]:
     loaded = zip(group, map(plots.load_artifact, paths), strict=True)
     artifacts = [(row, artifact) for row, artifact in loaded if artifact is not None]
     named = [(label(row, group), artifact) for row, artifact in artifacts]
-    if kind == "samples":
+    if kind in DRAWN:
         for name, caption, figure in pictures.pictures(named):
             yield Picture(file_name(f"{name}-{base_name(dataset)}"), caption, figure)
     elif kind == "posterior":

@@ -232,6 +232,12 @@ def _of_latents(label: str, arrays: Mapping[str, Array]) -> list[tuple[str, str,
     if "growth" in arrays:
         title, caption = f"{label}: growing", f"{label}, seed 0: the same latents at each size, a row each."
         found.append((f"growth-{label}", caption, grid_picture(title, arrays["growth"], "size, growing", "latents")))
+    if "completions" in arrays:
+        drawn = arrays["completions"].shape[1] - 2
+        names = ["given", *(f"drawn {i + 1}" for i in range(drawn)), "true"]
+        caption = f"{label}, seed 0: what was given of test images, completions, and the whole images."
+        columns = [(name, arrays["completions"][:, i]) for i, name in enumerate(names)]
+        found.append((f"completions-{label}", caption, beside_picture(columns)))
     if "attribute_grid" in arrays:
         names = ["given", *map(str, arrays["attributes"])]
         caption = f"{label}, seed 0: test images, and what they become when attributes are asked for."

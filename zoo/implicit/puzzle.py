@@ -58,7 +58,10 @@ class PuzzleGAN(ImplicitProgram):
         option of the critic; ShapeError for what are no images.
     """
 
-    paper = "after Pathak et al., Context encoders, 2016, and Iizuka et al., Globally and locally consistent..., 2017"
+    paper = (
+        "after Pathak et al., Context encoders, 2016, and Iizuka et al., Globally and locally consistent image "
+        "completion, 2017"
+    )
     dataset = "freyfaces"
     support = constraints.unit_interval
     context_support = constraints.unit_interval

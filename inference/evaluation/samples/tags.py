@@ -6,14 +6,26 @@ classifier ranks by probability. All rankings are scores (B, words), the larger 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
+from inference.environment import seeded
+from inference.evaluation.samples.classifier import Classifier
+from inference.method import Run
+from inference.training.loop import Loop, Schedule
+from inference.training.optimizers import rate, set_rate
+from zoo.datasets import Data
 from zoo.errors import OptionError, ShapeError
 from zoo.options import Count, check_value
 
-__all__ = ["different_lists", "mean_average_precision", "precision_at", "rank_by_draws"]
+__all__ = ["different_lists", "mean_average_precision", "precision_at", "rank_by_draws", "train_tagger"]
+
+TAGGER_RATE = 3e-3
+"""Adam's, at the start."""
 
 
 @torch.no_grad()
@@ -86,6 +98,37 @@ def mean_average_precision(scores: Tensor, truth: Tensor) -> float:
     hit = truth[some].gather(1, order).double()
     precision = hit.cumsum(1) / torch.arange(1, hit.shape[1] + 1).to(hit)
     return float(((precision * hit).sum(1) / hit.sum(1)).mean())
+
+
+def train_tagger(images: Tensor, truth: Tensor, *, seed: int = 0, steps: int = 2000) -> Classifier:
+    """The plain way to tags: a classifier with a probability for each word, in eval mode; its logits rank words.
+
+    The network of `inference.evaluation.samples.classifier`, by Adam on the cross-entropy of every word.
+
+    Args:
+        images: (N, *shape).
+        truth: Which words an image has, booleans (N, words).
+        seed: Of the weights, the order of the examples and the dropout.
+        steps: Of 128 images each.
+    """
+    data = Data(images, truth.to(images))
+    with seeded(seed):
+        network = Classifier(images.shape[1:], truth.shape[1]).to(images)
+        optimizer = torch.optim.Adam(network.parameters(), TAGGER_RATE)
+
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            set_rate(optimizer, now["lr"])
+            loss = binary_cross_entropy_with_logits(network(batch.x), batch.context)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            return {"loss": loss.detach()}
+
+        parts = {"network": network, "optimizer": optimizer}
+        scalars = {"lr": rate("cosine", TAGGER_RATE, steps)}
+        loop = Loop(Run(data, seed=seed), Schedule(steps=steps), parts, label="tagger", step=step, scalars=scalars)
+        loop.train()
+    return network.eval()
 
 
 @torch.no_grad()
