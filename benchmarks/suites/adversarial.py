@@ -19,7 +19,18 @@ from benchmarks.suites.posterior import EXACT, avb, svi
 from benchmarks.suites.posterior import METRICS as POSTERIOR_METRICS
 from zoo import catalogue
 
-__all__ = ["COUNTED", "GENERATORS", "IMAGES", "INFERENCE", "SUITE", "generator", "real_data"]
+__all__ = [
+    "AS_MANY",
+    "COUNTED",
+    "GENERATORS",
+    "GROWN",
+    "IMAGES",
+    "INFERENCE",
+    "LETTERS",
+    "SUITE",
+    "generator",
+    "real_data",
+]
 
 IMAGES = (
     "frechet", "frechet_grey", "precision", "recall", "sample_density", "coverage", "mmd", "mmd_p", "c2st_features",
@@ -67,10 +78,11 @@ def generator(
     )
 
 
-def real_data(data: str, metrics: tuple[str, ...] = IMAGES) -> Grid:
+def real_data(data: str, metrics: tuple[str, ...] = IMAGES, **evaluation: Any) -> Grid:
     """The yardstick: what the scores say of real data that are neither training nor test data."""
     spec, method = ProgramSpec(REAL_DATA, {}, "real data"), MethodSpec("held out", "none")
-    return Grid("samples", (spec,), (method,), metrics=metrics, data=(data,), split="test", seeds=1, evaluation=FEW)
+    options = {**FEW, **evaluation}
+    return Grid("samples", (spec,), (method,), metrics=metrics, data=(data,), split="test", seeds=1, evaluation=options)
 
 
 def posterior(target: str, *methods: MethodSpec, seeds: int = 3, **evaluation: Any) -> Grid:
@@ -99,6 +111,19 @@ GENERATORS: tuple[Grid, ...] = (
 )
 """Images: every generator, at its small size, beside programs with a density."""
 
+LETTERS = "glyphs"
+AS_MANY = {"samples": 800}
+"""Fewer than there are test letters, since there are fewer validation letters to put beside them."""
+
+GROWN: tuple[Grid, ...] = (
+    real_data(LETTERS, QUICK, **AS_MANY),
+    generator(LETTERS, "progan", "Progressive GAN", QUICK, evaluation=AS_MANY),
+    generator(LETTERS, "dcgan", "DCGAN, as many steps", QUICK, evaluation=AS_MANY, steps=3000, batch_size=16),
+    generator(LETTERS, "dcgan", "DCGAN, as long", QUICK, evaluation=AS_MANY, steps=6500, batch_size=16),
+)
+"""Letters at 32x32: growing beside the convolutions it grows, at as many steps of as many images, and at about the same
+time."""
+
 PAIRS: dict[str, Any] = {
     "steps": 2000, "regulariser": "r1", "batch_size": 256, "critic_steps": 2, "lr": 5e-3, "critic_lr": 2e-3,
 }  # fmt: skip
@@ -124,6 +149,7 @@ SUITE = Suite(
     grids=(
         *(posterior(target, *INFERENCE) for target in ("ppca-digits", "banana", "two-modes")),
         *GENERATORS,
+        *GROWN,
         real_data("ring", COUNTED),
         *(
             generator("ring", name, label, COUNTED, preset_name="ring")

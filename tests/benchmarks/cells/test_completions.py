@@ -1,4 +1,4 @@
-"""Cells of kind 'completion': all rows answer the same puzzles, what is given stays, the exact answer beats the mean."""
+"""Cells of kind 'completion': the same puzzles for all, what is given stays, exact answers beat the mean."""
 
 from __future__ import annotations
 

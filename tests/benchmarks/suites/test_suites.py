@@ -57,10 +57,13 @@ def test_the_adversarial_suite_asks_all_of_its_questions() -> None:
     assert {c.program.name for c in cells if c.kind == "posterior"} == {"ppca-digits", "banana", "two-modes"}
     for data, names in (("ring", {"gan", "wgan-gp", "sngan"}), ("stacked-digits", {"gan", "dcgan", "wgan-gp"})):
         assert {c.program.name for c in cells if c.dataset == data} == {*names, REAL_DATA}
+    assert datasets.card(adversarial.LETTERS).splits["valid"] >= adversarial.AS_MANY["samples"]
     assert {c.seed for c in cells if c.program.name != REAL_DATA} == {0, 1, 2}
     # All cells of a table are judged by as many samples.
-    sizes = {c.evaluation.get("samples") for c in cells if c.kind == "samples"}
-    assert sizes == {None}
+    sizes = {(base_name(c.dataset), c.evaluation.get("samples")) for c in cells if c.kind == "samples"}
+    assert len(sizes) == len({data for data, _ in sizes})
+    grown = {c.program.name for c in cells if c.dataset == adversarial.LETTERS}
+    assert grown == {REAL_DATA, "progan", "dcgan"}
     assert datasets.card("mnist10k").splits["test"] == datasets.card("mnist10k").splits["valid"] == 1000
 
 
