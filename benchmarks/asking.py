@@ -144,7 +144,7 @@ def _given(found: Fit, program: Program, source: str, n: int, back: bool) -> tup
     dataset = datasets.load(source)
     rows = dataset.test.rows(slice(0, n))
     names = [f"{i:04d}" for i in range(rows.size)]
-    if dataset.card.context_kind != "image":
+    if not dataset.translates:
         return rows.x, None, names
     given, true = (rows.x, rows.context) if back else (rows.context, rows.x)
     return given, None if "test" in dataset.card.unpaired else true, names

@@ -327,7 +327,7 @@ def judge_program(
     if found.guide is not None:
         network = networks.get("classifier")
         scores |= judge_guide(found.program, found.guide, dataset, split=split, classifier=network, seed=seed)
-    yardstick = "copying" if dataset.card.context_kind == "image" else "real_data"
+    yardstick = "copying" if dataset.translates else "real_data"
     try:
         others = Data(real.context, real.context) if yardstick == "copying" else held_out(dataset, n, split)
         beside = judge(others, dataset, split=split, seed=seed, **networks).scores

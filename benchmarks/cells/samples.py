@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.distributions import constraints
 
 from benchmarks.cells import latents
 from benchmarks.cells.fitting import fit_cell
@@ -52,7 +51,6 @@ from zoo import datasets
 from zoo.datasets import Data, Dataset, glyphs
 from zoo.datasets.asked import in_words
 from zoo.datasets.modes import GAUSSIANS
-from zoo.guards import same_support
 from zoo.implicit.translators import Translates
 from zoo.program import Grows, Program
 
@@ -190,7 +188,7 @@ def save_artifact(path: Path, cell: Cell, dataset: Dataset, samples: Data, found
         columns: dict[str, Array] = {"points": samples.x[:1000].numpy(), "data": real[:1000].numpy()}
     else:
         columns = {"samples": samples.x[:SHOWN].numpy(), "data": real[:SHOWN].numpy()}
-    if dataset.card.context_kind == "image":
+    if dataset.translates:
         columns["given"] = samples.context[:SHOWN].numpy()
     if found is not None:
         columns |= latents.history_arrays(found.history)
@@ -220,7 +218,7 @@ def latent_arrays(cell: Cell, dataset: Dataset, found: Fit) -> dict[str, Array]:
     if isinstance(program, Grows):
         with seeded(cell.seed):
             arrays["growth"] = latents.growth(program.stages(10), program.event_shape)
-    if same_support(program.context_support, constraints.one_hot):
+    if (asked := program.example_context(2)) is not None and asked.ndim == 2:
         arrays["class_grid"] = latents.class_grid(program, seed=cell.seed)
     if found.guide is None:
         return {name: value.cpu().numpy() for name, value in arrays.items()}

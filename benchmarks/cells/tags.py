@@ -87,11 +87,11 @@ def _common(cell: Cell, images: Tensor) -> Tensor:
     return tagged("train")[1].double().mean(0).expand(len(images), -1)
 
 
-@torch.no_grad()
 def _multi_label(cell: Cell, images: Tensor) -> Tensor:
     train = Data(*tagged("train"))
     network = train_tagger(*train, seed=cell.seed, steps=int(cell.evaluation.get("tagger_steps", 2000)))
-    return torch.cat([network(rows) for rows in images.split(500)])
+    with torch.no_grad():
+        return torch.cat([network(rows) for rows in images.split(500)])
 
 
 YARDSTICKS: dict[str, Callable[[Cell, Tensor], Tensor]] = {"common-words": _common, "multi-label": _multi_label}

@@ -208,6 +208,12 @@ class Dataset:
         return cls(card, train=parts["train"], valid=parts["valid"], test=parts["test"])
 
     @property
+    def translates(self) -> bool:
+        """Whether a context is an image of the size of x, which x is another look of."""
+        context = self.train.context
+        return self.card.context_kind == "image" and context.shape[-2:] == self.train.x.shape[-2:]
+
+    @property
     def name(self) -> str:
         """The name it was loaded by."""
         return self.card.name

@@ -437,6 +437,7 @@ REGISTRY: dict[str, Entry] = _by_name(
             IN_EACH_FACE,
             shape=(tags.DIM,),
             support="real",
+            context_kind="image",
         ),
         *_font_pairs("-sans-to-serif", glyphs.SERIF, "Serif"),
         *_font_pairs("-sans-to-bold-serif", glyphs.BOLD_SERIF, "Serif Bold"),

@@ -79,6 +79,8 @@ class PuzzleGAN(ImplicitProgram):
         super().__init__()
         self.event_shape, self.shape = torch.Size(event_shape), image_shape(event_shape)
         self.critic_options = network_options("the puzzle's critic", critic, whole=(16, 32, 64), local=(16, 32))
+        if not channels:
+            raise OptionError("channels must name at least one layer, got none.")
         if keep[0] > keep[1]:
             raise OptionError(f"keep must be the least share of given patches, then the largest; got {list(keep)}.")
         for patches, side in zip(grid, self.shape[1:], strict=True):

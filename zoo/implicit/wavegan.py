@@ -82,6 +82,8 @@ class WaveGAN(ImplicitProgram):
                 f"WaveGAN takes classes one-hot (N, classes), got contexts of shape {tuple(context_shape)}: "
                 "torch.nn.functional.one_hot(labels, classes) makes them."
             )
+        if not channels:
+            raise OptionError("channels must name at least one layer, got none.")
         if kernel < STRIDE:
             raise OptionError(f"kernel must be at least {STRIDE}, the stride, or samples are left out; got {kernel}.")
         self.event_shape, self.classes = torch.Size(event_shape), context_shape[0] if context_shape else 0

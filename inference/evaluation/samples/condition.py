@@ -35,7 +35,7 @@ def condition_scores(
     """
     kind = dataset.card.context_kind
     if network is None:
-        return _translated(samples, dataset, split) if kind == "image" else {}
+        return _translated(samples, dataset, split) if dataset.translates else {}
     if kind == "attributes":
         return {"attribute_accuracy": _attributes(samples, dataset, network, how)}
     return {} if kind else {"class_accuracy": _class(samples, network, how)}

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference.evaluation.samples.tags import different_lists, mean_average_precision, precision_at, rank_by_draws
+from inference.evaluation.samples.tags import (
+    different_lists,
+    mean_average_precision,
+    precision_at,
+    rank_by_draws,
+    train_tagger,
+)
 from zoo.errors import OptionError, ShapeError
 
 VECTORS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]], dtype=torch.float64)
@@ -61,3 +67,16 @@ def test_bad_questions() -> None:
         precision_at(SCORES, TRUTH, 5)
     with pytest.raises(ShapeError, match="booleans of that shape"):
         mean_average_precision(SCORES, TRUTH.double())
+
+
+def test_the_plain_tagger_learns_what_is_there() -> None:
+    torch.manual_seed(0)
+    truth = torch.rand(300, 3) < 0.4
+    images = 0.1 * torch.rand(300, 8, 8)
+    images[:, 1:7:2] += truth.float()[:, :, None].expand(-1, -1, 8)  # a row of ink for each word
+    tagger = train_tagger(images[:200], truth[:200], steps=120)
+    with torch.no_grad():
+        ranks = tagger(images[200:])
+    assert ((ranks > 0) == truth[200:]).double().mean() > 0.95
+    again = train_tagger(images[:200], truth[:200], steps=3), train_tagger(images[:200], truth[:200], steps=3)
+    assert again[0].sha256 == again[1].sha256
