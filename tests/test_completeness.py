@@ -83,7 +83,7 @@ TOGETHER = {
 """Modules of the zoo that share a test: variants of one program, and parts that are tested in what is made of them."""
 
 THEMES = {
-    "zoo/implicit/test_image_sizes.py": "faces and colour, over all generators of images",
+    "zoo/implicit/test_image_sizes.py": "faces, colour and other devices, over all generators of images",
     "zoo/test_missing.py": "missing values, over all programs that take them",
     "test_options.py": "values that the options of programs and methods cannot have",
     "inference/test_regressions.py": "bugs of other libraries that must not come back",

@@ -66,6 +66,21 @@ def test_adopted_code_runs_on_the_gpu(method, options):
 GAMES = ("gan", "dcgan", "cgan", "infogan", "wgan", "wgan-gp", "sngan", "ali", "aae")
 
 
+GIVEN = ("pix2pix", "cyclegan", "stargan", "progan", "puzzle-gan", "text2image", "tag-gan", "wavegan")
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_generators_that_are_given_something_run_on_the_gpu(name, zoo_data):
+    program = catalogue.get(name)
+    small = program.presets["small"]
+    loaded = datasets.load(small.data or program.dataset)
+    options = {key: value for key, value in small.fit.items() if key not in ("epochs", "steps")}
+    found = fit(name, loaded, preset="small", device="cuda", steps=3, **options)
+    assert all(bool(torch.isfinite(p).all()) for p in found.program.parameters())
+    held = found.program.take(loaded.test.rows(slice(0, 4)).to("cuda"))
+    assert found.program.generate(4, held.context).is_cuda
+
+
 @pytest.mark.parametrize("preset", ["small", "paper"])
 @pytest.mark.parametrize("name", GAMES)
 def test_games_run_on_the_gpu_as_their_presets_say(name, preset, zoo_data):

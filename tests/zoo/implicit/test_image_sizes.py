@@ -1,9 +1,10 @@
-"""Every generator of images takes faces of 64x64 and colour images as well as digits, by its small preset."""
+"""Every generator of images takes faces of 64x64 and colour as well as digits, by its small preset, on any device."""
 
 from __future__ import annotations
 
 import math
 
+import pyro
 import pytest
 import torch
 
@@ -28,3 +29,22 @@ def test_one_step_on_faces_and_on_colour(name: str, shape: tuple[int, ...]) -> N
     assert made.shape == (2, *shape)
     assert bool(made.isfinite().all())
     assert grey or bool(((made >= 0) & (made <= 1)).all())
+
+
+GIVEN = ("pix2pix", "cyclegan", "stargan", "progan", "puzzle-gan", "text2image", "tag-gan", "wavegan", "cgan")
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_nothing_is_left_behind_on_another_device(name: str) -> None:
+    """On the device `meta`, which has shapes and no numbers, tensors of two devices do not meet."""
+    program = catalogue.create(name).eval()
+    context = program.example_context(4)
+    context = None if context is None else context.to("meta")
+    program = program.to("meta")
+    with pyro.validation_enabled(False):
+        made = program.model(None, context, 4)
+        critic = program.critic().to("meta")
+        logits = critic(made) if context is None else critic(made, context)
+    assert made.is_meta
+    assert logits.is_meta
+    assert (made.shape, len(logits)) == ((4, *program.event_shape), 4)
