@@ -20,6 +20,7 @@ from inference.guides.named import guide_parameters, guide_sites
 from inference.particles import Simulated, simulate
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
+from zoo.implicit.translators import Augments
 from zoo.options import NonNegative
 from zoo.program import Grows, Implicit, ImplicitProgram, MakesContexts, Program
 
@@ -153,6 +154,8 @@ class _Images(Contest):
         return -self._weighted(self._information(sides.made, batch.context))
 
     def fresh(self, batch: Data) -> Data:
+        if isinstance(self.program, Augments):
+            return Data(*self.program.augmented(*batch))
         if not isinstance(self.program, MakesContexts):
             return batch
         return Data(batch.x, self.program.puzzles(batch.x))

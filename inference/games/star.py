@@ -50,6 +50,9 @@ class StarGame(Adversarial):
     Args:
         classification: Weight of H.
         reconstruction: Weight of d.
+        identity: Weight of d(g(x, a), x), what is changed in an image that has the attributes already. The paper has
+            none (CycleGAN has); without it nothing but the network's own bias keeps what an image shows, since whatever
+            it becomes need only lead back.
         critic: A module (B, *event_shape) -> (B,) or (B, patches), with a method `attributes` -> logits (B, K); None
             takes the program's suggestion.
         The others: see `Adversarial`. The defaults are the paper's game, Wasserstein with gradient penalty.
@@ -61,6 +64,7 @@ class StarGame(Adversarial):
     regulariser: str | Mapping[str, Any] | Regulariser | None = "gradient-penalty"
     classification: NonNegative = 1.0
     reconstruction: NonNegative = 10.0
+    identity: NonNegative = 0.0
     critic_steps: Count = 5
 
     def why_not(self, program: Program) -> str | None:
@@ -102,6 +106,8 @@ class _Attributes(Contest):
             "classification": self._misread(made, asked),
             "reconstruction": self.program.distance(self.changed(made, mine), x).mean(),
         }
+        if self.method.identity:
+            metrics["identity"] = self.program.distance(self.changed(x, mine), x).mean()
         loss = torch.stack([getattr(self.method, name) * value for name, value in metrics.items()]).sum()
         return Sides(x, made, loss=loss, metrics=metrics)
 

@@ -19,11 +19,12 @@ from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 
 from zoo.implicit.networks import network_options
-from zoo.implicit.translators import ImageTranslation, PatchCritic, UNet
-from zoo.options import Counts, Shape, Share
+from zoo.implicit.translators import ImageTranslation, PatchCritic, UNet, shifted
+from zoo.options import Counts, Natural, Shape, Share
 from zoo.program import Implicit, Preset
 
 __all__ = ["Pix2Pix"]
@@ -38,6 +39,8 @@ class Pix2Pix(ImageTranslation):
         channels: Of the strided convolutions, from the image on; see `UNet`.
         norm: 'instance', 'batch' or 'none'.
         dropout: Probability of dropping a unit of the first three layers of the way up.
+        jitter: Pixels by which pairs are moved in training, at random, both images alike: the paper's augmentation,
+            there by cropping images that were enlarged a little.
         ink: Whether ink (1) and ground (0) count alike in the distance.
         critic: Options of the critic, those of `PatchCritic`: `channels` ([16, 32]), `kernel` (4), `norm` ('instance').
 
@@ -54,6 +57,7 @@ class Pix2Pix(ImageTranslation):
         channels: Counts = (16, 32, 64, 64, 64),
         norm: str = "instance",
         dropout: Share = 0.5,
+        jitter: Natural = 0,
         ink: bool = False,
         critic: Mapping[str, Any] | None = None,
     ):
@@ -61,6 +65,7 @@ class Pix2Pix(ImageTranslation):
         self.critic_options = network_options(
             "the critic of pix2pix", critic, channels=(16, 32), kernel=4, norm="instance"
         )
+        self.jitter = jitter
         self.net = UNet(self.source_shape, self.shape[0], channels, norm=norm, dropout=dropout)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
@@ -72,6 +77,17 @@ class Pix2Pix(ImageTranslation):
             value = self.net(context.reshape(-1, *self.source_shape), kept)
             value = value.reshape(*kept.shape[:-1], *self.event_shape)
             return pyro.sample("x", Implicit(value, len(self.event_shape)), obs=x)
+
+    def augmented(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs (B, *event_shape), (B, *context_shape), each moved as a whole by up to `jitter` pixels."""
+        if self.jitter == 0:
+            return x, context
+        down, right = (torch.randint(-self.jitter, self.jitter + 1, (len(x),)).to(x.device) for _ in range(2))
+        moved = (
+            shifted(images.reshape(len(images), *shape), down, right, self.jitter).reshape(images.shape)
+            for images, shape in ((x, self.shape), (context, self.source_shape))
+        )
+        return next(moved), next(moved)
 
     def critic(self) -> nn.Module:
         """Of patches, which sees source and target."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.nn.functional import pad
 
 from zoo.errors import OptionError, ShapeError
 from zoo.nets import BatchNorm2d, halvings, image_shape, paddings
@@ -24,12 +25,14 @@ from zoo.program import ImplicitProgram
 
 __all__ = [
     "NORMS",
+    "Augments",
     "ImageTranslation",
     "PatchCritic",
     "ResidualTranslator",
     "Translates",
     "TranslatesBack",
     "UNet",
+    "shifted",
     "start",
 ]
 
@@ -57,6 +60,15 @@ class TranslatesBack(Translates, Protocol):
 
     def back(self, x: Any) -> Tensor:
         """(N, *event_shape) -> (N, *context_shape)."""
+        ...
+
+
+@runtime_checkable
+class Augments(Protocol):
+    """A program that says which changes of a training pair are pairs as good: a game makes other ones at every step."""
+
+    def augmented(self, x: Tensor, context: Any = None) -> tuple[Tensor, Any]:
+        """A minibatch, changed at random."""
         ...
 
 
@@ -110,6 +122,23 @@ class ImageTranslation(ImplicitProgram):
         if to is not None:
             raise OptionError(f"{type(self).__name__} translates into one kind of image, got to={to!r}; leave it out.")
         return self.generate(context=source)
+
+
+def shifted(images: Tensor, down: Tensor, right: Tensor, most: int) -> Tensor:
+    """Images (B, channels, height, width), each moved by whole pixels; what comes in repeats the border.
+
+    Args:
+        images: What is moved.
+        down: Pixels from -most to most, (B,).
+        right: Likewise.
+        most: Of these.
+    """
+    height, width = images.shape[2:]
+    padded = pad(images, (most, most, most, most), mode="replicate")
+    rows = most - down[:, None] + torch.arange(height, device=images.device)
+    columns = most - right[:, None] + torch.arange(width, device=images.device)
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def start(module: nn.Module) -> None:

@@ -79,6 +79,12 @@ def test_terms_are_those_by_hand() -> None:
     torch.testing.assert_close(sides.metrics["classification"], misread(made, c))
     torch.testing.assert_close(sides.metrics["reconstruction"], (again - x).abs().mean())
     torch.testing.assert_close(sides.loss, 0.7 * misread(made, c) + 4 * (again - x).abs().mean())
+    assert "identity" not in sides.metrics
+    torch.manual_seed(2)
+    kept = StarGame(classification=0.7, reconstruction=4.0, identity=3.0).contest(program, Data(x, a))
+    with_identity, same = kept.sides(Data(x, a), makers=True), x + program.a + program.b * a[:, :, None]
+    torch.testing.assert_close(with_identity.metrics["identity"], (same - x).abs().mean())
+    torch.testing.assert_close(with_identity.loss, sides.loss + 3 * (same - x).abs().mean())
     # The critic learns from real images alone, in its own turn.
     turn = contest.sides(Data(x, a), makers=False)
     assert turn.loss is None

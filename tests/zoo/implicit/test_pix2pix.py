@@ -110,6 +110,22 @@ def test_bad_options() -> None:
         fit(tiny(), Data(torch.rand(4, 9, 6), torch.rand(4, 3, 9, 6)), "gan", adversarial=0.0)
 
 
+def test_jitter_moves_pairs_as_a_whole_and_only_in_training() -> None:
+    x = torch.rand(40, 8, 8)
+    program = Pix2Pix([8, 8], [8, 8], channels=[4, 4], jitter=2)
+    moved, source = program.augmented(x, 0.5 * x)
+    assert torch.equal(source, 0.5 * moved)
+    assert not torch.equal(moved, x)
+    # Of 25 moves each is as likely: 40 images have more than one, and some stay (their chance: 1 - (24 / 25)^40 = 0.8).
+    middles = {tuple(each[2:6, 2:6].flatten().tolist()) for each in moved}
+    assert len(middles) == 40
+    inside = x.unfold(1, 4, 1).unfold(2, 4, 1).flatten(1, 2)
+    for image, windows in zip(moved, inside, strict=True):
+        assert bool((windows == image[2:6, 2:6]).all((1, 2)).any())
+    still = Pix2Pix([8, 8], [8, 8], channels=[4, 4]).augmented(x, x)
+    assert still[0] is x
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("pairs", PAIRS)

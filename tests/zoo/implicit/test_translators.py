@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.errors import OptionError, ShapeError
 from zoo.implicit.cyclegan import CycleGAN
 from zoo.implicit.pix2pix import Pix2Pix
-from zoo.implicit.translators import PatchCritic, ResidualTranslator, Translates, TranslatesBack, UNet
+from zoo.implicit.translators import PatchCritic, ResidualTranslator, Translates, TranslatesBack, UNet, shifted
 
 
 def parameters_without_gradient(net: nn.Module, out: Tensor) -> list[str]:
@@ -200,3 +200,14 @@ def test_bad_networks() -> None:
         PatchCritic([4, 4], None, [4, 4, 4])
     with pytest.raises(ShapeError, match="one height and width"):
         Pix2Pix([8, 8], [9, 8], [4, 4])
+
+
+def test_images_are_shifted_by_whole_pixels_and_borders_repeat() -> None:
+    images = torch.rand(3, 2, 5, 4)
+    down, right = torch.tensor([0, 2, -1]), torch.tensor([0, -1, 2])
+    moved = shifted(images, down, right, most=2)
+    assert torch.equal(moved[0], images[0])
+    assert torch.equal(moved[1, :, 2:, :3], images[1, :, :3, 1:])
+    assert torch.equal(moved[1, :, :2, :3], images[1, :, :1, 1:].expand(2, 2, 3))
+    assert torch.equal(moved[2, :, :4, 2:], images[2, :, 1:, :2])
+    assert torch.equal(moved[2, :, 4, 2:], images[2, :, 4, :2])
