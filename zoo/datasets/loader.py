@@ -63,7 +63,7 @@ def load(
     if isinstance(name_or_file, os.PathLike):  # a Path is never a name
         return _binarised(files.load(Path(name_or_file), _from_here(Path(name_or_file), said)), binarise)
     if _is_labelled(name_or_file):
-        base = name_or_file.removesuffix(LABELLED)
+        base = _with_labels(name_or_file)
         return _labelled(load(base, binarise=binarise, header=header, target=target, context=context))
     base, how = _parse(name_or_file)
     if how and binarise and how != binarise:
@@ -163,6 +163,14 @@ LABELLED = "-labelled"
 
 def _is_labelled(name: str) -> bool:
     return name.endswith(LABELLED) and not Path(name).exists()
+
+
+def _with_labels(name: str) -> str:
+    """The name without its ending; data of the zoo that have no labels are refused before they are fetched."""
+    base = name.removesuffix(LABELLED)
+    if _parse(base)[0] in REGISTRY:
+        card(name)
+    return base
 
 
 def _labelled_card(card: Card) -> Card:
