@@ -123,10 +123,13 @@ def translate_images(
         raise OptionError(f"{name} does not translate images; those that do: pix2pix, cyclegan, stargan.")
     if back and not isinstance(program, TranslatesBack):
         raise OptionError(f"{name} translates one way; leave out --back.")
+    kinds = datasets.load(found.data).card
+    if to is None and kinds.context_kind == "attributes":
+        raise OptionError(f"{name} changes attributes: say which by --to, of {', '.join(kinds.context_names)}.")
     given, true, names = _given(found, program, source, n, back)
     target = None
     if to is not None:
-        target = read_context(datasets.load(found.data).card, to).to(given).expand(len(given), -1)
+        target = read_context(kinds, to).to(given).expand(len(given), -1)
     made = program.back(given) if back and isinstance(program, TranslatesBack) else program.translate(given, target)
     arrays = {"given": given, "made": made} | ({} if true is None else {"true": true})
     _write(out, {key: value.cpu().numpy() for key, value in arrays.items()}, names)

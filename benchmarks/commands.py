@@ -216,8 +216,10 @@ def _context(found: Fit, n: int, data: str | None, words: str | None, keep: Sequ
     """n rows of context: what was asked for in words, or those of data; None for a program without."""
     program = found.program
     if words is not None or keep:
-        if words is None or data is not None:
-            raise OptionError("Say what is asked for by --context or by --data, and with --keep of which image.")
+        if words is None:
+            raise OptionError("--keep says which patches are given; say of which image, by --context face.png.")
+        if data is not None:
+            raise OptionError("Say what is asked for by --context or by --data, not by both.")
         return asked_context(found, words, n, keep)
     if program.example_context(1) is None or isinstance(program, Adopted):
         return None

@@ -110,6 +110,18 @@ def test_translate_back(zoo: Any, translator: Path, both_ways: Path, tmp_path: P
     assert (code, "one way" in err) == (2, True)
 
 
+def test_attributes_are_asked_for_by_name(zoo: Any, tmp_path: Path) -> None:
+    options = {"channels": [2, 4, 4], "blocks": 1, "gallery": 4, "program.critic": {"channels": [4]}}
+    fit("stargan", "glyphs-attributes", "star", out=tmp_path / "star", **QUICK, **options)
+    code, _, err = zoo("translate", tmp_path / "star", "glyphs", "--out", tmp_path / "t.npz")
+    assert (code, "say which by --to, of sans, serif, mono, bold, oblique" in err) == (2, True)
+    bold = ("--to", "bold serif", "-n", 3, "--out", tmp_path / "t.npz")
+    assert zoo("translate", tmp_path / "star", "glyphs", *bold)[0] == 0
+    asked = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
+    expected = Fit.load(tmp_path / "star").program.translate(datasets.load("glyphs").test.x[:3], asked)
+    assert np.allclose(np.load(tmp_path / "t.npz")["made"], expected.numpy(), atol=1e-6)
+
+
 def test_what_does_not_translate_is_refused(zoo: Any, fitted: Path, tmp_path: Path) -> None:
     code, _, err = zoo("translate", fitted, "digits", "--out", tmp_path / "t.png")
     assert (code, "does not translate" in err) == (2, True)
@@ -132,6 +144,8 @@ def test_sample_what_is_asked_for(zoo: Any, translator: Path, tmp_path: Path) ->
     assert np.load(tmp_path / "s.npz")["samples"].shape == (3, 32, 32)
     code, _, err = zoo("sample", translator, "--context", mine, "--data", PAIRS, "--out", tmp_path / "s.npz")
     assert (code, "--context or by --data" in err) == (2, True)
+    code, _, err = zoo("sample", translator, "--keep", "0,0,2,2", "--out", tmp_path / "s.npz")
+    assert (code, "of which image" in err) == (2, True)
 
 
 def test_a_class_by_its_number_and_patches_by_box(tmp_path: Path) -> None:
