@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.cells.latents import PANELS, history_arrays
-from benchmarks.report.plots import EXACT, GUIDE, panels, samples_picture, tile
+from benchmarks.report.plots import EXACT, GUIDE, greys, panels, samples_picture, tile
 from inference.history import History
 from zoo.errors import OptionError
 
@@ -43,7 +43,7 @@ def grid_picture(title: str, images: Array, across: str, down: str) -> Figure:
     figure = Figure(figsize=(0.42 * columns + 0.7, 0.42 * rows + 0.9), layout="constrained")
     ax = figure.subplots()
     sheet = tile(images.reshape(-1, *images.shape[2:]), columns)
-    ax.imshow(np.clip(sheet, 0, 1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(np.clip(sheet, 0, 1), cmap=greys(images), vmin=0, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.set_xlabel(across, fontsize=8)
     ax.set_ylabel(down, fontsize=8)
@@ -66,7 +66,7 @@ def beside_picture(columns: Sequence[tuple[str, Array]], rows: int = 12, across:
     for i, ax in enumerate(figure.subplots(1, across, squeeze=False)[0]):
         shown = [images[i * rows : (i + 1) * rows] for _, images in columns]
         sheet = tile(np.stack(shown, 1).reshape(-1, *shown[0].shape[1:]), width)
-        ax.imshow(np.clip(sheet, 0, 1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        ax.imshow(np.clip(sheet, 0, 1), cmap=greys(columns[-1][1]), vmin=0, vmax=1, interpolation="nearest")
         each = sheet.shape[1] / width
         names = [name for name, _ in columns]
         ax.set_xticks([(k + 0.5) * each for k in range(width)], names, fontsize=7, rotation=60, ha="left")
@@ -80,7 +80,7 @@ def captions_picture(captions: Array, images: Array, shown: int = 24) -> Figure:
     count = min(shown, len(images))
     figure, axes = panels(count, 6, 1.5, 1.75)
     for ax, caption, image in zip(axes, captions, images, strict=False):
-        ax.imshow(np.clip(tile(image[None], 1), 0, 1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        ax.imshow(np.clip(tile(image[None], 1), 0, 1), cmap=greys(images), vmin=0, vmax=1, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.set_xlabel(textwrap.fill(str(caption), 22), fontsize=6)
     return figure

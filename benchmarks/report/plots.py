@@ -19,7 +19,7 @@ from matplotlib.ticker import NullFormatter
 from benchmarks.metrics import METRICS
 from benchmarks.report.summary import Row
 
-__all__ = ["bars", "image_sheet", "panels", "posterior_picture", "samples_picture", "tile"]
+__all__ = ["bars", "greys", "image_sheet", "panels", "posterior_picture", "samples_picture", "tile"]
 
 Array = np.ndarray[Any, Any]
 Artifact = Mapping[str, Array]
@@ -168,6 +168,11 @@ def likelihood_bars(rows: Sequence[Row], metric: str = "log_likelihood") -> Figu
     return figure
 
 
+def greys(images: Array) -> str:
+    """The colour map of grey images: what is mostly ground, digits and letters, as ink on paper; faces as they are."""
+    return "gray_r" if np.median(images) < 0.1 else "gray"
+
+
 def tile(images: Array, columns: int) -> Array:
     """Images (N, H, W) or (N, C, H, W) as one sheet (H', W') or (H', W', C), with a line between them."""
     images = np.asarray(images)
@@ -185,9 +190,10 @@ def tile(images: Array, columns: int) -> Array:
 def samples_picture(sheets: Sequence[tuple[str, Array]]) -> Figure:
     """A sheet of samples for each program, real data first."""
     figure, axes = panels(len(sheets), 4, 2.4, 2.6)
+    colours = greys(sheets[0][1])
     for ax, (label, images) in zip(axes, sheets, strict=True):
         ax.set_axis_off()
-        ax.imshow(tile(images[:64], 8), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        ax.imshow(tile(images[:64], 8), cmap=colours, vmin=0, vmax=1, interpolation="nearest")
         ax.set_title(label, fontsize=9)
     return figure
 
@@ -200,5 +206,5 @@ def image_sheet(images: Array, path: Path) -> None:
     figure = Figure(figsize=(sheet.shape[1] * scale / 100, sheet.shape[0] * scale / 100), dpi=100)
     ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     ax.set_axis_off()
-    ax.imshow(np.clip(sheet, 0, 1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(np.clip(sheet, 0, 1), cmap=greys(images), vmin=0, vmax=1, interpolation="nearest")
     figure.savefig(path, dpi=100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.report import plots
+from zoo import datasets
 
 
 def test_tiles_keep_every_image_whole() -> None:
@@ -13,3 +14,8 @@ def test_tiles_keep_every_image_whole() -> None:
     assert sheet.shape == (3 * 3 - 1, 2 * 4 - 1)
     np.testing.assert_array_equal(sheet[3:5, 4:7], images[3])
     assert plots.tile(np.zeros((4, 3, 8, 8)), 2).shape == (17, 17, 3)
+
+
+def test_faces_are_no_negatives_and_digits_are_ink_on_paper() -> None:
+    assert plots.greys(datasets.load("digits").test.x.numpy()) == "gray_r"
+    assert plots.greys(datasets.load("photo-patches").test.x.numpy()) == "gray"
