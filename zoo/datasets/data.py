@@ -144,6 +144,8 @@ class Card:
     """Of attributes, or all words in the order of their numbers, '' first."""
     unpaired: tuple[str, ...] = ()
     """Splits in which x is no answer to its context: images of two kinds that are side by side by chance."""
+    rigid: bool = False
+    """Whether an image that is turned or scaled is of another class, as letters are whose slant and width tell faces."""
     judged_by: str = ""
     """The data set whose classifier looks at samples, where this one has no labels of its own."""
     rate: int = 0

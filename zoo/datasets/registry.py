@@ -87,7 +87,8 @@ def _glyphs(ending: str, what: str, read: Callable[[], Splits], sizes: dict[str,
         f"{what} Letters that the faces share, baseline and advance alike in all, white on black; no character, nor "
         "one that looks like it, is in two splits (seed 0)."
     )
-    fields = {"shape": (32, 32), "support": "unit", "splits": sizes, "source": DEJAVU, "licence": VERA} | more
+    fields = {"shape": (32, 32), "support": "unit", "splits": sizes, "source": DEJAVU, "licence": VERA, "rigid": True}
+    fields |= more
     fields |= {"judged_by": "glyphs"} if fields["shape"] == (32, 32) and "classes" not in fields else {}
     return Entry(Card(f"glyphs{ending}", description, **fields), read)
 

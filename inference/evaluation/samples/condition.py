@@ -37,7 +37,7 @@ def condition_scores(
     if network is None:
         return _translated(samples, dataset, split) if dataset.translates else {}
     if kind == "attributes":
-        return {"attribute_accuracy": _attributes(samples, dataset, network, how)}
+        return {"attribute_accuracy": _attributes(samples, dataset, split, network, how)}
     return {} if kind else {"class_accuracy": _class(samples, network, how)}
 
 
@@ -70,18 +70,25 @@ def _translated(samples: Data, dataset: Dataset, split: str) -> dict[str, Score]
     }
 
 
-def _attributes(samples: Data, dataset: Dataset, network: Classifier, how: str) -> Score:
+def _attributes(samples: Data, dataset: Dataset, split: str, network: Classifier, how: str) -> Score:
     """Share of samples that have the attribute asked for, of the attribute that is shown worst."""
     table = attributes_of_classes(dataset)
     if table is None or samples.context is None:
         return Score(None, how="n/a: no class labels that attributes follow from")
-    shown = table[network.classify(samples.x)]
-    right = (shown == samples.context.to(shown)).double().mean(0)
+
+    def read(x: Tensor, asked: Tensor) -> Tensor:
+        shown = network.log_probabilities(x).exp().double() @ table.double().cpu() > 0.5
+        return (shown == (asked.cpu() > 0.5)).double().mean(0)
+
+    real, right = dataset.split(split), read(samples.x, samples.context)
     names, worst = dataset.card.context_names, int(right.argmin())
     share = float(right[worst])
-    said = ", ".join(f"{name} {float(value):.3f}" for name, value in zip(names, right, strict=True))
+    said = ", ".join(
+        f"{name} {made:.3f} ({true:.3f} of real ones)"
+        for name, made, true in zip(names, right.tolist(), read(real.x, real.context).tolist(), strict=True)
+    )
     error = (share * (1 - share) / len(samples.x)) ** 0.5
-    return Score(share, error, how=f"the worst of {said}, as the class says that is seen; {how}")
+    return Score(share, error, how=f"the worst of {said}, as the classes say that are seen; {how}")
 
 
 def attributes_of_classes(dataset: Dataset) -> Tensor | None:

@@ -172,7 +172,7 @@ def classifiers_for(
     elif not card.classes or len(card.shape) not in (2, 3) or card.support not in ("unit", "binary"):
         return {}
     found: Networks = {"classifier": train(f"{name}-binary")}
-    if card.support == "unit" and (scores is None or "frechet_grey" in scores):
+    if card.support == "unit" and (scores is None or {"frechet_grey", "attribute_accuracy"} & set(scores)):
         found["grey_classifier"] = train(name)
     return found
 
@@ -298,8 +298,12 @@ def _of_images(case: _Case, network: Classifier, of_grey: Classifier | None) -> 
     if "inception" in wanted:
         score = inception_score(sides.samples, network)
         found["inception"] = Score(score.value, how=f"of {network.classes} at most; {sides.how}")
-    seen = Data(sides.samples, case.samples.context)
-    found |= condition_scores(seen, case.dataset, case.split, network, how=sides.how)
+    if of_grey is not None and case.dataset.card.context_kind == "attributes":  # thin strokes tell much by their grey
+        how = f"{len(sides.samples)} samples; {about(of_grey)}"
+        found |= condition_scores(case.samples, case.dataset, case.split, of_grey, how=how)
+    else:
+        seen = Data(sides.samples, case.samples.context)
+        found |= condition_scores(seen, case.dataset, case.split, network, how=sides.how)
     if wanted & {"classes", "class_difference"}:
         shares = class_shares(sides.samples, network, sides.real)
         how = f"{sides.how}; shares of {case.split} images by the same classifier"

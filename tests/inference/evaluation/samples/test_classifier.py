@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -63,6 +65,26 @@ def test_only_the_training_split_is_seen():
     other.labels["test"], other.labels["valid"] = dataset.labels["valid"], dataset.labels["test"]
     first, second = (train_classifier(each, steps=5, cache=False) for each in (dataset, other))
     assert first.hash == second.hash
+
+
+def test_what_would_change_the_class_is_not_done_to_rigid_images():
+    images = torch.zeros(200, 32, 32)
+    images[:, 8:24, 16] = 1  # a stroke, upright
+    moved, shifted = features._moved(images), features._shifted(images)
+
+    def leans(x: torch.Tensor) -> torch.Tensor:
+        """Pixels from the centre of the upper half to that of the lower one, (N,)."""
+        columns = torch.arange(32.0)
+        centre = [(half.sum(1) * columns).sum(1) / half.sum((1, 2)) for half in (x[:, :16], x[:, 16:])]
+        return centre[1] - centre[0]
+
+    assert float(leans(moved).abs().max()) > 0.5
+    assert float(leans(shifted).abs().max()) < 1e-4
+    assert float((shifted - images).abs().amax((1, 2)).min()) > 0  # but moved they are, by a pixel at most
+    assert torch.equal(shifted[:, :7], torch.zeros(200, 7, 32))
+    dataset = datasets.load("digits")
+    rigid = replace(dataset, card=replace(dataset.card, rigid=True))
+    assert train_classifier(dataset, steps=5).hash != train_classifier(rigid, steps=5).hash
 
 
 def test_it_is_kept_and_found_again(monkeypatch):

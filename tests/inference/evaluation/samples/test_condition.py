@@ -16,12 +16,15 @@ LOOKS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
 
 class Brightest:
-    """A classifier that says which pixel is the brightest."""
+    """A classifier whose classes are as likely as their pixels are bright."""
 
     classes, training_of, hash = 3, None, "brightest"
 
     def classify(self, x: Tensor) -> Tensor:
         return x.argmax(1)
+
+    def log_probabilities(self, x: Tensor) -> Tensor:
+        return (x / x.sum(1, keepdim=True)).log()
 
 
 def attributes_data() -> Dataset:
@@ -42,8 +45,15 @@ def test_the_worst_attribute_is_scored() -> None:
     samples = Data(torch.cat([samples.x, torch.eye(3)[[2]]]), torch.cat([samples.context, LOOKS[[0]]]))  # wide, unasked
     found = condition_scores(samples, attributes_data(), "test", Brightest(), how="five")["attribute_accuracy"]  # type: ignore[arg-type]
     assert found.value == pytest.approx(3 / 5)
-    assert "tall 0.800, wide 0.600" in found.how
+    assert "tall 0.800 (1.000 of real ones), wide 0.600 (1.000 of real ones)" in found.how
     assert found.standard_error == pytest.approx((0.6 * 0.4 / 5) ** 0.5)
+
+
+def test_an_attribute_is_seen_where_the_classes_that_have_it_are_likelier_together() -> None:
+    # Tall are the first and the third class: 0.3 + 0.3, though the second, 0.4, is the likeliest of all. Wide: 0.7.
+    samples = Data(torch.tensor([[0.3, 0.4, 0.3]]), torch.tensor([[1.0, 1.0]]))
+    found = condition_scores(samples, attributes_data(), "test", Brightest())["attribute_accuracy"]  # type: ignore[arg-type]
+    assert found.value == 1
 
 
 def test_attributes_follow_from_classes_or_there_are_none() -> None:
