@@ -188,7 +188,7 @@ def sample_program(
     found = Fit.load(folder, trust_code=trust_code)
     program, shape = found.program, tuple(found.program.event_shape)
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
-    rate = _rate(found.data)
+    rate, levels = _sound(found.data)
     if (out.suffix == ".png" and not (is_image or rate)) or (out.suffix == ".wav" and not rate):
         what = "images" if out.suffix == ".png" else f"sounds at a rate that is known (fitted on {found.data})"
         raise OptionError(f"Examples of shape {shape} are no {what}; write them to an .npz file.")
@@ -200,7 +200,7 @@ def sample_program(
 
         assert isinstance(samples, Tensor)
         if rate:
-            sounds.write_sounds(out, samples, rate)
+            sounds.write_sounds(out, samples, rate, levels)
         else:
             plots.image_sheet(_unit(samples).numpy(), out)
     else:
@@ -228,9 +228,12 @@ def _context(found: Fit, n: int, data: str | None, words: str | None, keep: Sequ
     return rows[torch.arange(n) % len(rows)]
 
 
-def _rate(data: str) -> int:
-    """Samples a second of a data set of sounds; 0 for others."""
-    return datasets.card(data).rate if data in datasets.names() else 0
+def _sound(data: str) -> tuple[int, int]:
+    """Samples a second of a data set of sounds, and of how many levels they are; 0 for others."""
+    if data not in datasets.names():
+        return 0, 0
+    card = datasets.card(data)
+    return card.rate, card.levels
 
 
 def has_density(folder: Path, trust_code: bool = False) -> bool:

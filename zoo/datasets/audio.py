@@ -20,7 +20,17 @@ from torch import Tensor
 
 from zoo.errors import DatasetError, OptionError, ShapeError
 
-__all__ = ["compress", "edges", "expand", "from_levels", "read_wav", "spectrogram", "to_levels", "write_wav"]
+__all__ = [
+    "amplitudes",
+    "compress",
+    "edges",
+    "expand",
+    "from_levels",
+    "read_wav",
+    "spectrogram",
+    "to_levels",
+    "write_wav",
+]
 
 FULL = 32768
 """What an amplitude of one is in 16 bits."""
@@ -48,6 +58,11 @@ def to_levels(waveform: Tensor, values: int = 256) -> Tensor:
 def from_levels(levels: Tensor, values: int = 256) -> Tensor:
     """The amplitudes in [-1, 1] that levels stand for, any shape."""
     return expand(2 * levels - 1, values)
+
+
+def amplitudes(sounds: Tensor, levels: int) -> Tensor:
+    """Sounds as amplitudes, any shape: from so many levels, or as they are where `levels` is 0, as on a card."""
+    return from_levels(sounds, levels) if levels else sounds
 
 
 def edges(values: int = 256) -> Tensor:

@@ -145,11 +145,13 @@ class Card:
     unpaired: tuple[str, ...] = ()
     """Splits in which x is no answer to its context: images of two kinds that are side by side by chance."""
     rigid: bool = False
-    """Whether an image that is turned or scaled is of another class, as letters are whose slant and width tell faces."""
+    """Whether an image that is turned or scaled is of another class, as letters whose slant and width tell faces."""
     judged_by: str = ""
     """The data set whose classifier looks at samples, where this one has no labels of its own."""
     rate: int = 0
-    """Samples a second, where an example is a sound (samples,) of amplitudes in [-1, 1]; else 0."""
+    """Samples a second, where an example is a sound (samples,) of amplitudes in [-1, 1] or of levels; else 0."""
+    levels: int = 0
+    """How many mu-law levels 0, 1/(levels-1), ..., 1 stand for a sound's amplitudes; 0 for amplitudes as they are."""
 
     @property
     def url(self) -> str | None:

@@ -32,7 +32,10 @@ GENERATED = "none needed (generated)"
 PUBLIC = "public domain (facts)"
 DEJAVU = "inside matplotlib (mpl-data/fonts/ttf): the DejaVu fonts 2.37, nine faces, drawn by Pillow"
 VERA = "Bitstream Vera fonts licence, DejaVu changes in the public domain (matplotlib's LICENSE_DEJAVU)"
-FSDD = "github.com/Jakobovski/free-spoken-digit-dataset, recordings/*.wav (v1.0.10)"
+FSDD: dict[str, Any] = {
+    "source": "github.com/Jakobovski/free-spoken-digit-dataset, recordings/*.wav (v1.0.10)",
+    "licence": "CC BY-SA 4.0", "files": speech.SPOKEN_DIGITS,
+}  # fmt: skip
 
 
 def _sizes(train: int, valid: int, test: int) -> dict[str, int]:
@@ -135,23 +138,23 @@ CHARACTERS = _sizes(1218, 92, 204)
 IN_EACH_FACE = {split: len(glyphs.FACES) * count for split, count in CHARACTERS.items()}
 
 
-def _takes(name: str, slower: int) -> Entry:
-    rate, size = speech.RATE // slower, speech.TAKE // slower
+def _takes(name: str, slower: int, levels: int = 0) -> Entry:
+    rate, size, how = speech.RATE // slower, speech.TAKE // slower, f", as {levels} mu-law levels" if levels else ""
     card = Card(
         name,
         f"Whole recordings of digits 0 to 9 by six speakers, at {rate:,} samples a second, scaled to a largest "
-        f"amplitude of 1: the first {size:,} samples (1.02 s; 17 of 3,000 takes are longer), then zeros. Split by take "
-        "as 'spoken_digits'.",
+        f"amplitude of 1{how}: the first {size:,} samples (1.02 s; 17 of 3,000 takes are longer), then silence. Split "
+        "by take as 'spoken_digits'.",
         shape=(size,),
-        support="real",
+        support="unit" if levels else "real",
         splits=_sizes(2400, 300, 300),
-        source=FSDD,
-        licence="CC BY-SA 4.0",
-        files=speech.SPOKEN_DIGITS,
+        **FSDD,
         classes=10,
         rate=rate,
+        levels=levels,
+        judged_by=name.removesuffix("-levels") if levels else "",
     )
-    return Entry(card, partial(speech.whole_takes, slower))
+    return Entry(card, partial(speech.whole_takes, slower, levels))
 
 
 def _by_name(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -260,14 +263,15 @@ REGISTRY: dict[str, Entry] = _by_name(
                 shape=(speech.WINDOW,),
                 support="unit",
                 splits=_sizes(7017, 887, 860),
-                source=FSDD,
-                licence="CC BY-SA 4.0",
-                files=speech.SPOKEN_DIGITS,
+                **FSDD,
+                rate=speech.RATE,
+                levels=speech.LEVELS,
             ),
             speech.spoken_digits,
         ),
         _takes("spoken_digits-whole", 1),
         _takes("spoken_digits-4khz", 2),
+        _takes("spoken_digits-4khz-levels", 2, speech.LEVELS),
         Entry(
             Card(
                 "photo-patches",

@@ -19,7 +19,7 @@ from zoo.datasets.remote import converted
 from zoo.datasets.sources import fetch
 from zoo.datasets.splits import SPLITS, Splits
 
-__all__ = ["RATE", "SPOKEN_DIGITS", "TAKE", "WINDOW", "recordings", "spoken_digits", "whole_takes"]
+__all__ = ["LEVELS", "RATE", "SPOKEN_DIGITS", "TAKE", "WINDOW", "recordings", "spoken_digits", "whole_takes"]
 
 Array = np.ndarray[Any, Any]
 
@@ -27,6 +27,8 @@ RATE = 8000
 """Samples a second."""
 WINDOW = 1024
 """Samples of a window, an eighth of a second."""
+LEVELS = 256
+"""Of mu-law, numbers from 0 to 255."""
 TAKE = 8192
 """Samples of a whole take, longer than all but 17 of 3,000, whose ends are cut off."""
 
@@ -58,17 +60,18 @@ def spoken_digits() -> Splits:
     return Splits(
         {name: windows[first[index]] for name, index in rows.items()},
         context={name: digit[label[index]] for name, index in rows.items()},
-        scale=255,
+        scale=LEVELS - 1,
     )
 
 
-def whole_takes(slower: int = 1) -> Splits:
-    """Takes from their start, then silence, as amplitudes of at most 1; labels are the digits.
+def whole_takes(slower: int = 1, levels: int = 0) -> Splits:
+    """Takes from their start, then silence, as amplitudes of at most 1 or as levels; labels are the digits.
 
     Speakers sat at other distances from other microphones: every take is scaled to a largest amplitude of 1.
 
     Args:
         slower: Keeps one of so many samples, after a low-pass filter.
+        levels: How many levels of mu-law; 0 for amplitudes as they are.
     """
     compact, *archive = SPOKEN_DIGITS
     found = converted(compact, lambda: recordings(*fetch(archive, compact)))
@@ -78,6 +81,8 @@ def whole_takes(slower: int = 1) -> Splits:
     if slower > 1:
         takes = resample_poly(takes, 1, slower, axis=1)
     takes /= np.abs(takes).max(1, keepdims=True)
+    if levels:
+        takes = to_levels(torch.from_numpy(takes), levels).numpy()
     rows = {name: found["split"] == i for i, name in enumerate(SPLITS)}
     return Splits(
         {name: takes[index] for name, index in rows.items()},

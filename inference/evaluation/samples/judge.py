@@ -45,6 +45,7 @@ from inference.evaluation.samples.quality import (
 from inference.evaluation.samples.sounds import heard, spectrograms
 from inference.evaluation.two_samples import c2st, mmd
 from inference.games.game import diversity
+from zoo import datasets
 from zoo.datasets import Data, Dataset, base_name, binarise
 from zoo.datasets.modes import GAUSSIANS
 from zoo.errors import OptionError, ShapeError, UnknownNameError
@@ -166,7 +167,7 @@ def classifiers_for(
     if name.startswith(STACK):
         return {"classifier": train(dataset.name.removeprefix(STACK))}
     if card.classes and card.rate:
-        return {"classifier": train(spectrograms(dataset))}
+        return {"classifier": train(spectrograms(datasets.load(card.judged_by) if card.judged_by else dataset))}
     if card.judged_by:
         name = card.judged_by
     elif not card.classes or len(card.shape) not in (2, 3) or card.support not in ("unit", "binary"):
@@ -212,8 +213,8 @@ def judge(
             f"Samples and data differ in shape: {tuple(samples.x.shape[1:])} and {tuple(case.real.shape[1:])}."
         )
     checked(samples.x)
-    if rate := dataset.card.rate:
-        case = replace(case, samples=heard(samples, rate), dataset=spectrograms(dataset), binarised=False)
+    if dataset.card.rate:
+        case = replace(case, samples=heard(samples, dataset.card), dataset=spectrograms(dataset), binarised=False)
     if dataset.name in GAUSSIANS:
         found = _of_points(case)
     elif dataset.name.startswith(STACK):

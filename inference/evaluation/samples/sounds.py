@@ -12,7 +12,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from zoo.datasets import Data, Dataset, base_name
-from zoo.datasets.audio import spectrogram
+from zoo.datasets.audio import amplitudes, spectrogram
+from zoo.datasets.data import Card
 from zoo.errors import OptionError
 
 __all__ = ["heard", "spectrograms"]
@@ -26,14 +27,14 @@ def spectrograms(dataset: Dataset) -> Dataset:
     card = dataset.card
     if not card.rate:
         raise OptionError(f"{dataset.name!r} has no rate on its card: its examples are no sounds.")
-    train, valid, test = (heard(split, card.rate) for split in (dataset.train, dataset.valid, dataset.test))
+    train, valid, test = (heard(split, card) for split in (dataset.train, dataset.valid, dataset.test))
     shape = tuple(train.x.shape[1:])
     # Of the base, so that data with and without labels as contexts share a classifier.
-    seen = replace(card, name=f"{base_name(card.name)}-spectrogram", shape=shape, support="unit", rate=0)
+    seen = replace(card, name=f"{base_name(card.name)}-spectrogram", shape=shape, support="unit", rate=0, levels=0)
     return Dataset(seen, train=train, valid=valid, test=test, labels=dataset.labels)
 
 
-def heard(sounds: Data, rate: int) -> Data:
-    """Their spectrograms, with their contexts."""
-    x: Tensor = spectrogram(sounds.x, rate)
+def heard(sounds: Data, card: Card) -> Data:
+    """Spectrograms of sounds as they are in the data of a card, with their contexts."""
+    x: Tensor = spectrogram(amplitudes(sounds.x, card.levels), card.rate)
     return Data(x, sounds.context)

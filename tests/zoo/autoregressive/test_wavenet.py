@@ -469,3 +469,11 @@ def test_whole_takes_are_the_recordings_padded(zoo_data, name, rate):
             torch.testing.assert_close(row[: len(take)], take / take.abs().max(), atol=1e-6, rtol=0)
         # The low-pass filter rings for a few samples.
         assert float(row[len(take) * rate // 8000 + 20 :].abs().sum()) < 1e-6
+    if rate == 4000:
+        levels = datasets.load(f"{name}-levels")
+        assert (levels.card.levels, levels.card.rate) == (256, rate)
+        grid = levels.valid.x * 255
+        torch.testing.assert_close(grid, grid.round(), atol=1e-4, rtol=0)
+        heard = audio.amplitudes(levels.valid.x, 256)
+        # The widest step of 256 levels, next to full amplitude, is 0.043 wide.
+        assert float((heard - x).abs().max()) < 0.022

@@ -14,7 +14,7 @@ from inference.evaluation.samples.judge import classifiers_for, judge
 from inference.evaluation.samples.sounds import heard, spectrograms
 from zoo import datasets
 from zoo.datasets import Data, Dataset
-from zoo.datasets.audio import spectrogram
+from zoo.datasets.audio import spectrogram, to_levels
 from zoo.errors import OptionError
 
 RATE, SAMPLES, CLASSES = 1000, 256, 3
@@ -40,8 +40,11 @@ def test_spectrograms_keep_contexts_and_labels(sounds: Dataset) -> None:
     seen = spectrograms(sounds)
     assert torch.equal(seen.test.x, spectrogram(sounds.test.x, RATE))
     assert torch.equal(seen.test.context, sounds.test.context)
-    assert torch.equal(heard(sounds.valid, RATE).x, seen.valid.x)
+    assert torch.equal(heard(sounds.valid, sounds.card).x, seen.valid.x)
     assert seen.labels is sounds.labels
+    fine = 2**16
+    companded = heard(Data(to_levels(sounds.valid.x, fine)), replace(sounds.card, levels=fine))
+    assert float((companded.x - seen.valid.x).abs().mean()) < 1e-2  # as loud as rounding is
     assert (seen.card.shape, seen.card.support, seen.card.rate) == (tuple(seen.train.x.shape[1:]), "unit", 0)
     with pytest.raises(OptionError, match="'digits' has no rate"):
         spectrograms(datasets.load("digits"))
