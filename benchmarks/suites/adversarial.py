@@ -27,6 +27,7 @@ __all__ = [
     "IMAGES",
     "INFERENCE",
     "LETTERS",
+    "SPOKEN",
     "SUITE",
     "generator",
     "real_data",
@@ -124,6 +125,20 @@ GROWN: tuple[Grid, ...] = (
 """Letters at 32x32: growing beside the convolutions it grows, at as many steps of as many images, and at about the same
 time."""
 
+TAKES = "spoken_digits-4khz-labelled"
+LEVELS = "spoken_digits-4khz-levels-labelled"
+HEARD = (
+    "class_accuracy", "inception", "frechet", "precision", "recall", "memorisation", "diversity", "collapsed",
+    "saturated", "parameters", "seconds",
+)  # fmt: skip
+SPOKEN: tuple[Grid, ...] = (
+    real_data(TAKES, HEARD),
+    generator(TAKES, "wavegan", "WaveGAN", HEARD),
+    real_data(LEVELS, HEARD),
+    generator(LEVELS, "wavenet", "WaveNet, as long", HEARD, steps=1000, batch_size=2),
+)
+"""Whole spoken digits, drawn at once or sample by sample, heard by the same classifier."""
+
 PAIRS: dict[str, Any] = {
     "steps": 2000, "regulariser": "r1", "batch_size": 256, "critic_steps": 2, "lr": 5e-3, "critic_lr": 2e-3,
 }  # fmt: skip
@@ -150,6 +165,7 @@ SUITE = Suite(
         *(posterior(target, *INFERENCE) for target in ("ppca-digits", "banana", "two-modes")),
         *GENERATORS,
         *GROWN,
+        *SPOKEN,
         real_data("ring", COUNTED),
         *(
             generator("ring", name, label, COUNTED, preset_name="ring")

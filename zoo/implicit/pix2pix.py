@@ -95,9 +95,10 @@ class Pix2Pix(ImageTranslation):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
-            {"channels": [16, 32, 64, 128, 128], "norm": "batch"}, "gan",
+            # The paper's dropout of a half is for long training; in minutes its noise costs more than it teaches.
+            {"channels": [16, 32, 64, 128, 128], "norm": "batch", "dropout": 0.1}, "gan",
             {
-                "steps": 2500, "batch_size": 16, "lr": 2e-3, "critic_lr": 5e-4, "reconstruction": 100.0,
+                "steps": 3000, "batch_size": 16, "lr": 2e-3, "critic_lr": 5e-4, "ema": 0.99, "reconstruction": 100.0,
                 "compile": "never",
             },
         ),
