@@ -19,6 +19,7 @@ from benchmarks.predicting import QUANTITIES, draw_examples, score_examples
 from inference.evaluation.samples.classifier import train_classifier
 from inference.evaluation.samples.guide_judge import judge_guide
 from inference.evaluation.samples.judge import (
+    Score,
     classifiers_for,
     draw_samples,
     fair_size,
@@ -40,7 +41,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-LEAST_SAMPLES = 10
+LEAST_SAMPLES, LEAST_DATA = 10, 6
+"""To judge by: scores look at the five nearest of an example."""
 
 
 def parse_options(given: Sequence[str]) -> dict[str, Any]:
@@ -323,12 +325,22 @@ def judge_program(
     dataset = _dataset(found, data, binarise)
     _check_contexts(found.program, dataset.split(split), dataset.name)
     real = found.program.take(dataset.split(split))
-    n = fair_size(dataset, split) if n is None else n
-    if n < LEAST_SAMPLES:
+    if real.size < LEAST_DATA:
+        raise OptionError(
+            f"The {split} split of {dataset.name} has {real.size} examples, fewer than the {LEAST_DATA} that samples "
+            "can be compared with; name another (--split train)."
+        )
+    if n is not None and n < LEAST_SAMPLES:
         raise OptionError(f"n must be at least {LEAST_SAMPLES} to say anything of samples, got {n}.")
+    n = fair_size(dataset, split) if n is None else n
     networks = classifiers_for(dataset, train=partial(train_classifier, progress=progress))
-    drawn = judge(draw_samples(found.program, real, n, seed), dataset, split=split, seed=seed, **networks)
-    scores, notes = drawn.scores, _remarks(found, dataset, bool(networks))
+    samples = draw_samples(found.program, real, n, seed)
+    drawn = judge(samples, dataset, split=split, seed=seed, **networks)
+    scores, notes = dict(drawn.scores), _remarks(found, dataset, bool(networks))
+    from benchmarks.cells.asked import asked_scores  # cells are for suites, this once aside
+
+    for each in asked_scores(found, dataset, split, samples, seed):
+        scores[each.metric] = Score(each.value, each.standard_error, how=each.how)
     if found.guide is not None:
         network = networks.get("classifier")
         scores |= judge_guide(found.program, found.guide, dataset, split=split, classifier=network, seed=seed)

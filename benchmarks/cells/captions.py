@@ -27,7 +27,7 @@ from zoo import datasets
 from zoo.datasets import Data, Dataset
 from zoo.implicit.joint_embedding import JointEmbedding
 
-__all__ = ["YARDSTICKS", "measure"]
+__all__ = ["YARDSTICKS", "measure", "retrieval"]
 
 SHOWN = 64
 
@@ -41,11 +41,9 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         samples = YARDSTICKS[cell.program.name](held, dataset)
     else:
         samples = draw_samples(found.program, held, held.size, cell.seed + 1)
-    scorer = looker(cell.dataset, int(cell.evaluation.get("scorer_steps", 1000)))
-    told = caption_retrieval(samples, scorer.similarity, int(cell.evaluation.get("candidates", 100)), seed=cell.seed)
-    how = f"{told.samples} images of {len(told.captions)} captions, each among {told.candidates}"
+    options = {name: int(cell.evaluation[name]) for name in ("candidates", "scorer_steps") if name in cell.evaluation}
     measured = [
-        Measurement("retrieval", told.accuracy, told.standard_error, how=f"{how}; chance {told.chance:.3f}"),
+        retrieval(samples, dataset, seed=cell.seed, **options),
         Measurement("diversity", float(diversity(samples.x[:1000], held.x[:1000])), how="up to 1,000 of each"),
     ]
     # Held-out captions in turn, so that a picture shows as many different ones as it can.
@@ -57,6 +55,23 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         columns |= asked_arrays(dataset, few, found.program) | latents.history_arrays(found.history)
     np.savez_compressed(artifacts / f"{file_name(cell.key)}.npz", **columns)  # type: ignore[arg-type]
     return [m for m in measured if m.metric in cell.metrics]
+
+
+def retrieval(
+    samples: Data, dataset: Dataset, candidates: int = 100, scorer_steps: int = 1000, *, seed: int = 0
+) -> Measurement:
+    """How often the caption that an image was made for is found.
+
+    Args:
+        samples: Images with their captions.
+        dataset: Whose training pairs the scorer learns from.
+        candidates: Captions to choose from.
+        scorer_steps: Of the scorer's training.
+        seed: Of the choice of candidates.
+    """
+    told = caption_retrieval(samples, looker(dataset.name, scorer_steps).similarity, candidates, seed=seed)
+    how = f"{told.samples} images of {len(told.captions)} captions, each among {told.candidates}"
+    return Measurement("retrieval", told.accuracy, told.standard_error, how=f"{how}; chance {told.chance:.3f}")
 
 
 @functools.cache

@@ -23,19 +23,19 @@ from benchmarks.cells.samples import of_the_fit
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, file_name
 from inference import Fit
-from inference.evaluation.estimates import evaluating
 from inference.evaluation.samples.completion import (
     completion_scores,
     frechet_in_components,
     gaussian_completion,
     nearest_completion,
 )
+from inference.evaluation.samples.judge import draw_answers
 from zoo import datasets
 from zoo.datasets import Dataset
 from zoo.implicit.puzzle import PuzzleGAN
 from zoo.latent.ppca import PPCA
 
-__all__ = ["YARDSTICKS", "measure"]
+__all__ = ["YARDSTICKS", "compared", "measure", "puzzles"]
 
 SHOWN, DRAWN = 12, 4
 COMPONENTS = (16, 32, 64, 128, 256)
@@ -50,38 +50,32 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     if found is None:
         completions, how = YARDSTICKS[cell.program.name](cell, dataset, count)
     else:
-        completions, how = drawn(found, context, count, cell.seed + 1), f"{count} draws of each"
-    scores = completion_scores(completions, x, known)
+        completions, how = draw_answers(found.program, context, count, cell.seed + 1), f"{count} draws of each"
     how = f"{len(x)} {cell.split} images, the same puzzles for all; {how}"
-    measured = [
-        Measurement("completion_rmse", scores.rmse, how=f"{how}; their mean, over missing pixels"),
-        Measurement("completion_crps", scores.crps, how=how),
-        Measurement("completion_spread", scores.spread, how=how),
-        Measurement("completion_frechet", _distance(dataset, completions[0], x), how=f"{how}; of one completion each"),
-        Measurement("kept", scores.kept, how=how),
-    ]
+    measured = compared(completions, x, known, dataset.train.x, how=how)
     if found is not None:
         measured += of_the_fit(found)
     _leave(artifacts / f"{file_name(cell.key)}.npz", x, known, completions, found=found)
     return [m for m in measured if m.metric in cell.metrics]
 
 
+def compared(completions: Tensor, x: Tensor, known: Tensor, train: Tensor, *, how: str) -> list[Measurement]:
+    """Completions (S, B, *event) beside the true images (B, *event) of which `known` pixels were given."""
+    scores = completion_scores(completions, x, known)
+    apart = frechet_in_components(completions[0], x, train, min(24, len(x) - 1))
+    return [
+        Measurement("completion_rmse", scores.rmse, how=f"{how}; their mean, over missing pixels"),
+        Measurement("completion_crps", scores.crps, how=how),
+        Measurement("completion_spread", scores.spread, how=how),
+        Measurement("completion_frechet", apart, how=f"{how}; of one completion each"),
+        Measurement("kept", scores.kept, how=how),
+    ]
+
+
 def puzzles(dataset: Dataset, split: str) -> tuple[Tensor, Tensor, Tensor]:
     """Images (B, *event), their puzzles as contexts, and which pixels are given, booleans (B, *event)."""
     x, context = PuzzleGAN(list(dataset.card.shape)).take(dataset.split(split).x)
     return x, context, (context[:, -1:] > 0.5).expand(-1, context.shape[1] - 1, -1, -1).reshape(x.shape)
-
-
-@torch.no_grad()
-def drawn(found: Fit, context: Tensor, count: int, seed: int) -> Tensor:
-    """(count, B, *event), on the CPU."""
-    device = torch.device(found.device)
-    with evaluating(found.program, seed=seed, device=device):
-        return torch.stack([found.program.generate(context=context.to(device)).cpu() for _ in range(count)])
-
-
-def _distance(dataset: Dataset, completed: Tensor, x: Tensor) -> float:
-    return frechet_in_components(completed, x, dataset.train.x, min(24, len(x) - 1))
 
 
 def _mean(cell: Cell, dataset: Dataset, count: int) -> tuple[Tensor, str]:

@@ -22,8 +22,7 @@ from benchmarks.cells.fitting import fit_cell
 from benchmarks.cells.samples import of_the_fit
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, file_name
-from inference import Fit
-from inference.evaluation.estimates import evaluating
+from inference.evaluation.samples.judge import draw_answers
 from inference.evaluation.samples.tags import (
     different_lists,
     mean_average_precision,
@@ -36,7 +35,7 @@ from zoo.datasets import Data
 from zoo.datasets.letter_names import WORDS
 from zoo.datasets.tags import glyph_vectors, named
 
-__all__ = ["YARDSTICKS", "measure"]
+__all__ = ["YARDSTICKS", "measure", "ranked", "tagged"]
 
 Array = np.ndarray[Any, Any]
 
@@ -54,33 +53,30 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     if found is None:
         ranks = YARDSTICKS[cell.program.name](cell, images)
     else:
-        draws = drawn(found, images, count, cell.seed + 1)
+        draws = draw_answers(found.program, images, count, cell.seed + 1)
         ranks, how = rank_by_draws(draws, vectors.to(draws)), f"{how}, {count} draws of each"
         measured += [Measurement("tag_lists", different_lists(draws, vectors.to(draws)), how=how), *of_the_fit(found)]
         columns = {"captions": _lists(draws, vectors.to(draws))} | latents.history_arrays(found.history)
-    best = precision_at(truth.double(), truth)
-    measured += [
-        Measurement("tag_precision", precision_at(ranks, truth), how=f"{how}; {best:.3f} at most"),
-        Measurement("tag_map", mean_average_precision(ranks, truth), how=how),
-    ]
+    measured += ranked(ranks, truth, how=how)
     shown = images[_rows(len(images))]
     columns |= {"samples": shown.numpy(), "data": shown.numpy()}
     np.savez_compressed(artifacts / f"{file_name(cell.key)}.npz", **columns)  # type: ignore[arg-type]
     return [m for m in measured if m.metric in cell.metrics]
 
 
+def ranked(ranks: Tensor, truth: Tensor, *, how: str) -> list[Measurement]:
+    """Scores of words (B, words) beside the words that are meant, booleans (B, words)."""
+    best = precision_at(truth.double(), truth)
+    return [
+        Measurement("tag_precision", precision_at(ranks, truth), how=f"{how}; {best:.3f} at most"),
+        Measurement("tag_map", mean_average_precision(ranks, truth), how=how),
+    ]
+
+
 def tagged(split: str) -> tuple[Tensor, Tensor]:
     """Images of letters (B, 32, 32) and which words their names have, booleans (B, words)."""
     x, captions = datasets.load("glyphs-captions").split(split)
     return x, torch.tensor(named(captions.long().numpy(), len(WORDS)))
-
-
-@torch.no_grad()
-def drawn(found: Fit, images: Tensor, count: int, seed: int) -> Tensor:
-    """Vectors of words (count, B, E), on the CPU."""
-    device = torch.device(found.device)
-    with evaluating(found.program, seed=seed, device=device):
-        return torch.stack([found.program.generate(context=images.to(device)).cpu() for _ in range(count)])
 
 
 def _common(cell: Cell, images: Tensor) -> Tensor:
@@ -106,6 +102,6 @@ def _lists(draws: Tensor, vectors: Tensor) -> Array:
     """Several lists of tags for some images, each from a part of the draws, one to a line."""
     rows = _rows(draws.shape[1])
     parts = draws[:, rows].chunk(LISTS)
-    ranked = [rank_by_draws(part, vectors).topk(LENGTH).indices for part in parts]
-    texts = [" / ".join(" ".join(WORDS[int(k)] for k in ranks[i]) for ranks in ranked) for i in range(len(rows))]
+    lists = [rank_by_draws(part, vectors).topk(LENGTH).indices for part in parts]
+    texts = [" / ".join(" ".join(WORDS[int(k)] for k in ranks[i]) for ranks in lists) for i in range(len(rows))]
     return np.array(texts)

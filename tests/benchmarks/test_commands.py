@@ -243,8 +243,10 @@ def test_what_has_no_density_is_scored_by_its_samples(zoo: Any, monkeypatch: Any
     assert re.search(r"^asked +n/a +not conditional on a class", out, re.MULTILINE)
     assert frechet["how"].split("features ")[1].split()[0] in out
     assert "No real data beside" in zoo("score", tmp_path / "gan", "-n", 300)[1]
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).random((20, 8, 8)))
     for wrong, says in (
         (("--how", "iwae"), "no density for --how iwae"),
+        (("--data", tmp_path / "few.npy"), "has 2 examples, fewer than the 6"),
         (("--data", "digits-labelled"), "give --data digits."),
         (("-n", 3), "n must be at least 10"),
     ):

@@ -116,6 +116,14 @@ def draw_samples(program: Program, data: Data, n: int, seed: int = 0) -> Data:
     return Data(x.cpu(), None if context is None else context.cpu())
 
 
+@torch.no_grad()
+def draw_answers(program: Program, context: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Several samples for each context (B, ...), on the CPU, (count, B, *event_shape)."""
+    device = _device(program)
+    with evaluating(program, seed=seed, device=device):
+        return torch.stack([program.generate(context=context.to(device)).cpu() for _ in range(count)])
+
+
 def held_out(dataset: Dataset, n: int, split: str = "test") -> Data:
     """n real examples in place of samples, other than those of the split: the yardstick of every score.
 
