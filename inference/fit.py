@@ -19,7 +19,7 @@ from inference.environment import resolve_device, seeded
 from inference.fitted import Fit, why_not_saved
 from inference.method import Method, Outcome, Run
 from inference.training.gradient import GradientMethod
-from inference.training.loop import Schedule
+from inference.training.loop import Schedule, progress_bar
 from inference.training.together import Begun, train_together
 from zoo import catalogue, folders
 from zoo.adopted import Adopted
@@ -216,7 +216,9 @@ class _Job:
         """From the seed, with the program at its start."""
         with seeded(self.run.seed, self.run.train.x.device):
             if self.initialise:
-                with torch.no_grad():
+                # How long it takes nobody knows: most programs look at the data once, some train a small network.
+                with torch.no_grad(), progress_bar(self.run.progress) as bar:
+                    bar.add_task(f"initialise {type(self.program).__name__}", total=None, note="")
                     self.program.initialise(*self.run.train.plain())
             yield
 

@@ -10,6 +10,7 @@ from zoo import catalogue, datasets
 from zoo.adopted import Adopted
 from zoo.datasets import Data, Dataset
 from zoo.errors import CapabilityError, NonFiniteError, OptionError, ZooError
+from zoo.implicit.translators import ImageTranslation, TranslatesBack
 from zoo.program import Program
 from zoo.weights import weighed
 
@@ -25,8 +26,19 @@ def as_dataset(data: Any, program: Program | str | None = None) -> tuple[str, Da
     if isinstance(data, (str, Path)):
         data = datasets.load(data)
     if isinstance(data, Dataset):
+        _check_pairs(data, program)
         return data.name, Data.of(data.train), _valid(data)
     return "tensor", Data.of(data), None
+
+
+def _check_pairs(data: Dataset, program: Program | str | None) -> None:
+    """Raises CapabilityError for a program of pairs where images of two kinds lie side by side by chance."""
+    cls = catalogue.get(program) if isinstance(program, str) else type(program)  # of no program, NoneType
+    if "train" in data.card.unpaired and issubclass(cls, ImageTranslation) and not issubclass(cls, TranslatesBack):
+        raise CapabilityError(
+            f"{cls.__name__} learns from pairs, and the images of {data.name!r} are answers to nothing: take "
+            "'cyclegan', which learns from two kinds of images, or data whose images are paired."
+        )
 
 
 def arguments_of(data: Any, program: Adopted) -> tuple[str, Data, Data | None]:

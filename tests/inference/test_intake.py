@@ -1,5 +1,7 @@
 """What a fit is given: where it comes from, and what of it a method cannot take."""
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,7 +11,10 @@ import zoo
 from inference import fit
 from inference.intake import as_dataset
 from zoo.bayes.coin import BetaBernoulli
+from zoo.datasets import Dataset
 from zoo.errors import CapabilityError, OptionError
+from zoo.implicit.cyclegan import CycleGAN
+from zoo.implicit.pix2pix import Pix2Pix
 
 X = torch.tensor([1.0, 0.0, 1.0])
 TIMES = torch.tensor([3, 1, 2])
@@ -22,6 +27,17 @@ def test_data_come_from_the_program_from_a_name_or_from_memory():
     assert as_dataset(X)[2] is None
     with pytest.raises(OptionError, match="Give data"):
         as_dataset(None)
+
+
+def test_what_learns_from_pairs_refuses_images_that_are_none():
+    x = torch.rand(4, 8, 8)
+    data = Dataset.of((x, x), (x, x), (x, x), name="both")
+    torn = replace(data, card=replace(data.card, unpaired=("train",)))
+    pairs, without = Pix2Pix([8, 8], [8, 8], channels=[2, 2]), CycleGAN([8, 8], [8, 8], channels=[2, 2], blocks=1)
+    assert as_dataset(data, pairs)[0] == as_dataset(torn, without)[0] == "both"
+    for program in (pairs, "pix2pix"):
+        with pytest.raises(CapabilityError, match="'both' are answers to nothing.*'cyclegan'"):
+            as_dataset(torn, program)
 
 
 @pytest.mark.parametrize(
