@@ -12,6 +12,7 @@ from inference.fit import methods_for
 from zoo import catalogue, datasets, program
 from zoo.adopted import Adopted
 from zoo.datasets import Data
+from zoo.energy.base import EnergyProgram
 from zoo.errors import OptionError, ZooError
 
 __all__ = ["dataset_list", "program_card", "program_list"]
@@ -70,7 +71,9 @@ def program_card(name: str, data: str | None = None) -> dict[str, Any]:
     else:
         built = catalogue.create_for(name, datasets.load(data).train if data is not None else _example(cls.dataset))
     promises = [what for protocol, what in CAPABILITIES.items() if isinstance(built, protocol)]
-    if isinstance(built, program.ImplicitProgram):
+    if isinstance(built, EnergyProgram):
+        promises = ["density up to a constant (energy)"]
+    elif isinstance(built, program.ImplicitProgram):
         promises = ["samples only: no density (implicit)"]
     return {
         "name": name,

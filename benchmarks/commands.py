@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.asking import asked_context
+from benchmarks.cells.asked import asked_scores
 from benchmarks.predicting import QUANTITIES, draw_examples, score_examples
 from inference.evaluation.samples.classifier import train_classifier
 from inference.evaluation.samples.guide_judge import judge_guide
@@ -32,6 +33,7 @@ from inference.fitted import Fit
 from zoo import catalogue, datasets
 from zoo.adopted import Adopted
 from zoo.datasets import Data, Dataset
+from zoo.energy.base import EnergyProgram
 from zoo.errors import OptionError
 from zoo.program import ImplicitProgram, MakesContexts, Program
 
@@ -230,6 +232,21 @@ def _context(found: Fit, n: int, data: str | None, words: str | None, keep: Sequ
     return rows[torch.arange(n) % len(rows)]
 
 
+def _samples(n: int | None, dataset: Dataset, split: str, size: int) -> int:
+    """How many to draw: n, or as many as is fair.
+
+    Raises: OptionError for fewer than say anything, or too few data to compare them with.
+    """
+    if size < LEAST_DATA:
+        raise OptionError(
+            f"The {split} split of {dataset.name} has {size} examples, fewer than the {LEAST_DATA} that samples can be "
+            "compared with; name another (--split train)."
+        )
+    if n is not None and n < LEAST_SAMPLES:
+        raise OptionError(f"n must be at least {LEAST_SAMPLES} to say anything of samples, got {n}.")
+    return fair_size(dataset, split) if n is None else n
+
+
 def _sound(data: str) -> tuple[int, int]:
     """Samples a second of a data set of sounds, and of how many levels they are; 0 for others."""
     if data not in datasets.names():
@@ -240,7 +257,8 @@ def _sound(data: str) -> tuple[int, int]:
 
 def has_density(folder: Path, trust_code: bool = False) -> bool:
     """Whether a saved program has one to score by; else only samples can be judged."""
-    return not isinstance(catalogue.load(folder, trust_code=trust_code), ImplicitProgram)
+    program = catalogue.load(folder, trust_code=trust_code)
+    return isinstance(program, EnergyProgram) or not isinstance(program, ImplicitProgram)
 
 
 def score_program(
@@ -325,20 +343,11 @@ def judge_program(
     dataset = _dataset(found, data, binarise)
     _check_contexts(found.program, dataset.split(split), dataset.name)
     real = found.program.take(dataset.split(split))
-    if real.size < LEAST_DATA:
-        raise OptionError(
-            f"The {split} split of {dataset.name} has {real.size} examples, fewer than the {LEAST_DATA} that samples "
-            "can be compared with; name another (--split train)."
-        )
-    if n is not None and n < LEAST_SAMPLES:
-        raise OptionError(f"n must be at least {LEAST_SAMPLES} to say anything of samples, got {n}.")
-    n = fair_size(dataset, split) if n is None else n
+    n = _samples(n, dataset, split, real.size)
     networks = classifiers_for(dataset, train=partial(train_classifier, progress=progress))
     samples = draw_samples(found.program, real, n, seed)
     drawn = judge(samples, dataset, split=split, seed=seed, **networks)
     scores, notes = dict(drawn.scores), _remarks(found, dataset, bool(networks))
-    from benchmarks.cells.asked import asked_scores  # cells are for suites, this once aside
-
     for each in asked_scores(found, dataset, split, samples, seed):
         scores[each.metric] = Score(each.value, each.standard_error, how=each.how)
     if found.guide is not None:
@@ -359,10 +368,7 @@ def judge_program(
         "seed": seed,
         "samples": n,
         "how": drawn.how,
-        "scores": {
-            name: {**asdict(score), yardstick: beside[name].value if name in beside else None}
-            for name, score in scores.items()
-        },
+        "scores": {k: {**asdict(v), yardstick: beside[k].value if k in beside else None} for k, v in scores.items()},
         "class_shares": None if drawn.shares is None else drawn.shares.shares.tolist(),
         "notes": notes,
     }

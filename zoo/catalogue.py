@@ -48,6 +48,8 @@ BUILTIN: dict[str, str] = {
     "eight-schools": "zoo.bayes.eight_schools:EightSchools",
     "banana": "zoo.bayes.banana:Banana",
     "two-modes": "zoo.bayes.two_modes:TwoModes",
+    "rbm": "zoo.energy.rbm:RBM",
+    "deep-energy": "zoo.energy.deep:DeepEnergy",
     "nice": "zoo.flows.nice:NICE",
     "realnvp": "zoo.flows.realnvp:RealNVP",
     "maf": "zoo.flows.maf:MAF",

@@ -21,6 +21,7 @@ __all__ = [
     "ShapeError",
     "SupportError",
     "UnknownNameError",
+    "UnnormalisedError",
     "ZooError",
 ]
 
@@ -73,6 +74,10 @@ class CapabilityError(ZooError, TypeError):
 
 class ImplicitDensityError(CapabilityError):
     """The density of an implicit (sample-only) site was asked for."""
+
+
+class UnnormalisedError(ImplicitDensityError):
+    """The density of an energy-based model was asked for, which is known up to a constant only."""
 
 
 class DatasetError(ZooError, OSError):

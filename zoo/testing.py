@@ -24,6 +24,7 @@ from torch.distributions import biject_to
 
 from zoo import catalogue
 from zoo.broadcasting import REMEDY, check_particles
+from zoo.energy.base import EnergyProgram
 from zoo.errors import EmptyDataError, ImplicitDensityError, NonFiniteError, ShapeError, ZooError
 from zoo.program import ExactDensity, ExactEvidence, ExactPosterior, Implicit, ImplicitProgram, Program
 from zoo.rules import BATCH, Check, ContractError, Position, draw_data, require, rule, said, sample_sites
@@ -147,7 +148,9 @@ def check_gradients(program: Program) -> None:
         return
     for p in parameters.values():
         p.grad = None
-    if isinstance(program, ImplicitProgram):
+    if isinstance(program, EnergyProgram):
+        program.unnormalised_log_prob(x, context).sum().backward()
+    elif isinstance(program, ImplicitProgram):
         loss = program.model(None, context, BATCH).square().sum()
         for site in sample_sites(program.guide, x, context, None).values():
             if isinstance(site["fn"], Implicit):

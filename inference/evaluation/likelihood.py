@@ -21,10 +21,12 @@ from inference.evaluation.estimates import (
     log_mean_exp,
     weight_batches,
 )
+from inference.evaluation.partition import energy_log_likelihood
 from inference.evaluation.predictive import log_predictive_density
 from inference.fitted import Fit
 from inference.particles import log_joint
 from zoo.datasets.data import Data
+from zoo.energy.base import EnergyProgram
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
 from zoo.options import Count, check_value
 from zoo.program import ExactDensity, ExactEvidence, ImplicitProgram, Program
@@ -53,7 +55,8 @@ def log_likelihood(
         data: Examples, of any kind that `Data.of` takes.
         guide: The proposal of IWAE; None is that of the fit, or the program's own.
         how: 'exact' (the program's own density), 'iwae' (Burda et al. 2016), or 'auto': exact where that exists, and
-            predictive where latents are global.
+            predictive where latents are global. Of energy-based models how log Z is had, as in
+            `inference.evaluation.partition`.
         particles: Importance samples for each example; draws of global latents.
         chunk: Particle-example pairs evaluated at once; bounds the memory.
         seed: Everything random follows from it.
@@ -64,6 +67,8 @@ def log_likelihood(
         and for a program with global latents that comes without a fit; OptionError.
     """
     made = program.program if isinstance(program, Fit) else program
+    if isinstance(made, EnergyProgram):
+        return energy_log_likelihood(made, data, how, seed)
     _check(made, how, particles, chunk)
     if any(site.is_global for site in made.sites().values()):
         if not isinstance(program, Fit):
@@ -101,6 +106,8 @@ def log_evidence(
     """
     if isinstance(program, Fit):
         program, guide = program.program, program.guide if guide is None else guide
+    if isinstance(program, EnergyProgram):
+        return energy_log_likelihood(program, data, how, seed)
     _check(program, how, particles, chunk)
     data = checked(program, data)
     if how != "iwae":

@@ -36,7 +36,7 @@ def test_what_learns_from_pairs_refuses_images_that_are_none():
     pairs, without = Pix2Pix([8, 8], [8, 8], channels=[2, 2]), CycleGAN([8, 8], [8, 8], channels=[2, 2], blocks=1)
     assert as_dataset(data, pairs)[0] == as_dataset(torn, without)[0] == "both"
     for program in (pairs, "pix2pix"):
-        with pytest.raises(CapabilityError, match="'both' are answers to nothing.*'cyclegan'"):
+        with pytest.raises(CapabilityError, match=r"'both' are answers to nothing.*'cyclegan'"):
             as_dataset(torn, program)
 
 

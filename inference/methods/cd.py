@@ -1,0 +1,179 @@
+r"""Maximum likelihood of densities known up to a constant: examples become likelier, what chains draw less so.
+
+Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14, 2002; persistent
+chains: Tieleman, "Training restricted Boltzmann machines using approximations to the likelihood gradient", ICML 2008;
+chains from a buffer of past ones: Du & Mordatch, NeurIPS 2019.
+
+    grad log p(x) = grad f(x) - grad log Z,      grad log Z = E_p[grad f]
+
+The second part is what a chain is for, or, where all states can be summed, nothing: `chains='exact'`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from inference.method import Outcome, Run
+from inference.training.compiled import COMPILE
+from inference.training.gradient import GradientMethod, Training
+from inference.training.loop import Loop, Schedule
+from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
+from zoo.datasets.data import Data
+from zoo.energy.base import EnergyProgram, SummableEnergy
+from zoo.errors import CapabilityError
+from zoo.options import Count, NonNegative, OneOf, Positive, Share
+from zoo.program import Program
+
+__all__ = ["ContrastiveDivergence", "why_no_energy"]
+
+CHAINS = ("data", "persistent", "replay", "exact")
+
+
+def why_no_energy(program: Program) -> str | None:
+    """Why a program is no energy-based model, or None."""
+    if isinstance(program, EnergyProgram):
+        return None
+    return "it is no energy-based model (`zoo.energy.base.EnergyProgram`), a density up to a constant"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveDivergence(GradientMethod):
+    """Fits an energy-based model by the difference of its slopes at examples and at draws.
+
+    The history's `loss` is the mean of f over draws minus that over examples: no likelihood, and near zero all along
+    where chains follow. With `chains='exact'` it is the negative log-likelihood in nats.
+
+    Args:
+        chains: Where draws come from, by `sweeps` transitions each step: 'data' starts them at the examples (CD-k);
+            'persistent' goes on with the program's particles (PCD); 'replay' takes random particles, a share of which
+            starts anew, and puts them back (Du & Mordatch); 'exact' sums over all states instead.
+        sweeps: Transitions k.
+        fresh: Share of the chains of 'replay' that start anew from the program's base at each step.
+        regularise: Weight of the mean squares of f at examples and draws, relative to the base (Du & Mordatch's alpha):
+            keeps f from growing where chains do not keep up.
+        optimizer: Name in torch.optim, or a factory (params, lr=...).
+        weight_decay: Of weights, not of biases; None is the optimizer's own.
+        clip_norm: Clips the gradient's norm; None does not.
+        patience: Looks at the exact likelihood of the validation data (where it can be summed) without an improvement
+            after which the run stops; None never stops early.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, precision: See `GradientMethod`.
+        compile: See `GradientMethod`; 'never' by default: chains are drawn in a loop.
+    """
+
+    name: ClassVar[str] = "cd"
+    takes_missing: ClassVar[bool] = False
+    NATS: ClassVar[frozenset[str]] = frozenset({"validation_loss"})
+
+    chains: Annotated[str, OneOf(CHAINS)] = "data"
+    sweeps: Count = 1
+    fresh: Share = 0.05
+    regularise: NonNegative = 0.0
+    optimizer: Any = "adam"
+    weight_decay: NonNegative | None = None
+    clip_norm: Positive | None = None
+    patience: Count | None = None
+    compile: Annotated[str, OneOf(COMPILE)] = "never"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_optimizer(self.optimizer)
+
+    def why_not(self, program: Program) -> str | None:
+        """Energy-based models; with 'exact' small ones."""
+        reason = why_no_energy(program)
+        if reason is None and self.chains == "exact":
+            if not isinstance(program, SummableEnergy):
+                return "its constant cannot be summed, which chains='exact' asks for; take 'persistent'"
+            return None if summable(program) else "there are too many states to sum for chains='exact'"
+        return reason
+
+    def prepare(self, program: Program, run: Run) -> Training:
+        """Chains, and the optimizer of the program's parameters."""
+        assert isinstance(program, EnergyProgram)
+        parameters = [p for p in program.parameters() if p.requires_grad]
+        optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay)
+
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            loss, metrics = self._loss(program, batch.x)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=False)
+            set_rate(optimizer, now["lr"])
+            optimizer.step()
+            return metrics
+
+        loop = Loop(
+            run, Schedule.of(self), {"program": program, "optimizer": optimizer},
+            label=f"cd {type(program).__name__}", step=step, scalars={"lr": self.rate(run)},
+        )  # fmt: skip
+
+        def finish() -> Outcome:
+            program.eval()
+            own = {"kind": "own"} if program.has_guide else None
+            return Outcome(
+                program.guide if own else None, own, history=loop.history, gradient_evaluations=2 * loop.done
+            )
+
+        program.train()
+        known = run.valid is not None and isinstance(program, SummableEnergy) and summable(program)
+        return Training(loop, finish, (lambda: _nats(program, run.valid)) if known else None)
+
+    def _loss(self, program: EnergyProgram, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What falls, and what the history tells."""
+        real = program.unnormalised_log_prob(x)
+        if self.chains == "exact":
+            assert isinstance(program, SummableEnergy)
+            loss = program.log_partition() - real.mean()
+            return loss, {"loss": loss.detach()}
+        drawn = self.negatives(program, x)
+        made = program.unnormalised_log_prob(drawn)
+        gap = made.mean() - real.mean()
+        loss = gap
+        if self.regularise:
+            own = [f - program.base().log_prob(at) for f, at in ((real, x), (made, drawn))]
+            loss = loss + self.regularise * torch.stack([each.square().mean() for each in own]).sum()
+        return loss, {"loss": gap.detach()}
+
+    @torch.no_grad()
+    def negatives(self, program: EnergyProgram, x: Tensor) -> Tensor:
+        """Draws (B, *event_shape) by the chains of this step, which end there; 'persistent' has all its particles."""
+        rows = torch.randperm(len(program.particles))[: len(x)].to(x.device)
+        if self.chains == "data":
+            at = x
+        elif self.chains == "persistent":
+            at = program.particles.clone()
+        else:
+            at = program.particles[rows]
+            anew = program.base().sample(torch.Size((len(at),)))
+            which = torch.rand(len(at), device=x.device) < self.fresh
+            at = torch.where(which.reshape(-1, *[1] * (at.ndim - 1)), anew, at)
+        for _ in range(self.sweeps):
+            at = program.sweep(at)
+        if self.chains == "persistent":
+            program.particles.copy_(at)
+        elif self.chains == "replay":
+            program.particles[rows] = at
+        return at
+
+
+@torch.no_grad()
+def summable(program: SummableEnergy) -> bool:
+    """Whether the sum over all states is small enough."""
+    try:
+        program.log_partition()
+    except CapabilityError:
+        return False
+    return True
+
+
+@torch.no_grad()
+def _nats(program: Any, data: Data | None) -> float:
+    """Negative log-likelihood per example."""
+    assert data is not None
+    return float(program.log_partition() - program.unnormalised_log_prob(data.x).mean())

@@ -1,0 +1,113 @@
+r"""Score matching: the slope of log p, which has no constant in it, is fitted to that of the data.
+
+Hyvarinen, "Estimation of non-normalized statistical models by score matching", JMLR 6, 2005. Denoising: Vincent, "A
+connection between score matching and denoising autoencoders", Neural Computation 23, 2011. Sliced: Song, Garg, Shi &
+Ermon, "Sliced score matching", UAI 2019.
+
+    denoising   E || s grad f(x + s e) + e ||^2 / 2,          e ~ N(0, I), s the noise
+    sliced      E [ v' grad(v' grad f(x)) + (v' grad f(x))^2 / 2 ],     v ~ N(0, I)
+
+Denoising learns the density of the data with noise of that size; slices learn the data's own, at more variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from inference.method import Outcome, Run
+from inference.methods.cd import why_no_energy
+from inference.training.compiled import COMPILE
+from inference.training.gradient import GradientMethod, Training
+from inference.training.loop import Loop, Schedule
+from inference.training.optimizers import make_optimizer, set_rate
+from zoo.datasets.data import Data
+from zoo.energy.base import EnergyProgram
+from zoo.options import OneOf, Positive
+from zoo.program import Program
+
+__all__ = ["ScoreMatching", "denoising_loss", "sliced_loss"]
+
+
+def denoising_loss(program: EnergyProgram, x: Tensor, noise: float) -> Tensor:
+    """The denoising objective at examples (B, *event_shape), (B,); differentiable in the parameters."""
+    error = torch.randn_like(x)
+    slope = _slope(program, x + noise * error)[1]
+    return 0.5 * (noise * slope + error).square().flatten(1).sum(1)
+
+
+def sliced_loss(program: EnergyProgram, x: Tensor) -> Tensor:
+    """The sliced objective at examples (B, *event_shape), along one direction each, (B,); differentiable likewise."""
+    at, slope = _slope(program, x)
+    along = torch.randn_like(x)
+    rise = (along * slope).flatten(1).sum(1)
+    (bend,) = torch.autograd.grad(rise.sum(), at, create_graph=True)
+    return (along * bend).flatten(1).sum(1) + 0.5 * rise.square()
+
+
+def _slope(program: EnergyProgram, x: Tensor) -> tuple[Tensor, Tensor]:
+    at = x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(program.unnormalised_log_prob(at).sum(), at, create_graph=True)
+    return at, slope
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreMatching(GradientMethod):
+    """Fits an energy-based model of continuous x by its slopes; nothing is drawn from it.
+
+    The history's `loss` is the objective, which is no likelihood.
+
+    Args:
+        objective: 'denoising' or 'sliced'.
+        noise: Standard deviation of what denoising adds to the data, in their units.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, precision: See `GradientMethod`.
+        compile: See `GradientMethod`; 'never' by default: it differentiates twice.
+    """
+
+    name: ClassVar[str] = "score-matching"
+    takes_missing: ClassVar[bool] = False
+    NATS: ClassVar[frozenset[str]] = frozenset()
+
+    objective: Annotated[str, OneOf(("denoising", "sliced"))] = "denoising"
+    noise: Positive = 0.1
+    compile: Annotated[str, OneOf(COMPILE)] = "never"
+
+    def why_not(self, program: Program) -> str | None:
+        """Energy-based models of real numbers."""
+        reason = why_no_energy(program)
+        if reason is None and program.support.is_discrete:
+            return "x is discrete, where densities have no slope; take 'cd' or 'nce'"
+        return reason
+
+    def prepare(self, program: Program, run: Run) -> Training:
+        """The objective, ready to be lowered."""
+        assert isinstance(program, EnergyProgram)
+        optimizer = make_optimizer("adam", [p for p in program.parameters() if p.requires_grad], self.lr)
+
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            sliced = self.objective == "sliced"
+            each = sliced_loss(program, batch.x) if sliced else denoising_loss(program, batch.x, self.noise)
+            loss = each.mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            set_rate(optimizer, now["lr"])
+            optimizer.step()
+            return {"loss": loss.detach()}
+
+        loop = Loop(
+            run, Schedule.of(self), {"program": program, "optimizer": optimizer},
+            label=f"score matching {type(program).__name__}", step=step, scalars={"lr": self.rate(run)},
+        )  # fmt: skip
+
+        def finish() -> Outcome:
+            program.eval()
+            own = {"kind": "own"} if program.has_guide else None
+            guide = program.guide if own else None
+            return Outcome(guide, own, history=loop.history, gradient_evaluations=loop.done)
+
+        program.train()
+        return Training(loop, finish)

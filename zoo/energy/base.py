@@ -1,0 +1,171 @@
+r"""What energy-based models share: a density up to a constant, chains to draw from it, and a path to where it is known.
+
+LeCun, Chopra, Hadsell, Ranzato & Huang, "A tutorial on energy-based learning", 2006.
+
+    p(x) = exp(f(x)) / Z,     Z = sum or integral of exp(f(x)) over all x
+
+f, minus the energy, is `unnormalised_log_prob`. Z depends on the parameters and is what nothing here computes in
+passing: whoever asks for a density is told how to get it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from zoo.errors import UnnormalisedError
+from zoo.options import Count
+from zoo.program import Implicit, ImplicitProgram
+
+__all__ = ["EnergyProgram", "SummableEnergy", "Unnormalised", "metropolis_langevin"]
+
+
+class EnergyProgram(ImplicitProgram):
+    """Base of programs whose density is known up to a constant. Write `base`, `tempered` and `sweep`.
+
+    Draws come from a chain: it starts at one of the `particles`, where a fit's own chains stood at its end, and takes
+    `sweeps` transitions. A program that was never fitted starts at draws of `base` and may be far from its density.
+
+    Between `base`, whose constant is 1, and the program lies the path exp(tempered(x, b)), b from 0 to 1, along which
+    `inference.evaluation.partition` anneals.
+
+    Args:
+        sweeps: Transitions of a draw.
+        particles: Where chains start, (particles, *event_shape).
+    """
+
+    family = "energy"
+    particles: Tensor
+
+    def __init__(self, sweeps: Count, particles: Tensor):
+        super().__init__()
+        self.event_shape, self.sweeps = particles.shape[1:], sweeps
+        self.register_buffer("particles", particles)
+
+    def base(self) -> dist.TorchDistribution:
+        """A density over one example, easy to draw from and normalised, as near to the data as it can be."""
+        raise NotImplementedError(f"{type(self).__name__} must define base()")
+
+    def tempered(self, x: Tensor, beta: float | Tensor) -> Tensor:
+        """(B, *event_shape) -> (B,): log density of `base` at beta = 0, f at beta = 1; differentiable."""
+        raise NotImplementedError(f"{type(self).__name__} must define tempered(x, beta)")
+
+    def sweep(self, x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
+        """(B, *event_shape) -> (B, *event_shape): a transition that leaves exp(tempered(., beta)) as it is.
+
+        It must be reversible: annealing goes along the path in both directions.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define sweep(x, beta)")
+
+    # What follows is provided.
+
+    def unnormalised_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """f(x) = log p(x) + log Z of each example, (B, *event_shape) -> (B,), differentiable in the parameters.
+
+        It compares examples under one program, never two programs.
+        """
+        return self.tempered(x, 1.0)
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Sets all particles to draws of `base`."""
+        self.particles.copy_(self.base().sample(torch.Size((len(self.particles),))))
+
+    @torch.no_grad()
+    def run_chains(self, n: int) -> Tensor:
+        """n draws (n, *event_shape) by as many chains."""
+        x = self.particles[torch.randint(len(self.particles), (n,)).to(self.particles.device)]
+        for _ in range(self.sweeps):
+            x = self.sweep(x)
+        return x
+
+    def drawn(self, x: Tensor | None, context: Tensor | None, size: int | None) -> Unnormalised:
+        """The distribution of the site 'x', for `model`."""
+        value = self.run_chains(size or 1) if x is None else x
+        return Unnormalised(value, self)
+
+
+class Unnormalised(Implicit):
+    """A draw of an energy-based model, whose density is known up to a constant only.
+
+    Args:
+        value: (B, *event_shape).
+        of: The program.
+    """
+
+    def __init__(self, value: Tensor, of: EnergyProgram, validate_args: bool | None = False):
+        self.of = of
+        super().__init__(value, len(of.event_shape), validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """That of the program."""
+        return constraints.independent(self.of.support, len(self.event_shape))
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Unnormalised:
+        """The same value over more batch dimensions."""
+        return Unnormalised(self.value.expand(torch.Size(batch_shape) + self.event_shape), self.of)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Raises UnnormalisedError, always."""
+        raise UnnormalisedError(
+            f"{type(self.of).__name__} knows its density up to the constant log Z alone. "
+            "inference.evaluation.partition gives it (log_partition: by enumeration of small ones, else by annealing), "
+            "and log_likelihood uses it; unnormalised_log_prob compares examples without. To fit take the methods "
+            "'cd', 'score-matching' or 'nce'."
+        )
+
+
+@runtime_checkable
+class SummableEnergy(Protocol):
+    """An energy-based model that is small enough for its constant to be summed."""
+
+    def log_partition(self) -> Tensor:
+        """log Z, (), exact and differentiable.
+
+        Raises: CapabilityError where there is too much to sum.
+        """
+        ...
+
+    def draw_exactly(self, n: int) -> Tensor:
+        """Independent draws (n, *event_shape), not by a chain.
+
+        Raises: as `log_partition`.
+        """
+        ...
+
+
+def metropolis_langevin(program: EnergyProgram, x: Tensor, beta: float | Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """One Metropolis-adjusted Langevin transition of each example (Roberts & Tweedie 1996).
+
+    Proposes x + step^2 / 2 grad + step N(0, 1) by the gradient of `tempered`, and accepts or stays.
+
+    Args:
+        program: Whose path.
+        x: (B, *event_shape).
+        beta: Where on the path.
+        step: (*event_shape) or ().
+
+    Returns: (B, *event_shape), and which were accepted, (B,).
+    """
+    value, slope = _slope(program, x, beta)
+    noise = torch.randn_like(x)
+    proposed = x + 0.5 * step**2 * slope + step * noise
+    there, back = _slope(program, proposed, beta)
+    # The noise that would lead back.
+    returning = (x - proposed - 0.5 * step**2 * back) / step
+    log_ratio = there - value - 0.5 * (returning**2 - noise**2).flatten(1).sum(1)
+    accepted = torch.rand_like(log_ratio).log() < log_ratio
+    return torch.where(accepted.reshape(-1, *[1] * (x.ndim - 1)), proposed, x), accepted
+
+
+def _slope(program: EnergyProgram, x: Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        value = program.tempered(at, beta)
+        (slope,) = torch.autograd.grad(value.sum(), at)
+    return value.detach(), slope
