@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.cards import CAPABILITIES, program_list
 from inference import methods_for
 from zoo import ImplicitProgram, Site, catalogue
+from zoo.energy.base import EnergyProgram
 
 PAGE = Path(__file__).with_name("models.md")
 FAMILIES = {
@@ -16,6 +17,7 @@ FAMILIES = {
     "latent": "Continuous latents for each example, and a matrix or a network from them to the data.",
     "bayes": "Small programs whose posteriors are known: global latents, or shapes that are hard to fit.",
     "implicit": "Samples without a density: the generators of adversarial games.",
+    "energy": "A density up to a constant, which small ones sum and large ones anneal.",
     "autoregressive": "Every site given those before it, by one network: an exact density.",
     "flows": "An invertible network between data and noise: an exact density of real numbers.",
 }
@@ -49,7 +51,7 @@ def _row(name: str, card: dict[str, Any]) -> str:
     program = catalogue.create(name)
     promises = [what for protocol, what in CAPABILITIES.items() if isinstance(program, protocol)]
     if isinstance(program, ImplicitProgram):
-        promises = ["samples only"]
+        promises = ["density up to a constant" if isinstance(program, EnergyProgram) else "samples only"]
     cells = [
         f"`{name}`",
         card["what"].rstrip("."),

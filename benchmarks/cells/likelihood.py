@@ -29,6 +29,7 @@ from inference.evaluation.parzen import parzen
 from inference.guides.exact import exact_log_evidence
 from zoo import datasets
 from zoo.datasets import Data, Dataset
+from zoo.energy.base import EnergyProgram
 from zoo.errors import CapabilityError, ImplicitDensityError
 from zoo.program import ImplicitProgram, Program
 
@@ -53,7 +54,7 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         Measurement("gradient_evaluations", float(found.gradient_evaluations)),
         *how_the_fit_ended(found.info),
     ]
-    if isinstance(program, ImplicitProgram):
+    if isinstance(program, ImplicitProgram) and not isinstance(program, EnergyProgram):
         measured += [Measurement(m, None, how="n/a: implicit, no density") for m in ("log_likelihood", "bits_per_dim")]
         if "diversity" in found.info:
             measured.append(Measurement("diversity", float(found.info["diversity"]), how="up to 1,000 examples"))
@@ -86,7 +87,7 @@ def likelihood(found: Fit, data: Data, cell: Cell) -> Estimate:
 def densities(cell: Cell, found: Fit, dataset: Dataset) -> list[Measurement]:
     """Of a sampler: its log-likelihood where it has a density, else its decoder's by annealing; Parzen windows."""
     program, binary = found.program, dataset.card.support == "binary"
-    implicit = isinstance(program, ImplicitProgram)
+    implicit = isinstance(program, ImplicitProgram) and not isinstance(program, EnergyProgram)
     data, moved = dataset.split(cell.split).to(found.device), dataset.to(found.device)
     measured = []
     if "log_likelihood" in cell.metrics:

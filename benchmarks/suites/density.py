@@ -60,6 +60,7 @@ IWAE: dict[str, Any] = {
 }  # fmt: skip
 GATED: dict[str, Any] = {"features": 24, "layers": 6}
 MIXED: dict[str, Any] = {"likelihood": {"name": "logistic-mixture", "values": 256, "components": 5}}
+PERSISTENT: dict[str, Any] = {"chains": "persistent", "sweeps": 5, "epochs": 150, "batch_size": 100, "lr": 1e-2}
 DISCRETE = ("freyfaces",)
 """Grey data whose programs here give probabilities of levels, not densities."""
 
@@ -77,6 +78,8 @@ SUITE = Suite(
         row("digits-binary", "vae", "VAE, 2 latents", "SVI", PLANE, **LONG),
         row("digits-binary", "vae", "VAE, 8 latents", "SVI", DEEP, **LONG),
         row("digits-binary", "chow-liu", "Chow-Liu tree", "EM", {}),
+        row("digits-binary", "rbm", "RBM, 16 hidden units", "CD", {"hidden": 16}, **PERSISTENT),
+        row("digits-binary", "rbm", "RBM, 128 hidden units, annealed", "CD", {"hidden": 128}, **PERSISTENT),
         row("digits-binary", "fvsbn", "FVSBN", "SVI", {}, **STOP),
         row("digits-binary", "nade", "NADE", "SVI", {"hidden": 100}, **STOP),
         row("digits-binary", "eonade", "EoNADE, 8 orders", "SVI", {"hidden": [200], "orders": 8}, **STOP),

@@ -65,14 +65,12 @@ def log_partition(
     """
     _check(program, how, chains, steps)
     with torch.no_grad(), evaluating(program, None, seed, program.particles.device):
-        if how != "ais" and isinstance(program, SummableEnergy):
-            try:
-                return Estimate(program.log_partition().reshape(1), "the sum over all states", False)
-            except CapabilityError:
-                if how == "exact":
-                    raise
-        elif how == "exact":
+        can = isinstance(program, SummableEnergy) and program.why_not_summed() is None
+        if how == "exact" and not isinstance(program, SummableEnergy):
             raise CapabilityError(f"The states of {type(program).__name__} cannot be summed; take how='ais'.")
+        if how == "exact" or (how == "auto" and can):
+            assert isinstance(program, SummableEnergy)
+            return Estimate(program.log_partition().reshape(1), "the sum over all states", False)
         weights = _anneal(program, program.base().sample(torch.Size((chains,))), steps)
     value, error = log_mean_exp(weights[:, None])
     return Estimate(value, f"AIS-{steps}x{chains}", True, monte_carlo_error=error)
@@ -95,13 +93,11 @@ def bracket_log_partition(
     lower = log_partition(program, "ais", chains=chains, steps=steps, seed=seed)
     check_value("burn_in", burn_in, Count)
     with torch.no_grad(), evaluating(program, None, seed + 1, program.particles.device):
-        exact = True
-        try:
-            if not isinstance(program, SummableEnergy):
-                raise CapabilityError("no sum")
-            x = program.draw_exactly(chains)
-        except CapabilityError:
-            exact, x = False, program.run_chains(chains)
+        exact = isinstance(program, SummableEnergy) and program.why_not_summed() is None
+        if exact:
+            x = program.draw_exactly(chains)  # type: ignore[union-attr]
+        else:
+            x = program.run_chains(chains)
             for _ in range(burn_in):
                 x = program.sweep(x)
         weights = _anneal(program, x, steps, backwards=True)

@@ -25,7 +25,6 @@ from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram, SummableEnergy
-from zoo.errors import CapabilityError
 from zoo.options import Count, NonNegative, OneOf, Positive, Share
 from zoo.program import Program
 
@@ -89,7 +88,7 @@ class ContrastiveDivergence(GradientMethod):
         if reason is None and self.chains == "exact":
             if not isinstance(program, SummableEnergy):
                 return "its constant cannot be summed, which chains='exact' asks for; take 'persistent'"
-            return None if summable(program) else "there are too many states to sum for chains='exact'"
+            return program.why_not_summed()
         return reason
 
     def prepare(self, program: Program, run: Run) -> Training:
@@ -121,7 +120,7 @@ class ContrastiveDivergence(GradientMethod):
             )
 
         program.train()
-        known = run.valid is not None and isinstance(program, SummableEnergy) and summable(program)
+        known = run.valid is not None and isinstance(program, SummableEnergy) and program.why_not_summed() is None
         return Training(loop, finish, (lambda: _nats(program, run.valid)) if known else None)
 
     def _loss(self, program: EnergyProgram, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -160,16 +159,6 @@ class ContrastiveDivergence(GradientMethod):
         elif self.chains == "replay":
             program.particles[rows] = at
         return at
-
-
-@torch.no_grad()
-def summable(program: SummableEnergy) -> bool:
-    """Whether the sum over all states is small enough."""
-    try:
-        program.log_partition()
-    except CapabilityError:
-        return False
-    return True
 
 
 @torch.no_grad()

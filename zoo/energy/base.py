@@ -122,7 +122,11 @@ class Unnormalised(Implicit):
 
 @runtime_checkable
 class SummableEnergy(Protocol):
-    """An energy-based model that is small enough for its constant to be summed."""
+    """An energy-based model whose constant is a sum, of which small ones can be done."""
+
+    def why_not_summed(self) -> str | None:
+        """Why there is too much to sum, or None; with gradients wanted, which keep all terms, less can be summed."""
+        ...
 
     def log_partition(self) -> Tensor:
         """log Z, (), exact and differentiable.

@@ -32,8 +32,9 @@ from zoo.program import Preset
 __all__ = ["RBM"]
 
 VISIBLE = ("bernoulli", "gaussian")
-MOST = 20
-"""Units that are summed over, of the smaller side: a million states."""
+MOST, MOST_WITH_GRADIENTS = 24, 20
+"""Units that are summed over, of the smaller side: 16 million states; with gradients, for which all terms are kept, a
+million."""
 CHUNK = 2**14
 """States at a time."""
 
@@ -149,19 +150,27 @@ class RBM(EnergyProgram):
     def log_partition(self) -> Tensor:
         """log Z, by the sum over all states of the hidden units, or of binary visible ones where these are fewer.
 
-        Raises: CapabilityError for more than 20 units on the smaller side.
+        Raises: CapabilityError for more than 24 units on the smaller side, 20 where gradients are wanted.
         """
         return torch.cat([self._log_weights(states) for states in self._states()]).logsumexp(0)
+
+    def why_not_summed(self) -> str | None:
+        """More than 24 units on the smaller side; 20 where gradients are wanted."""
+        units, most = self._summed(), MOST_WITH_GRADIENTS if torch.is_grad_enabled() else MOST
+        if units <= most:
+            return None
+        return f"log Z of {type(self).__name__} sums 2^{units} states, beyond the {most} units that can be summed"
 
     @torch.no_grad()
     def draw_exactly(self, n: int) -> Tensor:
         """Hidden units from all their states by weight, then x given them; (n, *event_shape).
 
-        Raises: CapabilityError for more than 20 units on the smaller side.
+        Raises: CapabilityError for more than 24 units on the smaller side.
         """
-        states = torch.cat(list(self._states()))
-        weights = torch.cat([self._log_weights(part) for part in states.split(CHUNK)])
-        rows = states[dist.Categorical(logits=weights).sample(torch.Size((n,)))]
+        weights = torch.cat([self._log_weights(states) for states in self._states()]).softmax(0)
+        # Not by torch.multinomial, which takes no more than 2^24 categories.
+        numbers = torch.searchsorted(weights.cumsum(0), torch.rand(n).to(weights)).clamp_max(len(weights) - 1)
+        rows = self._bits(numbers)
         return (rows if self._sums_visible() else self._given(rows, 1.0)).reshape(n, *self.event_shape)
 
     def _inputs(self, x: Tensor) -> Tensor:
@@ -182,17 +191,20 @@ class RBM(EnergyProgram):
     def _sums_visible(self) -> bool:
         return self.visible == "bernoulli" and len(self.bias) < self.hidden
 
+    def _summed(self) -> int:
+        """Units of the side that is summed over."""
+        return len(self.bias) if self._sums_visible() else self.hidden
+
+    def _bits(self, numbers: Tensor) -> Tensor:
+        """Numbers of states (n,) as states (n, units)."""
+        return ((numbers[:, None] >> torch.arange(self._summed(), device=numbers.device)) & 1).to(self.bias)
+
     def _states(self) -> Iterator[Tensor]:
         """All states of the side that is summed over, (up to CHUNK, units) at a time."""
-        units = len(self.bias) if self._sums_visible() else self.hidden
-        if units > MOST:
-            raise CapabilityError(
-                f"log Z of {type(self).__name__} is a sum over 2^{units} states, beyond the {MOST} units that can be "
-                "summed over: take inference.evaluation.partition.log_partition, which anneals."
-            )
-        places = torch.arange(units, device=self.bias.device)
-        for numbers in torch.arange(2**units, device=self.bias.device).split(CHUNK):
-            yield ((numbers[:, None] >> places) & 1).to(self.bias)
+        if (reason := self.why_not_summed()) is not None:
+            raise CapabilityError(f"{reason}: take inference.evaluation.partition.log_partition, which anneals.")
+        for numbers in torch.arange(2 ** self._summed(), device=self.bias.device).split(CHUNK):
+            yield self._bits(numbers)
 
     def _log_weights(self, states: Tensor) -> Tensor:
         """Log of the sum over the other side, (states,)."""

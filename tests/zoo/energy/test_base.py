@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from inference import fit
-from inference.methods.cd import summable
 from zoo.energy.base import EnergyProgram, Unnormalised, metropolis_langevin
 from zoo.energy.deep import DeepEnergy
 from zoo.energy.rbm import RBM
@@ -71,6 +70,9 @@ def test_what_must_be_written_says_so():
 
 
 def test_what_can_be_summed_is_known_beforehand():
-    assert summable(RBM([30], 20))
-    assert summable(RBM([5], 40))
-    assert not summable(RBM([30], 21))
+    assert RBM([30], 20).why_not_summed() is None
+    assert RBM([5], 40).why_not_summed() is None
+    assert "sums 2^21 states, beyond the 20 units" in RBM([30], 21).why_not_summed()
+    with torch.no_grad():
+        assert RBM([30], 24).why_not_summed() is None
+        assert "beyond the 24 units" in RBM([30], 25).why_not_summed()
