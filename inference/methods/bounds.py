@@ -31,7 +31,7 @@ from inference.vectorised import bears_particles
 from zoo.arguments import Arguments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
-from zoo.program import ExactDensity, Program
+from zoo.program import ExactDensity, ExactEvidence, Program
 from zoo.weights import Weighted, weighing
 
 __all__ = ["OBJECTIVES", "ExactLikelihood", "Objective", "Renyi", "ScoreFunction", "TraceELBO", "make_objective"]
@@ -249,15 +249,26 @@ class ScoreFunction(Objective):
 
 
 class ExactLikelihood(Objective):
-    """log p(x) itself, all latents summed out by the program: maximum likelihood, no guide needed."""
+    """log p(x) itself, all latents summed out by the program: maximum likelihood, no guide needed.
+
+    Where global latents tie the examples together it is the evidence of all of them, which no minibatch can tell.
+    """
 
     def __call__(
         self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Mean log-likelihood."""
-        if not isinstance(program, ExactDensity):
+        """Mean log-likelihood, or log-evidence over the number of examples."""
+        if isinstance(program, ExactDensity):
+            mean = program.log_prob(*batch).mean()
+        elif not isinstance(program, ExactEvidence):
             raise CapabilityError(f"{type(program).__name__} has no exact log_prob; use elbo='trace' or 'iwae'.")
-        mean = program.log_prob(*batch).mean()
+        elif size != batch.size:
+            raise CapabilityError(
+                f"The evidence of {type(program).__name__} is of all examples together and cannot be estimated from "
+                f"minibatches; use batch_size >= {size} or elbo='trace'."
+            )
+        else:
+            mean = program.log_evidence(*batch) / size
         return -mean, mean.detach()
 
 
