@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import pyro.infer as infer
@@ -25,7 +24,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from inference.densities import NoneMasked
+from inference.densities import NoneMasked, ZeroWeighed
 from inference.particles import draw, guide_log_prob, log_joint, log_weights, unit_log_weights
 from inference.vectorised import bears_particles
 from zoo.arguments import Arguments
@@ -160,9 +159,9 @@ def _with_analytic_kl(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tenso
 
 def _enumerated(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tensor, Tensor]:
     """(surrogate, ELBO) with the enumerated sites summed out."""
-    # Probabilities are those of the guide's enumerated sites. Without such sites all are 1.
+    # Probabilities are those of the guide's enumerated sites. Without such sites all are 1. No value is looked at.
     known = not any("_enumerate_dim" in site["infer"] for site in _samples(guide))
-    with NoneMasked() if known else nullcontext():
+    with NoneMasked() if known else ZeroWeighed():
         elbo = torch.as_tensor(_compute_dice_elbo(model, guide))
     return elbo, elbo
 

@@ -75,6 +75,10 @@ class FunctionProgram(Covariates):
         a = torch.linalg.solve_triangular(factor, self.kernel(inputs, rows), upper=False).T
         return a, (self.kernel(rows, diag=True) - a.square().sum(-1)).clamp(min=jitter)
 
+    def take_inputs(self, rows: Tensor) -> None:
+        """Sets the first inputs to rows (n, D), n <= M; more than the data have do no harm."""
+        self.inputs[: len(rows)] = rows
+
     def draw_v(self) -> Tensor:
         """The guide's v ~ N(m, S S')."""
         return pyro.sample("v", dist.MultivariateNormal(self.v_loc, scale_tril=self.v_tril))
@@ -111,15 +115,15 @@ class GaussianProcess(FunctionProgram):
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Takes the inputs of the data, and their mean and scale.
 
-        Raises: ShapeError for other than M rows.
+        Raises: ShapeError for more than M rows.
         """
         assert context is not None
-        if len(context) != self.points:
+        if len(context) > self.points:
             raise ShapeError(
                 f"GaussianProcess was built for points={self.points} rows and got {len(context)}; build it for these "
                 "data (GaussianProcess.for_data(x, context)), or take 'sparse-gp', which takes any number."
             )
-        self.inputs.copy_(context)
+        self.take_inputs(context)
         self.mean.copy_(x.mean())
         if len(x) > 1 and float(x.std()) > 0:
             self.scale.copy_(x.std())

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from zoo.bayes.covariates import linear
 from zoo.bayes.gp import FunctionProgram
-from zoo.errors import OptionError, ShapeError
+from zoo.errors import OptionError
 from zoo.likelihoods import make_likelihood
 from zoo.options import Count
 from zoo.program import Preset
@@ -58,17 +58,9 @@ class SparseGaussianProcess(FunctionProgram):
         self.support = self.likelihood.support
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Inducing inputs are some of the data's at random; the mean (and noise) fit x alone.
-
-        Raises: ShapeError for fewer rows than inducing inputs.
-        """
+        """Inducing inputs are some of the data's at random; the mean (and noise) fit x alone."""
         assert context is not None
-        if len(context) < self.points:
-            raise ShapeError(
-                f"SparseGaussianProcess has points={self.points} inducing inputs, more than the {len(context)} rows of "
-                f"the data; give points <= {len(context)}."
-            )
-        self.inputs.copy_(context[torch.randperm(len(context))[: self.points].to(context.device)])
+        self.take_inputs(context[torch.randperm(len(context))[: self.points].to(context.device)])
         self.mean.copy_(self.likelihood.initial(x).squeeze(-1))
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:

@@ -147,7 +147,7 @@ class SemiSupervisedVAE(Program):
     def _beside(self, vectors: Tensor, y: Tensor) -> Tensor:
         """Vectors (*batch, n) with the class (*batch) one-hot beside them; each may have dimensions of its own."""
         batch = torch.broadcast_shapes(vectors.shape[:-1], y.shape)
-        classes = one_hot(y.long(), self.classes).to(vectors)
+        classes = (y.unsqueeze(-1) == torch.arange(self.classes, device=y.device)).to(vectors)
         return torch.cat([part.expand(*batch, -1) for part in (vectors, classes)], -1)
 
     def example_context(self, n: int) -> Tensor:
