@@ -102,6 +102,11 @@ class SemiSupervisedVAE(Program):
         size = self.likelihood.size
         self.decoder = mlp(latent_dim + self.classes, hidden[::-1], size * d, activation, out_bias=False)
         self.bias = nn.Parameter(torch.zeros(size, *self.event_shape))
+        # The class begins without a meaning (the paper's weights begin near zero), so that labels give it one before
+        # the many images without any have found another.
+        with torch.no_grad():
+            for net in (self.encoder, self.decoder):
+                net[0].weight[:, -self.classes :].normal_(std=1e-3)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Sets the decoder's last bias to what fits each pixel on its own, and a scale to the spread around it."""

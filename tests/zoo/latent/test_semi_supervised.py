@@ -38,6 +38,8 @@ def linear() -> SemiSupervisedVAE:
     with torch.no_grad():
         program.likelihood.scale = torch.tensor(0.8)
         program.bias.normal_()
+        for net in (program.encoder, program.decoder):
+            net[0].weight.normal_(std=0.5)
     return program
 
 
