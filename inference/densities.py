@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Draws", "LogDensity", "NoneMasked", "has_path"]
+__all__ = ["Draws", "LogDensity", "NoneMasked", "ZeroWeighed", "has_path"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,13 @@ class NoneMasked(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return True if func is Tensor.all else func(*args, **(kwargs or {}))
+
+
+class ZeroWeighed(NoneMasked):
+    """The same where there may be some: they are set to zero in the sum over terms, whatever they are, infinity too."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.tensordot:
+            probabilities, terms = args
+            args = (probabilities, torch.where(probabilities > 0, terms, torch.zeros_like(terms)))
+        return super().__torch_function__(func, types, args, kwargs)

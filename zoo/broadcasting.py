@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -10,6 +13,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from zoo.program import ImplicitProgram, Program
 from zoo.rules import BATCH, ContractError, Position, draw_data, require, rule, said, sample_sites
@@ -25,6 +29,42 @@ REMEDY = (
 
 Densities = dict[str, tuple[Tensor, Tensor]]
 """Site -> its log density and the sum of its terms' sizes, (S,) or () for a particle alone."""
+
+
+class Blind(TorchFunctionMode):
+    """Finds the lines that take an element, or a matrix product, of a tensor with particles as if it had none.
+
+    Where a model goes wrong is seen later, if at all: at a site whose shape, or density, is another.
+    """
+
+    LIBRARIES = ("torch", "pyro")
+    PRODUCTS = (Tensor.matmul, torch.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.mv, Tensor.mv)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[tuple[str, int], str] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__getitem__:
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if not index or index[0] is not Ellipsis or any(isinstance(part, Tensor) for part in index):
+                self._note(args[0])
+        elif func in self.PRODUCTS:
+            for factor in args[:2]:
+                self._note(factor)
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, value: Any) -> None:
+        if not (isinstance(value, Tensor) and value.ndim > 2 and value.shape[:2] == (PARTICLES, 1)):
+            return
+        frame = sys._getframe(2)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in self.LIBRARIES:
+            name, line = frame.f_code.co_filename, frame.f_lineno
+            self.lines[name, line] = linecache.getline(name, line).strip()
+
+    def __str__(self) -> str:
+        said = [f"{Path(name).name}, line {line}: {text}" for (name, line), text in self.lines.items()]
+        return f" What carries particles is taken as if it had none in {'; '.join(said)}." if said else ""
 
 
 @rule(3, REMEDY)
@@ -97,19 +137,19 @@ def _difference(
     each = []
     for i in range(PARTICLES):
         each.append(_densities(program, {name: v[i] for name, v in alone.items()}, x, context, Position()))
-    position = Position(list(each[0]))
+    position, blind = Position(list(each[0])), Blind()
     try:
-        with pyro.plate("particles", PARTICLES, dim=-2), position:
+        with pyro.plate("particles", PARTICLES, dim=-2), position, blind:
             found = _densities(program, together, x, context, position)
     except Exception as error:
-        return f"{said(error, position)}."
+        return f"{said(error, position)}.{blind}"
     for name, (got, _) in found.items():
         want, size = (torch.stack([densities[name][k] for densities in each]) for k in (0, 1))
         close = (got - want).abs() <= (1e-4 if want.dtype == torch.float32 else 1e-8) * size
         if not bool((close | (got == want)).all()):
             numbers = (", ".join(f"{v:.6g}" for v in values.flatten()) for values in (got, want))
-            return "the log density of the site {!r} is {}, expected {} as of each particle alone.".format(
-                name, *numbers
+            return "the log density of the site {!r} is {}, expected {} as of each particle alone.{}".format(
+                name, *numbers, blind
             )
     return None
 

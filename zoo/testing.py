@@ -18,7 +18,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -169,7 +169,7 @@ def check_gradients(program: Program) -> None:
 
 def _loss(program: Program, x: Tensor, context: Tensor | None) -> Tensor:
     """What training lowers: minus the log density or a bound on it, whichever the program allows."""
-    model, guided = program.model, set(sample_sites(program.guide, x, context, None))
+    model, guided = program.model, sample_sites(program.guide, x, context, None)
     left_out = [name for name in program.sites() if name not in guided]
     if left_out and isinstance(program, ExactDensity):
         loss = -program.log_prob(x, context).sum()
@@ -177,7 +177,9 @@ def _loss(program: Program, x: Tensor, context: Tensor | None) -> Tensor:
             loss = loss + Trace_ELBO().differentiable_loss(model, program.guide, x, context, None)
         return loss
     if not left_out:
-        return Trace_ELBO().differentiable_loss(model, program.guide, x, context, None)
+        enumerates = any(site["infer"].get("enumerate") for site in guided.values())
+        elbo: ELBO = TraceEnum_ELBO(max_plate_nesting=1) if enumerates else Trace_ELBO()
+        return elbo.differentiable_loss(model, program.guide, x, context, None)
     if not program.has_guide:
         prior = sample_sites(model, None, context, BATCH)
         given = {name: prior[name]["value"].detach() for name in left_out if not _enumerable(prior[name])}

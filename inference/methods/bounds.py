@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import pyro.infer as infer
@@ -25,13 +24,13 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from inference.densities import NoneMasked
+from inference.densities import NoneMasked, ZeroWeighed
 from inference.particles import draw, guide_log_prob, log_joint, log_weights, unit_log_weights
 from inference.vectorised import bears_particles
 from zoo.arguments import Arguments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
-from zoo.program import ExactDensity, Program
+from zoo.program import ExactDensity, ExactEvidence, Program
 from zoo.weights import Weighted, weighing
 
 __all__ = ["OBJECTIVES", "ExactLikelihood", "Objective", "Renyi", "ScoreFunction", "TraceELBO", "make_objective"]
@@ -160,9 +159,9 @@ def _with_analytic_kl(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tenso
 
 def _enumerated(model: poutine.Trace, guide: poutine.Trace) -> tuple[Tensor, Tensor]:
     """(surrogate, ELBO) with the enumerated sites summed out."""
-    # Probabilities are those of the guide's enumerated sites. Without such sites all are 1.
+    # Probabilities are those of the guide's enumerated sites. Without such sites all are 1. No value is looked at.
     known = not any("_enumerate_dim" in site["infer"] for site in _samples(guide))
-    with NoneMasked() if known else nullcontext():
+    with NoneMasked() if known else ZeroWeighed():
         elbo = torch.as_tensor(_compute_dice_elbo(model, guide))
     return elbo, elbo
 
@@ -249,15 +248,26 @@ class ScoreFunction(Objective):
 
 
 class ExactLikelihood(Objective):
-    """log p(x) itself, all latents summed out by the program: maximum likelihood, no guide needed."""
+    """log p(x) itself, all latents summed out by the program: maximum likelihood, no guide needed.
+
+    Where global latents tie the examples together it is the evidence of all of them, which no minibatch can tell.
+    """
 
     def __call__(
         self, program: Program, guide: Callable[..., Any], batch: Data, size: int, beta: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Mean log-likelihood."""
-        if not isinstance(program, ExactDensity):
+        """Mean log-likelihood, or log-evidence over the number of examples."""
+        if isinstance(program, ExactDensity):
+            mean = program.log_prob(*batch).mean()
+        elif not isinstance(program, ExactEvidence):
             raise CapabilityError(f"{type(program).__name__} has no exact log_prob; use elbo='trace' or 'iwae'.")
-        mean = program.log_prob(*batch).mean()
+        elif size != batch.size:
+            raise CapabilityError(
+                f"The evidence of {type(program).__name__} is of all examples together and cannot be estimated from "
+                f"minibatches; use batch_size >= {size} or elbo='trace'."
+            )
+        else:
+            mean = program.log_evidence(*batch) / size
         return -mean, mean.detach()
 
 

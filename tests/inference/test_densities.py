@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 
-from inference.densities import LogDensity, NoneMasked, has_path
+from inference.densities import LogDensity, NoneMasked, ZeroWeighed, has_path
 
 
 def test_a_ratio_is_joint_where_either_part_is():
@@ -31,3 +31,14 @@ def test_nothing_counts_as_masked_meanwhile():
     with NoneMasked():
         assert torch.tensor([True, False]).all() is True
     assert not bool(torch.tensor([True, False]).all())
+
+
+def test_what_has_probability_zero_counts_for_nothing_meanwhile():
+    probabilities = torch.tensor([0.0, 1.0])
+    terms = torch.tensor([-torch.inf, 2.0], requires_grad=True)
+    with ZeroWeighed():
+        total = torch.tensordot(probabilities, terms, dims=1)
+        assert torch.tensor([True, False]).all() is True
+    total.backward()
+    assert total.item() == 2.0
+    assert terms.grad.tolist() == [0.0, 1.0]

@@ -103,6 +103,20 @@ def test_others_are_told_the_rule_the_site_the_latent_and_the_remedy(program, si
         check_particles(program())
 
 
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        (Indexed, r"return a\[group\]"),
+        (Dots, r"return a\[\.\.\., group\]"),
+        (Weights, r"return pyro.sample\(.x., dist.Normal\(context @ w, 1.0\), obs=x\)"),
+    ],
+)
+def test_the_line_is_named_that_forgets_them(program, line):
+    """Though what is wrong with its value is seen at a site, later."""
+    with pytest.raises(ContractError, match=rf"as if it had none in test_broadcasting.py, line \d+: {line}\. This"):
+        check_particles(program())
+
+
 class NarrowGuide(Groups):
     """A guide that draws one vector for all particles: its dependence on `scale` forgets their dimension."""
 

@@ -17,7 +17,7 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.bayes.covariates import Regression
+from zoo.bayes.covariates import Regression, linear
 from zoo.options import Count, Positive
 
 __all__ = ["LogisticRegression"]
@@ -49,11 +49,8 @@ class LogisticRegression(Regression):
         assert context is not None
         w = pyro.sample("w", dist.Normal(torch.zeros_like(self.prior_scale), self.prior_scale).to_event(1))
         b = pyro.sample("b", dist.Normal(torch.zeros_like(self.bias_scale), self.bias_scale))
-        # A matrix product, (S, 1, D) with particles: (S, B, D) is never stored.
-        rows = w.unsqueeze(-2) if w.ndim == 1 else w
-        logits = (rows @ context.mT).squeeze(-2) + b
         with self.plate(x, context, size):
-            return pyro.sample("x", dist.Bernoulli(logits=logits), obs=x)
+            return pyro.sample("x", dist.Bernoulli(logits=linear(w, context) + b), obs=x)
 
     def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         """q(w) q(b) = N(l, diag(s^2)) N(m, t^2)."""

@@ -11,8 +11,8 @@ from zoo.datasets.splits import SPLITS, Splits, consecutive, split_rows, stratif
 from zoo.process import guest
 
 __all__ = [
-    "blobs", "breast_cancer", "circles", "coin", "diabetes", "digits", "eight_schools", "iris", "moons",
-    "photo_patches", "same",
+    "blobs", "breast_cancer", "circles", "coin", "diabetes", "digits", "eight_schools", "horse_kicks", "iris",
+    "moons", "photo_patches", "same",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -50,6 +50,23 @@ def breast_cancer() -> Splits:
     covariates, benign = guest("sklearn.datasets").load_breast_cancer(return_X_y=True)
     rows = stratified_rows(benign, held=57)
     return Splits(_take(benign, rows), _take(_standardise(covariates, rows["train"]), rows))
+
+
+# Rows: the Prussian guard and the army corps 1 to 11, 14 and 15; columns: 1875 to 1894.
+KICKS = """
+02210011030210010101 00020302000111020310 00020200110021100200 00011120200010121000 01011110000100001100
+00002100100101111110 00102001201131110300 10100010110020021020 10001001000010001101 00000211102110120100
+00110102020000213011 00002401301111213131 11211304010321021100 01000001011000220000
+"""
+
+
+def horse_kicks() -> Splits:
+    """Deaths by horse kick in army corps (the group) and years (standardised)."""
+    deaths = np.array([[int(count) for count in row] for row in KICKS.split()])
+    corps, year = np.indices(deaths.shape).reshape(2, -1)
+    rows = split_rows(deaths.size)
+    context = np.column_stack([corps, _standardise(year, rows["train"])])
+    return Splits(_take(deaths.ravel(), rows), _take(context, rows))
 
 
 def photo_patches() -> Splits:

@@ -59,6 +59,11 @@ def _debd_entry(name: str, what: str, width: int, *sizes: int) -> Entry:
     return Entry(card, partial(remote.debd, name))
 
 
+def _numbers(name: str, what: str, read: Callable[[], Splits], sizes: dict[str, int], **origin: Any) -> Entry:
+    """One number an example; `origin` is support, source, licence and files."""
+    return Entry(Card(name, what, shape=(), splits=sizes, **origin), read)
+
+
 def _plane(name: str, what: str, source: str, read: Callable[[], Splits]) -> Entry:
     return Entry(
         Card(name, what, shape=(2,), support="real", splits=_sizes(2000, 500, 500), source=source, licence=GENERATED),
@@ -90,8 +95,8 @@ def _glyphs(ending: str, what: str, read: Callable[[], Splits], sizes: dict[str,
         f"{what} Letters that the faces share, baseline and advance alike in all, white on black; no character, nor "
         "one that looks like it, is in two splits (seed 0)."
     )
-    fields = {"shape": (32, 32), "support": "unit", "splits": sizes, "source": DEJAVU, "licence": VERA, "rigid": True}
-    fields |= more
+    fields: dict[str, Any] = {"shape": (32, 32), "support": "unit", "splits": sizes}
+    fields |= {"source": DEJAVU, "licence": VERA, "rigid": True, **more}
     fields |= {"judged_by": "glyphs"} if fields["shape"] == (32, 32) and "classes" not in fields else {}
     return Entry(Card(f"glyphs{ending}", description, **fields), read)
 
@@ -286,57 +291,44 @@ REGISTRY: dict[str, Entry] = _by_name(
             ),
             embedded.photo_patches,
         ),
-        Entry(
-            Card(
-                "eight_schools",
-                "Effect of coaching in eight schools (x) and its standard error (context); every split is all rows.",
-                shape=(),
-                support="real",
-                splits=_sizes(8, 8, 8),
-                source="Rubin (1981), table 1; Gelman et al., Bayesian Data Analysis, section 5.5",
-                licence=PUBLIC,
-            ),
+        _numbers(
+            "eight_schools",
+            "Effect of coaching in eight schools (x) and its standard error (context); every split is all rows.",
             embedded.eight_schools,
+            _sizes(8, 8, 8),
+            support="real",
+            source="Rubin (1981), table 1; Gelman et al., Bayesian Data Analysis, section 5.5",
+            licence=PUBLIC,
         ),
-        Entry(
-            Card(
-                "kidiq",
-                "Test score of 434 children (x) given [1, mother finished high school] (context); every split is all "
-                "rows.",
-                shape=(),
-                support="real",
-                splits=_sizes(434, 434, 434),
-                source="posteriordb, data set kidiq; Gelman and Hill (2006)",
-                licence="BSD 3-Clause",
-                files=POSTERIORS["kidiq"].files[:2],
-            ),
+        _numbers(
+            "kidiq",
+            "Test score of 434 children (x) given [1, mother finished high school] (context); every split is all rows.",
             remote.kidiq,
+            _sizes(434, 434, 434),
+            support="real",
+            source="posteriordb, data set kidiq; Gelman and Hill (2006)",
+            licence="BSD 3-Clause",
+            files=POSTERIORS["kidiq"].files[:2],
         ),
-        Entry(
-            Card(
-                "diabetes",
-                "Disease progression after a year (x) given an intercept and ten covariates (context), standardised by "
-                "the training rows; random split with seed 0.",
-                shape=(),
-                support="real",
-                splits=_sizes(354, 44, 44),
-                source=f"{SKLEARN} (load_diabetes): Efron, Hastie, Johnstone and Tibshirani (2004)",
-                licence="none stated for the data; scikit-learn: BSD 3-Clause",
-            ),
+        _numbers(
+            "diabetes",
+            "Disease progression after a year (x) given an intercept and ten covariates (context), standardised by "
+            "the training rows; random split with seed 0.",
             embedded.diabetes,
+            _sizes(354, 44, 44),
+            support="real",
+            source=f"{SKLEARN} (load_diabetes): Efron, Hastie, Johnstone and Tibshirani (2004)",
+            licence="none stated for the data; scikit-learn: BSD 3-Clause",
         ),
-        Entry(
-            Card(
-                "breast-cancer",
-                "Whether a tumour is benign (x) given thirty measurements of its cells (context), standardised by the "
-                "training rows; split stratified by x with seed 0.",
-                shape=(),
-                support="binary",
-                splits=_sizes(455, 57, 57),
-                source=f"{SKLEARN} (load_breast_cancer): Street, Wolberg and Mangasarian (1993), Wisconsin diagnostic",
-                licence=UCI,
-            ),
+        _numbers(
+            "breast-cancer",
+            "Whether a tumour is benign (x) given thirty measurements of its cells (context), standardised by the "
+            "training rows; split stratified by x with seed 0.",
             embedded.breast_cancer,
+            _sizes(455, 57, 57),
+            support="binary",
+            source=f"{SKLEARN} (load_breast_cancer): Street, Wolberg and Mangasarian (1993), Wisconsin diagnostic",
+            licence=UCI,
         ),
         Entry(
             Card(
@@ -351,17 +343,24 @@ REGISTRY: dict[str, Entry] = _by_name(
             ),
             embedded.iris,
         ),
-        Entry(
-            Card(
-                "coin",
-                "Twelve tosses of a drawing pin, 9 point up (1); their order does not matter; every split is all rows.",
-                shape=(),
-                support="binary",
-                splits=_sizes(12, 12, 12),
-                source="the example of Lindley and Phillips (1976), Inference for a Bernoulli process",
-                licence=PUBLIC,
-            ),
+        _numbers(
+            "horse_kicks",
+            "Deaths by horse kick (x) in an army corps, 0 to 13, and a year, standardised by the training rows "
+            "(context); random split with seed 0.",
+            embedded.horse_kicks,
+            _sizes(224, 28, 28),
+            support="integer",
+            source="von Bortkiewicz (1898), Das Gesetz der kleinen Zahlen; Andrews and Herzberg (1985), table 4.1",
+            licence=PUBLIC,
+        ),
+        _numbers(
+            "coin",
+            "Twelve tosses of a drawing pin, 9 point up (1); their order does not matter; every split is all rows.",
             embedded.coin,
+            _sizes(12, 12, 12),
+            support="binary",
+            source="the example of Lindley and Phillips (1976), Inference for a Bernoulli process",
+            licence=PUBLIC,
         ),
         _plane("moons", "Two half circles, noise 0.1.", "scikit-learn's make_moons, seed 0", embedded.moons),
         _plane(

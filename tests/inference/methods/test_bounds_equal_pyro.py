@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from inference.guides.named import build_guide, guide_parameters, guide_spec
 from inference.methods.bounds import TraceELBO, make_objective
-from tests.inference.steps import MIXTURES, bounds, small
+from tests.inference.steps import SUMMED_OUT, bounds, small
 from zoo import catalogue
 from zoo.datasets import Data
 from zoo.program import Program
@@ -27,7 +27,7 @@ def cases() -> list[tuple[str, str]]:
         if not (supported := bounds(name)):
             continue
         found.append((name, "enum"))
-        if name not in MIXTURES:
+        if name not in SUMMED_OUT:
             found.append((name, "trace"))
         if "mean_field" in supported:
             found.append((name, "mean_field"))
@@ -175,7 +175,7 @@ def test_the_watch_sees_a_value_that_leaves():
 def test_no_value_leaves_its_tensor(name):
     program, batch = small(name)
     program.declare(*batch)  # as a fit does before its steps
-    kinds = ["enum" if name in MIXTURES else "trace", *bounds(name)[1:]]
+    kinds = ["enum" if name in SUMMED_OUT else "trace", *bounds(name)[1:]]
     for kind in kinds:
         particles = {"iwae": 3, "score": 3}.get(kind, 1)
         objective = make_objective(kind, particles)
@@ -183,3 +183,29 @@ def test_no_value_leaves_its_tensor(name):
             loss, bound = objective(program, program.guide, batch, batch.size)
             loss.backward()
         assert bool(torch.isfinite(bound)), kind
+
+
+class Ruled(Program):
+    """A class of three, one of which model and guide rule out for each example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc, self.logits = nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(3))
+
+    def model(self, x=None, context=None, size=None):
+        with self.plate(x, context, size):
+            y = pyro.sample("y", dist.Categorical(torch.tensor([0.0, 0.4, 0.6])))
+            return pyro.sample("x", dist.Normal(self.loc[y], 1.0), obs=x)
+
+    def guide(self, x=None, context=None, size=None):
+        with self.plate(x, context, size):
+            ruled = torch.tensor([True, False, False])
+            q = dist.Categorical(logits=self.logits.masked_fill(ruled, -torch.inf).expand(len(x), 3))
+            pyro.sample("y", q, infer={"enumerate": "parallel"})
+
+
+def test_what_a_guide_rules_out_is_left_out_as_by_pyro():
+    program, batch = Ruled(), Data(torch.randn(5))
+    with pyro.validation_enabled(False):
+        compare("enum", program, program.guide, batch, 20, 1)
+        compare("enum", program, program.guide, batch, 20, 3)
