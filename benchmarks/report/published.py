@@ -46,12 +46,16 @@ WIZWAND = (
     "paper)"
 )
 
+DMM_TUTORIAL = "verified in Pyro's tutorial on the DMM (pyro-ppl/pyro, tutorial/source/dmm.ipynb)"
+
 MADE = "Germain, Gregor, Murray and Larochelle (ICML 2015)"
 NADE = "Larochelle and Murray (AISTATS 2011), as listed in the MADE paper"
 EONADE = "Uria, Murray and Larochelle (ICML 2014)"
 DARN = "Gregor et al. (ICML 2014), as listed in the MADE paper"
 TREES = "Rahman, Kothalkar and Gogate (ECML 2014)"
 CHORALES = "Boulanger-Lewandowski, Bengio and Vincent (ICML 2012)"
+DMM = "Krishnan, Shalit and Sontag (AAAI 2017)"
+PYRO = "Pyro's tutorial on the DMM"
 FILES = "computed from these files"
 
 SPLIT = "the paper's training set of DNA is said to be 1,400 rows (600 for validation, from memory), ours has 1,600"
@@ -97,6 +101,11 @@ PUBLISHED: tuple[Published, ...] = (
     *_of("RTRBM", CHORALES, jsb=6.35),
     *_of("RNN-RBM", CHORALES, jsb=6.27),
     *_of("RNN-NADE (HF)", CHORALES, jsb=5.56),
+    *_of("DMM, bound", DMM, "DMM", DMM_TUTORIAL, jsb=6.93),
+    *_of("DMM, importance sampling", DMM, jsb=6.388),
+    *_of("DMM, bound", PYRO, "DMM", DMM_TUTORIAL, jsb=6.87),
+    *_of("DMM with 1 IAF, bound", PYRO, status=DMM_TUTORIAL, jsb=6.82),
+    *_of("DMM with 2 IAFs, bound", PYRO, status=DMM_TUTORIAL, jsb=6.80),
 )  # fmt: skip
 
 
