@@ -40,6 +40,8 @@ BUILTIN: dict[str, str] = {
     "ppca": "zoo.latent.ppca:PPCA",
     "vae": "zoo.latent.vae:VAE",
     "aae": "zoo.latent.aae:AAE",
+    "cvae": "zoo.latent.cvae:ConditionalVAE",
+    "restoring-vae": "zoo.latent.cvae:RestoringVAE",
     "coin": "zoo.bayes.coin:BetaBernoulli",
     "dirichlet-categorical": "zoo.bayes.dirichlet_categorical:DirichletCategorical",
     "normal": "zoo.bayes.normal:NormalUnknown",
