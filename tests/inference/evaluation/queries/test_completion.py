@@ -153,8 +153,8 @@ def test_what_cannot_be_completed_says_why():
         inpaint(program, x, scattered, how="prefix")
     with pytest.raises(CapabilityError, match="20 hidden bits are too many"):
         inpaint(Linear([20]), torch.zeros(1, 20), torch.zeros(20).bool(), how="enumerate")
-    with pytest.raises(CapabilityError, match="cannot be conditioned: it is not autoregressive"):
-        inpaint(catalogue.create("ppca"), torch.zeros(1, 8, 8), torch.zeros(8, 8).bool())
+    with pytest.raises(CapabilityError, match="GAN cannot inpaint: it was not made to restore images"):
+        inpaint(catalogue.create("gan"), torch.zeros(1, 8, 8), torch.zeros(8, 8).bool())
     with pytest.raises(ShapeError, match="booleans of shape"):
         inpaint(program, x, torch.zeros(6))
     with pytest.raises(OptionError, match="'guess'"):
