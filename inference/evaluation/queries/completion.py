@@ -15,18 +15,22 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, constraints
 
-from inference.evaluation.estimates import CHUNK, checked, evaluating
+from inference.evaluation.estimates import CHUNK, Estimate, checked, evaluating
+from inference.evaluation.likelihood import log_likelihood
 from inference.evaluation.queries.annealed import LATENTS, VALUES
 from inference.evaluation.queries.conditionals import GAUSSIAN, MIXTURE, OWN, POSTERIOR
 from inference.evaluation.queries.questions import Answer, Question, Sampling, Way, answered
+from inference.fitted import Fit
 from zoo.autoregressive.base import Autoregressive
 from zoo.autoregressive.ensemble import OrderEnsemble
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ShapeError
 from zoo.guards import same_support
+from zoo.nets import image_shape
 from zoo.program import ExactDensity, Program
+from zoo.puzzles import Parts, Solves, parts_of
 
-__all__ = ["WAYS", "completion_probabilities", "inpaint"]
+__all__ = ["WAYS", "completion_probabilities", "hidden_log_likelihood", "inpaint"]
 
 MOST_BITS = 16
 """Hidden bits whose states are enumerated at most."""
@@ -73,6 +77,44 @@ def inpaint(
     sites = torch.arange(y.shape[1], device=y.device).unsqueeze(1)
     with evaluating(program, None, seed, x.device):
         return answered(program, Question("inpaint", y, sites, sd=0.0, context=context), WAYS, how, sampling)
+
+
+@torch.no_grad()
+def hidden_log_likelihood(
+    program: Program | Fit, x: Tensor, known: Tensor, context: Tensor | None = None, **options: Any
+) -> Estimate:
+    """log p(hidden sites | known sites) of each example, (B,): how well it is known what was there.
+
+    Args:
+        program: One that was made to complete images, whose density it is; or one that takes missing values, where it
+            is log p(x) - log p(known sites), no bound unless both are exact. Or a fit of one.
+        x: (B, *event_shape), whole.
+        known: Booleans (*event_shape) or (B, *event_shape).
+        context: (B, ...) or None.
+        options: Of `inference.evaluation.likelihood.log_likelihood`, such as `particles`.
+
+    Raises: ShapeError; CapabilityError for other programs; what `log_likelihood` raises.
+    """
+    made = program.program if isinstance(program, Fit) else program
+    whole = Data.of(x if context is None else (x, context))
+    _, known, _ = _conditioned(made, x, known, context)
+    if isinstance(made, Solves) and isinstance(made.task, Parts):
+        images = known.reshape(len(known), *image_shape(made.event_shape))
+        if bool((images != images[:, :1]).any()):
+            raise CapabilityError(f"{type(made).__name__} is told pixels with all their colours, not some of them.")
+        given = parts_of(whole.x.reshape(images.shape), images[:, :1])
+        return log_likelihood(program, Data(whole.x, given), **options)
+    if not made.takes_missing:
+        raise CapabilityError(
+            f"{type(made).__name__} takes no missing values, so the density of the known sites is not known; ask "
+            "programs that do, or one that was made to complete images."
+        )
+    both = log_likelihood(program, whole, **options)
+    some = log_likelihood(program, Data(whole.x.masked_fill(~known, torch.nan), whole.context), **options)
+    errors = [each.monte_carlo_error for each in (both, some) if each.monte_carlo_error is not None]
+    error = torch.stack(errors).square().sum(0).sqrt() if errors else None
+    how = both.how if both.how == some.how else f"{both.how} - {some.how}"
+    return Estimate(both.values - some.values, how, False, monte_carlo_error=error)
 
 
 @torch.no_grad()
