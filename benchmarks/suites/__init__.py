@@ -18,6 +18,7 @@ SUITES: dict[str, str] = {
     "anomalies": "benchmarks.suites.anomalies",
     "adversarial": "benchmarks.suites.adversarial",
     "translation": "benchmarks.suites.translation",
+    "restoration": "benchmarks.suites.restoration",
 }
 """Name -> module that declares SUITE."""
 

@@ -110,6 +110,8 @@ def hidden_log_likelihood(
             "programs that do, or one that was made to complete images."
         )
     both = log_likelihood(program, whole, **options)
+    if not bool(known.any()):
+        return both
     some = log_likelihood(program, Data(whole.x.masked_fill(~known, torch.nan), whole.context), **options)
     errors = [each.monte_carlo_error for each in (both, some) if each.monte_carlo_error is not None]
     error = torch.stack(errors).square().sum(0).sqrt() if errors else None

@@ -193,6 +193,8 @@ def test_the_density_of_what_was_hidden():
     for row in range(2):
         mine = (states == x[row][~known]).all(-1)
         torch.testing.assert_close(found.values[row], log_probs[row][mine].squeeze())
+    nothing = hidden_log_likelihood(program, x, torch.zeros(2, 3).bool())
+    torch.testing.assert_close(nothing.values, program.log_prob(x).detach())
     restorer = RestoringVAE([2, 4], latent_dim=2, hidden=[4])
     bits = (torch.rand(3, 2, 4) < 0.5).double()
     mine = hidden_log_likelihood(restorer, bits, restorer.task.where, particles=5)
