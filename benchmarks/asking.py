@@ -17,10 +17,11 @@ from zoo import catalogue, datasets
 from zoo.datasets.asked import read_context
 from zoo.errors import DatasetError, OptionError
 from zoo.guards import same_support
-from zoo.implicit.puzzle import PuzzleGAN, puzzle_from_boxes
+from zoo.implicit.puzzle import PuzzleGAN
 from zoo.implicit.translators import Translates, TranslatesBack
 from zoo.nets import image_shape
 from zoo.program import Program
+from zoo.puzzles import puzzle_from_boxes
 
 __all__ = ["asked_context", "images_of", "translate_images"]
 

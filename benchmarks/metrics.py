@@ -113,6 +113,10 @@ METRICS: dict[str, Metric] = {
         "lower",
         digits=3,
     ),
+    "hidden_log_likelihood": Metric(
+        "log p(hidden)", "log p(hidden pixels | known pixels), nats per test example", "higher", digits=2
+    ),
+    "restoring_seconds": Metric("answer, s", "wall time of all answers", "lower", digits=1),
     "kept": Metric("kept", "largest change of a pixel that was given", "lower", digits=4),
     "retrieval": Metric("told", "share of images whose own caption fits best, of a hundred", "higher", digits=3),
     "tag_precision": Metric(

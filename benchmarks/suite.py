@@ -24,6 +24,9 @@ KINDS: dict[str, str] = {
     "anomaly": "benchmarks.cells.anomalies:measure",
     "samples": "benchmarks.cells.samples:measure",
     "completion": "benchmarks.cells.completions:measure",
+    "inpaint": "benchmarks.cells.restorations:measure",
+    "denoise": "benchmarks.cells.restorations:measure",
+    "super_resolve": "benchmarks.cells.restorations:measure",
     "caption": "benchmarks.cells.captions:measure",
     "tags": "benchmarks.cells.tags:measure",
 }

@@ -24,7 +24,7 @@ from inference.fitted import Fit
 from zoo import catalogue
 from zoo.datasets import Card, Data, Dataset
 from zoo.errors import CapabilityError, EmptyDataError, SupportError, ZooError
-from zoo.program import Program
+from zoo.program import MakesContexts, Program
 
 ROWS = 6
 SMALL: dict[str, dict[str, Any]] = {
@@ -115,7 +115,7 @@ BAD: dict[str, Callable[[Given, int], Pair | None]] = {
     "300,000": lambda c, at: _outside(c, at, 3e5),
     "a billion": lambda c, at: _outside(c, at, 1e9),
     "a context too many": lambda c, at: (c.x, torch.zeros(ROWS, 2)) if c.context is None else None,
-    "no context": lambda c, at: _context(c, lambda context: None),
+    "no context": lambda c, at: None if isinstance(c.program, MakesContexts) else _context(c, lambda context: None),
     "fewer contexts": lambda c, at: _context(c, lambda context: context[:-1]),
     "wider contexts": lambda c, at: _context(c, lambda context: context.unsqueeze(-1)),
     "context nan": lambda c, at: _context(c, lambda context: _with(context, at, torch.nan)),

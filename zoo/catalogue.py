@@ -43,6 +43,8 @@ BUILTIN: dict[str, str] = {
     "vae": "zoo.latent.vae:VAE",
     "aae": "zoo.latent.aae:AAE",
     "semi-supervised-vae": "zoo.latent.semi_supervised:SemiSupervisedVAE",
+    "cvae": "zoo.latent.cvae:ConditionalVAE",
+    "restoring-vae": "zoo.latent.cvae:RestoringVAE",
     "coin": "zoo.bayes.coin:BetaBernoulli",
     "dirichlet-categorical": "zoo.bayes.dirichlet_categorical:DirichletCategorical",
     "normal": "zoo.bayes.normal:NormalUnknown",

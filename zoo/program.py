@@ -430,7 +430,8 @@ class Grows(Protocol):
 
 @runtime_checkable
 class MakesContexts(Protocol):
-    """A program whose contexts are made of the examples themselves, at random: a game makes new ones at every step.
+    """A program whose contexts are made of the examples themselves, often at random: games and SVI make new ones at
+    every step (`zoo.puzzles.Solves`).
 
     Its `accept` makes them where data have none.
     """

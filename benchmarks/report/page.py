@@ -30,10 +30,11 @@ TELLING = (
     "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc", "seconds",
 )  # fmt: skip
 """Metrics that terminal tables show."""
-DRAWN = ("samples", "completion", "caption", "tags")
+DRAWN = ("samples", "completion", "inpaint", "denoise", "super_resolve", "caption", "tags")
 """Kinds of cells whose programs are judged by what they draw."""
 OF_SAMPLES = (
-    "completion_rmse", "completion_crps", "completion_frechet", "retrieval", "tag_precision", "tag_map",
+    "hidden_log_likelihood", "completion_rmse", "completion_crps", "completion_frechet", "retrieval", "tag_precision",
+    "tag_map",
     "recognition", "pixel_error", "attribute_accuracy", "frechet", "precision", "recall", "class_accuracy", "modes",
     "good", "collapsed", "seconds",
 )  # fmt: skip
@@ -43,6 +44,9 @@ RANKED = {
     "density": ("log_likelihood", "grid_log_likelihood"),
     "samples": ("recognition", "frechet", "modes"),
     "completion": ("completion_crps",),
+    "inpaint": ("completion_crps",),
+    "denoise": ("completion_crps",),
+    "super_resolve": ("completion_crps",),
     "caption": ("retrieval",),
     "tags": ("tag_map",),
 }
@@ -102,6 +106,9 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
             "density": f"Density: {row.dataset}, {row.split} split",
             "anomaly": f"Anomalies: {row.dataset}",
             "completion": f"Completions: {row.dataset}",
+            "inpaint": f"Inpainting: {row.dataset}",
+            "denoise": f"Denoising: {row.dataset}",
+            "super_resolve": f"Super-resolution: {row.dataset}",
             "caption": f"Images for captions: {row.dataset}",
             "tags": f"Tags: {row.dataset}",
             # Grey and binary are judged by the same thresholded images, with and without pairs by the same answers.

@@ -19,6 +19,7 @@ SUITES: dict[str, str] = {
     "adversarial": "benchmarks.suites.adversarial",
     "translation": "benchmarks.suites.translation",
     "regression": "benchmarks.suites.regression",
+    "restoration": "benchmarks.suites.restoration",
 }
 """Name -> module that declares SUITE."""
 

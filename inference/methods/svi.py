@@ -35,7 +35,7 @@ from zoo.adopted import Adopted
 from zoo.datasets.data import Data
 from zoo.errors import BrokenProgramError, CapabilityError, UnknownNameError, ZooError
 from zoo.options import Count, Fraction, NonNegative, Positive
-from zoo.program import ExactDensity, ImplicitProgram, Program
+from zoo.program import ExactDensity, ImplicitProgram, MakesContexts, Program
 from zoo.weights import Weighted
 
 __all__ = ["SVI"]
@@ -51,6 +51,13 @@ def _named(program: Program, first: bool) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())
         raise BrokenProgramError(f"Pyro refuses {type(program).__name__} at the first step: {reason}") from error
+
+
+def _fresh(program: Program, batch: Data) -> Data:
+    """The batch with new contexts, where the program makes them of examples; weighted rows keep theirs."""
+    if isinstance(program, MakesContexts) and not isinstance(batch.context, Weighted):
+        return Data(batch.x, program.puzzles(batch.x))
+    return batch
 
 
 def _check_bound(elbo: str, program: Program, guide: Callable[..., Any], data: Data) -> None:
@@ -141,7 +148,7 @@ class SVI(GradientMethod):
             assert optimizer is not None
             # Pyro's checks (shapes, supports, model against guide) on the first step; they cost a third of a step.
             with pyro.validation_enabled(loop.done == 0), _named(program, first=loop.done == 0):
-                loss, bound = objective(program, guide, batch, size, now.get("beta", 1.0))
+                loss, bound = objective(program, guide, _fresh(program, batch), size, now.get("beta", 1.0))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.clip_norm is not None:

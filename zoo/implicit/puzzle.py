@@ -25,25 +25,26 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import adaptive_avg_pool2d
 
-from zoo.arrays import as_tensor
-from zoo.errors import OptionError, SupportError
+from zoo.errors import OptionError
 from zoo.implicit.networks import ConvCritic, network_options
 from zoo.nets import BatchNorm1d, BatchNorm2d, halvings, image_shape, paddings
-from zoo.options import Count, Counts, Fraction, Length, Natural, Shape, check_value
+from zoo.options import Count, Counts, Fraction, Length, Shape
 from zoo.program import Implicit, ImplicitProgram, Preset
+from zoo.puzzles import Patches, Solves
 
-__all__ = ["PuzzleCritic", "PuzzleGAN", "PuzzleNetwork", "puzzle_from_boxes"]
+__all__ = ["PuzzleCritic", "PuzzleGAN", "PuzzleNetwork"]
 
 SLOPE = 0.2
 """Of the leaky ReLUs that read what is given."""
 
 
-class PuzzleGAN(ImplicitProgram):
+class PuzzleGAN(Solves, ImplicitProgram):
     """Draws the whole image from any of its patches, which stay as they are.
 
     A context has shape (N, channels + 1, height, width): the given pixels, 0 elsewhere, and a plane that is 1 where
     they are given. Data need none: `accept` makes puzzles of images, always the same of the same images, and a fit
-    makes new ones at every step (`puzzles`), whatever contexts its data have. `puzzle_from_boxes` makes one's own.
+    makes new ones at every step (`puzzles`), whatever contexts its data have. `zoo.puzzles.puzzle_from_boxes` makes
+    one's own.
 
     Args:
         event_shape: (height, width) or (channels, height, width), in [0, 1].
@@ -81,20 +82,9 @@ class PuzzleGAN(ImplicitProgram):
         self.critic_options = network_options("the puzzle's critic", critic, whole=(16, 32, 64), local=(16, 32))
         if not channels:
             raise OptionError("channels must name at least one layer, got none.")
-        if keep[0] > keep[1]:
-            raise OptionError(f"keep must be the least share of given patches, then the largest; got {list(keep)}.")
-        for patches, side in zip(grid, self.shape[1:], strict=True):
-            if patches > side:
-                raise OptionError(
-                    f"A grid of {list(grid)} patches is finer than images of {self.shape[1:]} pixels; take fewer."
-                )
-        self.latent_dim, self.grid, self.keep = latent_dim, (grid[0], grid[1]), (keep[0], keep[1])
+        self.latent_dim = latent_dim
+        self.task = Patches(event_shape, grid, keep)
         self.net = PuzzleNetwork(self.shape, latent_dim, hidden=hidden, channels=channels)
-        # Which row and which column of the grid a pixel is in.
-        rows, columns = (
-            torch.arange(side) * patches // side for patches, side in zip(grid, self.shape[1:], strict=True)
-        )
-        self.register_buffer("patch", rows[:, None] * grid[1] + columns, persistent=False)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Given pixels as they are, and the others from them and noise; differentiable in its parameters."""
@@ -131,51 +121,9 @@ class PuzzleGAN(ImplicitProgram):
         score = ((made - x).abs() + (other - x).abs() - (made - other).abs()) / 2
         return (score * missing).sum() / missing.sum().clamp(min=1.0)
 
-    def puzzles(self, x: Tensor, seed: int | None = None) -> Tensor:
-        """Of each image some patches, any subset of a number as likely as another, as contexts.
-
-        Args:
-            x: Images (B, *event_shape).
-            seed: For the same puzzles every time; None draws from torch's generator.
-        """
-        patches = self.grid[0] * self.grid[1]
-        if seed is None:
-            drawn = torch.rand(len(x), patches + 1, dtype=x.dtype, device=x.device)
-        else:  # on the CPU, so that every device has the same puzzles
-            drawn = torch.rand(len(x), patches + 1, generator=torch.Generator().manual_seed(seed)).to(x)
-        least, most = (round(share * patches) for share in self.keep)
-        count = (least + (most - least + 1) * drawn[:, -1:]).floor()
-        kept = drawn[:, :-1].argsort(-1).argsort(-1) < count
-        return _context(x.reshape(len(x), *self.shape), kept[:, self.patch].unsqueeze(1))
-
-    def accept(self, x: Any, context: Any = None) -> tuple[Tensor, Tensor | None]:
-        """Images without a context are accepted with puzzles of them, the same every time."""
-        if context is not None:
-            return super().accept(x, context)
-        dtype = self.computes_in()
-        x = as_tensor(x, dtype=dtype)
-        return super().accept(x, self.puzzles(x, seed=0) if x.shape[1:] == self.event_shape else None)
-
     def critic(self) -> nn.Module:
         """Of the whole image and of the neighbourhoods of what was missing."""
         return PuzzleCritic(self.event_shape, **self.critic_options)
-
-    def example_context(self, n: int) -> Tensor:
-        """Puzzles of grey images."""
-        like = next(self.net.parameters())
-        return self.puzzles(like.new_full((n, *self.event_shape), 0.5), seed=0)
-
-    def check_context(self, context: Tensor | None) -> None:
-        """As every program; and each pixel must be given or not.
-
-        Raises: SupportError for a mask with other numbers than 0 and 1; what `Program.check_context` raises.
-        """
-        super().check_context(context)
-        if context is not None and bool(((context[:, -1] != 0) & (context[:, -1] != 1)).any()):
-            raise SupportError(
-                "The last plane of a puzzle must be 1 where a pixel is given and 0 elsewhere, got values in between; "
-                "puzzle_from_boxes(x, boxes) makes one."
-            )
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
@@ -282,32 +230,3 @@ class PuzzleCritic(nn.Module):
         missing = adaptive_avg_pool2d(1 - mask, (places.shape[-2], places.shape[-1]))
         near = (places * missing).sum((1, 2, 3)) / missing.sum((1, 2, 3)).clamp(min=1e-6)
         return self.whole(seen) + near
-
-
-def puzzle_from_boxes(x: Tensor, boxes: Sequence[Sequence[int]]) -> Tensor:
-    """The puzzle of each image that gives what lies in some boxes: contexts (B, channels + 1, height, width).
-
-    Args:
-        x: Images (B, height, width) or (B, channels, height, width).
-        boxes: Each [top, left, height, width] in pixels, wholly inside the image; none gives nothing.
-
-    Raises: ShapeError for what are no images; OptionError for a box that is none or reaches outside.
-    """
-    shape = image_shape(x.shape[1:])
-    mask = torch.zeros(1, 1, *shape[1:], dtype=torch.bool, device=x.device)
-    for box in boxes:
-        check_value("a box", box, Annotated[Sequence[Natural], Length(4)])
-        top, left, height, width = box
-        if min(height, width) < 1 or top + height > shape[1] or left + width > shape[2]:
-            raise OptionError(
-                f"The box {list(box)}, [top, left, height, width], must lie inside images of {shape[1:]} pixels and "
-                "hold at least one."
-            )
-        mask[..., top : top + height, left : left + width] = True
-    return _context(x.reshape(len(x), *shape), mask)
-
-
-def _context(x: Tensor, mask: Tensor) -> Tensor:
-    """Images (B, channels, height, width) under a mask of booleans that broadcasts against them, and the mask."""
-    mask = mask.to(x).expand(len(x), -1, -1, -1)
-    return torch.cat([x * mask, mask], 1)

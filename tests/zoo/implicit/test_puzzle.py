@@ -19,8 +19,9 @@ from inference.evaluation.samples.completion import (
 )
 from zoo import datasets
 from zoo.errors import OptionError, ShapeError, SupportError, UnknownNameError
-from zoo.implicit.puzzle import PuzzleCritic, PuzzleGAN, puzzle_from_boxes
+from zoo.implicit.puzzle import PuzzleCritic, PuzzleGAN
 from zoo.latent.ppca import PPCA
+from zoo.puzzles import puzzle_from_boxes
 from zoo.testing import check_program
 
 SMALL = {"latent_dim": 4, "hidden": 16, "channels": [4, 4], "critic": {"whole": [4, 4], "local": [4]}}

@@ -1,4 +1,4 @@
-"""Queries of a fitted density against enumeration, ROC curves known by hand, and codes that give the images back."""
+"""Completions against enumeration, and the density of what was hidden."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.evaluation.queries.completion import completion_probabilities, inpaint
+from inference.evaluation import log_likelihood
+from inference.evaluation.queries.completion import completion_probabilities, hidden_log_likelihood, inpaint
 from tests.conftest import FAILURE_RATE
 from tests.inference.evaluation.queries.programs import Linear, Two
 from tests.zoo.test_chains import all_states, chi_square, randomise
@@ -14,6 +15,9 @@ from zoo import catalogue
 from zoo.autoregressive.base import Autoregressive
 from zoo.chains.chow_liu import ChowLiuTree
 from zoo.errors import CapabilityError, OptionError, ShapeError
+from zoo.latent.cvae import RestoringVAE
+from zoo.latent.vae import VAE
+from zoo.mixtures.bernoulli import BernoulliMixture
 
 
 def prefix_mask(program: Autoregressive, known: int) -> Tensor:
@@ -153,8 +157,8 @@ def test_what_cannot_be_completed_says_why():
         inpaint(program, x, scattered, how="prefix")
     with pytest.raises(CapabilityError, match="20 hidden bits are too many"):
         inpaint(Linear([20]), torch.zeros(1, 20), torch.zeros(20).bool(), how="enumerate")
-    with pytest.raises(CapabilityError, match="cannot be conditioned: it is not autoregressive"):
-        inpaint(catalogue.create("ppca"), torch.zeros(1, 8, 8), torch.zeros(8, 8).bool())
+    with pytest.raises(CapabilityError, match="GAN cannot inpaint: it was not made to restore images"):
+        inpaint(catalogue.create("gan"), torch.zeros(1, 8, 8), torch.zeros(8, 8).bool())
     with pytest.raises(ShapeError, match="booleans of shape"):
         inpaint(program, x, torch.zeros(6))
     with pytest.raises(OptionError, match="'guess'"):
@@ -163,7 +167,40 @@ def test_what_cannot_be_completed_says_why():
         inpaint(program, x, scattered, draws=0)
 
 
-# Anomalies
+def test_regions_may_differ_from_row_to_row():
+    program = Linear([6])
+    x, known = (torch.rand(3, 6) < 0.5).double(), torch.rand(3, 6) < 0.5
+    found = inpaint(program, x, known, draws=50, how="enumerate", seed=1)
+    assert torch.equal(found.values[:, known], x[known].expand(50, -1))
+    for row in range(3):
+        probabilities = completion_probabilities(program, x[row : row + 1], known[row])
+        states, shares = probabilities[0], probabilities[1][0].exp()
+        mean = inpaint(program, x[row : row + 1], known[row : row + 1], draws=4000).mean[0, ~known[row]]
+        assert ((mean - shares @ states).abs() < 6 * 0.5 / 4000**0.5).all()
+    for wrong in (known[:2], known[:, :5], known.double()):
+        with pytest.raises(ShapeError, match="known"):
+            inpaint(program, x, wrong)
+    with pytest.raises(ShapeError, match="same for all rows"):
+        completion_probabilities(program, x, known)
 
 
-# Codes
+def test_the_density_of_what_was_hidden():
+    program = randomise(BernoulliMixture([2, 3], 3))
+    x, known = (torch.rand(2, 2, 3) < 0.5).double(), torch.tensor([[1, 0, 0], [1, 0, 1]]).bool()
+    found = hidden_log_likelihood(program, x, known)
+    assert (found.how, found.bound, found.monte_carlo_error) == ("exact", False, None)
+    states, log_probs = completion_probabilities(program, x, known)
+    for row in range(2):
+        mine = (states == x[row][~known]).all(-1)
+        torch.testing.assert_close(found.values[row], log_probs[row][mine].squeeze())
+    nothing = hidden_log_likelihood(program, x, torch.zeros(2, 3).bool())
+    torch.testing.assert_close(nothing.values, program.log_prob(x).detach())
+    restorer = RestoringVAE([2, 4], latent_dim=2, hidden=[4])
+    bits = (torch.rand(3, 2, 4) < 0.5).double()
+    mine = hidden_log_likelihood(restorer, bits, restorer.task.where, particles=5)
+    torch.testing.assert_close(mine.values, log_likelihood(restorer, bits, particles=5).values)
+    sampled = hidden_log_likelihood(VAE([2, 3], 1, hidden=[3]), x, known, particles=10)
+    assert sampled.how == "IWAE-10"
+    assert sampled.monte_carlo_error is not None
+    with pytest.raises(CapabilityError, match="takes no missing values"):
+        hidden_log_likelihood(Linear([6]), x.flatten(1), known.flatten())
