@@ -95,7 +95,7 @@ def bracket_log_partition(
     with torch.no_grad(), evaluating(program, None, seed + 1, program.particles.device):
         exact = isinstance(program, SummableEnergy) and program.why_not_summed() is None
         if exact:
-            x = program.draw_exactly(chains)  # type: ignore[union-attr]
+            x = program.draw_exactly(chains)
         else:
             x = program.run_chains(chains)
             for _ in range(burn_in):

@@ -57,7 +57,7 @@ class RBM(EnergyProgram):
 
     paper = "Hinton, Training products of experts by minimizing contrastive divergence, 2002"
     dataset = "digits-binary"
-    support = constraints.boolean
+    support: constraints.Constraint = constraints.boolean
 
     def __init__(
         self,

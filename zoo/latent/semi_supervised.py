@@ -106,7 +106,7 @@ class SemiSupervisedVAE(Program):
         # the many images without any have found another.
         with torch.no_grad():
             for net in (self.encoder, self.decoder):
-                net[0].weight[:, -self.classes :].normal_(std=1e-3)
+                net[0].get_parameter("weight")[:, -self.classes :].normal_(std=1e-3)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Sets the decoder's last bias to what fits each pixel on its own, and a scale to the spread around it."""

@@ -182,7 +182,7 @@ def test_padded_steps_are_not_compiled_and_say_so():
 
 @pytest.mark.slow
 def test_the_preset_reaches_its_criterion_on_chorales(zoo_data):
-    """Per time step: below the exact value of a hidden Markov model, and below 7.8 nats (independent keys have 11.06)."""
+    """Per time step: below a hidden Markov model's exact value, and below 7.8 nats (independent keys have 11.06)."""
     torch.set_default_dtype(torch.float32)
     data = datasets.load("jsb")
     found = fit("dmm", data, preset="small")
