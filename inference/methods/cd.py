@@ -11,7 +11,7 @@ The second part is what a chain is for, or, where all states can be summed, noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -72,7 +72,7 @@ class ContrastiveDivergence(GradientMethod):
     sweeps: Count = 1
     fresh: Share = 0.05
     regularise: NonNegative = 0.0
-    optimizer: Any = "adam"
+    optimizer: str | Callable[..., torch.optim.Optimizer] = "adam"
     weight_decay: NonNegative | None = None
     clip_norm: Positive | None = None
     patience: Count | None = None

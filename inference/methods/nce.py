@@ -26,7 +26,7 @@ from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import make_optimizer, set_rate
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram
-from zoo.errors import CapabilityError
+from zoo.errors import CapabilityError, OptionError
 from zoo.options import Count, OneOf
 from zoo.program import ExactDensity, Program
 
@@ -60,16 +60,21 @@ class NoiseContrastive(GradientMethod):
     takes_missing: ClassVar[bool] = False
     NATS: ClassVar[frozenset[str]] = frozenset()
 
-    noise: Any = "base"
+    noise: str | Program = "base"
     ratio: Count = 1
     compile: Annotated[str, OneOf(COMPILE)] = "never"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.noise, str) and self.noise != "base":
+            raise OptionError(f"noise must be 'base' or a program with an exact density, got {self.noise!r}.")
 
     def why_not(self, program: Program) -> str | None:
         """Energy-based models, beside a noise that has a density over the same x."""
         reason = why_no_energy(program)
-        if reason is not None or self.noise == "base":
+        if reason is not None or isinstance(self.noise, str):
             return reason
-        if not isinstance(self.noise, ExactDensity) or not isinstance(self.noise, Program):
+        if not isinstance(self.noise, ExactDensity):
             return f"noise must be 'base' or a program with an exact density, got {type(self.noise).__name__}"
         if self.noise.event_shape != program.event_shape or self.noise.row_of_context() is not None:
             return f"the noise is of shape {tuple(self.noise.event_shape)}, x of {tuple(program.event_shape)}"
@@ -124,12 +129,12 @@ class NoiseContrastive(GradientMethod):
     @torch.no_grad()
     def _draw(self, program: EnergyProgram, n: int) -> tuple[Tensor, Tensor]:
         """Noise (n, *event_shape) and its log density (n,)."""
-        x = program.base().sample(torch.Size((n,))) if self.noise == "base" else self.noise.generate(n)
+        x = self.noise.generate(n) if isinstance(self.noise, Program) else program.base().sample(torch.Size((n,)))
         return x, self._density(program, x)
 
     @torch.no_grad()
     def _density(self, program: EnergyProgram, x: Tensor) -> Tensor:
-        density = program.base().log_prob(x) if self.noise == "base" else self.noise.log_prob(x)
+        density = self.noise.log_prob(x) if isinstance(self.noise, ExactDensity) else program.base().log_prob(x)
         if not bool(torch.isfinite(density).all()):
             raise CapabilityError(
                 "The noise gives some examples no density, so they are told at once and nothing is learned: take noise "
