@@ -44,6 +44,8 @@ __all__ = [
 
 CHUNK = 2**14
 """Particle-example pairs evaluated at once: 16,384 rows of a 784-pixel decoder are about 100 MB in float64."""
+PIXELS = 784
+"""Numbers of an example up to which a pair counts as one; a chorale of 160 steps of 88 keys counts as eighteen."""
 BATCH = 256
 """Examples evaluated at once."""
 
@@ -135,8 +137,8 @@ def weight_batches(
 ) -> Iterator[Tensor]:
     """Yields log importance weights (particles, U_b) by batches of examples; one batch when the examples are tied.
 
-    At most `chunk` particle-example pairs are evaluated at once, each at weight log p(x, z) - log q(z | x). A guide of
-    None is the program's own.
+    At most `chunk` particle-example pairs of up to `PIXELS` numbers are evaluated at once, fewer of longer examples,
+    each at weight log p(x, z) - log q(z | x). A guide of None is the program's own.
 
     Raises: ImplicitDensityError, OptionError, ShapeError for an autoguide that was set up on other data,
         CapabilityError for a guide that is a point.
@@ -155,7 +157,8 @@ def weight_batches(
         tied = True
     refuse_point(guide, program, data, "An importance weight (ELBO, IWAE, k-hat)")
     for batch in [data] if tied else data.batches(BATCH):
-        rows = max(1, chunk // batch.size)
+        pairs = chunk * PIXELS // max(PIXELS, batch.x[:1].numel())
+        rows = max(1, pairs // batch.size)
         parts = []
         for start in range(0, particles, rows):
             n = min(rows, particles - start)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from inference import fit
+from inference.evaluation import estimates
 from inference.evaluation.estimates import Estimate, checked, density, elbo, importance_log_weights, log_mean_exp
 from inference.evaluation.likelihood import log_evidence
 from inference.guides.named import AUTOGUIDES, build_guide
@@ -37,6 +38,16 @@ def test_elbo_is_evidence_minus_closed_form_kl():
     kl, _ = gaussian_kl(program.encoder(x).detach(), program.encoder_scale.detach(), mean, covariance)
     assert within(found, program.log_prob(x).detach() - kl)
     assert found.values.shape == (50,)
+
+
+@pytest.mark.parametrize(("numbers", "runs"), [(5, 2), (784, 2), (3 * 784, 6)])
+def test_memory_is_bounded_for_long_examples_too(numbers, runs, monkeypatch):
+    """Of 24 pairs at a time, 2 examples have 12 particles each; examples three times as long have 4."""
+    program, seen = linear(numbers), list[int]()
+    monkeypatch.setattr(estimates, "draw", lambda guide, n, *batch: seen.append(n) or draw(guide, n, *batch))
+    weights = importance_log_weights(program, None, Data(program.generate(2)), 24, chunk=24)
+    assert weights.shape == (24, 2)
+    assert seen == [24 // runs] * runs
 
 
 # A point has no density, and Pyro's AutoIAFNormal needs two dimensions.
