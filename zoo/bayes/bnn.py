@@ -34,6 +34,8 @@ __all__ = ["BayesianNeuralNetwork"]
 class BayesianNeuralNetwork(Covariates):
     """A multilayer perceptron with latent weights; the guide is mean-field.
 
+    Of few rows such a guide may find nothing better than the prior and a constant network: 'nuts' is the reference.
+
     Args:
         features: Number D of columns of the context.
         hidden: Widths of the hidden layers; empty for a linear model.

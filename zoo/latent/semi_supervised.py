@@ -63,8 +63,9 @@ class SemiSupervisedVAE(Program):
         classifier: Widths of the hidden layers of q(y | x).
         likelihood: What a number of x follows; see `zoo.latent.vae.VAE`.
         activation: A key of `zoo.nets.ACTIVATIONS`.
-        alpha: Weight of log q(y | x) of each example whose class is known; the paper's is a tenth of the number of
-            examples for each such example.
+        alpha: Weight of log q(y | x) of each example whose class is known. The paper's is a tenth of the number of
+            examples over that of the known ones, for thousands of epochs; in few steps the unknown ones then give the
+            class a meaning of their own, and only a weight of a thousand or more keeps it from that.
 
     Raises: UnknownNameError, OptionError; ShapeError for a context that is no row of classes.
     """
@@ -83,7 +84,7 @@ class SemiSupervisedVAE(Program):
         classifier: Counts = (128,),
         likelihood: Spec = "bernoulli",
         activation: str = "softplus",
-        alpha: NonNegative = 8.0,
+        alpha: NonNegative = 2000.0,
     ):
         super().__init__()
         if len(context_shape) != 1:
@@ -102,8 +103,7 @@ class SemiSupervisedVAE(Program):
         size = self.likelihood.size
         self.decoder = mlp(latent_dim + self.classes, hidden[::-1], size * d, activation, out_bias=False)
         self.bias = nn.Parameter(torch.zeros(size, *self.event_shape))
-        # The class begins without a meaning (the paper's weights begin near zero), so that labels give it one before
-        # the many images without any have found another.
+        # The class begins without a meaning, as the paper's weights begin near zero: the classifier gives it one.
         with torch.no_grad():
             for net in (self.encoder, self.decoder):
                 net[0].get_parameter("weight")[:, -self.classes :].normal_(std=1e-3)
@@ -143,7 +143,8 @@ class SemiSupervisedVAE(Program):
         return self.likelihood.distribution(out.movedim(-1 - n, -1)).to_event(n)
 
     def _flat(self, x: Tensor) -> Tensor:
-        return self.likelihood.embed(x.to(self.bias.dtype)).flatten(-len(self.event_shape))
+        batch = x.shape[: x.ndim - len(self.event_shape)]
+        return self.likelihood.embed(x.to(self.bias.dtype)).reshape(*batch, -1)
 
     def _known(self, context: Tensor, otherwise: Tensor) -> Tensor:
         """Log-probabilities (B, K): of the class where the context says it, else these."""
