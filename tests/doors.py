@@ -230,7 +230,7 @@ def _whole(context: Any, x: Any) -> Any:
 
 def _inpainted(case: Given, x: Any, context: Any) -> Tensor:
     known = torch.ones(case.program.event_shape, dtype=torch.bool)
-    return completion.inpaint(case.program, x, known, context, particles=2).values
+    return completion.inpaint(case.program, x, known, context, particles=2, steps=2).values
 
 
 def _decoded(case: Given, x: Any, context: Any) -> Tensor:
