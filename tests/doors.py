@@ -278,6 +278,8 @@ SIZED = {"one more dimension", "one number more", "one number", "one example", "
 """No faults where a program is given by name: it is then built for them."""
 ANY_CONTEXT = {"cvae"}
 """Programs that are built for contexts of any shape likewise."""
+NO_CONTEXT = {name for name, options in SMALL.items() if {"lengths", "classes"} & set(options)}
+"""Programs that are built without one where data have none."""
 
 
 def attempt(name: str, door: str, what: str, at: int) -> str:
@@ -285,6 +287,7 @@ def attempt(name: str, door: str, what: str, at: int) -> str:
     case = given(name)
     made = BAD[what](case, at)
     sized = what in SIZED or (what == "wider contexts" and name in ANY_CONTEXT)
+    sized = sized or (what == "no context" and name in NO_CONTEXT)
     if made is None or (door == "fit by name" and sized):
         return "no fault here"
     before = {key: value.clone() for key, value in case.program.state_dict().items()}
