@@ -107,4 +107,5 @@ def _leave(path: Path, seen: Tensor, answer: Answer, x: Tensor) -> None:
         factor = x.shape[-1] // seen.shape[-1]
         seen = seen.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
     sheet = torch.stack([seen[:SHOWN], *answer.values[:DRAWN, :SHOWN], x[:SHOWN]], 1).cpu()
-    np.savez_compressed(path, completions=sheet.numpy())
+    samples, data = answer.values[0, :64].cpu().numpy(), x[:64].cpu().numpy()
+    np.savez_compressed(path, completions=sheet.numpy(), samples=samples, data=data)

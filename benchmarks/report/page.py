@@ -30,7 +30,9 @@ TELLING = (
     "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc", "seconds",
 )  # fmt: skip
 """Metrics that terminal tables show."""
-DRAWN = ("samples", "completion", "inpaint", "denoise", "super_resolve", "caption", "tags")
+RESTORED = ("inpaint", "denoise", "super_resolve")
+"""Kinds of cells whose programs restore images; several may have the same data and programs."""
+DRAWN = ("samples", "completion", *RESTORED, "caption", "tags")
 """Kinds of cells whose programs are judged by what they draw."""
 OF_SAMPLES = (
     "hidden_log_likelihood", "completion_rmse", "completion_crps", "completion_frechet", "retrieval", "tag_precision",
@@ -44,9 +46,7 @@ RANKED = {
     "density": ("log_likelihood", "grid_log_likelihood"),
     "samples": ("recognition", "frechet", "modes"),
     "completion": ("completion_crps",),
-    "inpaint": ("completion_crps",),
-    "denoise": ("completion_crps",),
-    "super_resolve": ("completion_crps",),
+    **dict.fromkeys(RESTORED, ("completion_crps",)),
     "caption": ("retrieval",),
     "tags": ("tag_map",),
 }
@@ -159,7 +159,8 @@ def _pictures(folder: Path, group: Sequence[Row]) -> Iterator[Picture]:
     named = [(label(row, group), artifact) for row, artifact in artifacts]
     if kind in DRAWN:
         for name, caption, figure in pictures.pictures(named):
-            yield Picture(file_name(f"{name}-{base_name(dataset)}"), caption, figure)
+            tail = f"-{kind}" if kind in RESTORED else ""
+            yield Picture(file_name(f"{name}-{base_name(dataset)}{tail}"), caption, figure)
     elif kind == "posterior":
         inexact = [row for row in group if row.method != "exact"]
         if any(row.median("kl_reverse") is not None for row in inexact):

@@ -65,10 +65,10 @@ SUITE = Suite(
                 *made(kind, DIGITS),
                 row(kind, DIGITS, "vae", "VAE, chains", "svi", {"latent_dim": 16, "hidden": [256]}, **SHORT),
                 row(kind, DIGITS, "bernoulli-mixture", "mixture of 40 Bernoullis", "em", {"components": 40}),
-                row(kind, DIGITS, "ppca", "PPCA, exact", "em", {"latent_dim": 64}),
+                *(row(kind, DIGITS, "ppca", f"PPCA of {k}, exact", "em", {"latent_dim": k}) for k in (16, 64)),
                 *made(kind, FACES),
                 row(kind, FACES, "vae", "VAE, chains", "svi", {"latent_dim": 32, "likelihood": "normal"}, **GREY),
-                row(kind, FACES, "ppca", "PPCA, exact", "em", {"latent_dim": 64}),
+                *(row(kind, FACES, "ppca", f"PPCA of {k}, exact", "em", {"latent_dim": k}) for k in (16, 64)),
             )
         ),
         *(grid for given in (2, 3) for grid in made("inpaint", DIGITS, given)),

@@ -100,9 +100,13 @@ def _values(program: Program, question: Question, sampling: Sampling) -> Answer:
     y = question.y
     values, effective = y.new_zeros(sampling.draws, len(y), question.sites.numel()), y.new_zeros(len(y))
     context = None if question.context is None else question.context.repeat(-(-STARTED // len(y)), *_ones(question))
-    made = program.generate(STARTED if context is None else len(context), context).flatten(1)
+    made = program.generate(STARTED if context is None else len(context), context)
+    made = made.reshape(len(made), -1)
     for rows, there in question.patterns():
         origin, basis = _plane(question, rows, there)
+        if basis.shape[1] == 0:  # all of it is known
+            values[:, rows], effective[rows] = origin, float(sampling.particles)
+            continue
         start = made @ basis
         loc, scale = start.mean(0), start.std(0).clamp(min=1e-3)
         target = _target(program, question, rows, origin)

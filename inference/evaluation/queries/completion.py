@@ -73,7 +73,7 @@ def inpaint(
     """
     sampling = Sampling(draws, particles, steps)
     x, known, context = _conditioned(program, x, known, context)
-    y = x.masked_fill(~known, torch.nan).flatten(1)
+    y = x.masked_fill(~known, torch.nan).reshape(len(x), -1)
     sites = torch.arange(y.shape[1], device=y.device).unsqueeze(1)
     with evaluating(program, None, seed, x.device):
         return answered(program, Question("inpaint", y, sites, sd=0.0, context=context), WAYS, how, sampling)
@@ -214,7 +214,7 @@ def _by_pattern(
             x = question.y[rows].nan_to_num().reshape(-1, *program.event_shape)
             given = None if question.context is None else question.context[rows]
             parts.append(answer(program, x, ~there, given, sampling))
-            values[:, rows] = parts[-1].values.flatten(2)
+            values[:, rows] = parts[-1].values.reshape(sampling.draws, len(rows), -1)
             if parts[-1].effective is not None:
                 effective = question.y.new_zeros(len(question.y)) if effective is None else effective
                 effective[rows] = parts[-1].effective

@@ -146,7 +146,7 @@ def _posterior(program: Program, question: Question, sampling: Sampling) -> Answ
     x = question.y.reshape(-1, *program.event_shape)
     latents = draw(program.posterior, sampling.draws, x, question.context, density=False).values
     made = predicted(program, latents, sampling.draws, len(x), question.context)["x"]
-    return Answer.of(made.flatten(2), "posterior", True)
+    return Answer.of(made.reshape(sampling.draws, len(x), -1), "posterior", True)
 
 
 # Programs that were made for it

@@ -71,7 +71,8 @@ def denoise(
     """
     sampling = Sampling(draws, particles, steps)
     check_value("sd", sd, Positive)
-    y = observed_values(program, y, tuple(program.event_shape)).flatten(1)
+    y = observed_values(program, y, tuple(program.event_shape))
+    y = y.reshape(len(y), -1)
     sites = torch.arange(y.shape[1], device=y.device).unsqueeze(1)
     question = Question("denoise", y, sites, sd=float(sd), context=_context(program, context, len(y)))
     with evaluating(program, None, seed, y.device):

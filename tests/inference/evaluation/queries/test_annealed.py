@@ -134,6 +134,17 @@ def test_a_flow_is_completed_and_the_answer_is_finite() -> None:
     found = inpaint(program, torch.randn(2, 4), torch.tensor([1, 0, 0, 1]).bool(), draws=3, particles=8, steps=5)
     assert found.how == "values"
     assert found.values.isfinite().all()
+    x = torch.randn(2, 4)
+    assert torch.equal(inpaint(program, x, torch.ones(4).bool(), particles=4, steps=3).values[0], x)
+
+
+def test_single_numbers_are_answered() -> None:
+    program = catalogue.create("gaussian-mixture", event_shape=[])
+    assert denoise(program, torch.randn(3), 0.5, draws=2).values.shape == (2, 3)
+    flow = catalogue.create("maf", event_shape=[])
+    found = denoise(flow, torch.randn(3), 0.5, draws=2, particles=4, steps=3)
+    assert (found.how, found.values.shape) == ("values", (2, 3))
+    assert inpaint(flow, torch.randn(3), torch.tensor(False), particles=4, steps=3).values.isfinite().all()
 
 
 def test_the_same_seed_gives_the_same_answer_and_the_program_stays_as_it_was() -> None:
