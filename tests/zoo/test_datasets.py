@@ -1112,3 +1112,15 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.npy")
     with pytest.raises(DatasetError, match="a pipe or a device"):
         datasets.load(tmp_path / "x.npy")
+
+
+def test_deaths_by_horse_kick_add_up_as_von_bortkiewicz_has_them():
+    data = datasets.load("horse_kicks")
+    x, context = (
+        torch.cat([getattr(split, part) for split in (data.train, data.valid, data.test)]) for part in ("x", "context")
+    )
+    by_corps = [16, 16, 12, 12, 8, 11, 17, 12, 7, 13, 15, 25, 24, 8]  # G, I to VIII, IX, X, XI, XIV, XV
+    by_year = [3, 5, 7, 9, 10, 18, 6, 14, 11, 9, 5, 11, 15, 6, 11, 17, 12, 15, 8, 4]  # 1875 to 1894
+    assert [int(x[context[:, 0] == corps].sum()) for corps in range(14)] == by_corps
+    assert [int(x[context[:, 1] == year].sum()) for year in context[:, 1].unique()] == by_year
+    assert x.long().bincount().tolist() == [144, 91, 32, 11, 2]
