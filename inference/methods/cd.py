@@ -98,7 +98,7 @@ class ContrastiveDivergence(GradientMethod):
         optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay)
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
-            loss, metrics = self._loss(program, batch.x)
+            loss, metrics = self.loss(program, batch.x)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.clip_norm is not None:
@@ -123,8 +123,8 @@ class ContrastiveDivergence(GradientMethod):
         known = run.valid is not None and isinstance(program, SummableEnergy) and program.why_not_summed() is None
         return Training(loop, finish, (lambda: _nats(program, run.valid)) if known else None)
 
-    def _loss(self, program: EnergyProgram, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What falls, and what the history tells."""
+    def loss(self, program: EnergyProgram, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What falls, (), whose slope is the estimate of the likelihood's, and what the history tells."""
         real = program.unnormalised_log_prob(x)
         if self.chains == "exact":
             assert isinstance(program, SummableEnergy)

@@ -39,7 +39,7 @@ def nats(program: RBM, x: torch.Tensor) -> float:
 
 def gradient(program: RBM, method: ContrastiveDivergence, x: torch.Tensor) -> torch.Tensor:
     program = copy.deepcopy(program)
-    method._loss(program, x)[0].backward()
+    method.loss(program, x)[0].backward()
     return torch.cat([p.grad.flatten() for p in program.parameters()])
 
 
