@@ -115,7 +115,7 @@ def check_rows(x: Tensor, name: str = "The fit") -> None:
         raise EmptyDataError(f"{name} got no examples (data of shape {tuple(x.shape)}); expected (N, ...) with N >= 1.")
 
 
-TAKE_MISSING = ("bernoulli-mixture", "gaussian-mixture", "hmm", "independent", "ppca", "vae")
+TAKE_MISSING = ("bernoulli-mixture", "dmm", "gaussian-mixture", "hmm", "independent", "lgssm", "ppca", "vae")
 """The programs of the zoo that integrate missing values out."""
 
 

@@ -36,7 +36,7 @@ def small(name: str, n: int = 12, **options: Any) -> tuple[Program, Data]:
 def bounds(name: str) -> list[str]:
     """The bounds that a program of the catalogue supports with its own guide."""
     cls, found = catalogue.get(name), ["auto"]
-    if cls.family == "implicit":
+    if cls.family in ("implicit", "energy"):
         return []
     latents = catalogue.create(name).sites()
     reparameterised = name not in (*SUMMED_OUT, "hmm")

@@ -86,4 +86,4 @@ def test_a_preset_suits_the_data_that_it_names(name: str, preset: str) -> None:
     except DatasetError as error:
         pytest.skip(f"needs the data: {error}")
     few = data.train.rows(slice(0, 30))
-    catalogue.create_for(name, few, preset).check(*few)
+    catalogue.create_for(name, few, preset).take(few)

@@ -28,22 +28,22 @@ class EnergyProgram(ImplicitProgram):
     """Base of programs whose density is known up to a constant. Write `base`, `tempered` and `sweep`.
 
     Draws come from a chain: it starts at one of the `particles`, where a fit's own chains stood at its end, and takes
-    `sweeps` transitions. A program that was never fitted starts at draws of `base` and may be far from its density.
+    `draw_sweeps` transitions. A program that was never fitted starts at draws of `base`, maybe far from its density.
 
     Between `base`, whose constant is 1, and the program lies the path exp(tempered(x, b)), b from 0 to 1, along which
     `inference.evaluation.partition` anneals.
 
     Args:
-        sweeps: Transitions of a draw.
+        draw_sweeps: Transitions of a draw.
         particles: Where chains start, (particles, *event_shape).
     """
 
     family = "energy"
     particles: Tensor
 
-    def __init__(self, sweeps: Count, particles: Tensor):
+    def __init__(self, draw_sweeps: Count, particles: Tensor):
         super().__init__()
-        self.event_shape, self.sweeps = particles.shape[1:], sweeps
+        self.event_shape, self.draw_sweeps = particles.shape[1:], draw_sweeps
         self.register_buffer("particles", particles)
 
     def base(self) -> dist.TorchDistribution:
@@ -79,7 +79,7 @@ class EnergyProgram(ImplicitProgram):
     def run_chains(self, n: int) -> Tensor:
         """n draws (n, *event_shape) by as many chains."""
         x = self.particles[torch.randint(len(self.particles), (n,)).to(self.particles.device)]
-        for _ in range(self.sweeps):
+        for _ in range(self.draw_sweeps):
             x = self.sweep(x)
         return x
 

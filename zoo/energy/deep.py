@@ -42,7 +42,7 @@ class DeepEnergy(EnergyProgram):
         hidden: Widths of the layers, or channels of the convolutions.
         activation: A smooth one.
         step: Of a Langevin transition, in spreads of the data.
-        sweeps: Transitions of a draw.
+        draw_sweeps: Transitions of a draw.
         particles: How many chains a fit with persistent chains has, and draws start from.
 
     Raises: OptionError; ShapeError for 'conv' without images.
@@ -62,10 +62,10 @@ class DeepEnergy(EnergyProgram):
         hidden: Counts = (16, 16),
         activation: Annotated[str, OneOf(SMOOTH)] = "silu",
         step: Positive = 0.2,
-        sweeps: Count = 100,
+        draw_sweeps: Count = 100,
         particles: Count = 256,
     ):
-        super().__init__(sweeps, torch.randn(particles, *event_shape))
+        super().__init__(draw_sweeps, torch.randn(particles, *event_shape))
         self.step = step
         if network == "conv":
             self.image: tuple[int, ...] = image_shape(event_shape)

@@ -46,7 +46,7 @@ class RBM(EnergyProgram):
         event_shape: Of x; all its numbers are visible units.
         hidden: Hidden units.
         visible: 'bernoulli' (0 or 1) or 'gaussian' (real, with a scale each that is learned).
-        sweeps: Transitions of a draw.
+        draw_sweeps: Transitions of a draw.
         particles: How many chains a fit with persistent chains has, and draws start from.
 
     Raises: OptionError.
@@ -64,11 +64,11 @@ class RBM(EnergyProgram):
         event_shape: Shape = (8,),
         hidden: Count = 4,
         visible: Annotated[str, OneOf(VISIBLE)] = "bernoulli",
-        sweeps: Count = 100,
+        draw_sweeps: Count = 100,
         particles: Count = 100,
     ):
         chains = torch.randn(particles, *event_shape)
-        super().__init__(sweeps, chains if visible == "gaussian" else (chains > 0).to(chains))
+        super().__init__(draw_sweeps, chains if visible == "gaussian" else (chains > 0).to(chains))
         self.hidden, self.visible, units = hidden, visible, self.event_shape.numel()
         self.weight = nn.Parameter(0.01 * torch.randn(units, hidden))
         self.bias, self.hidden_bias = nn.Parameter(torch.zeros(units)), nn.Parameter(torch.zeros(hidden))

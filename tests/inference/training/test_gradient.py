@@ -20,7 +20,8 @@ GRADIENT = [name for name in METHODS if isinstance(make_method(name), GradientMe
 
 def test_these_are_gradient_methods() -> None:
     assert set(GRADIENT) == {
-        "svi", "mcem", "wake-sleep", "gan", "avb", "aae", "ali", "cycle", "star", "gan-cls",
+        "svi", "mcem", "wake-sleep", "gan", "avb", "aae", "ali", "cycle", "star", "gan-cls", "cd", "nce",
+        "score-matching",
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from zoo.testing import check_program
     [{}, {"event_shape": [3], "hidden": [4]}, {"event_shape": [6, 5], "network": "conv", "hidden": [2, 3]}],
 )
 def test_contract(options):
-    check_program(DeepEnergy(**{"sweeps": 3, "particles": 8, **options}))
+    check_program(DeepEnergy(**{"draw_sweeps": 3, "particles": 8, **options}))
 
 
 def test_it_is_the_base_and_a_network():

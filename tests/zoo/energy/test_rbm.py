@@ -30,7 +30,7 @@ def states(n: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("options", [{}, {"visible": "gaussian"}, {"event_shape": [2, 3]}])
 def test_contract(options):
-    check_program(RBM(**{"event_shape": [4], "hidden": 3, "sweeps": 3, **options}))
+    check_program(RBM(**{"event_shape": [4], "hidden": 3, "draw_sweeps": 3, **options}))
 
 
 @pytest.mark.parametrize(("units", "hidden"), [(5, 3), (3, 6)])
