@@ -21,7 +21,7 @@ from zoo.errors import UnnormalisedError
 from zoo.options import Count
 from zoo.program import Implicit, ImplicitProgram
 
-__all__ = ["EnergyProgram", "SummableEnergy", "Unnormalised", "metropolis_langevin"]
+__all__ = ["EnergyProgram", "SummableEnergy", "Unnormalised", "metropolis_langevin", "spread_of"]
 
 
 class EnergyProgram(ImplicitProgram):
@@ -141,6 +141,15 @@ class SummableEnergy(Protocol):
         Raises: as `log_partition`.
         """
         ...
+
+
+def spread_of(x: Tensor) -> Tensor:
+    """The standard deviation of each number of examples (N, *event_shape), whatever its units, (*event_shape).
+
+    A hundredth where a number never changes, but for rounding.
+    """
+    spread = x.std(0) if len(x) > 1 else torch.zeros_like(x[0])
+    return torch.where(spread > 1e-6 * x.mean(0).abs(), spread, 1e-2)
 
 
 def metropolis_langevin(program: EnergyProgram, x: Tensor, beta: float | Tensor, step: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@ r"""The deep energy model: a network says how likely each example is, up to a co
 Ngiam, Chen, Koh & Ng, "Learning deep energy models", ICML 2011; trained by short Langevin chains with a buffer of past
 ones: Du & Mordatch, "Implicit generation and modeling with energy-based models", NeurIPS 2019.
 
-    f(x) = log N(x; m, diag(s^2)) + g(x)        g a network, m and s the mean and spread of the training data
+    f(x) = log N(x; m, diag(s^2)) + g(x)        g a network, m and s mean and spread of the training data
 
 The Gaussian keeps exp(f) integrable whatever the network says far away, where it grows at most linearly; and it is
 where annealing starts. Smooth activations only: chains and score matching follow the slope of f.
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo.energy.base import EnergyProgram, metropolis_langevin
+from zoo.energy.base import EnergyProgram, metropolis_langevin, spread_of
 from zoo.nets import conv_encoder, image_shape, mlp
 from zoo.options import Count, Counts, OneOf, Positive, Shape
 from zoo.program import Preset
@@ -83,13 +83,14 @@ class DeepEnergy(EnergyProgram):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Takes mean and spread from the data, one spread for all of x, and starts the chains there.
+        """Takes mean and spread from the data, and starts the chains there.
 
-        A spread for each number would be nothing for pixels that never change, and steps there as well.
+        Numbers of a row have a spread each, since each has its own units. Pixels share one: those that hardly ever
+        change would have next to none, and steps there as well.
         """
         self.mean.copy_(x.mean(0))
-        spread = (x - x.mean(0)).square().mean().sqrt()
-        self.spread.copy_(spread.clamp_min(1e-2).expand(self.event_shape))
+        alike = x.ndim > 2
+        self.spread.copy_((x - x.mean(0)).square().mean().sqrt().clamp_min(1e-2) if alike else spread_of(x))
         self.restart()
 
     def base(self) -> dist.TorchDistribution:

@@ -4,7 +4,7 @@ Smolensky, "Information processing in dynamical systems", 1986; Hinton, "Trainin
 contrastive divergence", Neural Computation 14, 2002; Gaussian visibles: Hinton & Salakhutdinov, Science 313, 2006.
 
     f(v, h) = b'v + c'h + v'W h                                        binary visibles
-    f(v, h) = -sum_i (v_i - b_i)^2 / (2 s_i^2) + c'h + (v / s)'W h     Gaussian ones
+    f(v, h) = -sum_i (u_i - b_i)^2 / (2 s_i^2) + c'h + (u / s)'W h     Gaussian ones, u = v standardised as the data
 
     f(v) = log sum_h exp f(v, h) = ... + sum_j log(1 + exp(c_j + (v'W)_j)),     h_j | v ~ Bernoulli(sigmoid(c + W'v)_j)
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from zoo.energy.base import EnergyProgram
+from zoo.energy.base import EnergyProgram, spread_of
 from zoo.errors import CapabilityError
 from zoo.options import Count, OneOf, Shape
 from zoo.program import Preset
@@ -106,10 +106,9 @@ class RBM(EnergyProgram):
         """
         rows = x.flatten(1)
         if self.visible == "gaussian":
+            # The program sees standardised units, where bias and log scale are zero.
             self.location.copy_(rows.mean(0))
-            self.spread.copy_(rows.std(0).clamp_min(1e-2) if len(rows) > 1 else torch.ones_like(self.spread))
-            self.log_scale.copy_(self.spread.log())
-            self.bias.copy_(self.location)
+            self.spread.copy_(spread_of(rows))
         else:
             share = (rows.sum(0) + 0.5) / (len(rows) + 1)  # never 0 or 1, which have no logit
             self.location.copy_(share.logit())
@@ -128,8 +127,8 @@ class RBM(EnergyProgram):
         At beta = 0 hidden units are fair coins, whose log 2 each is taken off on the way, so that the base has the
         constant 1 (Salakhutdinov & Murray, "On the quantitative analysis of deep belief networks", ICML 2008).
         """
-        v = x.flatten(1)
-        own = -0.5 * ((v - self.bias) / self.scale()).square() if self.visible == "gaussian" else v * self.bias
+        u = self._units(x)
+        own = -0.5 * ((u - self.bias) / self.scale()).square() if self.visible == "gaussian" else u * self.bias
         hidden = softplus(beta * self._inputs(x)) - (1 - beta) * math.log(2)
         return (1 - beta) * self.base().log_prob(x) + beta * own.sum(1) + hidden.sum(1)
 
@@ -140,7 +139,7 @@ class RBM(EnergyProgram):
         return self._given(h, beta).reshape(x.shape)
 
     def scale(self) -> Tensor:
-        """Of Gaussian visibles, (units,); ones for binary ones."""
+        """Of Gaussian visibles, in spreads of the data, (units,); ones for binary ones."""
         return self.log_scale.exp() if self.visible == "gaussian" else torch.ones_like(self.bias)
 
     def encode(self, x: Tensor) -> dist.TorchDistribution:
@@ -175,18 +174,22 @@ class RBM(EnergyProgram):
 
     def _inputs(self, x: Tensor) -> Tensor:
         """Of the hidden units, (..., hidden)."""
+        return self.hidden_bias + (self._units(x) / self.scale()) @ self.weight
+
+    def _units(self, x: Tensor) -> Tensor:
+        """Visible units (..., units), Gaussian ones standardised."""
         v = x.flatten(-len(self.event_shape)) if self.event_shape else x.unsqueeze(-1)
-        return self.hidden_bias + (v / self.scale()) @ self.weight
+        return (v - self.location) / self.spread if self.visible == "gaussian" else v
 
     def _given(self, h: Tensor, beta: float | Tensor) -> Tensor:
         """Visible units (B, units) drawn given hidden ones."""
         push = h @ self.weight.T
         if self.visible == "bernoulli":
             return torch.bernoulli(torch.sigmoid((1 - beta) * self.location + beta * (self.bias + push)))
-        own, scale = self.spread**-2, self.scale()
-        precision = (1 - beta) * own + beta * scale**-2
-        mean = ((1 - beta) * own * self.location + beta * (self.bias / scale**2 + push / scale)) / precision
-        return mean + precision**-0.5 * torch.randn_like(push)
+        scale = self.scale()
+        precision = (1 - beta) + beta * scale**-2
+        mean = beta * (self.bias / scale**2 + push / scale) / precision
+        return self.location + self.spread * (mean + precision**-0.5 * torch.randn_like(push))
 
     def _sums_visible(self) -> bool:
         return self.visible == "bernoulli" and len(self.bias) < self.hidden
@@ -213,7 +216,7 @@ class RBM(EnergyProgram):
         push = states @ self.weight.T
         if self.visible == "bernoulli":
             return states @ self.hidden_bias + softplus(self.bias + push).sum(1)
-        constant = 0.5 * math.log(2 * math.pi) + self.log_scale
+        constant = 0.5 * math.log(2 * math.pi) + self.log_scale + self.spread.log()  # over x, not over its units
         return states @ self.hidden_bias + (constant + push * self.bias / self.scale() + 0.5 * push**2).sum(1)
 
     presets: ClassVar[Mapping[str, Preset]] = {

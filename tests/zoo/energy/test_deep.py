@@ -28,8 +28,21 @@ def test_it_is_the_base_and_a_network():
     torch.testing.assert_close(
         program.unnormalised_log_prob(x) - program.base().log_prob(x), program.net(seen).squeeze(-1)
     )
-    assert float(program.spread.max() - program.spread.min()) == 0
+    torch.testing.assert_close(program.spread, x.std(0))
     assert bool((program.particles != 0).all())
+
+
+def test_columns_have_units_of_their_own_and_pixels_share_one():
+    torch.manual_seed(0)
+    x = torch.randn(500, 3) * torch.tensor([1e5, 1e-3, 0.0]) + torch.tensor([3e6, 0.0, 7.0])
+    rows = DeepEnergy([3])
+    rows.initialise(x)
+    torch.testing.assert_close(rows.spread, torch.cat([x.std(0)[:2], torch.tensor([1e-2])]))
+    moved = (rows.sweep(x) - x).abs().mean(0) / rows.spread
+    assert float(moved.max() / moved.min()) < 2
+    image = DeepEnergy([4, 4], network="conv", hidden=[2])
+    image.initialise(torch.rand(20, 4, 4) * torch.linspace(0, 1, 4))
+    assert float(image.spread.max() - image.spread.min()) == 0
 
 
 def test_options():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -47,7 +46,8 @@ def test_the_constant_is_the_sum_over_both_sides(units, hidden):
 
 def test_the_constant_of_gaussian_units_is_the_integral():
     program = random_rbm(1, 4, size=0.5, visible="gaussian")
-    x = torch.linspace(-12, 12, 20_001, dtype=torch.float64)
+    program.spread.fill_(1.7)
+    x = torch.linspace(-25, 25, 20_001, dtype=torch.float64)
     integral = torch.trapezoid(program.unnormalised_log_prob(x[:, None]).exp(), x).log()
     torch.testing.assert_close(program.log_partition(), integral, atol=1e-6, rtol=1e-6)
 
@@ -83,6 +83,7 @@ def test_gaussian_units_are_drawn_from_their_own_conditional():
     assert bool(((x.var(0) / moved.var(0)).log().abs() < 4.5 * (4 * 2 / 40_000) ** 0.5).all())
     # Half way the density is a mixture of Gaussians with known weights: its mean by quadrature, against long chains.
     one = random_rbm(1, 2, size=0.7, visible="gaussian", seed=3)
+    one.spread.fill_(1.3)
     grid = torch.linspace(-15, 15, 30_001, dtype=torch.float64)
     weight = one.tempered(grid[:, None], 0.5).exp().detach()
     mean = float((weight * grid).sum() / weight.sum())
@@ -130,4 +131,11 @@ def test_it_starts_at_the_mean_of_the_data():
     gaussian = RBM([2], 2, "gaussian")
     gaussian.initialise(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
     torch.testing.assert_close(gaussian.location, torch.tensor([2.0, 5.0]))
-    torch.testing.assert_close(gaussian.log_scale, torch.tensor([math.log(2**0.5), math.log(1e-2)]))
+    torch.testing.assert_close(gaussian.spread, torch.tensor([2**0.5, 1e-2]))
+    # At its start each unit is on its own, whatever its units: the program is its base.
+    many = torch.randn(50, 2) * torch.tensor([1e5, 1e-4]) + torch.tensor([3e6, 0.0])
+    gaussian.initialise(many)
+    with torch.no_grad():
+        gaussian.weight.zero_()
+        density = gaussian.unnormalised_log_prob(many) - gaussian.log_partition()
+    torch.testing.assert_close(density, gaussian.base().log_prob(many))
