@@ -281,7 +281,7 @@ def bench(
         str,
         typer.Argument(
             help="'main' (three minutes), 'posterior', 'density', 'aevb', 'published', 'anomalies', 'adversarial', "
-            "'translation' or 'speed'."
+            "'translation', 'regression', 'restoration', 'speed'; or your own, 'file.py:SUITE'."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results and report; a killed run continues.")],
@@ -302,7 +302,7 @@ def bench(
     """Run a suite of comparisons; print the table and write the page.
 
     Example: `zoo bench main --out runs/main`, `zoo bench posterior --select vae --seeds 1 --out runs/vae`,
-    `zoo bench speed --only eight-schools,vae-128 --quick --out runs/speed`
+    `zoo bench mine.py:SUITE --out runs/mine`, `zoo bench speed --only eight-schools,vae-128 --quick --out runs/speed`
     """
     from benchmarks.commands import check_bench_options
 
@@ -325,11 +325,18 @@ def bench(
 def report(
     folder: Annotated[Path, typer.Argument(help="What `zoo bench` wrote.")],
     as_json: Json = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print a line for each cell and metric, for a data frame.")
+    ] = False,
 ) -> None:
-    """Make the table, plots and page of a results folder again.
+    """Make the table, plots and page of a results folder again; or print all of its numbers as CSV.
 
-    Example: `zoo report runs/main`
+    Example: `zoo report runs/main`, `zoo report runs/main --csv > main.csv`
     """
+    if as_csv:
+        from benchmarks import results
+
+        return print(results.load(folder).frame().to_csv(index=False), end="")
     _report(folder, as_json)
 
 

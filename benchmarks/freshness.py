@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.results import Record, latest
-from benchmarks.suite import KINDS, Cell
+from benchmarks.suite import KINDS, Cell, Suite
 from benchmarks.suites import SUITES, get_suite
 from benchmarks.targets import TARGETS, trained
 from inference.checkpoint import source_of
@@ -24,7 +24,7 @@ from zoo.datasets.registry import REGISTRY
 from zoo.errors import ZooError
 from zoo.program import Program
 
-__all__ = ["basis", "stale"]
+__all__ = ["basis", "own_files", "stale"]
 
 CONTRACT = ("zoo.program", "zoo.acceptance")
 """What all programs share does not count: with any change of it everything would be stale."""
@@ -41,12 +41,34 @@ def basis(cell: Cell) -> dict[str, str]:
     return found
 
 
-def stale(records: Iterable[Record]) -> set[str]:
-    """Keys of the cells of our suites whose last attempt was measured under other code or other data than now."""
+def own_files(suite: Suite) -> dict[str, str]:
+    """Absolute path -> sum of each file of a user's own that a suite is made from: declaration, programs, data."""
+    cells = [cell for grid in suite.grids for cell in grid.cells(suite.name, seeds=1)]
+    code = [suite.source, *(cell.program.name for cell in cells)]
+    paths = [*(Path(each.rpartition(":")[0]) for each in code if ".py:" in each), *(Path(c.dataset) for c in cells)]
+    return {str(path.resolve()): _sum(path) for path in dict.fromkeys(paths) if path.is_file()}
+
+
+def stale(records: Iterable[Record], suites: Mapping[str, Mapping[str, Any]] | None = None) -> set[str]:
+    """Keys of the cells whose last attempt was measured under other code or other data than now.
+
+    Cells of a user's own suite all count as stale once any of its files has changed: to look closer, its code would
+    have to run, and a report runs none.
+
+    Args:
+        records: Of any cells.
+        suites: What is noted of suites, see `benchmarks.results.declared`; of others, not ours, nothing is known.
+    """
     last = {record["cell"]: record for record in latest(records)}
-    names = {record["suite"] for record in last.values()} & set(SUITES)
-    cells = (cell for name in names for cell in get_suite(name).cells(seeds=_seeds(last.values())))
-    return {cell.key for cell in cells if cell.key in last and last[cell.key].get("basis", basis(cell)) != basis(cell)}
+    names = {record["suite"] for record in last.values()}
+    ours = [c for name in names & set(SUITES) for c in get_suite(name).cells(seeds=_seeds(last.values()))]
+    found = {c.key for c in ours if c.key in last and last[c.key].get("basis", basis(c)) != basis(c)}
+    changed = {name for name, said in (suites or {}).items() if name not in SUITES and _changed(said["files"])}
+    return found | {key for key, record in last.items() if record["suite"] in changed}
+
+
+def _changed(files: Mapping[str, str]) -> bool:
+    return any(Path(path).is_file() and _sum(Path(path)) != known for path, known in files.items())
 
 
 def _seeds(records: Iterable[Record]) -> int:

@@ -1,7 +1,11 @@
 """The results file: one JSON object a cell and metric, appended a whole cell at a time.
 
 All lines of a cell go out in one write, then to the disk, so a killed run loses at most the cell it was in. Every line
-says of how many its cell consists (`records`), by which a cell torn by a crash is recognised and dropped.
+says of how many its cell consists (`records`), by which a cell torn by a crash is recognised and dropped. Beside it,
+suites.json says what each suite in it is called and asks, and from which files of a user's own it is made.
+
+from benchmarks import results
+results.load("runs/main").frame()        # a pandas data frame, a row for each cell and metric
 """
 
 from __future__ import annotations
@@ -10,17 +14,27 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo import folders
 from zoo.errors import CheckpointError
 
-__all__ = ["append_cell", "finished", "latest", "read_results", "repair"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Results", "append_cell", "declare", "declared", "finished", "latest", "load", "read_results", "repair"]
 
 Record = dict[str, Any]
 
 FILE = "results.jsonl"
+SUITES = "suites.json"
+COLUMNS = (
+    "suite", "kind", "program", "method", "dataset", "split", "seed", "metric", "value", "standard_error", "how",
+    "failed", "seconds", "device", "cell",
+)  # fmt: skip
+"""Of the data frame; the options of a row's method follow as `budget.NAME`."""
 
 TEXT, NUMBER = str, (int, float, type(None))
 KINDS: dict[str, Any] = {
@@ -135,3 +149,58 @@ def finished(records: Iterable[Record], bases: Mapping[str, Mapping[str, str]]) 
         for record in latest(records)
         if not record.get("failed") and record.get("basis") == bases.get(record["cell"])
     }
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a folder of results holds: the records of every cell's last attempt."""
+
+    records: list[Record]
+
+    def frame(self) -> pandas.DataFrame:
+        """One row for each cell and metric, in the order measured.
+
+        Columns: suite, kind, program, method, dataset, split, seed; metric, value (NaN where it does not apply, for the
+        reason in `how`), standard_error; failed (the error, in the one row of a cell that failed); seconds of the cell;
+        device; cell (its key); budget.NAME, the options of the method.
+        """
+        import pandas
+
+        rows = [
+            {
+                **{name: record.get(name) for name in COLUMNS},
+                **{f"budget.{name}": value for name, value in record.get("budget", {}).items()},
+            }
+            for record in self.records
+        ]
+        found = pandas.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])))
+        return found.astype({"value": float, "standard_error": float, "seconds": float})
+
+
+def load(folder: str | Path) -> Results:
+    """What `zoo bench` wrote to a folder.
+
+    Raises: CheckpointError when the folder has no results, or they are damaged or not ours.
+    """
+    return Results(latest(read_results(folder)))
+
+
+def declare(folder: Path, name: str, title: str, question: str, files: Mapping[str, str]) -> None:
+    """Notes what a suite is, beside its results; `files` are those of a user's own that it is made from, with sums."""
+    said = {"title": title, "question": question, "files": dict(files)}
+    folders.write_bytes(folder / SUITES, json.dumps({**declared(folder), name: said}, indent=2).encode())
+
+
+def declared(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """Name of a suite -> its title, question and files; {} where nothing is noted.
+
+    Raises: CheckpointError where the note is damaged.
+    """
+    path = Path(folder) / SUITES
+    if not os.path.lexists(path):
+        return {}
+    found = folders.from_json(folders.read_bytes(path), path)
+    fields = {"title": str, "question": str, "files": dict}
+    if not all(isinstance(v, dict) and all(isinstance(v.get(f), t) for f, t in fields.items()) for v in found.values()):
+        raise CheckpointError(f"{path} is damaged or none of ours; delete it, and `zoo bench` writes it again.")
+    return found

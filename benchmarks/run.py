@@ -12,7 +12,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import import_module
 from multiprocessing import connection, get_context, parent_process
@@ -21,9 +21,9 @@ from threading import Thread
 
 import torch
 
-from benchmarks.freshness import basis
+from benchmarks.freshness import basis, own_files
 from benchmarks.machine import cores, hardware
-from benchmarks.results import Record, append_cell, finished, read_results, repair
+from benchmarks.results import Record, append_cell, declare, declared, finished, read_results, repair
 from benchmarks.suite import KINDS, Cell, Suite
 from inference.environment import resolve_device, versions
 from inference.training.loop import progress_bar
@@ -72,6 +72,7 @@ def _run_missing(suite: Suite, cells: list[Cell], folder: Path, where: str, jobs
     (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
     repair(folder)
     there = read_results(folder) if (folder / "results.jsonl").exists() else []
+    _note(suite, folder, declared(folder).get(suite.name, {}).get("files", own_files(suite)))
     done = finished(there, {cell.key: basis(cell) for cell in cells} if there else {})
     todo = [cell for cell in cells if cell.key not in done]
     jobs = min(jobs or cores(), max(len(todo), 1))
@@ -83,6 +84,13 @@ def _run_missing(suite: Suite, cells: list[Cell], folder: Path, where: str, jobs
             failures += bool(records[0].get("failed"))
             last = f"{records[0]['program']}: {records[0]['method']}"
             bar.update(task, advance=1, note=last + (f" ({failures} failed)" if failures else ""))
+    # Only now is nothing left that was measured under older files, unless some cells were left out.
+    if {record["cell"] for record in there if record["suite"] == suite.name} <= {cell.key for cell in cells}:
+        _note(suite, folder, own_files(suite))
+
+
+def _note(suite: Suite, folder: Path, files: Mapping[str, str]) -> None:
+    declare(folder, suite.name, suite.title, suite.question, files)
 
 
 def _run_all(cells: list[Cell], folder: Path, device: str, jobs: int) -> Iterator[list[Record]]:

@@ -153,6 +153,8 @@ class Suite:
     title: str
     question: str
     grids: tuple[Grid, ...]
+    source: str = ""
+    """Where one of a user's own is declared, 'file.py:SUITE'; `get_suite` fills it in."""
 
     def cells(self, select: tuple[str, ...] = (), seeds: int | None = None) -> list[Cell]:
         """The cells to run.

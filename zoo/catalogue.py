@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,7 +25,7 @@ from zoo.folders import Saved
 from zoo.options import check_options, check_value, plain
 from zoo.program import Program
 
-__all__ = ["BUILTIN", "create", "create_for", "get", "load", "name_of", "names", "restore", "save"]
+__all__ = ["BUILTIN", "code_at", "create", "create_for", "get", "load", "name_of", "names", "restore", "save"]
 
 BUILTIN: dict[str, str] = {
     "independent": "zoo.chains.independent:Independent",
@@ -120,31 +120,47 @@ def get(name: str) -> type[Program]:
     location = BUILTIN.get(name) or _locations().get(name, name)
     if ":" not in location:
         raise UnknownNameError("program", name, names())
-    module_name, class_name = location.rsplit(":", 1)
-    is_file = module_name.endswith(".py")
-    if is_file and not Path(module_name).is_file():
-        raise UnknownNameError("program", f"{name} (no file {Path(module_name).resolve()})", names())
-    try:
-        module = _module_of_file(Path(module_name).resolve()) if is_file else importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the author's code may raise
-        where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-        if isinstance(error, ModuleNotFoundError) and error.name == module_name and name == location:
-            raise UnknownNameError("program", f"{name} ({error})", names()) from error
-        raise BrokenProgramError(
-            f"{module_name} cannot be imported for {name!r}: {type(error).__name__}: {error}{where}."
-        ) from error
+    module, class_name = code_at("program", name, location, names())
     code, _, guide = class_name.partition("+")
     found, beside = getattr(module, code, None), getattr(module, guide, None) if guide else None
     if found is None or (guide and beside is None):
         lacking = code if found is None else guide
-        raise UnknownNameError("program", f"{name} ({module_name} has no {lacking!r})", names())
+        raise UnknownNameError("program", f"{name} ({location.rpartition(':')[0]} has no {lacking!r})", names())
     if isinstance(found, type) and issubclass(found, Program) and not guide:
         return found
     adopted = type(found) if isinstance(found, Adopted) else _adopted(found, beside) if is_code(found) else None
     if adopted is None:
         raise UnknownNameError("program", f"{name} (not a Program, nor a Pyro model to adopt)", names())
-    adopted.found_at = f"{module.__file__ if is_file else module_name}:{class_name}"
+    module_name = location.rpartition(":")[0]
+    adopted.found_at = f"{module.__file__ if module_name.endswith('.py') else module_name}:{class_name}"
     return adopted
+
+
+def code_at(kind: str, name: str, location: str, known: Iterable[str]) -> tuple[ModuleType, str]:
+    """The module of a 'package.module:NAME' or a 'file.py:NAME', and NAME.
+
+    Args:
+        kind: What is looked for, as errors call it.
+        name: What the user wrote.
+        location: Where that is.
+        known: Names that need no place.
+
+    Raises: UnknownNameError where there is no such file or package; BrokenProgramError where its code fails.
+    """
+    module_name, _, wanted = location.rpartition(":")
+    is_file = module_name.endswith(".py")
+    if is_file and not Path(module_name).is_file():
+        raise UnknownNameError(kind, f"{name} (no file {Path(module_name).resolve()})", known)
+    try:
+        module = _module_of_file(Path(module_name).resolve()) if is_file else importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever the author's code may raise
+        where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name and name == location:
+            raise UnknownNameError(kind, f"{name} ({error})", known) from error
+        raise BrokenProgramError(
+            f"{module_name} cannot be imported for {name!r}: {type(error).__name__}: {error}{where}."
+        ) from error
+    return module, wanted
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
@@ -17,7 +17,7 @@ from benchmarks.metrics import METRICS
 from benchmarks.report import pictures, plots, published
 from benchmarks.report.document import Cell, Column, Details, Picture, Report, Section, Table, once
 from benchmarks.report.summary import Row, cell_text, summarise
-from benchmarks.results import Record, read_results
+from benchmarks.results import Record, declared, read_results
 from benchmarks.run import ARTIFACTS
 from benchmarks.suite import file_name
 from benchmarks.suites import SUITES, get_suite
@@ -69,15 +69,22 @@ def build(folder: str | Path) -> Report:
     Raises: CheckpointError when the folder has no results.
     """
     records = read_results(folder)
-    names = list(dict.fromkeys(record["suite"] for record in records))
-    suites, old = [get_suite(name) for name in names if name in SUITES], stale(records)
+    noted, old = declared(folder), stale(records, declared(folder))
+    said = {name: _said(name, noted) for name in dict.fromkeys(record["suite"] for record in records)}
     sections = [_section(Path(folder), records, title, group, old) for title, group in _groups(summarise(records))]
     return Report(
-        "; ".join([suite.title for suite in suites] + [name for name in names if name not in SUITES]),
-        " ".join(suite.question for suite in suites),
+        "; ".join(title for title, _ in said.values()),
+        " ".join(question for _, question in said.values()),
         SPREAD,
         sections=[*sections, Section("Where it was measured", remarks=_facts(records))],
     )
+
+
+def _said(name: str, noted: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """Title and question of a suite; of a user's own, as noted when it ran."""
+    if name in SUITES:
+        return (suite := get_suite(name)).title, suite.question
+    return noted.get(name, {}).get("title", name), noted.get(name, {}).get("question", "")
 
 
 def _section(folder: Path, records: Sequence[Record], title: str, group: Sequence[Row], old: set[str]) -> Section:

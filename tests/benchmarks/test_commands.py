@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import re
@@ -220,6 +222,9 @@ def test_bench_and_report(zoo: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     code, _, _ = zoo("report", tmp_path)
     assert code == 0
     assert (tmp_path / "report.html").exists()
+    code, out, _ = zoo("report", tmp_path, "--csv")
+    assert code == 0
+    assert len(list(csv.DictReader(io.StringIO(out)))) == 2 * 3 * 2
 
 
 @pytest.mark.filterwarnings("ignore::inference.games.game.CollapseNotice")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks import freshness, run, targets
-from benchmarks.freshness import basis, stale
-from benchmarks.results import read_results
+from benchmarks.freshness import basis, own_files, stale
+from benchmarks.results import declared, read_results
 from benchmarks.run import run_suite
-from benchmarks.suite import Cell, MethodSpec, ProgramSpec
+from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
 from benchmarks.suites import SUITES, get_suite
 from benchmarks.targets import trained
 from tests.benchmarks.tiny import tiny
@@ -89,3 +89,40 @@ def test_a_report_knows_what_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freshness, "basis", lambda each: {"code": "a third", "data": "a third"})
     assert stale(records) == {first.key, second.key}
     assert replace(second, seed=7).key not in stale(records)
+
+
+def test_cells_of_ones_own_suite_are_stale_once_a_file_of_it_has_changed(tmp_path: Path) -> None:
+    code, data = tmp_path / "mine.py", tmp_path / "x.npy"
+    code.write_text("")
+    np.save(data, np.zeros(3))
+    grid = Grid("density", (ProgramSpec(f"{code}:Mine"),), (MethodSpec("svi", "svi"),), ("elbo",), (str(data),))
+    files = own_files(Suite("mine", "", "", (grid,)))
+    assert set(files) == {str(code), str(data)}
+    assert own_files(Suite("mine", "", "", (), source=f"{code}:SUITE")) == {str(code): files[str(code)]}
+    record = {"suite": "mine", "cell": "mine/1", "seed": 0, "started": 1}
+    said = {"mine": {"title": "", "question": "", "files": files}}
+    assert stale([record, {**record, "suite": "other", "cell": "other"}], said) == set()
+    code.write_text("# 1")
+    assert stale([record, {**record, "suite": "other", "cell": "other"}], said) == {"mine/1"}
+    code.unlink()  # elsewhere nothing is known of it
+    assert stale([record], said) == set()
+
+
+def test_what_is_noted_of_files_follows_what_was_run(tmp_path: Path) -> None:
+    path, out = tmp_path / "mine.py", tmp_path / "out"
+    path.write_text(MODEL)
+    two = (MethodSpec("exact", "exact"), MethodSpec("exact too", "exact"))
+    grid = Grid("density", (ProgramSpec(f"{path}:Mine"),), two, ("log_likelihood",), ("coin",), seeds=1)
+    mine = Suite("mine", "Mine", "", (grid,))
+
+    def marked() -> int:
+        return len(stale(read_results(out), declared(out)))
+
+    run_suite(mine, out, jobs=1)
+    assert marked() == 0
+    path.write_text(MODEL + "# said better\n")
+    assert marked() == 2
+    run_suite(mine, out, select=("exact too",), jobs=1)  # the other cell may still be of the old file
+    assert marked() == 2
+    run_suite(mine, out, jobs=1)
+    assert marked() == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results import append_cell, finished, read_results, repair
+from benchmarks.results import append_cell, declared, finished, load, read_results, repair
 from benchmarks.run import run_suite
 from tests.benchmarks.report.made_up import record
 from tests.benchmarks.tiny import tiny
@@ -91,3 +91,26 @@ def test_a_record_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no suite"):
         append_cell(tmp_path, [{"cell": "a", "started": 1, "metric": "x", "value": 1.0}])
     assert not list(tmp_path.iterdir())
+
+
+def test_results_are_a_data_frame(stub: None, tmp_path: Path) -> None:
+    run_suite(tiny(("svi", "sad")), tmp_path, jobs=1)
+    frame = load(tmp_path).frame()
+    assert len(frame) == 2 * 2 * 3 + 2 * (3 + 1)  # metrics of svi; of sad, which fails for one seed of two
+    elbo = frame[(frame.metric == "elbo") & (frame.method == "svi")].set_index(["program", "seed"]).value
+    assert elbo.to_dict() == {("coin", 0): 4.0, ("coin", 1): 5.0, ("hmm", 0): 3.0, ("hmm", 1): 4.0}
+    assert frame[frame.metric == "c2st"].value.isna().all()
+    assert set(frame.failed.dropna()) == {"ValueError: sad on purpose"}
+    assert frame.groupby("program").value.max()["coin"] == 5.0
+    # Of a cell that was tried again only the last attempt counts.
+    append_cell(tmp_path, [record("elbo", 9.0, cell=read_results(tmp_path)[0]["cell"], started=10**30)])
+    assert len(load(tmp_path).frame()) == len(frame) - 2
+
+
+def test_a_folder_says_what_its_suites_are(stub: None, tmp_path: Path) -> None:
+    run_suite(tiny(), tmp_path, jobs=1)
+    assert declared(tmp_path) == {"tiny": {"title": "Tiny", "question": "Does it run?", "files": {}}}
+    (tmp_path / "suites.json").write_text('{"tiny": 3}')
+    with pytest.raises(CheckpointError, match="damaged or none of ours"):
+        declared(tmp_path)
+    assert declared(tmp_path / "nowhere") == {}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
 import pytest
 
 from benchmarks import targets
@@ -16,6 +20,7 @@ from benchmarks.targets import trained
 from inference.fit import make_method
 from zoo import catalogue, datasets
 from zoo.datasets import base_name
+from zoo.errors import OptionError, UnknownNameError
 
 KINDS_WITH_YARDSTICKS = {"samples": samples, "completion": completions, "caption": captions, "tags": tags}
 
@@ -93,3 +98,43 @@ def test_every_cell_of_anomalies_names_a_problem_and_a_program() -> None:
     for cell in anomaly_suite.SUITE.cells():
         assert cell.dataset in anomaly.PROBLEMS
         catalogue.get(cell.program.name)
+
+
+OWN = """
+from benchmarks.suite import Grid, MethodSpec, ProgramSpec, Suite
+
+GRID = Grid("density", (ProgramSpec("coin"),), (MethodSpec("exact", "exact"),), ("log_likelihood",), ("coin",), seeds=1)
+SUITE = Suite("mine", "My coins", "Which method knows my coin?", (GRID,))
+OURS = Suite("main", "Mine as well", "", (GRID,))
+NUMBER = 3
+"""
+
+
+def test_a_suite_of_ones_own_is_found_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    found = get_suite(f"{path}:SUITE")
+    assert (found.name, found.title, found.source) == ("mine", "My coins", f"{path}:SUITE")
+    assert get_suite(str(path)) == found
+    with pytest.raises(OptionError, match="has no 'MINE'"):
+        get_suite(f"{path}:MINE")
+    with pytest.raises(OptionError, match="has a int as 'NUMBER'"):
+        get_suite(f"{path}:NUMBER")
+    with pytest.raises(OptionError, match="is called 'main', as one of the project's own; rename it"):
+        get_suite(f"{path}:OURS")
+    with pytest.raises(UnknownNameError, match="no file"):
+        get_suite(f"{tmp_path}/other.py:SUITE")
+    path.write_text("1 / 0")
+    with pytest.raises(UnknownNameError, match="Did you mean 'posterior'"):
+        get_suite("posteriors")
+    with pytest.raises(OptionError, match="suite"):
+        get_suite(3)  # type: ignore[arg-type]
+
+
+def test_a_suite_of_another_package_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("ours-too", "benchmarks.suites.aevb:SUITE", "zoo.suites")
+    monkeypatch.setattr("benchmarks.suites.entry_points", lambda group: [point] if group == "zoo.suites" else [])
+    with pytest.raises(OptionError, match="is called 'aevb'"):
+        get_suite("ours-too")
+    monkeypatch.setattr("benchmarks.suites.aevb.SUITE", replace(get_suite("aevb"), name="ours-too"))
+    assert get_suite("ours-too").source == "benchmarks.suites.aevb:SUITE"
