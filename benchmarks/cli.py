@@ -73,9 +73,9 @@ def list_(
 
     Example: `zoo list --datasets`
     """
-    from benchmarks import cards
+    from benchmarks import index
 
-    found = cards.dataset_list() if datasets else cards.program_list()
+    found = index.dataset_list() if datasets else index.program_list()
     if as_json:
         return printing.print_json(found)
     printing.print_list(found, datasets)
@@ -91,9 +91,9 @@ def show(
 
     Example: `zoo show hmm`
     """
-    from benchmarks import cards
+    from benchmarks import index
 
-    card = cards.program_card(name, data)
+    card = index.card(name, data)
     if as_json:
         return printing.print_json(card)
     printing.print_card(card)

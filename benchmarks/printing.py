@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,15 +18,27 @@ from benchmarks.metrics import METRICS
 __all__ = ["print_card", "print_fit", "print_json", "print_judgement", "print_likelihood", "print_list", "shape"]
 
 
+WIDE = 120
+"""Columns of a window from which on lists show everything."""
+
+
 def print_list(found: Sequence[dict[str, Any]], datasets: bool) -> None:
     """A table of data sets or programs."""
-    table = Table(box=None, pad_edge=False)
+    # What reads a pipe gets whole lines.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 500
+    table, console = Table(box=None, pad_edge=False), Console(width=width)
     columns = ("name", "shape", "support", "splits", "description") if datasets else ("family", "name", "what", "data")
-    for column in columns:
-        table.add_column(column, style="bold" if column == "name" else None, no_wrap=column == "name")
-    for card in found:
-        table.add_row(*(_cell(card[column]) for column in columns))
-    Console().print(table)
+    if console.width < WIDE:  # one line each, even in a narrow window; `zoo show` and --json have the rest
+        columns = tuple(column for column in columns if column not in ("splits", "support", "data"))
+    rows = [[_cell(card[column]) for column in columns] for card in found]
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    last = columns.index("description" if datasets else "what")  # is cut where the window is too narrow for all
+    widths[last] = min(widths[last], max(20, console.width - sum(widths) + widths[last] - 2 * len(columns)))
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, style="bold" if column == "name" else None, no_wrap=True, width=width)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 def print_card(card: dict[str, Any]) -> None:
@@ -133,7 +146,7 @@ def print_json(value: Any) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return "/".join(f"{v:,}" for v in value.values())
-    return escape(shape(value) if isinstance(value, list) else str(value))
+    return shape(value) if isinstance(value, list) else str(value)
 
 
 def shape(sizes: list[int] | dict[str, list[int]]) -> str:

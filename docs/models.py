@@ -1,10 +1,14 @@
-"""Writes docs/models.md, the page of all programs: `python docs/models.py`. A test compares the two."""
+"""Writes docs/models.md, the page of all programs, and benchmarks/index.json, what `zoo list` reads of them.
+
+`python docs/models.py`; tests compare both with what the programs say.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from benchmarks import index
 from benchmarks.cards import CAPABILITIES, program_list
 from inference import methods_for
 from zoo import ImplicitProgram, Site, catalogue
@@ -71,3 +75,4 @@ def _latent(site: Site) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    index.FILE.write_text(index.made())

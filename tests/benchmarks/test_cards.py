@@ -7,7 +7,9 @@ import re
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks import cards, index
 from zoo import catalogue, datasets
 
 
@@ -43,6 +45,14 @@ def test_show_prints_the_card(zoo: Any) -> None:
 
 @pytest.mark.parametrize("name", catalogue.names())
 def test_every_program_has_a_card(name: str, zoo: Any) -> None:
+    # What was made beforehand is what the program says now, in the dtype of a command.
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        card = cards.program_card(name)
+    finally:
+        torch.set_default_dtype(default)
+    assert index.card(name) == json.loads(json.dumps(card)), "run: python docs/models.py"
     code, out, error = zoo("show", name)
     assert code == 0, error
     assert name in out

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,9 @@ def test_mistakes_get_one_line_and_exit_code_2(
 
 
 def test_a_plug_in_that_cannot_be_imported_hides_nothing_else(zoo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = catalogue._locations
-    monkeypatch.setattr(catalogue, "_locations", lambda: {**real(), "broken": "no_such_package.models:Model"})
+    point = EntryPoint("broken", "no_such_package.models:Model", catalogue.ENTRY_POINT_GROUP)
+    for module in ("zoo.catalogue", "benchmarks.index"):
+        monkeypatch.setattr(f"{module}.entry_points", lambda group: [point])
     code, out, _ = zoo("list", "--json")
     cards = {card["name"]: card for card in json.loads(out)}
     assert code == 0

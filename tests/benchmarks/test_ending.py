@@ -37,7 +37,7 @@ def test_what_the_machine_refuses_is_one_line(
     def fail() -> None:
         raise raised
 
-    monkeypatch.setattr("benchmarks.cards.program_list", fail)
+    monkeypatch.setattr("benchmarks.index.program_list", fail)
     found, out, error = zoo("list")
     assert (found, out) == (code, "")
     assert error.startswith(f"zoo: {message}") or message in error
@@ -72,5 +72,5 @@ def test_a_warning_is_a_line_of_its_own(zoo: Any, monkeypatch: pytest.MonkeyPatc
             warnings.warn("look\n  here", UserWarning, stacklevel=2)
         return []
 
-    monkeypatch.setattr("benchmarks.cards.program_list", warn)
+    monkeypatch.setattr("benchmarks.index.program_list", warn)
     assert zoo("list", "--json") == (0, "[]\n", "zoo: warning: look here\n")

@@ -42,3 +42,24 @@ def test_json_is_json(capsys):
 def test_code_that_was_adopted_has_no_splits_to_score(capsys):
     printing.print_fit({**FIT, "program": "mine.py:model", "splits": False}, Path("runs/mine"))
     assert "zoo score runs/mine --data HELD-OUT-FILE --trust-code" in capsys.readouterr().out
+
+
+LISTED = [
+    {"family": "bayes", "name": "coin", "what": "A coin [biased] " + "and more " * 20, "data": "coin"},
+    {"family": "bayes", "name": "a-longer-name", "what": "Short.", "data": "digits-binary"},
+]
+
+
+def test_a_list_has_one_line_for_each_program_in_any_window(capsys, monkeypatch):
+    for columns in (80, 140):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        printing.print_list(LISTED, datasets=False)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 3
+        assert all(len(line) <= columns for line in lines)
+        assert "A coin [biased] and more" in lines[1]
+        assert "a-longer-name" in lines[2]
+        assert ("digits-binary" in lines[2]) == (columns == 140)
+    monkeypatch.delenv("COLUMNS")
+    printing.print_list(LISTED, datasets=False)  # a pipe, which cuts nothing
+    assert "and more " * 20 in capsys.readouterr().out

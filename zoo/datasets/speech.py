@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.signal import resample_poly
 
 from zoo.datasets.audio import read_wav, to_levels
 from zoo.datasets.data import File
@@ -79,6 +78,8 @@ def whole_takes(slower: int = 1, levels: int = 0) -> Splits:
     for row, take in zip(takes, np.split(found["audio"], np.cumsum(found["lengths"])[:-1]), strict=True):
         row[: len(take)] = take[:TAKE]
     if slower > 1:
+        from scipy.signal import resample_poly  # slow to import
+
         takes = resample_poly(takes, 1, slower, axis=1)
     takes /= np.abs(takes).max(1, keepdims=True)
     if levels:
