@@ -13,16 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from inference.method import Outcome, Run
+from inference.method import Run
 from inference.training.compiled import COMPILE
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
+from inference.training.optimizers import check_optimizer, descend, make_optimizer
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram, SummableEnergy
 from zoo.options import Count, NonNegative, OneOf, Positive, Share
@@ -99,12 +100,7 @@ class ContrastiveDivergence(GradientMethod):
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             loss, metrics = self.loss(program, batch.x)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=False)
-            set_rate(optimizer, now["lr"])
-            optimizer.step()
+            descend(optimizer, loss, now["lr"], clip_norm=self.clip_norm)
             return metrics
 
         loop = Loop(
@@ -112,15 +108,9 @@ class ContrastiveDivergence(GradientMethod):
             label=f"cd {type(program).__name__}", step=step, scalars={"lr": self.rate(run)},
         )  # fmt: skip
 
-        def finish() -> Outcome:
-            program.eval()
-            own = {"kind": "own"} if program.has_guide else None
-            return Outcome(
-                program.guide if own else None, own, history=loop.history, gradient_evaluations=2 * loop.done
-            )
-
         program.train()
         known = run.valid is not None and isinstance(program, SummableEnergy) and program.why_not_summed() is None
+        finish = partial(self.ended, program, loop, evaluations=2)
         return Training(loop, finish, (lambda: _nats(program, run.valid)) if known else None)
 
     def loss(self, program: EnergyProgram, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

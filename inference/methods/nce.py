@@ -23,7 +23,7 @@ from inference.methods.cd import why_no_energy
 from inference.training.compiled import COMPILE
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, set_rate
+from inference.training.optimizers import descend, make_optimizer
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram
 from zoo.errors import CapabilityError, OptionError
@@ -89,10 +89,7 @@ class NoiseContrastive(GradientMethod):
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             loss = self.loss(program, batch.x, constant.log_partition)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            set_rate(optimizer, now["lr"])
-            optimizer.step()
+            descend(optimizer, loss, now["lr"])
             return {"loss": loss.detach()}
 
         loop = Loop(
@@ -101,11 +98,7 @@ class NoiseContrastive(GradientMethod):
         )  # fmt: skip
 
         def finish() -> Outcome:
-            program.eval()
-            own = {"kind": "own"} if program.has_guide else None
-            info = {"log_partition": float(constant.log_partition.detach())}
-            guide = program.guide if own else None
-            return Outcome(guide, own, history=loop.history, gradient_evaluations=loop.done, info=info)
+            return self.ended(program, loop, info={"log_partition": float(constant.log_partition.detach())})
 
         program.train()
         return Training(loop, finish)

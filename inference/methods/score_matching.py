@@ -14,17 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from inference.method import Outcome, Run
+from inference.method import Run
 from inference.methods.cd import why_no_energy
 from inference.training.compiled import COMPILE
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, set_rate
+from inference.training.optimizers import descend, make_optimizer
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram
 from zoo.options import OneOf, Positive
@@ -92,10 +93,7 @@ class ScoreMatching(GradientMethod):
             sliced = self.objective == "sliced"
             each = sliced_loss(program, batch.x) if sliced else denoising_loss(program, batch.x, self.noise)
             loss = each.mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            set_rate(optimizer, now["lr"])
-            optimizer.step()
+            descend(optimizer, loss, now["lr"])
             return {"loss": loss.detach()}
 
         loop = Loop(
@@ -103,11 +101,5 @@ class ScoreMatching(GradientMethod):
             label=f"score matching {type(program).__name__}", step=step, scalars={"lr": self.rate(run)},
         )  # fmt: skip
 
-        def finish() -> Outcome:
-            program.eval()
-            own = {"kind": "own"} if program.has_guide else None
-            guide = program.guide if own else None
-            return Outcome(guide, own, history=loop.history, gradient_evaluations=loop.done)
-
         program.train()
-        return Training(loop, finish)
+        return Training(loop, partial(self.ended, program, loop))
