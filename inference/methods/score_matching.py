@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from inference.method import Run
-from inference.methods.cd import why_no_energy
-from inference.training.compiled import COMPILE
-from inference.training.gradient import GradientMethod, Training
+from inference.methods.energy import EnergyMethod, why_not_of_examples
+from inference.training.gradient import Training
 from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import descend, make_optimizer
 from zoo.datasets.data import Data
@@ -57,7 +56,7 @@ def _slope(program: EnergyProgram, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreMatching(GradientMethod):
+class ScoreMatching(EnergyMethod):
     """Fits an energy-based model of continuous x by its slopes; nothing is drawn from it.
 
     The history's `loss` is the objective, which is no likelihood.
@@ -70,19 +69,15 @@ class ScoreMatching(GradientMethod):
     """
 
     name: ClassVar[str] = "score-matching"
-    takes_missing: ClassVar[bool] = False
-    NATS: ClassVar[frozenset[str]] = frozenset()
 
     objective: Annotated[str, OneOf(("denoising", "sliced"))] = "denoising"
     noise: Positive = 0.1
-    compile: Annotated[str, OneOf(COMPILE)] = "never"
 
     def why_not(self, program: Program) -> str | None:
         """Energy-based models of real numbers."""
-        reason = why_no_energy(program)
-        if reason is None and program.support.is_discrete:
+        if isinstance(program, EnergyProgram) and program.support.is_discrete:
             return "x is discrete, where densities have no slope; take 'cd' or 'nce'"
-        return reason
+        return why_not_of_examples(program)
 
     def prepare(self, program: Program, run: Run) -> Training:
         """The objective, ready to be lowered."""

@@ -84,8 +84,9 @@ class GradientMethod(Method):
         total = Schedule.of(self).total_steps(run.train.size)
         return rate(self.decay, self.lr if start is None else start, total, end)
 
-    @staticmethod
-    def ended(program: Program, loop: Loop, *, evaluations: int = 1, info: dict[str, Any] | None = None) -> Outcome:
+    def ended(
+        self, program: Program, loop: Loop, *, evaluations: int = 1, info: dict[str, Any] | None = None
+    ) -> Outcome:
         """What a fit hands back that moved the program alone, its own guide, if it has one, included.
 
         Args:
