@@ -11,9 +11,11 @@ from inference.environment import seeded
 from inference.evaluation.estimates import Estimate
 from inference.evaluation.likelihood import log_evidence, log_likelihood
 from inference.fitted import Fit
+from inference.mixing import chain_mixing
 from inference.prediction import predicted
 from zoo.adopted import Adopted
 from zoo.datasets import Data
+from zoo.energy.base import EnergyProgram
 from zoo.errors import OptionError
 
 __all__ = ["QUANTITIES", "draw_examples", "score_examples"]
@@ -53,8 +55,11 @@ def draw_examples(
                 f"{type(program).__name__} has no global latents, so there is one distribution to draw from: leave out "
                 "--prior."
             )
+        where = "the fitted program"
+        if isinstance(program, EnergyProgram):
+            where = f"{where}, by {chain_mixing(program, seed=seed)}"
         with seeded(seed):
-            return program.generate(n, context), "the fitted program"
+            return program.generate(n, context), where
     where = f"the {'prior' if prior else 'posterior'} predictive distribution"
     if isinstance(context, Tensor):
         parts = [_each_its_own(found, rows, prior, seed + i) for i, rows in enumerate(context.split(BLOCK))]

@@ -58,7 +58,8 @@ def rhat(draws: Tensor) -> Tensor:
     # Differences in scale, beside those in place.
     folded = (flat - torch.as_tensor(np.median(flat.flatten(0, 1).numpy(), axis=0))).abs()
     found = [_rhat(_normal_scores(v)) for v in (flat, folded)]
-    return torch.maximum(*found).reshape(draws.shape[2:])
+    # Of numbers with two values the distances may all be the same, and then say nothing.
+    return torch.fmax(*found).reshape(draws.shape[2:])
 
 
 def _normal_scores(draws: Tensor) -> Tensor:

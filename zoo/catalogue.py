@@ -58,6 +58,7 @@ BUILTIN: dict[str, str] = {
     "banana": "zoo.bayes.banana:Banana",
     "two-modes": "zoo.bayes.two_modes:TwoModes",
     "rbm": "zoo.energy.rbm:RBM",
+    "dbm": "zoo.energy.dbm:DBM",
     "deep-energy": "zoo.energy.deep:DeepEnergy",
     "nice": "zoo.flows.nice:NICE",
     "realnvp": "zoo.flows.realnvp:RealNVP",

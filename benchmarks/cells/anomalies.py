@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from benchmarks.cells.fitting import fit_cell
@@ -17,7 +18,8 @@ from benchmarks.suite import Cell
 from inference.evaluation.queries.anomalies import anomaly_scores, auroc
 from zoo import datasets
 from zoo.datasets import Data, Dataset
-from zoo.program import ExactDensity
+from zoo.energy.base import EnergyProgram
+from zoo.program import ExactDensity, Program
 
 __all__ = ["PROBLEMS", "Problem", "measure"]
 
@@ -72,11 +74,12 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
     """Fits on what is normal, scores the test examples of both kinds."""
     problem = PROBLEMS[cell.dataset]()
     found = fit_cell(cell, problem.normal, device)
-    options = {} if isinstance(found.program, ExactDensity) else {"guide": found.guide, **cell.evaluation}
+    whole = isinstance(found.program, ExactDensity | EnergyProgram)
+    options = {} if whole else {"guide": found.guide, **cell.evaluation}
     normal, anomalous = (
         anomaly_scores(found.program, x.to(found.device), **options) for x in (problem.normal.test.x, problem.anomalous)
     )
-    how = f"{len(normal)} normal and {len(anomalous)} anomalous test examples, score -log2 p(x)"
+    how = f"{len(normal)} normal and {len(anomalous)} anomalous test examples, score {_score(found.program)}"
     measured = [
         Measurement("auroc", auroc(normal, anomalous), how=how),
         bits("bits_normal", normal, how),
@@ -84,6 +87,14 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         Measurement("seconds", found.seconds, how="wall time of the fit"),
     ]
     return [m for m in measured if m.metric in cell.metrics]
+
+
+def _score(program: Program) -> str:
+    if not isinstance(program, EnergyProgram):
+        return "-log2 p(x)"
+    with torch.no_grad():
+        of = "f(x)" if program.why_bounded() is None else "a lower bound of f(x)"
+    return f"-log2 of exp {of}, without its constant"
 
 
 def bits(metric: str, scores: Tensor, how: str) -> Measurement:

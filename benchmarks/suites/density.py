@@ -61,6 +61,7 @@ IWAE: dict[str, Any] = {
 GATED: dict[str, Any] = {"features": 24, "layers": 6}
 MIXED: dict[str, Any] = {"likelihood": {"name": "logistic-mixture", "values": 256, "components": 5}}
 PERSISTENT: dict[str, Any] = {"chains": "persistent", "sweeps": 5, "epochs": 150, "batch_size": 100, "lr": 1e-2}
+CHAINS_MNIST: dict[str, Any] = {**PERSISTENT, "epochs": 40, "lr": 5e-3}
 DISCRETE = ("freyfaces",)
 """Grey data whose programs here give probabilities of levels, not densities."""
 
@@ -80,6 +81,7 @@ SUITE = Suite(
         row("digits-binary", "chow-liu", "Chow-Liu tree", "EM", {}),
         row("digits-binary", "rbm", "RBM, 16 hidden units", "CD", {"hidden": 16}, **PERSISTENT),
         row("digits-binary", "rbm", "RBM, 128 hidden units, annealed", "CD", {"hidden": 128}, **PERSISTENT),
+        row("digits-binary", "dbm", "DBM, 128 and 64, annealed", "CD", {"hidden": [128, 64]}, **PERSISTENT),
         row("digits-binary", "fvsbn", "FVSBN", "SVI", {}, **STOP),
         row("digits-binary", "nade", "NADE", "SVI", {"hidden": 100}, **STOP),
         row("digits-binary", "eonade", "EoNADE, 8 orders", "SVI", {"hidden": [200], "orders": 8}, **STOP),
@@ -103,6 +105,8 @@ SUITE = Suite(
         row("mnist10k-binary", "fvsbn", "FVSBN", "SVI", {}, **MNIST),
         row("mnist10k-binary", "made", "MADE, 16 masks", "SVI", {"hidden": [500], "masks": 16}, **MNIST),
         row("mnist10k-binary", "eonade", "EoNADE, 4 orders", "SVI", {"hidden": [500], "orders": 4}, **MNIST),
+        row("mnist10k-binary", "rbm", "RBM, 200 hidden units, annealed", "CD", {"hidden": 200}, **CHAINS_MNIST),
+        row("mnist10k-binary", "dbm", "DBM, 200 and 100, annealed", "CD", {"hidden": [200, 100]}, **CHAINS_MNIST),
         row("mnist10k-binary", "pixelrnn", "Row LSTM", "SVI", {"cell": "row"}, **CONV_MNIST),
         row("mnist10k-binary", "pixelrnn", "Diagonal BiLSTM", "SVI", {"cell": "diagonal"}, **CONV_MNIST),
         row("mnist10k-binary", "pixelcnn++", "PixelCNN++", "SVI", {"dropout": 0.1}, **CONV_MNIST),

@@ -25,7 +25,7 @@ from zoo.errors import CapabilityError, OptionError
 from zoo.options import Count, check_value
 from zoo.program import Program
 
-__all__ = ["PartitionBracket", "bracket_log_partition", "energy_log_likelihood", "log_partition"]
+__all__ = ["PartitionBracket", "bracket_log_partition", "energy_log_likelihood", "log_partition", "unnormalised"]
 
 CHAINS, STEPS = 100, 1000
 HOW = ("auto", "exact", "ais")
@@ -107,19 +107,36 @@ def bracket_log_partition(
 
 
 def energy_log_likelihood(program: EnergyProgram, data: Data, how: str = "auto", seed: int = 0) -> Estimate:
-    """log p(x) of each example: f(x) - log Z.
+    """log p(x) of each example: f(x) - log Z, with a lower bound of f(x) where that is too much to compute.
 
-    Where log Z is annealed, which is below it in expectation, log p(x) is rather too high: its `how` says so.
+    Where log Z is annealed, which is below it in expectation, log p(x) is rather too high: its `how` says so. With an
+    exact log Z under a bounded f(x) it is a `bound`; with both it is neither.
+
+    Raises: CapabilityError for a density relative to something that is none itself; as `log_partition`.
     """
+    if program.measure is not None:
+        raise CapabilityError(
+            f"{type(program).__name__} has a density relative to {program.measure}, which is no likelihood; "
+            "unnormalised_log_prob compares examples."
+        )
     data = checked(program, data)
     constant = log_partition(program, how, seed=seed)
-    with torch.no_grad(), evaluating(program, None, seed, data.x.device):
-        values = torch.cat([program.unnormalised_log_prob(*batch) for batch in data.batches(1000)])
-    said = f"f(x) - log Z, log Z = {constant.mean:.3f} by {constant.how}"
+    values, bounded = unnormalised(program, data, seed)
+    left = "a lower bound of f(x)" if bounded else "f(x)"
+    said = f"{left} - log Z, log Z = {constant.mean:.3f} by {constant.how}"
     if constant.bound:
         error = 0.0 if constant.monte_carlo_error is None else float(constant.monte_carlo_error)
         said += f" (+- {error:.3f}; from below, so that this is rather too high)"
-    return Estimate(values - constant.values.to(values), said, False)
+    return Estimate(values - constant.values.to(values), said, bounded and not constant.bound)
+
+
+@torch.no_grad()
+def unnormalised(program: EnergyProgram, data: Data, seed: int = 0) -> tuple[Tensor, bool]:
+    """f of each example, (N,), or a lower bound of it where f is too much to compute, and whether it is that."""
+    bounded = program.why_bounded() is not None
+    f = program.unnormalised_bound if bounded else program.unnormalised_log_prob
+    with evaluating(program, None, seed, data.x.device):
+        return torch.cat([f(batch.x) for batch in data.batches(1000)]), bounded
 
 
 def _check(program: Program, how: str, chains: int, steps: int) -> None:

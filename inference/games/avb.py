@@ -23,7 +23,7 @@ from inference.particles import LogDensity, log_joint
 from inference.requirements import why_no_implicit_guide
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import set_rate
+from inference.training.optimizers import descend
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.options import Count, Counts, Fraction, Natural, Positive, Range
@@ -112,18 +112,12 @@ class AVB(GradientMethod):
         critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr, (0.5, 0.999))
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
-            set_rate(critic_optimizer, now["critic_lr"])
             for pieces in compared(guide, critic, particles, batch, self.critic_steps):
                 critic_loss = contrast_loss(critic, pieces)
-                critic_optimizer.zero_grad(set_to_none=True)
-                critic_loss.backward()
-                critic_optimizer.step()
+                descend(critic_optimizer, critic_loss, now["critic_lr"])
             with pyro.validation_enabled(loop.done == 0):
                 loss, elbo = annealed_loss(program, guide, critic, particles, batch, size, now.get("beta", 1.0))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward(inputs=parameters)
-            set_rate(optimizer, now["lr"])
-            optimizer.step()
+            descend(optimizer, loss, now["lr"], inputs=parameters)
             return {"loss": -elbo, "critic_loss": critic_loss.detach()}
 
         scalars = {"lr": self.rate(run), "critic_lr": self.rate(run, self.critic_lr, 0.1 * self.critic_lr)}

@@ -25,7 +25,7 @@ from inference.method import Outcome, Run
 from inference.particles import Simulated
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import set_rate
+from inference.training.optimizers import descend
 from zoo.datasets.data import Data
 from zoo.errors import UnknownNameError
 from zoo.options import Count, Length, Positive, Probability, Share
@@ -284,9 +284,8 @@ class _Match:
         # Each critic step has a minibatch of its own; the other player's is the last one.
         full = batch.size == self.size
         own = [batch] * self.method.critic_steps if full else list(batch.batches(self.method.batch_size))
-        set_rate(self.critic_optimizer, now["critic_lr"])
         for seen in map(self.contest.fresh, own):
-            critic_loss = self.critic_turn(seen, checked)
+            critic_loss = self.critic_turn(seen, now["critic_lr"], checked)
         judge = self.contest.judge(seen)
         loss, sides = self.maker_turn(seen, judge, now["lr"])
         if self.average is not None:
@@ -298,7 +297,7 @@ class _Match:
             **_position(self.game, judge, sides),
         }
 
-    def critic_turn(self, batch: Data, checked: bool) -> Tensor:
+    def critic_turn(self, batch: Data, lr: Any, checked: bool) -> Tensor:
         """One step of the critic on a minibatch; returns its loss in the game."""
         with torch.no_grad(), pyro.validation_enabled(checked):
             sides = self.contest.sides(batch, makers=False)
@@ -307,9 +306,7 @@ class _Match:
         penalty = None if self.regulariser is None else self.regulariser.penalty(judge, sides.real, sides.fake)
         besides = (penalty, self.contest.critic_loss(sides, batch))
         total = loss + sum(each for each in besides if each is not None)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        self.critic_optimizer.step()
+        descend(self.critic_optimizer, total, lr)
         if self.regulariser is not None:
             self.regulariser.after_step(self.critic)
         return loss
@@ -325,10 +322,7 @@ class _Match:
         if sides.loss is not None:
             whole = sides.loss if whole is None else whole + sides.loss
         assert whole is not None
-        self.optimizer.zero_grad(set_to_none=True)
-        whole.backward(inputs=self.parameters)
-        set_rate(self.optimizer, lr)
-        self.optimizer.step()
+        descend(self.optimizer, whole, lr, inputs=self.parameters)
         return loss, sides
 
     def end(self, data: Data) -> dict[str, Any]:

@@ -13,39 +13,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from inference.method import Outcome, Run
-from inference.training.compiled import COMPILE
-from inference.training.gradient import GradientMethod, Training
+from inference.method import Run
+from inference.methods.energy import EnergyMethod, why_no_energy
+from inference.training.gradient import Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
+from inference.training.optimizers import check_optimizer, descend, make_optimizer
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram, SummableEnergy
 from zoo.options import Count, NonNegative, OneOf, Positive, Share
 from zoo.program import Program
 
-__all__ = ["ContrastiveDivergence", "why_no_energy"]
+__all__ = ["ContrastiveDivergence"]
 
 CHAINS = ("data", "persistent", "replay", "exact")
 
 
-def why_no_energy(program: Program) -> str | None:
-    """Why a program is no energy-based model, or None."""
-    if isinstance(program, EnergyProgram):
-        return None
-    return "it is no energy-based model (`zoo.energy.base.EnergyProgram`), a density up to a constant"
-
-
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveDivergence(GradientMethod):
+class ContrastiveDivergence(EnergyMethod):
     """Fits an energy-based model by the difference of its slopes at examples and at draws.
 
     The history's `loss` is the mean of f over draws minus that over examples: no likelihood, and near zero all along
-    where chains follow. With `chains='exact'` it is the negative log-likelihood in nats.
+    where chains follow. With `chains='exact'` it is the negative log-likelihood in nats. Where f of an example is too
+    much to compute, its bound takes its place (`EnergyProgram.unnormalised_bound`: the mean field of a deep Boltzmann
+    machine). `moved` is the share of chains that the last transition of a step moved, the acceptance rate of Langevin
+    ones.
 
     Args:
         chains: Where draws come from, by `sweeps` transitions each step: 'data' starts them at the examples (CD-k);
@@ -65,7 +62,6 @@ class ContrastiveDivergence(GradientMethod):
     """
 
     name: ClassVar[str] = "cd"
-    takes_missing: ClassVar[bool] = False
     NATS: ClassVar[frozenset[str]] = frozenset({"validation_loss"})
 
     chains: Annotated[str, OneOf(CHAINS)] = "data"
@@ -76,19 +72,20 @@ class ContrastiveDivergence(GradientMethod):
     weight_decay: NonNegative | None = None
     clip_norm: Positive | None = None
     patience: Count | None = None
-    compile: Annotated[str, OneOf(COMPILE)] = "never"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_optimizer(self.optimizer)
 
     def why_not(self, program: Program) -> str | None:
-        """Energy-based models; with 'exact' small ones."""
+        """Energy-based models; with 'exact' small ones, with `regularise` those whose base is of examples."""
         reason = why_no_energy(program)
         if reason is None and self.chains == "exact":
             if not isinstance(program, SummableEnergy):
                 return "its constant cannot be summed, which chains='exact' asks for; take 'persistent'"
-            return program.why_not_summed()
+            return program.why_not_summed() or program.why_bounded()
+        if reason is None and self.regularise and program.hides:
+            return "regularise weighs f of examples beside its base, which is of hidden states here; leave it out"
         return reason
 
     def prepare(self, program: Program, run: Run) -> Training:
@@ -99,12 +96,7 @@ class ContrastiveDivergence(GradientMethod):
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             loss, metrics = self.loss(program, batch.x)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=False)
-            set_rate(optimizer, now["lr"])
-            optimizer.step()
+            descend(optimizer, loss, now["lr"], clip_norm=self.clip_norm)
             return metrics
 
         loop = Loop(
@@ -112,39 +104,37 @@ class ContrastiveDivergence(GradientMethod):
             label=f"cd {type(program).__name__}", step=step, scalars={"lr": self.rate(run)},
         )  # fmt: skip
 
-        def finish() -> Outcome:
-            program.eval()
-            own = {"kind": "own"} if program.has_guide else None
-            return Outcome(
-                program.guide if own else None, own, history=loop.history, gradient_evaluations=2 * loop.done
-            )
-
         program.train()
-        known = run.valid is not None and isinstance(program, SummableEnergy) and program.why_not_summed() is None
+        known = run.valid is not None and isinstance(program, SummableEnergy)
+        known = known and (program.why_not_summed() or program.why_bounded()) is None
+        finish = partial(self.ended, program, loop, evaluations=2)
         return Training(loop, finish, (lambda: _nats(program, run.valid)) if known else None)
 
     def loss(self, program: EnergyProgram, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What falls, (), whose slope is the estimate of the likelihood's, and what the history tells."""
-        real = program.unnormalised_log_prob(x)
         if self.chains == "exact":
             assert isinstance(program, SummableEnergy)
-            loss = program.log_partition() - real.mean()
+            loss = program.log_partition() - program.unnormalised_log_prob(x).mean()
             return loss, {"loss": loss.detach()}
-        drawn = self.negatives(program, x)
-        made = program.unnormalised_log_prob(drawn)
+        real = program.unnormalised_bound(x)
+        drawn, moved = self.negatives(program, x)
+        made = program.tempered(drawn, 1.0)
         gap = made.mean() - real.mean()
         loss = gap
         if self.regularise:
             own = [f - program.base().log_prob(at) for f, at in ((real, x), (made, drawn))]
             loss = loss + self.regularise * torch.stack([each.square().mean() for each in own]).sum()
-        return loss, {"loss": gap.detach()}
+        return loss, {"loss": gap.detach(), "moved": moved}
 
     @torch.no_grad()
-    def negatives(self, program: EnergyProgram, x: Tensor) -> Tensor:
-        """Draws (B, *event_shape) by the chains of this step, which end there; 'persistent' has all its particles."""
+    def negatives(self, program: EnergyProgram, x: Tensor) -> tuple[Tensor, Tensor]:
+        """States (B, *state_shape) at which the chains of this step end; 'persistent' has all its particles.
+
+        Also the share of them that the last transition moved, ().
+        """
         rows = torch.randperm(len(program.particles))[: len(x)].to(x.device)
         if self.chains == "data":
-            at = x
+            at = program.started(x)
         elif self.chains == "persistent":
             at = program.particles.clone()
         else:
@@ -153,12 +143,12 @@ class ContrastiveDivergence(GradientMethod):
             which = torch.rand(len(at), device=x.device) < self.fresh
             at = torch.where(which.reshape(-1, *[1] * (at.ndim - 1)), anew, at)
         for _ in range(self.sweeps):
-            at = program.sweep(at)
+            before, at = at, program.sweep(at)
         if self.chains == "persistent":
             program.particles.copy_(at)
         elif self.chains == "replay":
             program.particles[rows] = at
-        return at
+        return at, (at != before).flatten(1).any(1).to(at).mean()
 
 
 @torch.no_grad()

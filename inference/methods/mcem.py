@@ -22,7 +22,7 @@ from inference.requirements import why_not_local_density
 from inference.training.compiled import COMPILE
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
+from inference.training.optimizers import check_optimizer, descend, make_optimizer
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError
 from zoo.options import Count, Natural, OneOf, Probability
@@ -108,15 +108,12 @@ class MonteCarloEM(GradientMethod):
 
         def step(index: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             batch = run.train.rows(index.x)
-            set_rate(optimizer, now["lr"])
             with pyro.validation_enabled(loop.done == 0):
                 acceptance = self.propose(program, chains, index.x, batch)
                 latents = chains.at(index.x)
                 for _ in range(self.m_steps):
                     loss = -log_joint(program, latents, *batch).local.mean()
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.backward(inputs=parameters)
-                    optimizer.step()
+                    descend(optimizer, loss, now["lr"], inputs=parameters)
             return {"loss": loss.detach(), "acceptance": acceptance, "step_size": chains.log_step_size.exp()}
 
         # The loop deals in row numbers instead of rows, so that an example finds its chain again.

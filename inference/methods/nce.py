@@ -12,22 +12,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from inference.method import Outcome, Run
-from inference.methods.cd import why_no_energy
-from inference.training.compiled import COMPILE
-from inference.training.gradient import GradientMethod, Training
+from inference.methods.energy import EnergyMethod, why_not_of_examples
+from inference.training.gradient import Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, set_rate
+from inference.training.optimizers import descend, make_optimizer
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram
 from zoo.errors import CapabilityError, OptionError
-from zoo.options import Count, OneOf
+from zoo.options import Count
 from zoo.program import ExactDensity, Program
 
 __all__ = ["NoiseContrastive"]
@@ -42,7 +41,7 @@ class _Constant(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseContrastive(GradientMethod):
+class NoiseContrastive(EnergyMethod):
     """Fits an energy-based model, and its constant, by telling examples from noise.
 
     The constant is `info['log_partition']`, an estimate as good as the fit. The history's `loss` is the logistic loss
@@ -57,12 +56,9 @@ class NoiseContrastive(GradientMethod):
     """
 
     name: ClassVar[str] = "nce"
-    takes_missing: ClassVar[bool] = False
-    NATS: ClassVar[frozenset[str]] = frozenset()
 
     noise: str | Program = "base"
     ratio: Count = 1
-    compile: Annotated[str, OneOf(COMPILE)] = "never"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +67,7 @@ class NoiseContrastive(GradientMethod):
 
     def why_not(self, program: Program) -> str | None:
         """Energy-based models, beside a noise that has a density over the same x."""
-        reason = why_no_energy(program)
+        reason = why_not_of_examples(program)
         if reason is not None or isinstance(self.noise, str):
             return reason
         if not isinstance(self.noise, ExactDensity):
@@ -89,10 +85,7 @@ class NoiseContrastive(GradientMethod):
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             loss = self.loss(program, batch.x, constant.log_partition)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            set_rate(optimizer, now["lr"])
-            optimizer.step()
+            descend(optimizer, loss, now["lr"])
             return {"loss": loss.detach()}
 
         loop = Loop(
@@ -101,11 +94,7 @@ class NoiseContrastive(GradientMethod):
         )  # fmt: skip
 
         def finish() -> Outcome:
-            program.eval()
-            own = {"kind": "own"} if program.has_guide else None
-            info = {"log_partition": float(constant.log_partition.detach())}
-            guide = program.guide if own else None
-            return Outcome(guide, own, history=loop.history, gradient_evaluations=loop.done, info=info)
+            return self.ended(program, loop, info={"log_partition": float(constant.log_partition.detach())})
 
         program.train()
         return Training(loop, finish)

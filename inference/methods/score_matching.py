@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from inference.method import Outcome, Run
-from inference.methods.cd import why_no_energy
-from inference.training.compiled import COMPILE
-from inference.training.gradient import GradientMethod, Training
+from inference.method import Run
+from inference.methods.energy import EnergyMethod, why_not_of_examples
+from inference.training.gradient import Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import make_optimizer, set_rate
+from inference.training.optimizers import descend, make_optimizer
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram
 from zoo.options import OneOf, Positive
@@ -56,7 +56,7 @@ def _slope(program: EnergyProgram, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreMatching(GradientMethod):
+class ScoreMatching(EnergyMethod):
     """Fits an energy-based model of continuous x by its slopes; nothing is drawn from it.
 
     The history's `loss` is the objective, which is no likelihood.
@@ -69,19 +69,15 @@ class ScoreMatching(GradientMethod):
     """
 
     name: ClassVar[str] = "score-matching"
-    takes_missing: ClassVar[bool] = False
-    NATS: ClassVar[frozenset[str]] = frozenset()
 
     objective: Annotated[str, OneOf(("denoising", "sliced"))] = "denoising"
     noise: Positive = 0.1
-    compile: Annotated[str, OneOf(COMPILE)] = "never"
 
     def why_not(self, program: Program) -> str | None:
         """Energy-based models of real numbers."""
-        reason = why_no_energy(program)
-        if reason is None and program.support.is_discrete:
+        if isinstance(program, EnergyProgram) and program.support.is_discrete:
             return "x is discrete, where densities have no slope; take 'cd' or 'nce'"
-        return reason
+        return why_not_of_examples(program)
 
     def prepare(self, program: Program, run: Run) -> Training:
         """The objective, ready to be lowered."""
@@ -92,10 +88,7 @@ class ScoreMatching(GradientMethod):
             sliced = self.objective == "sliced"
             each = sliced_loss(program, batch.x) if sliced else denoising_loss(program, batch.x, self.noise)
             loss = each.mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            set_rate(optimizer, now["lr"])
-            optimizer.step()
+            descend(optimizer, loss, now["lr"])
             return {"loss": loss.detach()}
 
         loop = Loop(
@@ -103,11 +96,5 @@ class ScoreMatching(GradientMethod):
             label=f"score matching {type(program).__name__}", step=step, scalars={"lr": self.rate(run)},
         )  # fmt: skip
 
-        def finish() -> Outcome:
-            program.eval()
-            own = {"kind": "own"} if program.has_guide else None
-            guide = program.guide if own else None
-            return Outcome(guide, own, history=loop.history, gradient_evaluations=loop.done)
-
         program.train()
-        return Training(loop, finish)
+        return Training(loop, partial(self.ended, program, loop))

@@ -30,7 +30,7 @@ from inference.methods.diagnosis import convergence, diagnose, evaluate_objectiv
 from inference.training.convergence import Path
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
+from inference.training.optimizers import check_optimizer, descend, make_optimizer
 from zoo.adopted import Adopted
 from zoo.datasets.data import Data
 from zoo.errors import BrokenProgramError, CapabilityError, UnknownNameError, ZooError
@@ -149,12 +149,7 @@ class SVI(GradientMethod):
             # Pyro's checks (shapes, supports, model against guide) on the first step; they cost a third of a step.
             with pyro.validation_enabled(loop.done == 0), _named(program, first=loop.done == 0):
                 loss, bound = objective(program, guide, _fresh(program, batch), size, now.get("beta", 1.0))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=False)
-            set_rate(optimizer, now["lr"])
-            optimizer.step()
+            descend(optimizer, loss, now["lr"], clip_norm=self.clip_norm)
             return {"loss": -bound}
 
         scalars = {"lr": self.rate(run)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import pyro
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.guides.named import guide_parameters, guided_sites
-from inference.method import Outcome, Run
+from inference.method import Run
 from inference.methods.bounds import Renyi
 from inference.methods.diagnosis import diagnose, evaluate_objective
 from inference.particles import draw, guide_log_prob, log_joint, simulate
@@ -103,12 +104,8 @@ class WakeSleep(GradientMethod):
             bound = Renyi(self.particles, 0.0)
             return evaluate_objective(bound, program, program.guide, run.valid, self.batch_size, run.seed)
 
-        def finish() -> Outcome:
-            program.eval()
-            evaluations = loop.done * self.evaluations_per_step
-            return Outcome(program.guide, {"kind": "own"}, history=loop.history, gradient_evaluations=evaluations)
-
         program.train()
+        finish = partial(self.ended, program, loop, evaluations=self.evaluations_per_step)
         return Training(loop, finish, validate if run.valid is not None else None)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -83,6 +83,21 @@ class GradientMethod(Method):
         """Learning rate by number of steps done, from `start` (None: `lr`) to `end` over the run."""
         total = Schedule.of(self).total_steps(run.train.size)
         return rate(self.decay, self.lr if start is None else start, total, end)
+
+    def ended(
+        self, program: Program, loop: Loop, *, evaluations: int = 1, info: dict[str, Any] | None = None
+    ) -> Outcome:
+        """What a fit hands back that moved the program alone, its own guide, if it has one, included.
+
+        Args:
+            program: In training mode no longer.
+            loop: At its end.
+            evaluations: Gradients that a step has cost.
+            info: See `Outcome`.
+        """
+        program.eval()
+        guide, spec = (program.guide, {"kind": "own"}) if program.has_guide else (None, None)
+        return Outcome(guide, spec, history=loop.history, gradient_evaluations=evaluations * loop.done, info=info or {})
 
     def growing(self, run: Run, share: float) -> Rate:
         """A weight that grows from 0 to 1 over a share of the run, by number of steps done."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from zoo.errors import OptionError
 from zoo.options import NonNegative, check_value
 
-__all__ = ["DECAYS", "OPTIMIZERS", "Rate", "check_optimizer", "make_optimizer", "numerics", "rate", "set_rate"]
+__all__ = [
+    "DECAYS", "OPTIMIZERS", "Rate", "check_optimizer", "descend", "make_optimizer", "numerics", "rate", "set_rate",
+]  # fmt: skip
 
 
 Rate = Callable[[int], float]
@@ -54,6 +57,32 @@ def set_rate(optimizer: torch.optim.Optimizer, value: Any) -> None:
     """Sets the learning rate of all groups, a number or, in a compiled step, a tensor ()."""
     for group in optimizer.param_groups:
         group["lr"] = value
+
+
+def descend(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    lr: Any,
+    *,
+    clip_norm: float | None = None,
+    inputs: Sequence[Tensor] | None = None,
+) -> None:
+    """One step down the slope of a loss.
+
+    Args:
+        optimizer: Moves its own parameters.
+        loss: (), differentiable in them.
+        lr: The learning rate of this step, see `set_rate`.
+        clip_norm: Clips the norm of the whole gradient; None does not.
+        inputs: The slope is taken for these alone; None is whatever the loss depends on.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward(inputs=inputs)
+    if clip_norm is not None:
+        moved = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(moved, clip_norm, foreach=False)
+    set_rate(optimizer, lr)
+    optimizer.step()
 
 
 def make_optimizer(

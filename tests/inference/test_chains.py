@@ -18,6 +18,10 @@ def test_rhat_and_ess_tell_mixed_chains_from_stuck_ones():
     assert float(rhat(stuck).min()) > 1.3
     assert float(ess(stuck).max()) < 50
     assert rhat(good[..., 0]).shape == ()
+    # Of two values in turn all distances from the middle are alike, and only the place can tell.
+    turns = torch.tensor([0.0, 1.0]).repeat(50).expand(2, 100)
+    assert float(rhat(turns)) < 1.02
+    assert float(rhat(torch.tensor([[0.0], [1.0]]).expand(2, 100))) == torch.inf
 
 
 @pytest.mark.parametrize("n", [4, 5, 300])

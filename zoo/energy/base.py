@@ -10,7 +10,8 @@ passing: whoever asks for a density is told how to get it.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
@@ -21,7 +22,16 @@ from zoo.errors import UnnormalisedError
 from zoo.options import Count
 from zoo.program import Implicit, ImplicitProgram
 
-__all__ = ["EnergyProgram", "SummableEnergy", "Unnormalised", "metropolis_langevin", "spread_of"]
+__all__ = [
+    "MOST", "MOST_WITH_GRADIENTS", "EnergyProgram", "SummableEnergy", "Unnormalised", "binary_states",
+    "choose_states", "metropolis_langevin", "spread_of",
+]  # fmt: skip
+
+MOST, MOST_WITH_GRADIENTS = 24, 20
+"""Binary units whose states are summed over: 16 million states; with gradients, for which all terms are kept, a
+million."""
+CHUNK = 2**14
+"""States at a time."""
 
 
 class EnergyProgram(ImplicitProgram):
@@ -33,29 +43,36 @@ class EnergyProgram(ImplicitProgram):
     Between `base`, whose constant is 1, and the program lies the path exp(tempered(x, b)), b from 0 to 1, along which
     `inference.evaluation.partition` anneals.
 
+    The state of a chain is an example, unless a program has units or latents that chains must carry along: then base,
+    path and transitions are of *states* instead, and it writes `shown`, `started` and `unnormalised_log_prob` too.
+
     Args:
         draw_sweeps: Transitions of a draw.
-        particles: Where chains start, (particles, *event_shape).
+        particles: Where chains start, (particles, *state_shape).
+        event_shape: Of an example; None is that of a state.
     """
 
     family = "energy"
+    measure: ClassVar[str | None] = None
+    """What the density is relative to, where that is nothing that likelihoods can be compared by."""
     particles: Tensor
 
-    def __init__(self, draw_sweeps: Count, particles: Tensor):
+    def __init__(self, draw_sweeps: Count, particles: Tensor, event_shape: Sequence[int] | None = None):
         super().__init__()
-        self.event_shape, self.draw_sweeps = particles.shape[1:], draw_sweeps
+        self.event_shape = particles.shape[1:] if event_shape is None else torch.Size(event_shape)
+        self.draw_sweeps = draw_sweeps
         self.register_buffer("particles", particles)
 
     def base(self) -> dist.TorchDistribution:
-        """A density over one example, easy to draw from and normalised, as near to the data as it can be."""
+        """A density over one state, easy to draw from and normalised, as near to the data as it can be."""
         raise NotImplementedError(f"{type(self).__name__} must define base()")
 
     def tempered(self, x: Tensor, beta: float | Tensor) -> Tensor:
-        """(B, *event_shape) -> (B,): log density of `base` at beta = 0, f at beta = 1; differentiable."""
+        """(B, *state_shape) -> (B,): log density of `base` at beta = 0, f at beta = 1; differentiable."""
         raise NotImplementedError(f"{type(self).__name__} must define tempered(x, beta)")
 
     def sweep(self, x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
-        """(B, *event_shape) -> (B, *event_shape): a transition that leaves exp(tempered(., beta)) as it is.
+        """(B, *state_shape) -> (B, *state_shape): a transition that leaves exp(tempered(., beta)) as it is.
 
         It must be reversible: annealing goes along the path in both directions.
         """
@@ -63,10 +80,36 @@ class EnergyProgram(ImplicitProgram):
 
     # What follows is provided.
 
+    def shown(self, state: Tensor) -> Tensor:
+        """An example under each state, (B, *state_shape) -> (B, *event_shape)."""
+        return state
+
+    def started(self, x: Tensor) -> Tensor:
+        """A state that shows each example, or nearly, (B, *event_shape) -> (B, *state_shape)."""
+        return x
+
+    @property
+    def hides(self) -> bool:
+        """Whether states are something else than examples."""
+        return type(self).shown is not EnergyProgram.shown
+
+    def why_bounded(self) -> str | None:
+        """Why f(x) is too much to compute, and only bounded from below, or None; with gradients wanted sooner."""
+        return None
+
+    def unnormalised_bound(self, x: Tensor) -> Tensor:
+        """A lower bound of f(x), (B, *event_shape) -> (B,), differentiable; f itself where that can be computed.
+
+        Its gap is another one under other parameters and at other examples.
+        """
+        return self.unnormalised_log_prob(x)
+
     def unnormalised_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """f(x) = log p(x) + log Z of each example, (B, *event_shape) -> (B,), differentiable in the parameters.
 
         It compares examples under one program, never two programs.
+
+        Raises: CapabilityError where there is a bound alone (`why_bounded`).
         """
         return self.tempered(x, 1.0)
 
@@ -77,7 +120,7 @@ class EnergyProgram(ImplicitProgram):
 
     @torch.no_grad()
     def run_chains(self, n: int) -> Tensor:
-        """n draws (n, *event_shape) by as many chains."""
+        """States (n, *state_shape) at the end of as many chains, each a draw."""
         x = self.particles[torch.randint(len(self.particles), (n,)).to(self.particles.device)]
         for _ in range(self.draw_sweeps):
             x = self.sweep(x)
@@ -85,7 +128,7 @@ class EnergyProgram(ImplicitProgram):
 
     def drawn(self, x: Tensor | None, context: Tensor | None, size: int | None) -> Unnormalised:
         """The distribution of the site 'x', for `model`."""
-        value = self.run_chains(size or 1) if x is None else x
+        value = self.shown(self.run_chains(size or 1)) if x is None else x
         return Unnormalised(value, self)
 
 
@@ -93,13 +136,20 @@ class Unnormalised(Implicit):
     """A draw of an energy-based model, whose density is known up to a constant only.
 
     Args:
-        value: (B, *event_shape).
+        value: (B, *event_shape), or a hidden unit's (B, ...).
         of: The program.
+        event_dim: Of the value; None is that of x.
     """
 
-    def __init__(self, value: Tensor, of: EnergyProgram, validate_args: bool | None = False):
+    def __init__(
+        self,
+        value: Tensor,
+        of: EnergyProgram,
+        event_dim: int | None = None,
+        validate_args: bool | None = False,
+    ):
         self.of = of
-        super().__init__(value, len(of.event_shape), validate_args)
+        super().__init__(value, len(of.event_shape) if event_dim is None else event_dim, validate_args)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -108,7 +158,8 @@ class Unnormalised(Implicit):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Unnormalised:
         """The same value over more batch dimensions."""
-        return Unnormalised(self.value.expand(torch.Size(batch_shape) + self.event_shape), self.of)
+        value = self.value.expand(torch.Size(batch_shape) + self.event_shape)
+        return Unnormalised(value, self.of, len(self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Raises UnnormalisedError, always."""
@@ -136,11 +187,30 @@ class SummableEnergy(Protocol):
         ...
 
     def draw_exactly(self, n: int) -> Tensor:
-        """Independent draws (n, *event_shape), not by a chain.
+        """Independent states (n, *state_shape), not by a chain.
 
         Raises: as `log_partition`.
         """
         ...
+
+
+def binary_states(units: int, like: Tensor) -> Iterator[Tensor]:
+    """All 2^units states of binary units, as rows of 0 and 1, (up to CHUNK, units) at a time."""
+    for numbers in torch.arange(2**units, device=like.device).split(CHUNK):
+        yield _bits(numbers, units, like)
+
+
+@torch.no_grad()
+def choose_states(log_weights: Tensor, n: int, units: int) -> Tensor:
+    """n independent draws (n, units) of the states that `binary_states` lists, by their weights (2^units,)."""
+    # Not by torch.multinomial, which takes no more than 2^24 categories.
+    heights = log_weights.softmax(0).cumsum(0)
+    numbers = torch.searchsorted(heights, torch.rand(n).to(heights)).clamp_max(len(heights) - 1)
+    return _bits(numbers, units, log_weights)
+
+
+def _bits(numbers: Tensor, units: int, like: Tensor) -> Tensor:
+    return ((numbers[:, None] >> torch.arange(units, device=numbers.device)) & 1).to(like)
 
 
 def spread_of(x: Tensor) -> Tensor:

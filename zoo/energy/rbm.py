@@ -24,7 +24,14 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from zoo.energy.base import EnergyProgram, spread_of
+from zoo.energy.base import (
+    MOST,
+    MOST_WITH_GRADIENTS,
+    EnergyProgram,
+    binary_states,
+    choose_states,
+    spread_of,
+)
 from zoo.errors import CapabilityError
 from zoo.options import Count, OneOf, Shape
 from zoo.program import Preset
@@ -32,11 +39,6 @@ from zoo.program import Preset
 __all__ = ["RBM"]
 
 VISIBLE = ("bernoulli", "gaussian")
-MOST, MOST_WITH_GRADIENTS = 24, 20
-"""Units that are summed over, of the smaller side: 16 million states; with gradients, for which all terms are kept, a
-million."""
-CHUNK = 2**14
-"""States at a time."""
 
 
 class RBM(EnergyProgram):
@@ -166,10 +168,8 @@ class RBM(EnergyProgram):
 
         Raises: CapabilityError for more than 24 units on the smaller side.
         """
-        weights = torch.cat([self._log_weights(states) for states in self._states()]).softmax(0)
-        # Not by torch.multinomial, which takes no more than 2^24 categories.
-        numbers = torch.searchsorted(weights.cumsum(0), torch.rand(n).to(weights)).clamp_max(len(weights) - 1)
-        rows = self._bits(numbers)
+        log_weights = torch.cat([self._log_weights(states) for states in self._states()])
+        rows = choose_states(log_weights, n, self._summed())
         return (rows if self._sums_visible() else self._given(rows, 1.0)).reshape(n, *self.event_shape)
 
     def _inputs(self, x: Tensor) -> Tensor:
@@ -198,16 +198,11 @@ class RBM(EnergyProgram):
         """Units of the side that is summed over."""
         return len(self.bias) if self._sums_visible() else self.hidden
 
-    def _bits(self, numbers: Tensor) -> Tensor:
-        """Numbers of states (n,) as states (n, units)."""
-        return ((numbers[:, None] >> torch.arange(self._summed(), device=numbers.device)) & 1).to(self.bias)
-
     def _states(self) -> Iterator[Tensor]:
-        """All states of the side that is summed over, (up to CHUNK, units) at a time."""
+        """All states of the side that is summed over, some at a time."""
         if (reason := self.why_not_summed()) is not None:
             raise CapabilityError(f"{reason}: take inference.evaluation.partition.log_partition, which anneals.")
-        for numbers in torch.arange(2 ** self._summed(), device=self.bias.device).split(CHUNK):
-            yield self._bits(numbers)
+        yield from binary_states(self._summed(), self.bias)
 
     def _log_weights(self, states: Tensor) -> Tensor:
         """Log of the sum over the other side, (states,)."""

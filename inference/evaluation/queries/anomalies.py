@@ -10,9 +10,11 @@ from torch import Tensor
 
 from inference.evaluation.estimates import checked
 from inference.evaluation.likelihood import log_likelihood
+from inference.evaluation.partition import unnormalised
 from inference.fitted import Fit
 from zoo.arrays import as_tensor
 from zoo.datasets.data import Data
+from zoo.energy.base import EnergyProgram
 from zoo.errors import CapabilityError, NonFiniteError, ShapeError
 from zoo.process import guest
 from zoo.program import Program
@@ -24,6 +26,9 @@ __all__ = ["anomaly_scores", "auroc", "code_length"]
 def anomaly_scores(program: Program | Fit, x: Any, context: Any = None, **options: Any) -> Tensor:
     """How improbable each example is, (N,): -log2 p(x) per dimension, in bits.
 
+    Of energy-based models it is that up to the constant log2 Z, which tells no two examples apart; of some a bound of
+    it (`inference.evaluation.partition.unnormalised`).
+
     A high score says that the model gives little density, not that the example is of another kind: a smooth image can
     be more probable than what the model was trained on (Nalisnick et al. 2019).
 
@@ -32,16 +37,15 @@ def anomaly_scores(program: Program | Fit, x: Any, context: Any = None, **option
         x: (N, *event_shape).
         context: (N, ...) or None.
         options: Of `inference.evaluation.likelihood.log_likelihood`, such as `guide` and `particles` where there are
-        latents.
+            latents; of energy-based models `seed` alone.
 
     Raises: CapabilityError where the examples have one density together; what `log_likelihood` raises.
     """
     made = _program(program)
     x, context = checked(made, x, context)
-    values = log_likelihood(program, Data(x, context), **options).values
-    if len(values) != len(x):
-        raise CapabilityError("This guide holds factors for its examples together, so one has no density of its own.")
-    return -values / (made.event_shape.numel() * math.log(2.0))
+    if isinstance(made, EnergyProgram):
+        return _bits(made, unnormalised(made, Data(x, context), **options)[0])
+    return _bits(made, _log_densities(program, Data(x, context), **options))
 
 
 def auroc(normal: Tensor, anomalous: Tensor) -> float:
@@ -82,7 +86,20 @@ def code_length(program: Program | Fit, data: Any, **options: Any) -> Tensor:
             f"{type(made).__name__} is a density of real numbers ({made.support}): no finite code is lossless. "
             "Use a program over bits or levels."
         )
-    return anomaly_scores(program, *checked(made, data), **options) * made.event_shape.numel()
+    return _bits(made, _log_densities(program, checked(made, data), **options)) * made.event_shape.numel()
+
+
+def _log_densities(program: Program | Fit, data: Data, **options: Any) -> Tensor:
+    """log p(x) of each example, (N,)."""
+    values = log_likelihood(program, data, **options).values
+    if len(values) != data.size:
+        raise CapabilityError("This guide holds factors for its examples together, so one has no density of its own.")
+    return values
+
+
+def _bits(program: Program, values: Tensor) -> Tensor:
+    """Nats of examples as bits per dimension, of the other sign."""
+    return -values / (program.event_shape.numel() * math.log(2.0))
 
 
 def _program(program: Program | Fit) -> Program:

@@ -35,7 +35,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from inference.environment import seeded
 from inference.method import Run
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import rate, set_rate
+from inference.training.optimizers import descend, rate
 from zoo import datasets
 from zoo.datasets import Data, Dataset
 from zoo.datasets.sources import cache_folder
@@ -234,11 +234,8 @@ def _train(network: Classifier, run: Run, steps: int, move: Callable[[Tensor], T
 
     def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
         assert batch.context is not None
-        set_rate(optimizer, now["lr"])
         loss = cross_entropy(network(move(batch.x)), batch.context)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        descend(optimizer, loss, now["lr"])
         return {"loss": loss.detach()}
 
     parts = {"network": network, "optimizer": optimizer}

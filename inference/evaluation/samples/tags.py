@@ -17,7 +17,7 @@ from inference.environment import seeded
 from inference.evaluation.samples.classifier import Classifier
 from inference.method import Run
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import rate, set_rate
+from inference.training.optimizers import descend, rate
 from zoo.datasets import Data
 from zoo.errors import OptionError, ShapeError
 from zoo.options import Count, check_value
@@ -117,11 +117,8 @@ def train_tagger(images: Tensor, truth: Tensor, *, seed: int = 0, steps: int = 2
         optimizer = torch.optim.Adam(network.parameters(), TAGGER_RATE)
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
-            set_rate(optimizer, now["lr"])
             loss = binary_cross_entropy_with_logits(network(batch.x), batch.context)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            descend(optimizer, loss, now["lr"])
             return {"loss": loss.detach()}
 
         parts = {"network": network, "optimizer": optimizer}

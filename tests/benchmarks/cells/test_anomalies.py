@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.cells import anomalies as anomaly
 from benchmarks.suite import Cell, MethodSpec, ProgramSpec
-from benchmarks.suites.anomalies import METRICS
+from benchmarks.suites.anomalies import METRICS, UP_TO_A_CONSTANT
 from zoo import datasets
 from zoo.errors import DatasetError
 
@@ -49,3 +49,19 @@ def test_a_cell_ranks_by_density(tmp_path) -> None:
     by_hand = ((pairs > 0).double() + 0.5 * (pairs == 0)).mean()
     assert found["auroc"] == pytest.approx(float(by_hand), abs=2e-3)
     assert found["bits_normal"] == pytest.approx(float(scores[0].mean()) / (64 * math.log(2)), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [("rbm", {"hidden": 8}, "exp f(x), without"), ("dbm", {"hidden": [20, 20]}, "exp a lower bound of f(x), without")],
+)
+def test_an_energy_ranks_without_its_constant(tmp_path, monkeypatch, name, options, said) -> None:
+    monkeypatch.setattr("inference.evaluation.partition.log_partition", lambda *args, **kwargs: 1 / 0)
+    method = MethodSpec("CD", "cd", {"steps": 3, "batch_size": 50})
+    cell = Cell(
+        "t", "anomaly", ProgramSpec(name, options), method, "nines among digits", "test", UP_TO_A_CONSTANT, 0
+    )  # fmt: skip
+    found = {m.metric: m for m in anomaly.measure(cell, tmp_path, "cpu")}
+    assert set(found) == set(UP_TO_A_CONSTANT)
+    assert 0.3 < found["auroc"].value < 1
+    assert said in found["auroc"].how

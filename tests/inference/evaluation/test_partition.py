@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from inference.evaluation.likelihood import log_likelihood
-from inference.evaluation.partition import bracket_log_partition, log_partition
+from inference.evaluation.partition import bracket_log_partition, log_partition, unnormalised
+from zoo.datasets import Data
+from zoo.energy.dbm import DBM
 from zoo.energy.deep import DeepEnergy
 from zoo.energy.rbm import RBM
 from zoo.errors import CapabilityError, OptionError
@@ -73,3 +75,15 @@ def test_what_it_refuses():
     with pytest.raises(CapabilityError, match="no energy-based model"):
         log_partition(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
     assert log_partition(RBM([30], 25), chains=4, steps=3).bound
+
+
+def test_f_of_examples_says_whether_it_is_a_bound():
+    x = torch.ones(3, 6)
+    program = random_rbm(6, 3, 0)
+    values, bounded = unnormalised(program, Data(x))
+    assert not bounded
+    torch.testing.assert_close(values, program.unnormalised_log_prob(x).detach())
+    deep = DBM([6], [17, 17])
+    values, bounded = unnormalised(deep, Data(x))
+    assert bounded
+    torch.testing.assert_close(values, deep.unnormalised_bound(x).detach())

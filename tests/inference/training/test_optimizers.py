@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import torch
 
-from inference.training.optimizers import flushes_denormals, make_optimizer, numerics, rate, set_rate
+from inference.training.optimizers import descend, flushes_denormals, make_optimizer, numerics, rate, set_rate
 from zoo import errors
 
 
@@ -43,6 +43,21 @@ def test_a_rate_is_set_in_all_groups():
     made.step()
     torch.testing.assert_close(weight.detach(), torch.full((2, 2), 0.75))
     torch.testing.assert_close(bias.detach(), torch.full((2,), 0.5))
+
+
+def test_a_step_goes_down_the_slope_of_what_it_is_told_to():
+    """By hand: 2 - 0.25 * 3 of a, whose slope is 3; b is in the loss and in nobody's hands."""
+    a, b = torch.nn.Parameter(torch.tensor(2.0)), torch.nn.Parameter(torch.tensor(5.0))
+    made = torch.optim.SGD([a], 0.1)
+    descend(made, 3 * a + b, 0.25)
+    torch.testing.assert_close(a.detach(), torch.tensor(1.25))
+    assert float(b.grad) == 1
+    b.grad = None
+    descend(made, 3 * a + b, 0.25, inputs=[a])  # yesterday's slope is gone
+    torch.testing.assert_close(a.detach(), torch.tensor(0.5))
+    assert b.grad is None
+    descend(made, 3 * a + b, 0.25, clip_norm=0.5, inputs=[a])
+    torch.testing.assert_close(a.detach(), torch.tensor(0.375), atol=1e-6, rtol=0)
 
 
 def test_optimizers_have_names_or_are_made_by_who_asks():
