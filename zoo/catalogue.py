@@ -41,6 +41,8 @@ BUILTIN: dict[str, str] = {
     "bayesian-gaussian-mixture": "zoo.mixtures.bayesian_gaussian:BayesianGaussianMixture",
     "ppca": "zoo.latent.ppca:PPCA",
     "vae": "zoo.latent.vae:VAE",
+    "hvae": "zoo.latent.hvae:HierarchicalVAE",
+    "vq-vae": "zoo.latent.vq_vae:VQVAE",
     "aae": "zoo.latent.aae:AAE",
     "semi-supervised-vae": "zoo.latent.semi_supervised:SemiSupervisedVAE",
     "cvae": "zoo.latent.cvae:ConditionalVAE",

@@ -235,9 +235,17 @@ class Sampler(Implicit):
 
 
 class NormalMixture(dist.MixtureSameFamily):
-    """A mixture of Gaussians, with the support that any vector has: torch's own has none that autoguides can map to."""
+    """A mixture of Gaussians, or others over all vectors, with a support that autoguides map to: torch's has none."""
 
     @property
     def support(self) -> constraints.Constraint:
         """All vectors."""
         return constraints.real_vector
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Of vectors (..., k); components see each as often as there are components, since flows do not broadcast."""
+        if self._validate_args:
+            self._validate_sample(value)
+        parts, value = self.component_distribution, value.unsqueeze(-2)
+        each = parts.log_prob(value.expand(*torch.broadcast_shapes(value.shape[:-1], parts.batch_shape), -1))
+        return (each + log_softmax(self.mixture_distribution.logits, -1)).logsumexp(-1)

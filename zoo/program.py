@@ -30,19 +30,9 @@ from zoo.process import one_at_a_time
 from zoo.weights import weighs_rows
 
 __all__ = [
-    "ClosedFormEM",
-    "CoordinateAscent",
-    "ExactDensity",
-    "ExactEvidence",
-    "ExactPosterior",
-    "Grows",
-    "Implicit",
-    "ImplicitProgram",
-    "MakesContexts",
-    "Preset",
-    "Program",
-    "Site",
-]
+    "ClosedFormEM", "CoordinateAscent", "ExactDensity", "ExactEvidence", "ExactPosterior", "Grows", "Implicit",
+    "ImplicitProgram", "KeepsAverages", "MakesContexts", "Preset", "Program", "Site",
+]  # fmt: skip
 
 # Parameters live in the module, never in Pyro's global store, so that two programs, or two guides of one program, can
 # be fitted in one process (pyro#3209). PyroModule reads this setting; there is no per-module form of it.
@@ -438,4 +428,16 @@ class MakesContexts(Protocol):
 
     def puzzles(self, x: Tensor, seed: int | None = None) -> Tensor:
         """Examples (B, *event_shape) to contexts (B, ...); with a seed always the same."""
+        ...
+
+
+@runtime_checkable
+class KeepsAverages(Protocol):
+    """A program that keeps running averages of what it makes of the examples, in buffers: SVI tells it after each step.
+
+    Model and guide are run at other times too, and change nothing.
+    """
+
+    def keep_averages(self, x: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
+        """Takes a step's examples (B, *event_shape) in; returns metrics () for the history."""
         ...

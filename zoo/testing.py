@@ -345,7 +345,7 @@ def check_bad_data(program: Program) -> None:
     Where a program `takes_missing`, NaN is accepted, and of a row with nothing else the density is one.
     """
     x, context = draw_data(program)
-    wrong = x.clone()
+    wrong = x.clone(memory_format=torch.contiguous_format)
     wrong.view(-1)[0] = float("inf" if program.takes_missing else "nan")
     cases: list[tuple[type[ZooError], Tensor]] = [
         (EmptyDataError, x[:0]), (ShapeError, x[..., None]), (NonFiniteError, wrong)

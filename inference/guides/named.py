@@ -199,6 +199,25 @@ def refuse_partial(guide: Callable[..., Any], program: Program, data: Data) -> N
         )
 
 
+def refuse_disordered(guide: Callable[..., Any], program: Program, data: Data) -> None:
+    """Refuses a guide that draws latents in another order than the model, where each is to have its own divergence.
+
+    KL(q(z_1 | z_2) || p(z_1 | z_2)) is of a z_2 that was there before. Where the guide draws z_2 *given* z_1, the two
+    cannot be taken one by one.
+
+    Raises: CapabilityError.
+    """
+    if isinstance(guide, autoguide.AutoGuide):
+        return  # its sites are independent, or drawn together
+    order = list(guide_sites(guide, data))
+    wanted = [name for name in program.sites() if name in order]
+    if order != wanted:
+        raise CapabilityError(
+            f"elbo='mean_field' takes the divergences of latents one by one, in the model's order {wanted}, and this "
+            f"guide draws them as {order}; use elbo='trace', or draw them in that order."
+        )
+
+
 def _point_site(guide: Callable[..., Any], program: Program, data: Data) -> str:
     continuous = [name for name, site in program.sites().items() if not site.is_discrete]
     if not continuous:

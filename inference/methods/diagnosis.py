@@ -52,7 +52,8 @@ def convergence(loop: Loop, objective: Objective, program: Program, guide: Calla
         return {"verdict": "best on validation data"}
     tied = any(site.is_global for site in program.sites().values())
     found = path_gain(loop.path, objective, program, guide, data=loop.data, batch_size=loop.schedule.batch_size)
-    result = verdict(found, loop.history.series("loss")[1], loop.data.size, tied)
+    losses = loop.history.series("penalised_loss")[1] or loop.history.series("loss")[1]  # of what was climbed
+    result = verdict(found, losses, loop.data.size, tied)
     if result["verdict"] == "still improving":
         unit = f"{result['gain'] * loop.data.size:.3g} nats" if tied else f"{result['gain']:.3g} nats per example"
         warnings.warn(

@@ -20,22 +20,24 @@ from inference.guides.named import (
     guide_sites,
     guide_spec,
     needs_full_batch,
+    refuse_disordered,
     refuse_partial,
     refuse_point,
     stated_guide,
 )
 from inference.method import Outcome, Run
-from inference.methods.bounds import OBJECTIVES, make_objective
+from inference.methods.bounds import OBJECTIVES, Objective, make_objective
 from inference.methods.diagnosis import convergence, diagnose, evaluate_objective
+from inference.methods.disentangling import Disentangling, refuse_entangled
 from inference.training.convergence import Path
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import check_optimizer, descend, make_optimizer
 from zoo.adopted import Adopted
 from zoo.datasets.data import Data
-from zoo.errors import BrokenProgramError, CapabilityError, UnknownNameError, ZooError
+from zoo.errors import BrokenProgramError, CapabilityError, OptionError, UnknownNameError, ZooError
 from zoo.options import Count, Fraction, NonNegative, Positive
-from zoo.program import ExactDensity, ImplicitProgram, MakesContexts, Program
+from zoo.program import ExactDensity, ImplicitProgram, KeepsAverages, MakesContexts, Program
 from zoo.weights import Weighted
 
 __all__ = ["SVI"]
@@ -64,6 +66,7 @@ def _check_bound(elbo: str, program: Program, guide: Callable[..., Any], data: D
     """Raises CapabilityError for a bound that the guide, or weights of the data, make no sense of."""
     if elbo == "mean_field":
         refuse_partial(guide, program, data.plain())
+        refuse_disordered(guide, program, data.plain())
     if isinstance(data.context, Weighted) and elbo not in ("trace", "mean_field"):
         raise CapabilityError(
             f"Row weights scale the terms of elbo='trace' and 'mean_field', and this is {elbo!r}, which sums or "
@@ -89,7 +92,11 @@ class SVI(GradientMethod):
         optimizer: Name in torch.optim, or a factory (params, lr=...).
         weight_decay: Of weights, not of biases; None is the optimizer's own.
         clip_norm: Clips the gradient's norm; None does not.
-        kl_anneal: Fraction of the run over which the weight of the KL grows from 0 to 1.
+        kl_anneal: Fraction of the run over which the weight of the KL grows from 0 to its end.
+        beta: That end, the weight of the KL in what is climbed (Higgins et al. 2017). 1 is the bound on the evidence.
+        tc: Weight of the total correlation of codes, one of the parts of the KL (Chen et al. 2018); see
+            `inference.methods.disentangling`. Where `beta` or `tc` is not 1, the history has what is climbed as
+            'penalised_loss', and 'loss' and 'validation_loss' stay minus the bound, which costs another pass a step.
         train_program: False fits the guide alone and leaves the model's parameters as they are.
         validate_every: Steps between two looks at the validation data; None is a twentieth of the run.
         patience: Looks without an improvement after which the run stops, with the best state; None never stops early.
@@ -107,6 +114,8 @@ class SVI(GradientMethod):
     weight_decay: NonNegative | None = None
     clip_norm: Positive | None = None
     kl_anneal: Fraction = 0.0
+    beta: Positive = 1.0
+    tc: NonNegative = 1.0
     train_program: bool = True
     validate_every: Count | None = None
     patience: Count | None = None
@@ -120,6 +129,16 @@ class SVI(GradientMethod):
         check_optimizer(self.optimizer)
         if isinstance(self.guide, str):
             guide_spec(self.guide)  # knows the names
+        if self._weighed and self.patience is not None:
+            raise OptionError(
+                "patience stops where the bound is best on validation data, and beta or tc climb something else; leave "
+                "patience out, or beta and tc at 1."
+            )
+
+    @property
+    def _weighed(self) -> bool:
+        """Whether what is climbed is not the bound."""
+        return self.beta != 1 or self.tc != 1
 
     def why_not(self, program: Program) -> str | None:
         """Implicit programs have no density to bound."""
@@ -135,22 +154,23 @@ class SVI(GradientMethod):
         _check_bound(elbo, program, guide, run.train)
         objective = make_objective(elbo, self.particles, self.alpha)
         parameters, size = self._parameters(program, guide, seen), run.train.size
-        if not parameters and self.guide != "posterior":
-            raise CapabilityError(
-                f"svi {type(program).__name__}: neither the program nor its guide has a parameter to learn, so the "
-                "answer would be the guide as it is. Give the guide parameters (nn.Parameter, PyroParam or "
-                "pyro.param), use an autoguide (guide='normal'), or draw by 'exact' or 'nuts'."
-            )
         objective.prepare(program, guide, seen)
+        climbed = self._climbed(elbo, objective, program, guide, run.train)
+        averages = program if isinstance(program, KeepsAverages) else None
         optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay) if parameters else None
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             assert optimizer is not None
             # Pyro's checks (shapes, supports, model against guide) on the first step; they cost a third of a step.
             with pyro.validation_enabled(loop.done == 0), _named(program, first=loop.done == 0):
-                loss, bound = objective(program, guide, _fresh(program, batch), size, now.get("beta", 1.0))
+                batch = _fresh(program, batch)
+                loss, bound = climbed(program, guide, batch, size, now.get("beta", 1.0))
             descend(optimizer, loss, now["lr"], clip_norm=self.clip_norm)
-            return {"loss": -bound}
+            metrics = {"loss": -bound}
+            if climbed is not objective:
+                with torch.no_grad():
+                    metrics = {"loss": -objective(program, guide, batch, size)[1], "penalised_loss": -bound}
+            return metrics if averages is None else {**metrics, **averages.keep_averages(*batch)}
 
         scalars = {"lr": self.rate(run)}
         if self.kl_anneal:
@@ -172,13 +192,30 @@ class SVI(GradientMethod):
         def finish() -> Outcome:
             program.eval()
             info: dict[str, Any] = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
-            info["convergence"] = convergence(loop, objective, program, guide)
+            info["convergence"] = convergence(loop, climbed, program, guide)
             evaluations = loop.done * (1 if elbo == "exact" else self.particles)
             return Outcome(guide, spec, history=loop.history, gradient_evaluations=evaluations, info=info)
 
         program.train()
         local = not any(site.is_global for site in program.sites().values())
         return Training(loop, finish, validate if run.valid is not None and local else None)
+
+    def _climbed(
+        self, elbo: str, objective: Objective, program: Program, guide: Callable[..., Any], data: Data
+    ) -> Objective:
+        """What steps climb: the bound, or its parts with weights of their own.
+
+        Raises: OptionError for a bound without such parts; what `refuse_entangled` raises.
+        """
+        if not self._weighed:
+            return objective
+        if elbo not in ("trace", "mean_field"):
+            raise OptionError(
+                f"beta and tc weigh the KL of elbo='trace' and 'mean_field', and this is {elbo!r}; take one of these."
+            )
+        if self.tc != 1:
+            refuse_entangled(guide, program, data, self.batch_size)
+        return Disentangling(objective, self.beta, self.tc)
 
     def _guide(self, program: Program, data: Data) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The guide, and how to build it again.
@@ -198,11 +235,21 @@ class SVI(GradientMethod):
         return guide, spec
 
     def _parameters(self, program: Program, guide: Callable[..., Any], data: Data) -> list[nn.Parameter]:
-        """What to optimise, each parameter once."""
+        """What to optimise, each parameter once; nothing only under the exact posterior.
+
+        Raises: CapabilityError where there is nothing.
+        """
         found = guide_parameters(guide, program, data)
         if self.train_program:
             found = [*program.parameters(), *found]
-        return [p for p in dict.fromkeys(found) if p.requires_grad]
+        parameters = [p for p in dict.fromkeys(found) if p.requires_grad]
+        if not parameters and self.guide != "posterior":
+            raise CapabilityError(
+                f"svi {type(program).__name__}: neither the program nor its guide has a parameter to learn, so the "
+                "answer would be the guide as it is. Give the guide parameters (nn.Parameter, PyroParam or "
+                "pyro.param), use an autoguide (guide='normal'), or draw by 'exact' or 'nuts'."
+            )
+        return parameters
 
     def _choose_elbo(self, program: Program, guide: Callable[..., Any], data: Data) -> str:
         if self.elbo != "auto":

@@ -17,12 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from zoo.autoregressive.base import ClassConditional
 from zoo.autoregressive.incremental import PixelNetwork, Whole
 from zoo.autoregressive.masked_conv import CausalConv2d, MaskedConv2d
 from zoo.errors import OptionError
+from zoo.likelihoods import Categorical
 from zoo.options import Count, Natural, Shape
 from zoo.program import Preset
 from zoo.specs import Spec
@@ -42,6 +44,7 @@ class GatedPixelCNN(ClassConditional, PixelNetwork):
         kernel: Size of the others, odd.
         classes: Number of classes that the context says, one-hot; 0 for an unconditional program.
         likelihood: What a channel of a pixel follows, one of `zoo.likelihoods.LIKELIHOODS`; the paper's is 'levels'.
+            Values without an order ('categorical') are seen as a plane each.
 
     Raises: ShapeError, OptionError, UnknownNameError.
     """
@@ -61,13 +64,26 @@ class GatedPixelCNN(ClassConditional, PixelNetwork):
     ):
         super().__init__(event_shape, likelihood, classes)
         channels = self.image[0]
+        reads = channels * (self.likelihood.size if self._unordered else 1)
         self.layers = nn.ModuleList(
             _Layer(
-                features, kernel if i else first_kernel, channels, classes=classes, first=i == 0, last=i == layers - 1
+                features, first_kernel if i == 0 else kernel, channels, classes=classes,
+                reads=reads if i == 0 else None, last=i == layers - 1,
             )
             for i in range(layers)
-        )
+        )  # fmt: skip
         self.make_head(features, head_hidden)
+
+    @property
+    def _unordered(self) -> bool:
+        return type(self.likelihood) is Categorical
+
+    def see(self, x: Tensor) -> Tensor:
+        """What the network sees of values (B, channels, H, W): of categories a plane each, channel by channel."""
+        if not self._unordered:
+            return super().see(x)
+        values = torch.arange(self.likelihood.size, device=x.device)
+        return (x.round().unsqueeze(2) == values[:, None, None]).to(x.dtype).flatten(1, 2)
 
     def above(self, run: Whole, context: Tensor | None) -> None:
         """The vertical stack."""
@@ -118,13 +134,13 @@ class _Layer(nn.Module):
         kernel_size: k, odd.
         groups: Channels of the image.
         classes: Size of the one-hot label; 0 for none.
-        first: Whether the layer reads the image, and so must not see its own pixel.
+        reads: Planes of the image that the layer reads, and so must not see its own pixel; None for features.
         last: Whether the head alone uses what it says.
     """
 
-    def __init__(self, features: int, kernel_size: int, groups: int, classes: int, first: bool, last: bool):
+    def __init__(self, features: int, kernel_size: int, groups: int, classes: int, reads: int | None, last: bool):
         super().__init__()
-        self.reads_image, before, half = first, groups if first else features, kernel_size // 2
+        first, before, half = reads is not None, features if reads is None else reads, kernel_size // 2
         # Vertical features at a row know the rows above it alone. From the image, the kernel therefore ends a row
         # higher; from features it includes their own row.
         rows, bottom = (half, -1) if first else (half + 1, 0)

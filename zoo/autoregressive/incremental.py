@@ -121,7 +121,7 @@ class PixelNetwork(Autoregressive):
                 outputs = self.arrange(raw, here)[:, channel, 0, 0]
                 values = self.likelihood.draw(outputs, noise[:, pixel * channels + channel])
                 image[:, channel, row, column] = values
-                run.write(channel, row, column, self.likelihood.embed(values))
+                run.write(row, column, self.see(here)[:, :, 0, 0])
         return image.reshape(x.shape)
 
 
@@ -185,11 +185,11 @@ class Cached(Whole):
         """Evaluates `width` positions from (row, column) from now on."""
         self.at = (row, column, width)
 
-    def write(self, channel: int, row: int, column: int, values: Tensor) -> None:
-        """Puts what is seen of new values (B,) into the image."""
+    def write(self, row: int, column: int, seen: Tensor) -> None:
+        """Puts what is seen of a pixel (B, channels) into the image."""
         for layer in self.readers:
             left, _, top, _ = layer.margins
-            self.maps[layer][:, channel, row + top, column + left] = values
+            self.maps[layer][:, :, row + top, column + left] = seen
 
     def first(self, layer: CausalConv2d) -> Tensor:
         """A layer that reads the image."""

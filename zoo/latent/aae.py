@@ -13,7 +13,7 @@ q(z) = E_data[q(z | x)] equal to it; it is `inference.games.aae`, and takes othe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from zoo.latent.heads import HEADS, IMPLICIT_HEADS
 from zoo.latent.priors import make_prior
@@ -71,10 +71,6 @@ class AAE(VAE):
             self.encoder = self.coders.encoder(head.size)
             head.build(activation)
             self.head = head
-
-    def prior(self) -> Any:
-        """p(z), of event shape (k,); a swiss roll has no density."""
-        return self.code_prior()
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({"latent_dim": 8, "hidden": [256, 256], "guide": "deterministic"}, "aae", SMALL),

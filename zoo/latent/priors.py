@@ -1,12 +1,15 @@
-"""Priors that an aggregate posterior can be made to follow: a Gaussian, the petals of a flower, a Swiss roll.
+"""Priors of codes. Those that an aggregate posterior can be made to follow: a Gaussian, the petals of a flower, a Swiss
+roll; and those that follow it: a mixture of Gaussians that is learned, and one of posteriors (VampPrior).
 
-Makhzani, Shlens, Jaitly, Goodfellow & Frey, "Adversarial autoencoders", ICLR workshop 2016.
+Makhzani, Shlens, Jaitly, Goodfellow & Frey, "Adversarial autoencoders", ICLR workshop 2016; Tomczak & Welling, "VAE
+with a VampPrior", AISTATS 2018.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import pyro.distributions as dist
 import torch
@@ -14,10 +17,16 @@ from torch import Tensor, nn
 
 from zoo.distributions import NormalMixture, Sampler
 from zoo.errors import OptionError
-from zoo.options import Count, Positive
+from zoo.options import Count, OneOf, Positive, Shape
 from zoo.specs import Spec, make_part
 
-__all__ = ["PRIORS", "Flower", "Gaussian", "Prior", "SwissRoll", "flower", "make_prior", "swiss_roll"]
+__all__ = [
+    "LEARNED", "PRIORS", "Flower", "Gaussian", "LearnedMixture", "Prior", "SwissRoll", "Vamp", "flower", "make_prior",
+    "swiss_roll",
+]  # fmt: skip
+
+Encode = Callable[[Tensor], Any]
+"""Examples (K, *event_shape) to q(z | x), of batch shape (K,)."""
 
 
 class Prior(nn.Module):
@@ -38,15 +47,22 @@ class Prior(nn.Module):
         self.scale = scale
         self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
 
-    def forward(self) -> Any:
-        """The distribution."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+    def forward(self, encode: Encode) -> Any:
+        """The distribution.
+
+        Args:
+            encode: q(z | x) of the program, which some priors are made of.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(encode)")
+
+    def initialise(self, x: Tensor) -> None:
+        """Starts from data (N, *event_shape), of a prior that is learned."""
 
 
 class Gaussian(Prior):
     """N(0, scale^2 I)."""
 
-    def forward(self) -> Any:
+    def forward(self, encode: Encode) -> Any:
         """The distribution."""
         return dist.Normal(self.zero, self.scale).to_event(1)
 
@@ -70,7 +86,7 @@ class Flower(Prior):
         for name, values in zip(("means", "factors"), flower(latent_dim, components), strict=True):
             self.register_buffer(name, (scale * values).to(self.zero))
 
-    def forward(self) -> Any:
+    def forward(self, encode: Encode) -> Any:
         """The distribution."""
         petals = dist.MultivariateNormal(self.means, scale_tril=self.factors)
         return NormalMixture(dist.Categorical(logits=self.zero.new_zeros(len(self.means))), petals)
@@ -87,7 +103,7 @@ class SwissRoll(Prior):
         if latent_dim < 2:
             raise OptionError(f"A swiss roll lies in a plane: it needs latent_dim >= 2, got {latent_dim}.")
 
-    def forward(self) -> Any:
+    def forward(self, encode: Encode) -> Any:
         """The sampler."""
         return Sampler(self.draw, torch.Size(), self.zero.shape)
 
@@ -99,12 +115,76 @@ class SwissRoll(Prior):
         return self.scale * torch.cat([roll, others], -1)
 
 
+class LearnedMixture(Prior):
+    """Independent Gaussians in equal shares, whose means and scales are learned.
+
+    Args:
+        latent_dim: Number k of dimensions; given by the program.
+        components: How many.
+    """
+
+    def __init__(self, latent_dim: int, components: Count = 50):
+        super().__init__(latent_dim)
+        self.loc = nn.Parameter(torch.randn(components, latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(components, latent_dim))
+
+    def forward(self, encode: Encode) -> Any:
+        """The mixture."""
+        return _evenly(dist.Normal(self.loc, self.log_scale.exp()).to_event(1), self.loc)
+
+
+class Vamp(Prior):
+    """q(z | u_1), ..., q(z | u_K) in equal shares: the guide's posteriors of K examples that are learned themselves.
+
+    It is the aggregate posterior of the data, (1/N) sum_n q(z | x_n), which would be the best prior for the bound, with
+    few learned pseudo-inputs in the place of the data. They are any real numbers; the paper's code clips them to the
+    range of pixels, where their gradient ends.
+
+    Args:
+        latent_dim, event_shape: Given by the program.
+        components: Number K of pseudo-inputs.
+        start: Where they begin: 'data', at random examples; 'noise', at the mean of the data and a hundredth of their
+            spread around it, as in the paper's code.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        event_shape: Shape,
+        components: Count = 200,
+        start: Annotated[str, OneOf(("data", "noise"))] = "data",
+    ):
+        super().__init__(latent_dim)
+        self.start = start
+        self.inputs = nn.Parameter(torch.rand(components, *event_shape))
+
+    def forward(self, encode: Encode) -> Any:
+        """The mixture."""
+        return _evenly(encode(self.inputs), self.inputs)
+
+    def initialise(self, x: Tensor) -> None:
+        """Puts the pseudo-inputs where they begin."""
+        if self.start == "data":
+            # Without repetition as long as there are enough.
+            rows = torch.cat([torch.randperm(len(x)) for _ in range(-(-len(self.inputs) // len(x)))])
+            self.inputs.copy_(x[rows[: len(self.inputs)].to(x.device)])
+        else:
+            self.inputs.copy_(x.mean(0) + 0.01 * (x - x.mean(0)).square().mean().sqrt() * torch.randn_like(self.inputs))
+
+
+def _evenly(components: Any, like: Tensor) -> Any:
+    """The mixture of a batch of distributions (K,), in equal shares."""
+    return NormalMixture(dist.Categorical(logits=like.new_zeros(len(like))), components)
+
+
 PRIORS: dict[str, type[Prior]] = {"gaussian": Gaussian, "mixture": Flower, "swiss-roll": SwissRoll}
-"""Name -> class; its constructor's arguments are the options."""
+"""Fixed ones: name -> class; its constructor's arguments are the options."""
+LEARNED: dict[str, type[Prior]] = {"learned-mixture": LearnedMixture, "vamp": Vamp}
+"""Those that are learned with the program."""
 
 
 def make_prior(prior: Spec, latent_dim: int) -> Prior:
-    """A prior by name, or by name and options ({"name": "gaussian", "scale": 5.0}).
+    """A fixed prior by name, or by name and options ({"name": "gaussian", "scale": 5.0}).
 
     Raises: UnknownNameError, OptionError.
     """

@@ -3,7 +3,7 @@ r"""The variational autoencoder.
 Kingma & Welling, "Auto-encoding variational Bayes", ICLR 2014; Rezende, Mohamed & Wierstra, "Stochastic
 backpropagation and approximate inference in deep generative models", ICML 2014. The flow guide: Kingma et al.,
 "Improving variational inference with inverse autoregressive flow", NIPS 2016; of splines: Durkan et al., "Neural spline
-flows", NeurIPS 2019.
+flows", NeurIPS 2019. Priors that are learned: Tomczak & Welling, "VAE with a VampPrior", AISTATS 2018.
 
     z ~ N(0, I_k),   x | z ~ prod_i p(x_i | f(z)_i),   q(z | x) = N(m(x), S(x)) or a flow from it
 
@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from zoo.arrays import fill
 from zoo.distributions import observed
 from zoo.latent.coders import Coders
 from zoo.latent.heads import HEADS
+from zoo.latent.priors import LEARNED, Gaussian, Prior
 from zoo.likelihoods import make_likelihood
 from zoo.options import Count, Counts, Shape
 from zoo.program import Preset, Program
@@ -52,6 +52,8 @@ class VAE(Program):
         guide: What q(z | x) is, one of `zoo.latent.heads.HEADS`: 'diagonal' or 'full' Gaussian; 'iaf', a diagonal
             Gaussian through inverse autoregressive flows; 'spline', a full Gaussian whose standard normal goes through
             spline flows first. Flows have options: {"name": "iaf", "steps": 2, "hidden": 64}.
+        prior: What p(z) is: 'gaussian', N(0, I); 'learned-mixture', Gaussians that are learned; 'vamp', the guide's
+            posteriors of examples that are learned, {"name": "vamp", "components": 200}. See `zoo.latent.priors`.
 
     Raises: UnknownNameError, OptionError, ShapeError (convolutions over what is no image).
     """
@@ -70,6 +72,7 @@ class VAE(Program):
         network: str = "mlp",
         activation: str | None = None,
         guide: Spec = "diagonal",
+        prior: Spec = "gaussian",
     ):
         super().__init__()
         self.event_shape, self.latent_dim = torch.Size(event_shape), latent_dim
@@ -86,9 +89,11 @@ class VAE(Program):
         self.bias = nn.Parameter(torch.zeros(self.likelihood.size, *self.event_shape))
         head.build(activation)
         self.head = head
+        known: dict[str, type[Prior]] = {"gaussian": Gaussian, **LEARNED}
+        self.code_prior: Prior = make_part("prior", prior, known, latent_dim=latent_dim, event_shape=self.event_shape)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
-        """A standard normal latent, decoded."""
+        """A latent from the prior, decoded."""
         with self.plate(x, context, size):
             z = pyro.sample("z", self.prior())
             x, present = self.seen(x)
@@ -103,7 +108,7 @@ class VAE(Program):
 
     def prior(self) -> Any:
         """p(z), a distribution of event shape (k,)."""
-        return dist.Normal(self.bias.new_zeros(self.latent_dim), 1.0).to_event(1)
+        return self.code_prior(self.encode)
 
     def decode(self, z: Tensor, present: Tensor | None = None) -> Any:
         """p(x | z), a distribution: z (*batch, k) -> batch shape (*batch), event shape `event_shape`.
@@ -123,13 +128,23 @@ class VAE(Program):
         return self.head(self.encoder(seen))
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Sets the decoder's last bias to what fits each pixel on its own, and a scale to the spread around it."""
-        self.bias.copy_(self.likelihood.initial(fill(x)).movedim(-1, 0))
+        """Sets the decoder's last bias to what fits each pixel on its own, and a scale to the spread around it.
+
+        A prior that is learned starts at the data.
+        """
+        filled = fill(x)
+        self.bias.copy_(self.likelihood.initial(filled).movedim(-1, 0))
+        self.code_prior.initialise(filled)
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({"latent_dim": 8, "hidden": [128]}, "svi", SMALL),
         "plane": Preset(  # two latents, for posteriors that can be drawn and put on a grid
             {"latent_dim": 2, "hidden": [128], "activation": "tanh"}, "svi", SMALL
+        ),
+        "vamp": Preset(  # the prior of Tomczak & Welling
+            {"latent_dim": 20, "hidden": [300], "prior": {"name": "vamp", "components": 100}}, "svi",
+            {"elbo": "mean_field", "epochs": 40, "batch_size": 100, "lr": 2e-3, "patience": 4},
+            data="mnist10k-binary",
         ),
         "paper": Preset(
             {"latent_dim": 20, "hidden": [500], "activation": "tanh"}, "svi",

@@ -1,0 +1,35 @@
+"""Active units against a Gaussian whose posterior means are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inference.evaluation.activity import ACTIVE, activity
+from zoo import catalogue
+from zoo.errors import CapabilityError, EmptyDataError, OptionError
+from zoo.latent.ppca import PPCA
+
+
+def test_it_is_the_variance_of_the_posterior_mean_and_a_unit_without_weight_has_none():
+    program = PPCA([5], 3)
+    with torch.no_grad():
+        program.weight.normal_()
+        program.weight[:, 1] = 0.0
+    x = program.generate(600)
+    means = program._posterior_mean(x - program.mean)
+    found = activity(program, x, guide=program.posterior, particles=400)["z"]
+    # The error of a mean of 200 draws, of variance at most one, in each of 600 examples.
+    torch.testing.assert_close(found, means.var(0).detach(), atol=0.02, rtol=0)
+    few = torch.stack([activity(program, x, guide=program.posterior, particles=2, seed=i)["z"] for i in range(40)])
+    assert abs(float(few[:, 1].mean())) < 5 * float(few[:, 1].std()) / 40**0.5  # no bias, however few the draws
+    assert (found > ACTIVE).tolist() == [True, False, True]
+
+
+def test_what_has_no_such_units_is_refused():
+    with pytest.raises(CapabilityError, match="discrete"):
+        activity(catalogue.create("vq-vae"), torch.zeros(3, 8, 8))
+    with pytest.raises(EmptyDataError, match="two of them"):
+        activity(PPCA([5], 3), torch.zeros(1, 5))
+    with pytest.raises(OptionError, match="particles must be at least 2"):
+        activity(PPCA([5], 3), torch.zeros(3, 5), particles=1)
