@@ -30,19 +30,9 @@ from zoo.process import one_at_a_time
 from zoo.weights import weighs_rows
 
 __all__ = [
-    "ClosedFormEM",
-    "CoordinateAscent",
-    "ExactDensity",
-    "ExactEvidence",
-    "ExactPosterior",
-    "Grows",
-    "Implicit",
-    "ImplicitProgram",
-    "MakesContexts",
-    "Preset",
-    "Program",
-    "Site",
-]
+    "ClosedFormEM", "CoordinateAscent", "Encodes", "ExactDensity", "ExactEvidence", "ExactPosterior", "Grows",
+    "Implicit", "ImplicitProgram", "MakesContexts", "Preset", "Program", "Site",
+]  # fmt: skip
 
 # Parameters live in the module, never in Pyro's global store, so that two programs, or two guides of one program, can
 # be fitted in one process (pyro#3209). PyroModule reads this setting; there is no per-module form of it.
@@ -438,4 +428,14 @@ class MakesContexts(Protocol):
 
     def puzzles(self, x: Tensor, seed: int | None = None) -> Tensor:
         """Examples (B, *event_shape) to contexts (B, ...); with a seed always the same."""
+        ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A program that says what stands for an example; of others that is the mean of its latents, by
+    `inference.encoding`."""
+
+    def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(B, *event_shape) -> (B, d), the same at every call; in evaluation mode."""
         ...
