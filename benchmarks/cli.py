@@ -1,4 +1,4 @@
-"""The command line: `zoo list | show | fit | sample | translate | score | features | bench | report`: words only.
+"""The command line: `zoo list | show | fit | sample | translate | encode | score | features | bench | report`.
 
 Results go to standard output (as JSON with --json), progress to standard error. A mistake in the input gives one line
 on standard error and exit code 2; what the machine refuses (a full disk, no memory) one line and exit code 1, as does a
@@ -198,6 +198,32 @@ def translate(
 
 
 @app.command()
+def encode(
+    folder: Annotated[Path, typer.Argument(help="What `zoo fit` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="A .npy or a .csv file, a row for each example.")],
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="'train', 'valid' or 'test'.")] = "test",
+    seed: Seed = 0,
+    device: Device = "cpu",
+    trust_code: TrustCode = False,
+    as_json: Json = False,
+) -> None:
+    """Write the codes of examples: what a fitted program makes of each, as a vector.
+
+    Example: `zoo encode runs/vae --data digits-binary --split train --out codes.npy`
+    """
+    from benchmarks.encoding import encode_examples
+
+    found = encode_examples(folder, out, data, split, seed=seed, device=device, trust_code=trust_code)
+    if as_json:
+        return printing.print_json(found)
+    print(
+        f"codes of {found['n']} examples of {found['data']} ({found['split']}) by {found['program']}, "
+        f"{found['numbers']} numbers each, in {found['out']}"
+    )
+
+
+@app.command()
 def score(
     folder: Annotated[Path, typer.Argument(help="What `zoo fit` wrote.")],
     data: DataOption = None,
@@ -281,7 +307,7 @@ def bench(
         str,
         typer.Argument(
             help="'main' (three minutes), 'posterior', 'density', 'aevb', 'published', 'anomalies', 'adversarial', "
-            "'translation', 'regression', 'restoration', 'speed'; or your own, 'file.py:SUITE'."
+            "'translation', 'regression', 'restoration', 'representation', 'speed'; or your own, 'file.py:SUITE'."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results and report; a killed run continues.")],

@@ -153,6 +153,17 @@ METRICS: dict[str, Metric] = {
     "auroc": Metric("AUROC", "how often an anomaly has less density than a normal example", "higher", digits=3),
     "bits_normal": Metric("bits/dim, normal", "minus log2 p(x) per dimension of normal test examples", "", digits=3),
     "bits_anomalous": Metric("bits/dim, other", "minus log2 p(x) per dimension of anomalies", "", digits=3),
+    # Codes: what can be read from them afterwards.
+    "linear_probe": Metric(
+        "linear", "share of test codes whose class logistic regression tells, from all training codes", "higher"
+    ),
+    "few_label_probe": Metric("linear, few", "the same, from few training codes of each class", "higher"),
+    "neighbour_probe": Metric("neighbours", "share of test codes whose class their neighbours have", "higher"),
+    "mig": Metric(
+        "MIG", "information on a factor that one number of a code has and no other, as a share of the factor", "higher"
+    ),
+    "mig_chance": Metric("MIG, chance", "the same of codes in another order"),
+    "code_size": Metric("numbers", "numbers of a code", "", digits=0),
     # Cost.
     "seconds": Metric("sec", "wall time of the fit", "lower", digits=1),
     "sampling_seconds": Metric("sampling", "wall time of 64 draws, seconds", "lower", digits=3),

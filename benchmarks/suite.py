@@ -29,6 +29,7 @@ KINDS: dict[str, str] = {
     "super_resolve": "benchmarks.cells.restorations:measure",
     "caption": "benchmarks.cells.captions:measure",
     "tags": "benchmarks.cells.tags:measure",
+    "codes": "benchmarks.cells.codes:measure",
 }
 """Kind of cell -> the function (cell, folder) -> list of Measurement that runs one."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.checkpoint import CHECKPOINT
+from inference.encoding import NO_GUIDE, encode, refuse_codes
 from inference.environment import resolve_device, seeded, versions
 from inference.guides.named import build_guide
 from inference.history import History
@@ -25,7 +26,7 @@ from zoo.datasets import Data
 from zoo.errors import CheckpointError, OptionError
 from zoo.options import Count, Seed, check_value
 from zoo.process import one_at_a_time
-from zoo.program import Program
+from zoo.program import Encodes, ExactPosterior, Program
 
 __all__ = ["Fit", "why_not_saved"]
 
@@ -145,6 +146,22 @@ class Fit:
         with seeded(self.seed if seed is None else seed, self._device()):
             latents = self.posterior.globals(n) if x is None else self.posterior.given(n, x, context)
             return predicted(self.program, latents, n, size, context)
+
+    def encode(self, x: Any = None, context: Any = None, seed: Seed | None = None) -> Tensor:
+        """What stands for each example, in d numbers: (N, d). See `inference.encoding.encode`.
+
+        Args:
+            x: Examples; None is the training data.
+            context: Of the examples.
+            seed: Of means that have no closed form; None is that of the fit.
+
+        Raises: CapabilityError for a program without codes, or a fit without a guide to read them by; what
+            `Program.accept` raises.
+        """
+        if self.guide is None and not isinstance(self.program, Encodes | ExactPosterior):
+            refuse_codes(self.program, NO_GUIDE)
+        data = self.posterior.training() if x is None else Data(x, context)
+        return encode(self.program, *data, guide=self.guide, seed=self.seed if seed is None else seed)
 
     def _device(self) -> torch.device:
         tensors = (*self.program.state_dict().values(), *(self.samples or {}).values())

@@ -260,6 +260,7 @@ DOORS: dict[str, Callable[[Given, Any, Any], Tensor]] = {
     "density": _density,
     "Fit.draw": _drawn,
     "Fit.predict": _predicted,
+    "Fit.encode": lambda c, x, y: _fit(c).encode(x, y),
     "log_evidence": lambda c, x, y: evaluation.log_evidence(c.program, _whole(y, x), particles=2).values,
     "log_likelihood": lambda c, x, y: evaluation.log_likelihood(_fit(c), _whole(y, x), particles=2).values,
     "elbo": lambda c, x, y: evaluation.elbo(c.program, None, _whole(y, x), 2).values,

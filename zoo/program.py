@@ -30,8 +30,8 @@ from zoo.process import one_at_a_time
 from zoo.weights import weighs_rows
 
 __all__ = [
-    "ClosedFormEM", "CoordinateAscent", "ExactDensity", "ExactEvidence", "ExactPosterior", "Grows", "Implicit",
-    "ImplicitProgram", "KeepsAverages", "MakesContexts", "Preset", "Program", "Site",
+    "ClosedFormEM", "CoordinateAscent", "Encodes", "ExactDensity", "ExactEvidence", "ExactPosterior", "Grows",
+    "Implicit", "ImplicitProgram", "KeepsAverages", "MakesContexts", "Preset", "Program", "Site",
 ]  # fmt: skip
 
 # Parameters live in the module, never in Pyro's global store, so that two programs, or two guides of one program, can
@@ -440,4 +440,14 @@ class KeepsAverages(Protocol):
 
     def keep_averages(self, x: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         """Takes a step's examples (B, *event_shape) in; returns metrics () for the history."""
+        ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A program that says what stands for an example; of others that is the mean of its latents, by
+    `inference.encoding`."""
+
+    def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(B, *event_shape) -> (B, d), the same at every call; in evaluation mode."""
         ...

@@ -27,7 +27,8 @@ __all__ = ["build", "rows_as_json"]
 
 TELLING = (
     "kl_reverse", "mean_error", "sd_error", "marginal_error", "c2st", "k_hat",
-    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc", "seconds",
+    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc",
+    "linear_probe", "few_label_probe", "neighbour_probe", "mig", "mig_chance", "code_size", "seconds",
 )  # fmt: skip
 """Metrics that terminal tables show."""
 RESTORED = ("inpaint", "denoise", "super_resolve")
@@ -49,6 +50,7 @@ RANKED = {
     **dict.fromkeys(RESTORED, ("completion_crps",)),
     "caption": ("retrieval",),
     "tags": ("tag_map",),
+    "codes": ("linear_probe",),
 }
 """What the rows of a table are ranked by, the best on top."""
 STALE = (
@@ -118,6 +120,7 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
             "super_resolve": f"Super-resolution: {row.dataset}",
             "caption": f"Images for captions: {row.dataset}",
             "tags": f"Tags: {row.dataset}",
+            "codes": f"Codes: {base_name(row.dataset)}",
             # Grey and binary are judged by the same thresholded images, with and without pairs by the same answers.
             "samples": f"Samples: {base_name(row.dataset).removesuffix(UNPAIRED)}",
         }[row.kind]
@@ -168,6 +171,10 @@ def _pictures(folder: Path, group: Sequence[Row]) -> Iterator[Picture]:
         for name, caption, figure in pictures.pictures(named):
             tail = f"-{kind}" if kind in RESTORED else ""
             yield Picture(file_name(f"{name}-{base_name(dataset)}{tail}"), caption, figure)
+    elif kind == "codes":
+        if maps := [(name, artifact) for name, artifact in named if "map" in artifact]:
+            caption = "Codes of test examples in two dimensions, seed 0; numbers are classes."
+            yield Picture(file_name(f"codes-{base_name(dataset)}"), caption, plots.map_picture(maps))
     elif kind == "posterior":
         inexact = [row for row in group if row.method != "exact"]
         if any(row.median("kl_reverse") is not None for row in inexact):

@@ -2,7 +2,7 @@
 
 A posterior cell leaves `draws` and `exact` (U, S, 2), the `names` of the two coordinates, and where the exact density
 is known on a grid, `axis0` (U, G), `axis1` (U, G) and `density` (U, G, G); `images` (U, H, W) when units are images. A
-density cell leaves `samples` and `data` (N, H, W).
+density cell leaves `samples` and `data` (N, H, W); a cell of codes a `map` (N, 2) and `labels` (N,).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from matplotlib.ticker import NullFormatter
 from benchmarks.metrics import METRICS
 from benchmarks.report.summary import Row
 
-__all__ = ["bars", "greys", "image_sheet", "panels", "posterior_picture", "samples_picture", "tile"]
+__all__ = ["bars", "greys", "image_sheet", "map_picture", "panels", "posterior_picture", "samples_picture", "tile"]
 
 Array = np.ndarray[Any, Any]
 Artifact = Mapping[str, Array]
@@ -208,3 +208,20 @@ def image_sheet(images: Array, path: Path) -> None:
     ax.set_axis_off()
     ax.imshow(np.clip(sheet, 0, 1), cmap=greys(images), vmin=0, vmax=1, interpolation="nearest")
     figure.savefig(path, dpi=100)
+
+
+def map_picture(maps: Sequence[tuple[str, Artifact]]) -> Figure:
+    """Codes in the plane, each drawn as the number of its class, in the colour of that."""
+    figure, axes = panels(len(maps), 4, 2.7, 2.9)
+    for ax, (label, artifact) in zip(axes, maps, strict=True):
+        points, labels = artifact["map"], artifact["labels"]
+        for number in np.unique(labels):
+            mine, shade = points[labels == number], f"C{int(number) % 10}"
+            ax.scatter(mine[:, 0], mine[:, 1], s=16, marker=f"${int(number)}$", color=shade, linewidths=0)
+        # A few codes far away must not squeeze all others into a corner.
+        low, high = np.quantile(points, [0.01, 0.99], 0)
+        margin = 0.08 * np.maximum(high - low, 1e-9)
+        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(label, fontsize=9)
+    return figure

@@ -27,6 +27,7 @@ SUITES: dict[str, str] = {
     "translation": "benchmarks.suites.translation",
     "regression": "benchmarks.suites.regression",
     "restoration": "benchmarks.suites.restoration",
+    "representation": "benchmarks.suites.representation",
 }
 """Name -> module that declares SUITE."""
 

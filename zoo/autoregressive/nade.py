@@ -100,6 +100,11 @@ class NADE(FixedOrder):
                 linear = torch.addr(linear, self.likelihood.embed(sites[i]), row)
         return torch.stack(sites, 1)[:, self.permutation.argsort()].reshape(x.shape)
 
+    def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The hidden layer once it has seen all of x, (B, H)."""
+        sums = torch.addmm(self.first.bias, self._inputs(x), self._first())
+        return self._units(sums, slice(-1, None)).reshape(sums.shape)
+
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Starts at independent sites fitted to the data."""
         self.last.bias.copy_(self.likelihood.initial(x).flatten())

@@ -152,6 +152,10 @@ class HMM(Program):
             found[at] = state
         return found
 
+    def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The probabilities of states at each step, (B, T K)."""
+        return self.marginals(x, context).flatten(1)
+
     @torch.no_grad()
     def viterbi(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The most probable path (B, T), integers, zero at padded steps, and log p(x, path), (B,)."""

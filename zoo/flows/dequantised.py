@@ -116,6 +116,11 @@ class DequantisedFlow(Program):
         with self.plate(x, context, size):
             pyro.sample("u", CellGuide(x, self.cells, len(self.event_shape), flow=self.within))
 
+    def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The noise that the middles of the cells are made of, (B, D)."""
+        lower, upper = self.cells.edges(x)
+        return self.flow.codes_of(torch.logit((lower + upper) / 2))
+
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Standardises the flow by a draw of the guide."""
         self.flow.initialise(CellGuide(x, self.cells, len(self.event_shape)).rsample())

@@ -68,6 +68,10 @@ class Flow(DensityProgram):
         z, log_det = self.encode((x - self.loc) / self.scale)
         return self.log_prior(z) + log_det - self.scale.log().sum()
 
+    def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The noise that x is made of, (B, D)."""
+        return self.encode((x - self.loc) / self.scale)[0]
+
     def log_prior(self, z: Tensor) -> Tensor:
         """(B, D) -> (B,)."""
         if self.prior == "logistic":

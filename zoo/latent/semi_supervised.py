@@ -135,6 +135,14 @@ class SemiSupervisedVAE(Program):
         """log q(y | x), (B, *event_shape) to (B, K): the classifier."""
         return log_softmax(self.classifier(self._flat(x)), -1)
 
+    def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Probabilities of the classes and the mean of z over these, (B, K + k); what the context tells is not used,
+        so that a code can be asked for the class."""
+        classes, seen = self.log_classes(x).exp(), self._flat(x)
+        each = torch.arange(self.classes, device=seen.device)[:, None]
+        means = self.head(self.encoder(self._beside(seen, each))).mean
+        return torch.cat([classes, torch.einsum("bk,kbd->bd", classes, means)], -1)
+
     def decode(self, z: Tensor, y: Tensor) -> Any:
         """p(x | y, z): z (*batch, k) and y (*batch) -> batch shape (*batch), event shape `event_shape`."""
         seen = self._beside(z, y)

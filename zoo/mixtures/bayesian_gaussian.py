@@ -148,6 +148,10 @@ class BayesianGaussianMixture(Program):
         expected = q.concentration.digamma() + plug_in + (log_det_bias - d / q.mean_weight) / 2
         return expected.softmax(-1)
 
+    def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The responsibilities, (B, K)."""
+        return self.responsibilities(x)
+
     @torch.no_grad()
     def cavi_step(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Updates q(z), then q(weights, means, precisions); returns the ELBO () of the two (Bishop, eq. 10.70)."""

@@ -77,6 +77,11 @@ class GaussianPath(TorchDistribution):
             covariances.append(matrix @ covariances[-1] @ matrix.mT + noise)
         return self._turned(torch.stack(means, -2), -2), self._turned(torch.stack(covariances, -3), -3)
 
+    @property
+    def mean(self) -> Tensor:
+        """Of each state, (..., T, K)."""
+        return self.marginals()[0]
+
     def _turned(self, values: Tensor, dim: int) -> Tensor:
         """From the order of the chain to that of the path, or back."""
         return values.flip(dim) if self.backward else values

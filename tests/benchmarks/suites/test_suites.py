@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks import targets
 from benchmarks.cells import anomalies as anomaly
-from benchmarks.cells import captions, completions, samples, tags
+from benchmarks.cells import captions, codes, completions, samples, tags
 from benchmarks.cells.samples import REAL_DATA
 from benchmarks.report import published
-from benchmarks.suites import SUITES, adversarial, get_suite, translation
+from benchmarks.suites import SUITES, adversarial, get_suite, representation, translation
 from benchmarks.suites import anomalies as anomaly_suite
 from benchmarks.suites import published as published_suite
 from benchmarks.targets import trained
@@ -22,7 +22,9 @@ from zoo import catalogue, datasets
 from zoo.datasets import base_name
 from zoo.errors import OptionError, UnknownNameError
 
-KINDS_WITH_YARDSTICKS = {"samples": samples, "completion": completions, "caption": captions, "tags": tags}
+KINDS_WITH_YARDSTICKS = {
+    "samples": samples, "completion": completions, "caption": captions, "tags": tags, "codes": codes,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("suite", sorted(SUITES))
@@ -138,3 +140,20 @@ def test_a_suite_of_another_package_is_found_by_its_name(monkeypatch: pytest.Mon
         get_suite("ours-too")
     monkeypatch.setattr("benchmarks.suites.aevb.SUITE", replace(get_suite("aevb"), name="ours-too"))
     assert get_suite("ours-too").source == "benchmarks.suites.aevb:SUITE"
+
+
+def test_codes_of_every_kind_are_asked_beside_the_numbers_themselves() -> None:
+    cells = representation.SUITE.cells()
+    rows: dict[str, set[str]] = {}
+    for cell in cells:
+        rows.setdefault(base_name(cell.dataset), set()).add(cell.program.name)
+    assert rows["mnist10k"] == {
+        "raw-numbers", "pca", "ppca", "bernoulli-mixture", "hmm", "vae", "restoring-vae", "cvae",
+        "semi-supervised-vae", "aae", "ali", "infogan", "rbm", "nade", "dequantised-flow",
+    }  # fmt: skip
+    assert {"raw-numbers", "pca"} <= rows["digits"] & rows["glyphs"]
+    assert {"factors", "noise"} <= rows["glyphs"]
+    assert all(("mig" in cell.metrics) == (cell.dataset == "glyphs") for cell in cells)
+    assert {cell.seed for cell in cells} == {0, 1, 2}
+    labels = [(base_name(c.dataset), c.program.title, c.seed) for c in cells]
+    assert len(set(labels)) == len(labels), "rows of one table have names of their own"
