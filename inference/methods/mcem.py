@@ -129,7 +129,7 @@ class MonteCarloEM(GradientMethod):
             samples = self._sample(program, chains, run.train)
             kept = ", and no draws were kept" if samples is None else ": the draws belong to the training examples"
             info = {"posterior": f"no guide was trained{kept}", "step_size": float(chains.log_step_size.exp())}
-            evaluations = loop.done * (self.m_steps + (self.leapfrog + 1) * self.particles)
+            evaluations = loop.done * (self.m_steps + self.leapfrog + 1) * self.particles
             return Outcome(samples=samples, history=loop.history, gradient_evaluations=evaluations, info=info)
 
         program.train()

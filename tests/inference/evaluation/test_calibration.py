@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from inference.evaluation.calibration import _reflection_test, guide_sampler, psis_khat, sbc, vsbc
+from inference.evaluation.calibration import Calibration, _reflection_test, guide_sampler, psis_khat, sbc, vsbc
 from inference.evaluation.estimates import importance_log_weights
 from tests.inference.toys import Mean, Rate, linear
 from tests.zoo.readings import TwoReadings
@@ -192,3 +192,10 @@ def test_a_program_that_observes_more_than_x_cannot_be_calibrated_on_what_it_gen
     context = program.example_context(8)
     with pytest.raises(CapabilityError, match="it observes 'y' besides x"):
         check(program, guide_sampler(program.posterior), n_sims=8, context=context)
+
+
+def test_the_worst_of_many_coordinates_is_corrected_for_their_number() -> None:
+    p_values = {"a": torch.tensor([0.02, 0.3]), "b": torch.tensor([0.01, 0.5, 0.9])}
+    assert Calibration({}, 10, p_values, "made up").worst == pytest.approx(5 * 0.01)
+    assert Calibration({}, 10, {"a": torch.tensor([0.4, 0.6, 0.7])}, "made up").worst == 1.0
+    assert Calibration({}, 10, {"a": torch.tensor([0.02])}, "made up").worst == pytest.approx(0.02)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
 
 from inference import METHODS, fit, make_method
 from inference.environment import seeded
@@ -14,6 +18,7 @@ from inference.training.gradient import GradientMethod
 from tests.inference.toys import linear
 from zoo.datasets import Data
 from zoo.errors import OptionError
+from zoo.program import Program
 
 GRADIENT = [name for name in METHODS if isinstance(make_method(name), GradientMethod)]
 
@@ -72,3 +77,93 @@ def test_a_training_that_is_driven_from_outside_is_the_fit() -> None:
     assert outcome.gradient_evaluations == found.gradient_evaluations == 6
     for name, value in program.state_dict().items():
         assert torch.equal(value, ended[name]), name
+
+
+class Tally(torch.autograd.Function):
+    """The identity; its backward notes the shape of each gradient that passes."""
+
+    @staticmethod
+    def forward(ctx, value, seen):  # type: ignore[no-untyped-def]
+        ctx.seen = seen
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        ctx.seen.append(gradient.shape)
+        return gradient, None
+
+
+class Noted(dist.Normal):
+    """A normal that tallies the gradients through its log density."""
+
+    seen: list[torch.Size]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        found: Tensor = Tally.apply(super().log_prob(value), self.seen)
+        return found
+
+
+class Counted(Program):
+    """x ~ N(a z, 1), z ~ N(0, 1); counts gradients through the model's mean and the guide's density, by example."""
+
+    event_shape = torch.Size([2])
+    support = constraints.real_vector
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope, self.weight = nn.Parameter(torch.ones(2)), nn.Parameter(torch.full((2,), 0.1))
+        self.through_model: list[torch.Size] = []
+        self.through_guide: list[torch.Size] = []
+        Noted.seen = self.through_guide
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Normal(torch.tensor(0.0), torch.tensor(1.0)))
+            mean = Tally.apply(z[..., None] * self.slope, self.through_model)
+            return pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
+        assert x is not None
+        with self.plate(x, context, size):
+            pyro.sample("z", Noted((x * self.weight).sum(-1), torch.tensor(0.8)))
+
+    def counts(self, batch: int) -> tuple[int, int]:
+        """Gradients for each example of a batch, through model and guide: one for each particle."""
+        model = sum(shape.numel() for shape in self.through_model) / (2 * batch)
+        guide = sum(shape.numel() for shape in self.through_guide) / batch
+        assert model == int(model)
+        assert guide == int(guide)
+        return int(model), int(guide)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "guide_counts"),
+    [
+        ("svi", {"particles": 1}, False),
+        ("svi", {"particles": 3}, False),
+        ("svi", {"particles": 3, "elbo": "iwae"}, False),
+        ("svi", {"particles": 4, "elbo": "renyi", "alpha": 0.5}, False),
+        ("wake-sleep", {"particles": 1}, True),
+        ("wake-sleep", {"particles": 3}, True),
+        ("wake-sleep", {"particles": 3, "reweighted": True, "guide_update": "wake"}, True),
+        ("wake-sleep", {"particles": 3, "reweighted": True, "guide_update": "both"}, True),
+        ("mcem", {"particles": 1, "leapfrog": 4, "m_steps": 2, "draws": 0}, False),
+        ("mcem", {"particles": 3, "leapfrog": 4, "m_steps": 2, "draws": 0}, False),
+        ("avb", {"critic_steps": 1}, False),
+        ("avb", {"critic_steps": 3}, False),
+    ],
+)
+def test_gradient_evaluations_are_those_counted_from_outside(method: str, options: dict, guide_counts: bool) -> None:
+    program, n, steps = Counted(), 8, 3
+    made = make_method(method, **options, steps=steps, batch_size=n, compile="never")
+    assert isinstance(made, GradientMethod)
+    with seeded(0):
+        training = made.prepare(program, Run(Data(torch.randn(n, 2)), seed=0))
+        program.through_model.clear()
+        program.through_guide.clear()
+        for _ in range(steps):
+            training.advance(1)
+        model, guide = program.counts(n)
+        claimed = training.finish().gradient_evaluations
+    # SVI's gradient through its guide belongs to that through the model; a method that trains the two in turn pays both.
+    assert claimed == model + (guide if guide_counts else 0)
