@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND := Agg
 
-.PHONY: bench test lint docs slow clean
+.PHONY: bench test lint docs slow mutants clean
 
 bench: .venv/bench.stamp  ## Install, then compare exact, variational and adversarial inference on real data
 	$(BIN)/zoo bench main --out runs/main
@@ -22,6 +22,9 @@ docs: .venv/test.stamp
 
 slow: .venv/test.stamp  ## Training to a criterion (minutes to an hour)
 	$(BIN)/python -m pytest -m slow
+
+mutants: .venv/test.stamp  ## Plant N random mistakes and see which the tests notice (an hour or more)
+	$(BIN)/python tests/mutants.py -n $(or $(N),200) --seed $(or $(SEED),0)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'

@@ -165,5 +165,5 @@ def test_gradient_evaluations_are_those_counted_from_outside(method: str, option
             training.advance(1)
         model, guide = program.counts(n)
         claimed = training.finish().gradient_evaluations
-    # SVI's gradient through its guide belongs to that through the model; a method that trains the two in turn pays both.
+    # SVI's gradient through its guide belongs to that through the model; one that trains the two in turn pays both.
     assert claimed == model + (guide if guide_counts else 0)
