@@ -35,6 +35,7 @@ BUILTIN: dict[str, str] = {
     "ar-chain": "zoo.chains.ar:AutoregressiveChain",
     "hmm": "zoo.chains.hmm:HMM",
     "lda": "zoo.topics.lda:LDA",
+    "prodlda": "zoo.topics.prodlda:ProdLDA",
     "lgssm": "zoo.sequential.linear_gaussian:LinearGaussian",
     "dmm": "zoo.sequential.dmm:DMM",
     "bernoulli-mixture": "zoo.mixtures.bernoulli:BernoulliMixture",
