@@ -149,6 +149,9 @@ METRICS: dict[str, Metric] = {
         digits=0,
         counts=True,
     ),
+    # Topics: held-out words of documents.
+    "perplexity": Metric("perplexity", "of held-out words, given the others of their document", "lower", digits=1),
+    "coherence": Metric("NPMI", "normalised mutual information of a topic's words in documents", "higher", digits=3),
     # Anomalies: a program fitted to normal examples.
     "auroc": Metric("AUROC", "how often an anomaly has less density than a normal example", "higher", digits=3),
     "bits_normal": Metric("bits/dim, normal", "minus log2 p(x) per dimension of normal test examples", "", digits=3),

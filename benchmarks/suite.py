@@ -30,6 +30,7 @@ KINDS: dict[str, str] = {
     "caption": "benchmarks.cells.captions:measure",
     "tags": "benchmarks.cells.tags:measure",
     "codes": "benchmarks.cells.codes:measure",
+    "topics": "benchmarks.cells.topics:measure",
 }
 """Kind of cell -> the function (cell, folder) -> list of Measurement that runs one."""
 

@@ -19,6 +19,7 @@ FAMILIES = {
     "chains": "Sites in order, each given none, one, some or all of those before it; and one chain that is hidden.",
     "sequential": "A hidden chain of real vectors for each sequence: linear and exact, or of networks.",
     "mixtures": "One discrete cause for each example.",
+    "topics": "Documents as counts of words, each a mixture of topics that all documents share.",
     "latent": "Continuous latents for each example, and a matrix or a network from them to the data.",
     "bayes": "Small programs whose posteriors are known: global latents, or shapes that are hard to fit.",
     "implicit": "Samples without a density: the generators of adversarial games.",

@@ -79,6 +79,7 @@ TOGETHER = {
     "zoo/implicit/wgan.py": "zoo/implicit/test_base.py",
     "zoo/guide_flows.py": "inference/guides/test_named.py",
     "zoo/likelihoods.py": "zoo/test_latent.py",
+    "zoo/topics/base.py": "zoo/topics/test_lda.py",
 }
 """Modules of the zoo that share a test: variants of one program, and parts that are tested in what is made of them."""
 

@@ -34,6 +34,8 @@ BUILTIN: dict[str, str] = {
     "chow-liu": "zoo.chains.chow_liu:ChowLiuTree",
     "ar-chain": "zoo.chains.ar:AutoregressiveChain",
     "hmm": "zoo.chains.hmm:HMM",
+    "lda": "zoo.topics.lda:LDA",
+    "prodlda": "zoo.topics.prodlda:ProdLDA",
     "lgssm": "zoo.sequential.linear_gaussian:LinearGaussian",
     "dmm": "zoo.sequential.dmm:DMM",
     "bernoulli-mixture": "zoo.mixtures.bernoulli:BernoulliMixture",

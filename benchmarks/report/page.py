@@ -27,7 +27,7 @@ __all__ = ["build", "rows_as_json"]
 
 TELLING = (
     "kl_reverse", "mean_error", "sd_error", "marginal_error", "c2st", "k_hat",
-    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "auroc",
+    "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "perplexity", "coherence", "auroc",
     "linear_probe", "few_label_probe", "neighbour_probe", "mig", "mig_chance", "code_size", "seconds",
 )  # fmt: skip
 """Metrics that terminal tables show."""
@@ -51,6 +51,7 @@ RANKED = {
     "caption": ("retrieval",),
     "tags": ("tag_map",),
     "codes": ("linear_probe",),
+    "topics": ("perplexity",),
 }
 """What the rows of a table are ranked by, the best on top."""
 STALE = (
@@ -121,6 +122,7 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
             "caption": f"Images for captions: {row.dataset}",
             "tags": f"Tags: {row.dataset}",
             "codes": f"Codes: {base_name(row.dataset)}",
+            "topics": f"Topics: {row.dataset}",
             # Grey and binary are judged by the same thresholded images, with and without pairs by the same answers.
             "samples": f"Samples: {base_name(row.dataset).removesuffix(UNPAIRED)}",
         }[row.kind]
@@ -175,6 +177,10 @@ def _pictures(folder: Path, group: Sequence[Row]) -> Iterator[Picture]:
         if maps := [(name, artifact) for name, artifact in named if "map" in artifact]:
             caption = "Codes of test examples in two dimensions, seed 0; numbers are classes."
             yield Picture(file_name(f"codes-{base_name(dataset)}"), caption, plots.map_picture(maps))
+    elif kind == "topics":
+        if named:
+            caption = "The most probable words of each topic, seed 0, the topics whose words go together best on top."
+            yield Picture(file_name(f"topics-{dataset}"), caption, pictures.topics_picture(named))
     elif kind == "posterior":
         inexact = [row for row in group if row.method != "exact"]
         if any(row.median("kl_reverse") is not None for row in inexact):

@@ -23,7 +23,7 @@ from zoo.errors import OptionError
 
 __all__ = [
     "HOW_GAMES_WENT", "aggregate_picture", "beside_picture", "captions_picture", "grid_picture",
-    "history_picture", "pictures", "points_picture",
+    "history_picture", "pictures", "points_picture", "topics_picture",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -83,6 +83,24 @@ def captions_picture(captions: Array, images: Array, shown: int = 24) -> Figure:
         ax.imshow(np.clip(tile(image[None], 1), 0, 1), cmap=greys(images), vmin=0, vmax=1, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.set_xlabel(textwrap.fill(str(caption), 22), fontsize=6)
+    return figure
+
+
+def topics_picture(artifacts: Sequence[tuple[str, Mapping[str, Array]]], shown: int = 20) -> Figure:
+    """Words of topics, a panel for each model.
+
+    Args:
+        artifacts: (name, arrays `words` (K,) of strings and `coherence` (K,)).
+        shown: Topics of a panel at most, those whose words go together best.
+    """
+    rows = min(shown, max(len(arrays["words"]) for _, arrays in artifacts))
+    figure, axes = panels(len(artifacts), 2, 5.6, 0.19 * rows + 0.5)
+    for ax, (name, arrays) in zip(axes, artifacts, strict=False):
+        order = np.argsort(-arrays["coherence"], kind="stable")[:shown]
+        lines = [f"{arrays['coherence'][k]:5.2f}  {arrays['words'][k]}" for k in order]
+        ax.text(0.0, 1.0, "\n".join(lines), fontsize=6.5, family="monospace", va="top", transform=ax.transAxes)
+        ax.set_title(name, fontsize=8, loc="left")
+        ax.axis("off")
     return figure
 
 

@@ -28,6 +28,7 @@ SUITES: dict[str, str] = {
     "regression": "benchmarks.suites.regression",
     "restoration": "benchmarks.suites.restoration",
     "representation": "benchmarks.suites.representation",
+    "topics": "benchmarks.suites.topics",
 }
 """Name -> module that declares SUITE."""
 

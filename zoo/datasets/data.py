@@ -142,6 +142,8 @@ class Card:
     1 for each name), 'caption' (numbers of words, 0 after the last)."""
     context_names: tuple[str, ...] = ()
     """Of attributes, or all words in the order of their numbers, '' first."""
+    names: tuple[str, ...] = ()
+    """What the numbers of x are, in their order: words that are counted, the columns of a table; none where unknown."""
     unpaired: tuple[str, ...] = ()
     """Splits in which x is no answer to its context: images of two kinds that are side by side by chance."""
     rigid: bool = False

@@ -110,7 +110,7 @@ def _read(path: Path, form: Form, context: Array | None) -> tuple[Splits, str, d
     if path.suffix.lower() == ".npy":
         return *_split(_npy(path), "values as in the file", context=context), {}
     table = read_csv(path, form)
-    return *_split(table.x, table.how, context=table.context), {}
+    return *_split(table.x, table.how, context=table.context), {"names": table.names}
 
 
 def _check_readable(path: Path) -> None:

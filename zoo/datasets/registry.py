@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from zoo.datasets import embedded, glyphs, modes, remote, speech, tags
+from zoo.datasets import embedded, glyphs, modes, remote, speech, tags, unicode_names
 from zoo.datasets.data import Card
 from zoo.datasets.letter_names import WORDS
 from zoo.datasets.reference import POSTERIORS
@@ -362,6 +362,7 @@ REGISTRY: dict[str, Entry] = _by_name(
             source="the example of Lindley and Phillips (1976), Inference for a Bernoulli process",
             licence=PUBLIC,
         ),
+        Entry(unicode_names.CARD, unicode_names.read),
         _plane("moons", "Two half circles, noise 0.1.", "scikit-learn's make_moons, seed 0", embedded.moons),
         _plane(
             "circles",

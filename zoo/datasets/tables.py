@@ -80,11 +80,13 @@ Array = np.ndarray[Any, Any]
 
 
 class Table(NamedTuple):
-    """What a .csv holds: x (N, ...), the context (N, columns) or None, and how it was read, in words."""
+    """What a .csv holds: x (N, ...), the context (N, columns) or None, how it was read, in words, and the names of the
+    columns of x, none without a header."""
 
     x: Array
     context: Array | None
     how: str
+    names: tuple[str, ...] = ()
 
 
 def read_csv(path: Path, form: Form) -> Table:
@@ -102,7 +104,7 @@ def read_csv(path: Path, form: Form) -> Table:
         raise EmptyDataError(f"{path} holds no rows of numbers.")
     how = f"a row an example, values as in the file{', without its first row' * headed}"
     if not form.fields:
-        return Table(_numbers(path, rows, names, range(len(rows[0][1]))), None, how)
+        return Table(_numbers(path, rows, names, range(len(rows[0][1]))), None, how, names=tuple(names))
     target, context = form.fields.columns(names, str(path))
     x = _numbers(path, rows, names, target)
     said = ", ".join(names[i] for i in target)
@@ -110,7 +112,7 @@ def read_csv(path: Path, form: Form) -> Table:
     how = f"the column{'s' * (len(target) > 1)} {said}"
     if context is not None:
         how += f" given {', '.join(names[i] for i in context)}"
-    return Table(x[:, 0] if form.fields.is_single else x, given, how)
+    return Table(x[:, 0] if form.fields.is_single else x, given, how, names=tuple(names[i] for i in target))
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, Array]:

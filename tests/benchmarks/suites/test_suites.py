@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import targets
 from benchmarks.cells import anomalies as anomaly
-from benchmarks.cells import captions, codes, completions, samples, tags
+from benchmarks.cells import captions, codes, completions, samples, tags, topics
 from benchmarks.cells.samples import REAL_DATA
 from benchmarks.report import published
 from benchmarks.suites import SUITES, adversarial, get_suite, representation, translation
@@ -23,7 +23,7 @@ from zoo.datasets import base_name
 from zoo.errors import OptionError, UnknownNameError
 
 KINDS_WITH_YARDSTICKS = {
-    "samples": samples, "completion": completions, "caption": captions, "tags": tags, "codes": codes,
+    "samples": samples, "completion": completions, "caption": captions, "tags": tags, "codes": codes, "topics": topics,
 }  # fmt: skip
 
 
@@ -94,6 +94,16 @@ def test_the_published_suite_has_the_rows_it_promises():
         wanted = {"independent", "mixture of Bernoullis", "Chow-Liu", "FVSBN", "NADE", "EoNADE", "MADE"}
         assert {label for label, name in every if name == data} == wanted | {"MADE, mask sampling", "RBM"}
     assert {cell.seed for cell in published_suite.SUITE.cells()} == {0, 1, 2}
+
+
+def test_topics_are_compared_under_the_same_priors_and_rounds() -> None:
+    cells = get_suite("topics").cells(seeds=1)
+    ours = [c for c in cells if c.program.name == "lda"]
+    assert {c.method.options["iterations"] for c in ours} == {topics.SKLEARN["iterations"]}
+    assert {c.program.options["topics"] for c in ours} == {topics.SKLEARN["topics"]}
+    program = catalogue.create("lda", event_shape=[5], **ours[0].program.options)
+    assert bool((program.prior_words == topics.SKLEARN["sparsity"]).all())
+    assert bool((program.prior_mixing == 1 / topics.SKLEARN["topics"]).all())
 
 
 def test_every_cell_of_anomalies_names_a_problem_and_a_program() -> None:

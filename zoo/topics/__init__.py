@@ -1,0 +1,1 @@
+"""Topics: documents as counts of words, each a mixture of distributions over the vocabulary."""
