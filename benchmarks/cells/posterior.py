@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,7 @@ from inference.environment import seeded
 from inference.guides.named import AUTOGUIDES
 from zoo import datasets
 from zoo.datasets import Data
+from zoo.program import Program
 
 __all__ = ["Problem", "measure"]
 
@@ -142,11 +142,13 @@ def fit_method(cell: Cell, problem: Problem, device: str) -> Fit:
     # What belongs to single examples is fitted on the target's own data; an amortised guide learns from all there are.
     amortised = cell.method.method != "nuts" and cell.method.options.get("guide") not in AUTOGUIDES
     fixed: dict[str, Any] = {"train_program": False} if cell.method.method in TRAINERS else {}
-    build = partial(rebuilt, target.program(), cell.method.program, problem.train)
-    found = fit_cell(
-        cell, problem.train if amortised else target.data, device,
-        build if isinstance(target, Target) else target.program, initialise=False, **fixed,
-    )  # fmt: skip
+
+    def build() -> Program:
+        fresh = target.program()
+        same = isinstance(target, Reference) and not cell.method.program  # its program may have no name to be found by
+        return fresh if same else rebuilt(fresh, cell.method.program, problem.train)
+
+    found = fit_cell(cell, problem.train if amortised else target.data, device, build, initialise=False, **fixed)
     found.program.cpu()
     if isinstance(found.guide, nn.Module):
         found.guide.cpu()

@@ -120,8 +120,11 @@ class Reference(Truth):
         return cls(chains=chains, **_moments_of(chains), **known)
 
     def halves(self) -> tuple[Reference, Reference]:
-        """The chains of even number and those of odd number, as if either were the truth: what chance alone does."""
-        parts = [{site: value[i::2] for site, value in self.chains.items()} for i in (0, 1)]
+        """Every other chain and the rest, as if either were the truth: what chance alone does; one chain is cut."""
+        if len(next(iter(self.chains.values()))) > 1:
+            parts = [{site: value[i::2] for site, value in self.chains.items()} for i in (0, 1)]
+        else:
+            parts = [{site: value.chunk(2, 1)[i] for site, value in self.chains.items()} for i in (0, 1)]
         even, odd = (replace(self, chains=chains, **_moments_of(chains)) for chains in parts)
         return even, odd
 

@@ -17,6 +17,8 @@ from scipy.special import logsumexp, xlogy
 
 from benchmarks import targets
 from benchmarks.targets import posteriordb
+from inference import fit
+from inference.evaluation.divergences import moment_errors
 from inference.particles import log_joint
 from zoo import datasets
 from zoo.datasets.reference import POSTERIORS
@@ -24,6 +26,11 @@ from zoo.errors import CapabilityError
 
 NAMES = sorted(posteriordb.PROGRAMS)
 POINTS = 50
+EASY = (
+    "arK-arK", "eight_schools-eight_schools_noncentered", "garch-garch11", "hmm_example-hmm_example",
+    "kidiq-kidscore_momhs", "low_dim_gauss_mix-low_dim_gauss_mix",
+)  # fmt: skip
+"""Whose geometry 500 steps of adaptation are enough for."""
 Values = dict[str, Any]
 
 
@@ -233,6 +240,17 @@ def test_particles_together_have_the_density_of_each_alone(reference: targets.Re
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
     together = sum(site["fn"].log_prob(site["value"]) for site in sites if site["name"] != "particles")
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reference", EASY, indirect=True)
+def test_nuts_agrees_with_the_reference_draws(reference: targets.Reference) -> None:
+    found = fit(reference.program(), reference.data, "nuts", warmup=500, draws=500, chains=4, seed=0, device="cpu")
+    draws = reference.of_answer(found.program, found.draw(2000, *reference.data))
+    errors = moment_errors({site: draws[site] for site in reference.mean}, reference.draw(10_000))
+    least = min(found.info["ess"].values())
+    assert errors.mean_max < 5 * (1 / least + 1 / 5000) ** 0.5
+    assert errors.sd_ratio < 1 + 5 * (1 / least) ** 0.5
 
 
 def test_a_missing_solver_is_named(monkeypatch: pytest.MonkeyPatch, zoo_data: Any) -> None:

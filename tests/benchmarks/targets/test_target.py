@@ -105,6 +105,9 @@ def test_a_reference_has_the_moments_of_its_draws_and_gives_each_once() -> None:
     even, odd = found.halves()
     torch.testing.assert_close(even.mean["z"], chains["z"][::2].reshape(-1, 2).mean(0))
     assert torch.equal(odd.chains["z"], chains["z"][1::2])
+    early, late = a_reference({"z": chains["z"][:1]}).halves()
+    assert torch.equal(early.chains["z"], chains["z"][:1, :250])
+    assert torch.equal(late.chains["z"], chains["z"][:1, 250:])
 
 
 def test_chains_that_have_not_mixed_are_no_truth() -> None:
