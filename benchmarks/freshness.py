@@ -16,10 +16,11 @@ from typing import Any
 from benchmarks.results import Record, latest
 from benchmarks.suite import KINDS, Cell, Suite
 from benchmarks.suites import SUITES, get_suite
-from benchmarks.targets import TARGETS, trained
+from benchmarks.targets import REFERENCES, TARGETS, posteriordb, trained
 from inference.checkpoint import source_of
 from inference.fit import METHODS
 from zoo import catalogue, datasets
+from zoo.datasets import reference
 from zoo.datasets.registry import REGISTRY
 from zoo.errors import ZooError
 from zoo.program import Program
@@ -83,7 +84,8 @@ def _code(cell: Cell) -> str:
         module = _home(makers[program])
         kinds += [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Program)]
     else:
-        kinds.append(catalogue.get(program))
+        known = posteriordb.PROGRAMS.get(program.partition("/")[2]) if program in REFERENCES else None
+        kinds.append(catalogue.get(known or program))
     if method in METHODS:
         place, _, name = METHODS[method].partition(":")
         kinds.append(getattr(import_module(place), name))
@@ -96,6 +98,8 @@ def _data(cell: Cell) -> str:
     if base in REGISTRY:
         card, read = REGISTRY[base].card, REGISTRY[base].read
         return " ".join(file.sha256 for file in card.files) or _sum(Path(_home(read).__file__ or ""))
+    if base in REFERENCES:
+        return reference.source_of(base.partition("/")[2]).files[0].sha256
     if Path(base).is_dir():
         return " ".join(_sum(path) for path in sorted(Path(base).rglob("*")) if path.is_file())
     if Path(base).exists():

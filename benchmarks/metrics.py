@@ -47,8 +47,13 @@ METRICS: dict[str, Metric] = {
     "kl_forward": Metric("KL(p‖q)", "forward KL from the exact posterior, nats per unit", "lower", digits=3),
     "mean_error": Metric("mean err", "root mean square error of posterior means, in true sds", "lower", digits=2),
     "sd_error": Metric("sd err", "root mean square error of posterior sds, in true sds", "lower", digits=2),
+    "mean_worst": Metric("worst mean", "largest error of a posterior mean, in true sds", "lower", digits=2),
+    "sd_worst": Metric("worst sd", "largest ratio of a posterior sd to the true one or its inverse", "lower", digits=2),
     "marginal_error": Metric("TV", "mean total variation of the marginals of discrete latents", "lower", digits=2),
     "c2st": Metric("C2ST", "accuracy of a classifier telling draws from exact ones; 0.5 is perfect", "lower", digits=2),
+    "sliced_wasserstein": Metric(
+        "SW", "sliced Wasserstein distance of draws to true ones, in true sds", "lower", digits=3
+    ),
     "k_hat": Metric(
         "k-hat", "Pareto shape of the importance weights; above 0.7 the guide misses mass", "lower", digits=2
     ),

@@ -39,7 +39,8 @@ KINDS: dict[str, str] = {
 class ProgramSpec:
     """A program of the comparison: its name in tables, where it comes from and its constructor options.
 
-    `name` is a name of the catalogue, or of `benchmarks.targets` (kind 'posterior'), or 'real-data' (kind 'samples').
+    `name` is a name of the catalogue, or of `benchmarks.targets` (kind 'posterior'; any program there whose `truth` is
+    said), or 'real-data' (kind 'samples').
     """
 
     name: str

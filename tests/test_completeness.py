@@ -56,6 +56,7 @@ ROOMS = {
     "zoo/latent": "PPCA is the closed form that the VAE is judged by; each has more in a file of its own",
     "zoo/mixtures": "one body runs over all mixtures and the moments that they share",
     "zoo/datasets": "one loader and one registry, tested on every data set",
+    "benchmarks/targets/posteriordb": "one body sets every posterior beside its density written by hand",
     "benchmarks/suites": "pure declarations: one body runs over every suite",
     "benchmarks/speed/workloads": "one body runs over every workload; those without gradient steps have their own",
 }

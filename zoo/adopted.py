@@ -197,7 +197,7 @@ class Adopted(Program):
         if isinstance(data, Data):
             data, context = data.context if isinstance(data.context, Arguments) else data.x, None
         if isinstance(data, Arguments):
-            return Data(self._counted(data), data)
+            return self._taken(data)
         if context is not None:
             data = (data, context)
         found = {name: value for name, value in self.call.named(data).items() if value is not None}
@@ -205,6 +205,10 @@ class Adopted(Program):
         arguments = Arguments({name: value[None] for name, value in given.items()})
         if self.examples is not None:
             arguments = self._by_examples(given, arguments)
+        return self._taken(arguments)
+
+    def _taken(self, arguments: Arguments) -> Data:
+        """As data, which the program has met from now on if they are its first."""
         taken = Data(self._counted(arguments), arguments)
         if self._met is None:
             self._meet(taken)

@@ -1,4 +1,4 @@
-"""Distributions that Pyro has not: over levels of grey or of sound, samplers, mixtures that autoguides can map to.
+"""Distributions that Pyro has not: over levels of grey or of sound, samplers, flat and restricted priors.
 
 The discretised logistic knows that neighbouring levels are alike: Salimans et al., "PixelCNN++", ICLR 2017; Kingma et
 al., "Improving variational inference with inverse autoregressive flow", NIPS 2016.
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints
 from torch.distributions.utils import broadcast_all, clamp_probs
 from torch.nn.functional import log_softmax, logsigmoid
 
@@ -23,8 +23,8 @@ from zoo.errors import OptionError
 from zoo.program import Implicit
 
 __all__ = [
-    "LOG_ZERO", "CompandedLogistic", "DiscretizedLogistic", "Grid", "GridCategorical", "NormalMixture", "Sampler",
-    "bernoulli_logs", "certain", "impossible", "observed",
+    "LOG_ZERO", "CompandedLogistic", "DiscretizedLogistic", "Flat", "Grid", "GridCategorical", "NormalMixture",
+    "Restricted", "Sampler", "bernoulli_logs", "certain", "impossible", "observed",
 ]  # fmt: skip
 
 LOG_ZERO = -1e30
@@ -249,3 +249,56 @@ class NormalMixture(dist.MixtureSameFamily):
         parts, value = self.component_distribution, value.unsqueeze(-2)
         each = parts.log_prob(value.expand(*torch.broadcast_shapes(value.shape[:-1], parts.batch_shape), -1))
         return (each + log_softmax(self.mixture_distribution.logits, -1)).logsumexp(-1)
+
+
+class Flat(dist.ImproperUniform):
+    """Pyro's improper prior, whose density is 1 on its support, with a place to start from in the place of draws.
+
+    There are no draws. What `sample` gives is uniform within 2 of the middle in unconstrained space, where Stan starts
+    its chains; nothing that a program generates from it is a prediction.
+    """
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """Where to start."""
+        started: Tensor = biject_to(self.support)(4 * torch.rand(self._extended_shape(sample_shape)) - 2)
+        return started
+
+
+class Restricted(dist.TorchDistribution):
+    """A distribution cut to a part of its support: ordered means, positive rates. Its density is not normalised again.
+
+    Right as a prior of fixed numbers, since the constant that is missing then depends on nothing.
+
+    Args:
+        whole: What is cut.
+        support: The part, of the same event dimension.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, whole: dist.TorchDistribution, support: constraints.Constraint):
+        self.whole, self.part = whole, support
+        super().__init__(whole.batch_shape, whole.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The part."""
+        return self.part
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Restricted:
+        """The same over more batch dimensions."""
+        return Restricted(self.whole.expand(batch_shape), self.part)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """Draws of the whole until all are inside."""
+        value: Tensor = self.whole.sample(sample_shape)
+        while not bool((inside := self.part.check(value)).all()):
+            inside = inside.reshape(inside.shape + (1,) * (value.ndim - inside.ndim))
+            value = torch.where(inside, value, self.whole.sample(sample_shape))
+        return value
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """That of the whole; minus infinity outside."""
+        return torch.where(self.part.check(value), self.whole.log_prob(value), -torch.inf)

@@ -1,4 +1,4 @@
-"""Posterior cells: a method beside a posterior that is known exactly (a target, or a trained VAE on a grid).
+"""Posterior cells: a method beside a posterior that is known: a target, a trained VAE on a grid, reference draws.
 
 The program's parameters are fixed; only a guide or a chain is fitted. Numbers are per unit: per example where each has
 a posterior of its own, of everything together where a global latent ties the examples.
@@ -7,7 +7,8 @@ Options of the evaluation: `particles` (1000) behind ELBO and KL; `classifier` (
 `picture`, the site that is drawn (all, the first two coordinates of which are seen); `refit` (2000), the steps in which
 an amortised flow is fitted to the examples alone, for its approximation gap, after a third as many of IWAE; `simulate`,
 how many examples drawn from the program itself the amortised guides learn from instead of data, so that the posterior
-is what every method's objective is least at (those that match joint distributions compare p(x) with the data as well).
+is what every method's objective is least at (those that match joint distributions compare p(x) with the data as well);
+`truth`, for a program of the catalogue or of a file: where its truth comes from (`benchmarks.targets.asked.truth`).
 """
 
 from __future__ import annotations
@@ -37,14 +38,17 @@ from benchmarks.cells.posterior_scores import (
     log_posterior,
     marginals,
     moments,
+    transport,
 )
 from benchmarks.metrics import Measurement, how_the_fit_ended
 from benchmarks.suite import Cell, file_name
-from benchmarks.targets import Target, trained
+from benchmarks.targets import Reference, Target, Truth, asked, trained
 from inference import Fit
 from inference.environment import seeded
 from inference.guides.named import AUTOGUIDES
+from zoo import datasets
 from zoo.datasets import Data
+from zoo.program import Program
 
 __all__ = ["Problem", "measure"]
 
@@ -69,6 +73,8 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         ]
         if "c2st" in cell.metrics:  # the one measurement that takes longer than some fits
             measured.append(classifier(cell, answer))
+        if "sliced_wasserstein" in cell.metrics:
+            measured.append(transport(cell, answer))
         if cell.method.method != "exact":
             measured.append(Measurement("seconds", answer.fit.seconds, how="wall time of the fit"))
             measured.append(Measurement("gradient_evaluations", float(answer.fit.gradient_evaluations)))
@@ -96,12 +102,19 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 class Problem:
     """A target and the data that amortised guides learn from (the target's own, unless there are more like them)."""
 
-    target: Target
+    target: Truth
     train: Data
 
 
 def load_problem(cell: Cell, artifacts: Path) -> Problem:
-    """The target by its name; 'vae-*' is a VAE trained once for each seed and kept in the artifacts."""
+    """The target by its name; 'vae-*' is a VAE trained once for each seed and kept in the artifacts.
+
+    With `truth`, any program, whose truth is looked for.
+    """
+    if "truth" in cell.evaluation:
+        data = datasets.load(cell.dataset).split(cell.split) if cell.dataset else None
+        target = asked.truth(cell.program.name, cell.program.options, data, cell.evaluation["truth"])
+        return Problem(target, target.data)
     if cell.program.name in trained.TRAINED:
         target, train = trained.load(cell.program.name, cell.seed, artifacts, **cell.program.options)
         return Problem(target, train)
@@ -119,31 +132,42 @@ def load_problem(cell: Cell, artifacts: Path) -> Problem:
 def fit_method(cell: Cell, problem: Problem, device: str) -> Fit:
     """Fits a fresh guide to the target's program, whose own parameters stay as they are.
 
-    Method 'exact' is the target's own posterior: the row that says what draws and classifiers make of the truth.
+    Method 'exact' is the target's own posterior: the row that says what draws and classifiers make of the truth. Of a
+    reference it is every other chain.
     """
     target = problem.target
     if cell.method.method == "exact":
-        return Fit(program=target.program(), method="exact", data=target.name, seed=cell.seed, guide=target.posterior)
+        guide = target.posterior if isinstance(target, Target) else None
+        return Fit(program=target.program(), method="exact", data=target.name, seed=cell.seed, guide=guide)
     # What belongs to single examples is fitted on the target's own data; an amortised guide learns from all there are.
     amortised = cell.method.method != "nuts" and cell.method.options.get("guide") not in AUTOGUIDES
     fixed: dict[str, Any] = {"train_program": False} if cell.method.method in TRAINERS else {}
-    found = fit_cell(
-        cell, problem.train if amortised else target.data, device,
-        lambda: rebuilt(target.program(), cell.method.program, problem.train), initialise=False, **fixed,
-    )  # fmt: skip
+
+    def build() -> Program:
+        fresh = target.program()
+        same = isinstance(target, Reference) and not cell.method.program  # its program may have no name to be found by
+        return fresh if same else rebuilt(fresh, cell.method.program, problem.train)
+
+    found = fit_cell(cell, problem.train if amortised else target.data, device, build, initialise=False, **fixed)
     found.program.cpu()
     if isinstance(found.guide, nn.Module):
         found.guide.cpu()
     return found
 
 
-def ask(cell: Cell, target: Target, found: Fit) -> Answer:
-    """Draws from the answer and from the exact posterior.
+def ask(cell: Cell, target: Truth, found: Fit) -> Answer:
+    """Draws from the answer and from the true posterior.
 
     A chain is not asked for more than it holds: some draws would come twice, which a classifier learns by heart.
     """
+    if isinstance(target, Reference) and cell.method.method == "exact":
+        target, other = target.halves()
+        draws = other.draw(DRAWS, cell.seed + 1)
+        return Answer(found, target, draws=draws, exact=target.draw(DRAWS, cell.seed + 2))
     n = DRAWS if found.samples is None else min(DRAWS, len(next(iter(found.samples.values()))))
     draws = found.draw(n, *target.data, seed=cell.seed + 1)
+    if isinstance(target, Reference):
+        draws = target.of_answer(found.program, draws)
     return Answer(found, target, draws=draws, exact=target.draw(DRAWS, cell.seed + 2))
 
 
@@ -156,8 +180,7 @@ def save_artifact(path: Path, answer: Answer, sites: set[str]) -> None:
     names = [name for name in target.mean if name in sites]
     if not names:
         return
-    local = target.log_evidence.ndim > 0
-    units = target.log_evidence.numel()
+    local, units = target.is_local, target.units
     sizes = [target.mean[name].numel() // units for name in names]
     labels = [
         f"{name}[{i}]" if size > 1 else name for name, size in zip(names, sizes, strict=True) for i in range(size)
@@ -173,16 +196,15 @@ def save_artifact(path: Path, answer: Answer, sites: set[str]) -> None:
         "exact": first_two(answer.exact),
         **history_arrays(answer.fit.history),
     }
-    if len(labels) == 2 and len(names) == 1 and local:
-        columns |= density_grid(answer, names[0])
+    if len(labels) == 2 and len(names) == 1 and local and isinstance(target, Target):
+        columns |= density_grid(answer, target, names[0])
     if local and target.data.x.ndim == 3:
         columns["images"] = target.data.x[:UNITS_SHOWN].cpu().numpy()
     np.savez_compressed(path, **columns)
 
 
-def density_grid(answer: Answer, site: str, points: int = 100) -> dict[str, Array]:
+def density_grid(answer: Answer, target: Target, site: str, points: int = 100) -> dict[str, Array]:
     """The exact posterior density of a two-dimensional local site on a grid around its draws."""
-    target = answer.target
     exact = target.draw(DRAWS)[site]
     low, high = exact.amin(0), exact.amax(0)
     pad = 0.15 * (high - low)

@@ -1,4 +1,7 @@
-"""How far an answer is from the exact posterior: evidence and divergences, moments, marginals, a classifier's eye."""
+"""How far an answer is from the true posterior: evidence and divergences, moments, marginals, a classifier's eye.
+
+What needs the exact density is n/a where the truth is reference draws.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,21 @@ from torch import Tensor, nn
 
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell
-from benchmarks.targets import Target
+from benchmarks.targets import Target, Truth
 from inference import Fit, fit
 from inference.evaluation.calibration import psis_khat
 from inference.evaluation.divergences import kl_divergences, moment_errors
 from inference.evaluation.estimates import elbo, importance_log_weights
 from inference.evaluation.gaps import posterior_gap
-from inference.evaluation.two_samples import c2st
+from inference.evaluation.two_samples import c2st, sliced_wasserstein
 from inference.particles import flatten_draws, log_joint
 from zoo.errors import CapabilityError, ImplicitDensityError
 from zoo.process import guest
 from zoo.program import Program
 
-__all__ = ["Answer", "approximation", "classifier", "evidence", "log_posterior", "marginals", "moments"]
+__all__ = [
+    "Answer", "approximation", "classifier", "evidence", "log_posterior", "marginals", "moments", "transport",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 Draws = Mapping[str, Tensor]
@@ -39,6 +44,7 @@ UNITS_SHOWN = 3
 """Units that are drawn in pictures and given to the classifier."""
 NEIGHBOURS = 5
 NO_DENSITY = "n/a: the method gives draws but no density"
+NO_EVIDENCE = "n/a: the truth is draws, which have no evidence and no density"
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,15 @@ class Answer:
     """What a method found beside the truth; `draws` of its answer and `exact` ones, by site."""
 
     fit: Fit
-    target: Target
+    target: Truth
     draws: Draws
     exact: Draws
 
     @property
     def discrete(self) -> set[str]:
         """Sites whose marginals are compared."""
+        if not isinstance(self.target, Target):
+            return set()  # references are of continuous parameters
         return {name for name, site in self.fit.program.sites().items() if site.is_discrete and name in self.draws}
 
     @property
@@ -64,31 +72,37 @@ class Answer:
 def evidence(cell: Cell, answer: Answer) -> list[Measurement]:
     """Log evidence, ELBO, both KL divergences and k-hat, where they exist."""
     found, target = answer.fit, answer.target
-    units = target.log_evidence.numel()
-    exact = Measurement("log_evidence", target.total_log_evidence / units, how=f"{target.how}, {_per(target)}")
+    exact = _exact_evidence(target)
+    missing = [Measurement(metric, None, how=NO_DENSITY) for metric in ("elbo", "kl_forward", "k_hat")]
+    without = [exact, *missing, entropy_kl(found, target, cell.seed)]
     if found.guide is None:
-        missing = [Measurement(metric, None, how=NO_DENSITY) for metric in ("elbo", "kl_forward", "k_hat")]
-        return [exact, *missing, entropy_kl(found, target, cell.seed)]
+        return without
     particles = int(cell.evaluation.get("particles", 1000))
     program, guide, data = found.program, found.guide, target.data
     try:
         bound = elbo(program, guide, data, particles, cell.seed)
         weights = importance_log_weights(program, guide, data, particles, seed=cell.seed)
     except ImplicitDensityError:
-        missing = [Measurement(metric, None, how=NO_DENSITY) for metric in ("elbo", "kl_forward", "k_hat")]
-        return [exact, *missing, entropy_kl(found, target, cell.seed)]
+        return without
     # A guide over all examples at once (an autoguide) has one value for all; numbers are per unit all the same.
-    share = len(bound.values) / units
+    share = len(bound.values) / target.units
     how = f"{particles} draws, {_per(target)}"
     error = bound.mean_error * share
-    reverse = target.total_log_evidence / units - bound.mean * share
+    shared = [exact, Measurement("elbo", bound.mean * share, error, how=how), k_hat(program, weights)]
+    if not isinstance(target, Target):
+        return [*shared, *(Measurement(metric, None, how=NO_EVIDENCE) for metric in ("kl_reverse", "kl_forward"))]
+    reverse = target.total_log_evidence / target.units - bound.mean * share
     return [
-        exact,
-        Measurement("elbo", bound.mean * share, error, how=how),
+        *shared,
         Measurement("kl_reverse", reverse, error, how=f"log evidence less ELBO, {how}"),
         forward_kl(found, target, particles=particles, seed=cell.seed),
-        k_hat(program, weights),
     ]
+
+
+def _exact_evidence(target: Truth) -> Measurement:
+    if not isinstance(target, Target):
+        return Measurement("log_evidence", None, how=NO_EVIDENCE)
+    return Measurement("log_evidence", target.total_log_evidence / target.units, how=f"{target.how}, {_per(target)}")
 
 
 def approximation(cell: Cell, answer: Answer) -> list[Measurement]:
@@ -103,7 +117,9 @@ def approximation(cell: Cell, answer: Answer) -> list[Measurement]:
         return []
     if cell.method.method != "svi" or guide is None:
         return [Measurement(name, None, how="n/a: no family of densities to search")]
-    units, log_evidence = target.log_evidence.numel(), target.log_evidence.reshape(-1)
+    if not isinstance(target, Target):
+        return [Measurement(name, None, how=NO_EVIDENCE)]
+    units, log_evidence = target.units, target.log_evidence.reshape(-1)
     try:
         best = posterior_gap(found.program, guide, data, log_evidence, seed=cell.seed).best
         how = "the best member searched for from the fitted one"
@@ -145,23 +161,25 @@ def forward_kl(found: Fit, target: Target, *, particles: int, seed: int) -> Meas
     except CapabilityError as error:
         return Measurement("kl_forward", None, how=f"n/a: {error}")
     how = f"{particles} exact draws, {_per(target)}"
-    share = len(forward.values) / target.log_evidence.numel()
+    share = len(forward.values) / target.units
     return Measurement("kl_forward", forward.mean * share, forward.mean_error * share, how=how)
 
 
-def entropy_kl(found: Fit, target: Target, seed: int) -> Measurement:
+def entropy_kl(found: Fit, target: Truth, seed: int) -> Measurement:
     """KL(q || p) of draws alone, in two dimensions: the entropy from nearest neighbours, the density p exact.
 
     Kozachenko & Leonenko, "Sample estimate of the entropy of a random vector", 1987.
     """
+    if not isinstance(target, Target):
+        return Measurement("kl_reverse", None, how=NO_EVIDENCE)
     if found.samples is not None:
         return Measurement("kl_reverse", None, how="n/a: no density, and the draws of a chain are not independent")
-    sizes = {name: mean.numel() // target.log_evidence.numel() for name, mean in target.mean.items()}
+    sizes = {name: mean.numel() // target.units for name, mean in target.mean.items()}
     if sum(sizes.values()) > 2 or any(site.is_discrete for site in found.program.sites().values()):
         return Measurement("kl_reverse", None, how="n/a: no density, and too many dimensions to estimate the entropy")
     draws = found.draw(DRAWS, *target.data, seed=seed + 3)
     log_p = log_posterior(found.program, target, draws)
-    units = target.log_evidence.numel()
+    units = target.units
     z = torch.cat([value.reshape(DRAWS, units, -1) for value in draws.values()], -1).cpu().numpy()
     terms = np.stack([_entropy_terms(z[:, u]) + log_p[:, u].numpy() for u in range(units)], 1)
     value, error = -float(terms.mean()), float(np.sqrt((terms.var(0) / DRAWS).sum())) / units
@@ -173,7 +191,7 @@ def log_posterior(program: Program, target: Target, draws: Draws) -> Tensor:
     sites = program.sites()
     values = {name: value[:, None] if sites[name].is_global else value for name, value in draws.items()}
     joint = log_joint(program, values, *target.data)
-    log_p = joint.total[:, None] if target.log_evidence.ndim == 0 else joint.local
+    log_p = joint.local if target.is_local else joint.total[:, None]
     return (log_p - target.log_evidence.reshape(1, -1)).detach()
 
 
@@ -188,7 +206,7 @@ def _entropy_terms(z: Array) -> Array:
 
 
 def moments(answer: Answer) -> list[Measurement]:
-    """Root mean square errors of mean and sd over all continuous coordinates of all units."""
+    """Errors of mean and sd over all continuous coordinates of all units: root mean squares, and the worst."""
     draws, target, sites = answer.draws, answer.target, answer.continuous
     if not sites:
         return []
@@ -197,8 +215,14 @@ def moments(answer: Answer) -> list[Measurement]:
         mean=flatten_draws({name: target.mean[name][None] for name in sites})[0],
         sd=flatten_draws({name: target.sd[name][None] for name in sites})[0],
     )
-    how = f"{len(draws[min(sites)])} draws, root mean square over coordinates"
-    return [Measurement("mean_error", errors.mean_rms, how=how), Measurement("sd_error", errors.sd_rms, how=how)]
+    count = f"{len(draws[min(sites)])} draws"
+    how, worst = f"{count}, root mean square over coordinates", f"{count}, the worst coordinate"
+    return [
+        Measurement("mean_error", errors.mean_rms, how=how),
+        Measurement("sd_error", errors.sd_rms, how=how),
+        Measurement("mean_worst", errors.mean_max, how=worst),
+        Measurement("sd_worst", errors.sd_ratio, how=worst),
+    ]
 
 
 def marginals(answer: Answer) -> list[Measurement]:
@@ -215,23 +239,38 @@ def marginals(answer: Answer) -> list[Measurement]:
     return [Measurement("marginal_error", float(torch.cat(distances).mean()), how=how)]
 
 
+def _sides(answer: Answer, standardised: bool = False) -> list[tuple[Tensor, Tensor]]:
+    """The joint draws of both sides, exact first, (n, d) each; for local latents those of the first units."""
+    target = answer.target
+    names = sorted(set(answer.draws) & set(answer.exact))
+
+    def side(values: Draws, unit: int) -> Tensor:
+        chosen = {name: values[name] for name in names}
+        if standardised:
+            chosen = {name: (v - target.mean[name]) / target.sd[name] for name, v in chosen.items()}
+        return flatten_draws({name: v[:, unit] for name, v in chosen.items()} if target.is_local else chosen).double()
+
+    units = range(min(target.units, UNITS_SHOWN))
+    return [(side(answer.exact, unit), side(answer.draws, unit)) for unit in units]
+
+
 def classifier(cell: Cell, answer: Answer) -> Measurement:
     """C2ST of the joint draws; for local latents the mean over the first units."""
-    draws, exact, target = answer.draws, answer.exact, answer.target
-    names = sorted(set(draws) & set(exact))
-    kind = str(cell.evaluation.get("classifier", "mlp"))
-
-    def unit(values: Draws, u: int) -> Tensor:
-        chosen = values if target.log_evidence.ndim == 0 else {name: values[name][:, u] for name in names}
-        return flatten_draws({name: chosen[name] for name in names}).double()
-
-    units = range(min(target.log_evidence.numel(), UNITS_SHOWN))
-    found = [c2st(unit(exact, u), unit(draws, u), classifier=kind, max_draws=C2ST_DRAWS, seed=cell.seed) for u in units]
-    value = sum(f.accuracy for f in found) / len(units)
-    error = math.sqrt(sum(f.standard_error**2 for f in found)) / len(units)
-    how = f"{kind} classifier, {C2ST_DRAWS} draws a side, mean over {len(units)} unit(s)"
+    sides, kind = _sides(answer), str(cell.evaluation.get("classifier", "mlp"))
+    found = [c2st(*both, classifier=kind, max_draws=C2ST_DRAWS, seed=cell.seed) for both in sides]
+    value = sum(f.accuracy for f in found) / len(sides)
+    error = math.sqrt(sum(f.standard_error**2 for f in found)) / len(sides)
+    how = f"{kind} classifier, {C2ST_DRAWS} draws a side, mean over {len(sides)} unit(s)"
     return Measurement("c2st", value, error, how=how)
 
 
-def _per(target: Target) -> str:
-    return "in total" if target.log_evidence.ndim == 0 else f"per example of {target.log_evidence.numel()}"
+def transport(cell: Cell, answer: Answer) -> Measurement:
+    """Sliced Wasserstein distance of the joint draws, in true standard deviations, likewise."""
+    sides = _sides(answer, standardised=True)
+    value = sum(sliced_wasserstein(*both, seed=cell.seed) for both in sides) / len(sides)
+    how = f"{len(sides[0][1])} draws, each coordinate in true sds, mean over {len(sides)} unit(s)"
+    return Measurement("sliced_wasserstein", value, how=how)
+
+
+def _per(target: Truth) -> str:
+    return f"per example of {target.units}" if target.is_local else "in total"

@@ -21,12 +21,13 @@ from benchmarks.results import Record, declared, read_results
 from benchmarks.run import ARTIFACTS
 from benchmarks.suite import file_name
 from benchmarks.suites import SUITES, get_suite
+from benchmarks.targets import REFERENCES
 from zoo.datasets import base_name
 
 __all__ = ["build", "rows_as_json"]
 
 TELLING = (
-    "kl_reverse", "mean_error", "sd_error", "marginal_error", "c2st", "k_hat",
+    "kl_reverse", "mean_error", "sd_error", "marginal_error", "mean_worst", "sd_worst", "c2st", "k_hat",
     "log_likelihood", "grid_log_likelihood", "parzen", "ais", "bits_per_dim", "perplexity", "coherence", "auroc",
     "linear_probe", "few_label_probe", "neighbour_probe", "mig", "mig_chance", "code_size", "seconds",
 )  # fmt: skip
@@ -111,8 +112,9 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Rows that may stand in one table: posteriors together, densities by data set (binary and real do not mix)."""
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.kind != "posterior"):
+        truth = "reference draws" if row.program in REFERENCES else "the exact answer"
         title = {
-            "posterior": "Posterior: methods beside the exact answer",
+            "posterior": f"Posterior: methods beside {truth}",
             "density": f"Density: {row.dataset}, {row.split} split",
             "anomaly": f"Anomalies: {row.dataset}",
             "completion": f"Completions: {row.dataset}",
@@ -186,6 +188,9 @@ def _pictures(folder: Path, group: Sequence[Row]) -> Iterator[Picture]:
         if any(row.median("kl_reverse") is not None for row in inexact):
             caption = "KL(q‖p) to the exact posterior; shorter is better."
             yield Picture("kl", caption, plots.bars(inexact, "kl_reverse"))
+        if any(row.median("mean_worst") is not None and row.median("gradient_evaluations") for row in inexact):
+            caption = "The worst error of a mean against what it cost; dotted: half of the true chains beside the rest."
+            yield Picture("cost", caption, plots.error_against_cost(group))
         for program in dict.fromkeys(row.program for row in group):
             panels = [(row.method, a) for row, a in artifacts if row.program == program and row.method != "exact"]
             if panels:

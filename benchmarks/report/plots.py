@@ -19,7 +19,10 @@ from matplotlib.ticker import NullFormatter
 from benchmarks.metrics import METRICS
 from benchmarks.report.summary import Row
 
-__all__ = ["bars", "greys", "image_sheet", "map_picture", "panels", "posterior_picture", "samples_picture", "tile"]
+__all__ = [
+    "bars", "error_against_cost", "greys", "image_sheet", "map_picture", "panels", "posterior_picture",
+    "samples_picture", "tile",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 Artifact = Mapping[str, Array]
@@ -144,6 +147,39 @@ def bars(rows: Sequence[Row], metric: str) -> Figure:
         ax.tick_params(labelsize=8)
         ax.grid(axis="x", alpha=0.3)
     figure.suptitle(f"{METRICS[metric].title}: {METRICS[metric].meaning}", fontsize=10)
+    return figure
+
+
+def error_against_cost(rows: Sequence[Row], metric: str = "mean_worst", floor: str = "other chains") -> Figure:
+    """A metric over gradient evaluations, one panel a program, a point a method; lines are ranges over seeds.
+
+    Args:
+        rows: Of all programs.
+        metric: Of which less is better.
+        floor: The method that costs nothing, drawn as a dotted line: what chance alone makes of the truth.
+    """
+    programs = list(dict.fromkeys(row.program for row in rows))
+    names = list(dict.fromkeys(row.method for row in rows if row.method != floor))
+    figure, axes = panels(len(programs), 4, 2.6, 2.3)
+    for ax, program in zip(axes, programs, strict=True):
+        for row in (row for row in rows if row.program == program):
+            value, cost = row.values.get(metric), row.median("gradient_evaluations")
+            if value is None or value.median is None:
+                continue
+            if row.method == floor:
+                ax.axhline(value.median, color=EXACT, lw=0.9, ls=":")
+            elif cost:
+                colour = f"C{names.index(row.method)}"
+                ax.vlines(cost, value.low or value.median, value.high or value.median, color=colour, lw=1.2)
+                ax.plot(cost, value.median, "o", color=colour, ms=5, label=row.method)
+        ax.set(xscale="log", yscale="log")
+        ax.set_title(program.removeprefix("posteriordb/"), fontsize=7)
+        ax.tick_params(labelsize=7)
+        ax.grid(alpha=0.3)
+    handles = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.supxlabel("gradient evaluations", fontsize=9)
+    figure.supylabel(METRICS[metric].meaning, fontsize=9)
     return figure
 
 

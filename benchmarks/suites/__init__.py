@@ -19,6 +19,7 @@ __all__ = ["SUITES", "get_suite"]
 SUITES: dict[str, str] = {
     "main": "benchmarks.suites.main",
     "posterior": "benchmarks.suites.posterior",
+    "references": "benchmarks.suites.references",
     "density": "benchmarks.suites.density",
     "aevb": "benchmarks.suites.aevb",
     "published": "benchmarks.suites.published",

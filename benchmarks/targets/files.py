@@ -27,7 +27,7 @@ from inference.environment import versions
 from inference.guides.named import guide_parameters
 from zoo import catalogue
 from zoo.datasets import Data
-from zoo.errors import DatasetError
+from zoo.errors import DatasetError, UnknownNameError
 from zoo.program import Program
 
 if TYPE_CHECKING:
@@ -63,15 +63,19 @@ def export(folder: str | Path, names: Iterable[str] | None = None, draws: int = 
         draws: Number of draws from each exact posterior.
         seed: Seed of the draws.
 
-    Raises: UnknownNameError; DatasetError when a target's data cannot be read.
+    Raises: UnknownNameError, for references too, whose draws are in files as they are; DatasetError when a target's
+        data cannot be read.
     """
-    from benchmarks import targets
+    from benchmarks.targets import TARGETS
 
-    chosen = targets.names() if names is None else list(names)
+    chosen = list(TARGETS) if names is None else list(names)
+    for name in chosen:
+        if name not in TARGETS:
+            raise UnknownNameError("exact target", name, TARGETS)
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        return [write(targets.load(name), Path(folder), draws, seed) for name in chosen]
+        return [write(TARGETS[name](), Path(folder), draws, seed) for name in chosen]
     finally:
         torch.set_default_dtype(default)
 

@@ -105,6 +105,8 @@ class MomentErrors:
     mean_rms: float
     sd_max: float
     sd_rms: float
+    sd_ratio: float
+    """The largest ratio of a standard deviation to the true one, or of the true one to it: 1 is perfect."""
 
 
 def moment_errors(
@@ -134,9 +136,11 @@ def moment_errors(
     if q.shape[1:] != mean.shape or mean.shape != sd.shape:
         raise ShapeError(f"The draws have {q.shape[1]} coordinates, the true mean {len(mean)} and sd {len(sd)}.")
     off_mean, off_sd = (q.mean(0) - mean) / sd, (q.std(0) - sd) / sd
+    ratio = (q.std(0).log() - sd.log()).abs().max().exp()
     return MomentErrors(
         float(off_mean.abs().max()),
         float(off_mean.square().mean().sqrt()),
         float(off_sd.abs().max()),
         sd_rms=float(off_sd.square().mean().sqrt()),
+        sd_ratio=float(ratio),
     )

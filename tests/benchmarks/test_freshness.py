@@ -58,7 +58,7 @@ def test_the_content_of_data_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SUITES)
 def test_every_cell_of_our_suites_has_a_basis(name: str) -> None:
     for each in get_suite(name).cells(seeds=1):
-        is_program = each.program.name in {*catalogue.BUILTIN, *targets.names(), *trained.TRAINED}
+        is_program = each.program.name in {*catalogue.BUILTIN, *targets.TARGETS, *targets.REFERENCES, *trained.TRAINED}
         assert set(basis(each)) == ({"code", "data"} if is_program else {"data"}), each.name
 
 

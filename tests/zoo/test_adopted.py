@@ -243,3 +243,16 @@ def test_other_data_lie_as_those_of_the_fit_did():
     again = program.take(square)
     assert torch.equal(again.context["x"], square.T)
     assert torch.equal(again.context.plain()["x"], square)
+
+
+def test_data_that_one_program_took_are_met_by_another_of_the_same_code():
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(torch.tensor(0.0), 1.0))
+        pyro.sample("y", dist.Normal(mu[..., None], 1.0).to_event(1), obs=y)
+
+    data = zoo.adopt(model).take({"y": torch.ones(3)})
+    other = zoo.adopt(model)
+    assert other.take(data).context is data.context
+    assert list(other.sites()) == ["mu"]
+    found = fit(zoo.adopt(model), data, "nuts", warmup=5, draws=4, chains=1, device="cpu")
+    assert found.samples["mu"].shape == (4,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import os
 import pickle
 import shutil
@@ -662,6 +663,43 @@ def test_posterior_from_posteriordbs_archives(monkeypatch, tmp_path, zoo_data):
         assert posterior.mean[name] == pytest.approx(found["reference_mean"][name], rel=1e-6)
         assert posterior.sd[name] == pytest.approx(found["reference_sd"][name], rel=1e-5)
     assert datasets.load("kidiq").train.size == 434
+
+
+def test_posteriors_in_a_folder_of_posteriordbs_layout_or_ours(tmp_path):
+    data = {"y": [1, 2], "sigma": 0.5}
+    chains = [
+        {"mu": [1.0, 2.0, 3.0], "theta[1]": [0.0, 1.0, 0.5]},
+        {"mu": [4.0, 5.0, 6.0], "theta[1]": [2.0, 2.0, 1.0]},
+    ]
+    for root in (tmp_path / "plain", tmp_path / "checkout" / "posterior_database"):
+        draws, observations = root / "reference_posteriors" / "draws" / "draws", root / "data" / "data"
+        for folder in (root / "posteriors", draws, observations):
+            folder.mkdir(parents=True)
+        card = {"data_name": "few", "reference_posterior_name": "few-normal"}
+        (root / "posteriors" / "few-normal.json").write_text(json.dumps(card))
+        (root / "posteriors" / "few-other.json").write_text(json.dumps({**card, "reference_posterior_name": None}))
+    (tmp_path / "plain" / "data" / "data" / "few.json").write_text(json.dumps(data))
+    (tmp_path / "plain" / "reference_posteriors" / "draws" / "draws" / "few-normal.json").write_text(json.dumps(chains))
+    for file, content in ((observations / "few.json.zip", data), (draws / "few-normal.json.zip", chains)):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("content.json", json.dumps(content))
+    ours = {"data": data, "chains": 2, "reference_draws": {k: chains[0][k] + chains[1][k] for k in chains[0]}}
+    (tmp_path / "few-normal.json").write_text(json.dumps(ours))
+    for folder in (tmp_path / "plain", tmp_path / "checkout", tmp_path / "checkout" / "posterior_database", tmp_path):
+        found = datasets.read_reference(folder, "few-normal")
+        assert found.parameters == ("mu", "theta[1]")
+        assert found.draws["mu"].tolist() == [[1, 2, 3], [4, 5, 6]]
+        assert found.mean["mu"] == 3.5
+        assert found.sd["mu"] == pytest.approx(math.sqrt(3.5))
+        assert found.data["y"].tolist() == [1, 2]
+        assert found.data["sigma"] == 0.5
+    with pytest.raises(DatasetError, match="no reference draws of 'few-other'"):
+        datasets.read_reference(tmp_path / "plain", "few-other")
+    with pytest.raises(DatasetError, match="holds no whole posterior 'none'"):
+        datasets.read_reference(tmp_path, "none")
+    (tmp_path / "few-normal.json").write_text("{}")
+    with pytest.raises(DatasetError, match="KeyError"):
+        datasets.read_reference(tmp_path, "few-normal")
 
 
 # Files of the user's own

@@ -8,9 +8,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.distributions.testing.gof import multinomial_goodness_of_fit
+from scipy import stats
+from torch.distributions import constraints
 
 from tests.conftest import FAILURE_RATE
-from zoo.distributions import DiscretizedLogistic, Grid, GridCategorical, NormalMixture, Sampler
+from zoo.distributions import DiscretizedLogistic, Flat, Grid, GridCategorical, NormalMixture, Restricted, Sampler
 from zoo.errors import OptionError
 
 
@@ -103,3 +105,30 @@ def test_mixtures_of_gaussians_support_any_vector() -> None:
     terms = components.log_prob(x[:, None]) - math.log(3)
     torch.testing.assert_close(mixture.log_prob(x), terms.logsumexp(-1))
     assert mixture.support is torch.distributions.constraints.real_vector
+
+
+def test_a_flat_prior_counts_nothing_and_starts_where_stan_does() -> None:
+    flat = Flat(constraints.independent(constraints.positive, 1), (), (3,))
+    assert flat.log_prob(torch.rand(5, 3)).tolist() == [0.0] * 5
+    starts = flat.expand(torch.Size([4])).sample(torch.Size([2000])).log()
+    assert starts.shape == (2000, 4, 3)
+    assert stats.kstest(starts.flatten().numpy(), "uniform", (-2, 4)).pvalue > FAILURE_RATE
+    assert bool(flat.support.check(torch.ones(3)))
+    assert not bool(flat.support.check(torch.tensor([1.0, -1.0, 1.0])))
+    assert Flat(constraints.real, (), ()).sample().shape == ()
+
+
+def test_a_restricted_prior_is_the_whole_inside_and_nothing_outside() -> None:
+    whole = dist.Normal(torch.tensor([0.0, 0.5]), 1.0).to_event(1)
+    ordered = Restricted(whole, dist.constraints.ordered_vector)
+    inside, outside = torch.tensor([-1.0, 1.0]), torch.tensor([1.0, -1.0])
+    assert ordered.log_prob(inside) == whole.log_prob(inside)
+    assert ordered.log_prob(outside) == -math.inf
+    drawn = ordered.expand(torch.Size([2])).sample(torch.Size([4000])).reshape(-1, 2)
+    assert bool((drawn[:, 0] < drawn[:, 1]).all())
+    # Of the gap z_2 - z_1 ~ N(0.5, 2), cut at zero.
+    gap = stats.truncnorm(-0.5 / math.sqrt(2), math.inf, 0.5, math.sqrt(2))
+    assert stats.kstest((drawn[:, 1] - drawn[:, 0]).numpy(), gap.cdf).pvalue > FAILURE_RATE
+    each = Restricted(dist.Normal(torch.zeros(3), 1.0), constraints.positive)
+    assert bool((each.sample(torch.Size([50])) > 0).all())
+    assert each.log_prob(torch.tensor([1.0, -1.0, 1.0])).isinf().tolist() == [False, True, False]

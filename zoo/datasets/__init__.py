@@ -3,7 +3,7 @@
 from zoo.datasets.binary import binarise
 from zoo.datasets.data import Card, Data, Dataset, File
 from zoo.datasets.loader import base_name, card, like, load, named, names
-from zoo.datasets.reference import ReferencePosterior, reference_posterior
+from zoo.datasets.reference import ReferencePosterior, read_reference, reference_posterior
 
 __all__ = [
     "Card",
@@ -18,5 +18,6 @@ __all__ = [
     "load",
     "named",
     "names",
+    "read_reference",
     "reference_posterior",
 ]

@@ -22,11 +22,12 @@ def run(
     *,
     data: str = "",
     metrics: tuple[str, ...] = METRICS,
+    split: str = "test",
     options: Mapping[str, Any] = MappingProxyType({}),
     evaluation: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Measurement]:
     """Metric -> measurement of one cell."""
-    cell = Cell("t", kind, ProgramSpec(program, options), method, data, "test", metrics, 0, evaluation)
+    cell = Cell("t", kind, ProgramSpec(program, options), method, data, split, metrics, 0, evaluation)
     measure = posterior.measure if kind == "posterior" else density.measure
     return {m.metric: m for m in measure(cell, folder, "cpu")}
 

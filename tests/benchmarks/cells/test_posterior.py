@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import targets
-from benchmarks.cells import posterior_scores
+from benchmarks.cells import posterior, posterior_scores
 from benchmarks.suite import MethodSpec
+from benchmarks.suites import references
 from benchmarks.suites.posterior import METRICS, avb, nuts, svi
 from tests.benchmarks.cells.one import QUICK, run
 
@@ -59,3 +60,47 @@ def test_methods_without_a_density_say_so(tmp_path: Path) -> None:
         assert left["draws"].shape == left["exact"].shape == (3, 1000, 2)
         cell = np.prod([left[f"axis{i}"][0, 1] - left[f"axis{i}"][0, 0] for i in (0, 1)])
         assert left["density"][0].sum() * cell == pytest.approx(1.0, abs=0.02)
+
+
+KIDS = "posteriordb/kidiq-kidscore_momhs"
+
+
+def test_half_of_the_chains_beside_the_rest_is_what_chance_does(tmp_path: Path, zoo_data: Path) -> None:
+    quick = {"metrics": references.METRICS, **QUICK}
+    floor = run("posterior", KIDS, MethodSpec("other chains", "exact"), tmp_path, **quick)
+    # Two halves of 5,000 draws, of which 4,000 are compared with the moments of the other 5,000.
+    assert floor["mean_worst"].value < 5 * math.sqrt(1 / 4000 + 1 / 5000)
+    assert floor["sd_worst"].value < 1 + 5 * math.sqrt(1 / 8000 + 1 / 10_000)
+    assert floor["c2st"].value < 0.56
+    assert floor["sliced_wasserstein"].value < 0.06
+    assert floor["elbo"].value is None
+    assert "seconds" not in floor
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_methods_are_judged_by_draws_alone(tmp_path: Path, zoo_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posterior, "DRAWS", 500)  # code that was adopted is run once for each
+    name = "posteriordb/eight_schools-eight_schools_noncentered"  # whose theta is computed
+    every = (*references.METRICS, "log_evidence", "kl_reverse", "kl_forward", "approximation")
+    quick = {"metrics": every, "evaluation": {**QUICK["evaluation"], "particles": 100}}
+    short = run("posterior", name, svi("short", "normal", steps=5, lr=0.01), tmp_path, **quick)
+    fitted = run("posterior", name, svi("fitted", "normal", steps=400, lr=0.05, particles=2), tmp_path, **quick)
+    for metric in ("mean_worst", "sd_worst", "c2st", "sliced_wasserstein"):
+        assert fitted[metric].value < short[metric].value
+    assert fitted["mean_worst"].value < 0.3
+    for metric in ("log_evidence", "kl_reverse", "kl_forward", "approximation"):
+        assert fitted[metric].value is None
+        assert "draws" in fitted[metric].how
+    assert fitted["gradient_evaluations"].value == 800
+    chain = run("posterior", name, nuts(30, 60, 1), tmp_path, **quick)
+    assert chain["mean_worst"].value < 1.0
+    assert chain["k_hat"].value is None
+
+
+def test_any_program_has_the_truth_that_is_asked_for(tmp_path: Path) -> None:
+    quick = {"evaluation": {"truth": "exact", **QUICK["evaluation"]}}
+    budget = {"steps": 300, "lr": 0.05, "particles": 4}
+    asked = run("posterior", "coin", svi("own", **budget), tmp_path, data="coin", split="train", **quick)
+    known = run("posterior", "coin", svi("own", **budget), tmp_path, data="coin", **QUICK)
+    assert asked["log_evidence"].value == pytest.approx(known["log_evidence"].value)
+    assert asked["kl_reverse"].value == pytest.approx(known["kl_reverse"].value, abs=1e-6)

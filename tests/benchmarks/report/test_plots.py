@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.report import plots
+from benchmarks.report.summary import Row, Value
 from zoo import datasets
 
 
@@ -37,3 +38,23 @@ def test_a_map_draws_every_class_as_its_number() -> None:
     far = np.concatenate([rng.randn(600, 2), [[1e6, 0]]])
     (ax,) = plots.map_picture([("far", {"map": far, "labels": np.zeros(601)})]).axes
     assert ax.get_xlim()[1] < 10
+
+
+def test_errors_stand_over_what_they_cost_with_chance_as_a_line() -> None:
+    def row(program: str, method: str, error: float | None, cost: float | None) -> Row:
+        values = {"mean_worst": Value(error, error, error), "gradient_evaluations": Value(cost)}
+        return Row("posterior", "", "train", program, method, values)
+
+    rows = [
+        row("posteriordb/a", "other chains", 0.01, None), row("posteriordb/a", "NUTS", 0.02, 1e4),
+        row("posteriordb/a", "SVI", 0.5, 1e3), row("posteriordb/b", "SVI", 0.7, 1e3),
+        row("posteriordb/b", "NUTS", None, None),
+    ]  # fmt: skip
+    figure = plots.error_against_cost(rows)
+    first, second = (ax for ax in figure.axes if ax.get_visible())
+    assert [ax.get_title() for ax in (first, second)] == ["a", "b"]
+    points = [line.get_xydata().tolist() for line in first.lines if line.get_marker() == "o"]
+    assert points == [[[1e4, 0.02]], [[1e3, 0.5]]]
+    assert [line.get_ydata()[0] for line in first.lines if line.get_linestyle() == ":"] == [0.01]
+    assert len(second.lines) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["NUTS", "SVI"]

@@ -39,7 +39,7 @@ def test_declared_cells_name_what_exists(suite: str) -> None:
         if cell.method.method != "exact":
             make_method(cell.method.method, **options)
         if cell.kind == "posterior":
-            assert cell.program.name in {*targets.names(), *trained.TRAINED}
+            assert cell.program.name in {*targets.TARGETS, *targets.REFERENCES, *trained.TRAINED}
         else:
             grey = {"faces among digits": [20, 20], "digits among faces": [20, 20]}
             anomalous = {"nines among digits": [8, 8], **grey}
@@ -167,3 +167,10 @@ def test_codes_of_every_kind_are_asked_beside_the_numbers_themselves() -> None:
     assert {cell.seed for cell in cells} == {0, 1, 2}
     labels = [(base_name(c.dataset), c.program.title, c.seed) for c in cells]
     assert len(set(labels)) == len(labels), "rows of one table have names of their own"
+
+
+def test_every_posterior_of_posteriordb_is_given_to_every_method() -> None:
+    cells = get_suite("references").cells(seeds=1)
+    methods = {"other chains", "SVI, mean-field", "SVI, low rank", "SVI, full rank", "SVI, flow", "NUTS"}
+    asked = {(cell.program.name, cell.method.label) for cell in cells}
+    assert asked == {(name, method) for name in targets.REFERENCES for method in methods}

@@ -54,6 +54,9 @@ def test_moment_errors_in_units_of_the_true_sd():
     found = moment_errors({"z": shifted}, mean=truth.mean(0), sd=truth.std(0))
     assert found.mean_max == pytest.approx(0.5, abs=0.05)
     assert found.sd_max == pytest.approx(1.0)
+    assert found.sd_ratio == pytest.approx(2.0)
+    narrow = moment_errors(truth * torch.tensor([1.0, 0.25]), truth)
+    assert narrow.sd_ratio == pytest.approx(4.0)  # a deviation too small counts as one too large
     assert found.sd_rms == pytest.approx(1 / math.sqrt(2))
     exact = moment_errors(truth, truth)
     assert (exact.mean_max, exact.sd_max) == (0, 0)
