@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyro
@@ -19,6 +19,7 @@ from inference.guides.named import (
     guide_parameters,
     guide_sites,
     guide_spec,
+    init_function,
     needs_full_batch,
     refuse_partial,
     refuse_point,
@@ -27,18 +28,23 @@ from inference.guides.named import (
 from inference.method import Outcome, Run
 from inference.methods.bounds import OBJECTIVES, make_objective
 from inference.methods.diagnosis import convergence, diagnose, evaluate_objective
+from inference.methods.settling import Start, begin
 from inference.training.convergence import Path
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
 from inference.training.optimizers import check_optimizer, make_optimizer, set_rate
 from zoo.adopted import Adopted
 from zoo.datasets.data import Data
-from zoo.errors import BrokenProgramError, CapabilityError, UnknownNameError, ZooError
+from zoo.errors import BrokenProgramError, CapabilityError, OptionError, UnknownNameError, ZooError
 from zoo.options import Count, Fraction, NonNegative, Positive
 from zoo.program import ExactDensity, ImplicitProgram, MakesContexts, Program
 from zoo.weights import Weighted
 
-__all__ = ["SVI"]
+__all__ = ["OF_STEPS", "SVI"]
+
+LEARNING_RATE = 0.01
+OF_STEPS = ("lr", "decay", "epochs", "optimizer", "particles", "weight_decay", "clip_norm", "kl_anneal", "precision")
+"""Options that say how gradient steps are taken: who gives one wants these."""
 
 
 @contextmanager
@@ -93,7 +99,15 @@ class SVI(GradientMethod):
         train_program: False fits the guide alone and leaves the model's parameters as they are.
         validate_every: Steps between two looks at the validation data; None is a twentieth of the run.
         patience: Looks without an improvement after which the run stops, with the best state; None never stops early.
-        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
+        init_loc_fn: Where an autoguide starts: one of Pyro's init functions, or its name without init_to_. None looks
+            from several places, draws of the prior, for the best mode.
+        lr: Learning rate at the start; None is 0.01, where gradient steps are taken at all.
+        steps: Of either kind; None is 2,000 at most.
+        decay, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
+
+    A Gaussian autoguide over global latents is settled (`inference.methods.settling`): without gradient steps, and so
+    without lr, unless an option of theirs is given (OF_STEPS). Any other autoguide over global latents starts at the
+    best mode, and `lr` is in units of the posterior's spread there. Where that cannot be, `Fit.info['start']` says why.
     """
 
     name: ClassVar[str] = "svi"
@@ -108,6 +122,8 @@ class SVI(GradientMethod):
     clip_norm: Positive | None = None
     kl_anneal: Fraction = 0.0
     train_program: bool = True
+    init_loc_fn: str | Callable[..., Any] | None = None
+    lr: Positive | None = None  # type: ignore[assignment]
     validate_every: Count | None = None
     patience: Count | None = None
 
@@ -120,6 +136,16 @@ class SVI(GradientMethod):
         check_optimizer(self.optimizer)
         if isinstance(self.guide, str):
             guide_spec(self.guide)  # knows the names
+        if self.init_loc_fn is not None:
+            init_function(self.init_loc_fn)
+            if callable(self.guide):
+                raise OptionError(
+                    f"init_loc_fn says where an autoguide starts, and guide={self.guide!r} is none; leave it out."
+                )
+
+    def for_restarts(self) -> SVI:
+        """Autoguides start at a draw of the prior, each restart at another, unless an option says where."""
+        return self if self.init_loc_fn is not None or callable(self.guide) else replace(self, init_loc_fn="sample")
 
     def why_not(self, program: Program) -> str | None:
         """Implicit programs have no density to bound."""
@@ -142,7 +168,8 @@ class SVI(GradientMethod):
                 "pyro.param), use an autoguide (guide='normal'), or draw by 'exact' or 'nuts'."
             )
         objective.prepare(program, guide, seen)
-        optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay) if parameters else None
+        start = self._start(program, guide, spec, run, elbo)
+        optimizer = make_optimizer(self.optimizer, parameters, self._lr, self.weight_decay) if parameters else None
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             assert optimizer is not None
@@ -154,13 +181,13 @@ class SVI(GradientMethod):
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, self.clip_norm, foreach=False)
             set_rate(optimizer, now["lr"])
-            optimizer.step()
+            start.step(optimizer)
             return {"loss": -bound}
 
-        scalars = {"lr": self.rate(run)}
+        scalars = {"lr": self.rate(run, self._lr)}
         if self.kl_anneal:
             scalars["beta"] = self.growing(run, self.kl_anneal)
-        parts = {"program": program, "guide": guide, "optimizer": optimizer}
+        parts = {"program": program, "guide": guide, "optimizer": optimizer, "stretch": start.stretch}
         loop = Loop(
             run, Schedule.of(self), {name: part for name, part in parts.items() if hasattr(part, "state_dict")},
             label=f"svi {type(program).__name__}", step=step, scalars=scalars,
@@ -168,6 +195,7 @@ class SVI(GradientMethod):
         )  # fmt: skip
         if not parameters:
             loop.total = 0  # the exact posterior of a program without parameters: all is known
+        start.shorten(loop)
         loop.path = Path(parameters, loop.total)
 
         def validate() -> float:
@@ -177,13 +205,19 @@ class SVI(GradientMethod):
         def finish() -> Outcome:
             program.eval()
             info: dict[str, Any] = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
-            info["convergence"] = convergence(loop, objective, program, guide)
-            evaluations = loop.done * (1 if elbo == "exact" else self.particles)
+            info |= start.info
+            info["convergence"] = start.ending(program, size) or convergence(loop, objective, program, guide)
+            evaluations = start.evaluations + loop.done * (1 if elbo == "exact" else self.particles)
             return Outcome(guide, spec, history=loop.history, gradient_evaluations=evaluations, info=info)
 
         program.train()
         local = not any(site.is_global for site in program.sites().values())
         return Training(loop, finish, validate if run.valid is not None and local else None)
+
+    @property
+    def _lr(self) -> float:
+        """Of gradient steps."""
+        return LEARNING_RATE if self.lr is None else self.lr
 
     def _guide(self, program: Program, data: Data) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The guide, and how to build it again.
@@ -194,13 +228,23 @@ class SVI(GradientMethod):
         if spec["kind"] == "own" and not program.has_guide and any(not s.is_discrete for s in program.sites().values()):
             spec = guide_spec("normal")
         named = isinstance(self.guide, str)
-        guide = build_guide(spec, program, data) if named else stated_guide(self.guide, data)  # type: ignore[arg-type]
+        init = None if self.init_loc_fn is None else init_function(self.init_loc_fn)
+        guide = build_guide(spec, program, data, init) if named else stated_guide(self.guide, data)  # type: ignore[arg-type]
         if needs_full_batch(guide, program) and data.size > self.batch_size:
             raise CapabilityError(
                 f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
                 f"cannot see minibatches: use batch_size >= {data.size}, or an amortised guide (guide='own')."
             )
         return guide, spec
+
+    def _start(self, program: Program, guide: Any, spec: dict[str, Any], run: Run, elbo: str) -> Start:
+        """Puts an autoguide where the posterior is, if it is of global latents; all else starts as it is."""
+        if spec["kind"] != "auto" or elbo not in ("trace", "mean_field", "enum"):
+            return Start()
+        init = None if self.init_loc_fn is None else init_function(self.init_loc_fn)
+        given = any(getattr(self, name) != getattr(type(self), name) for name in OF_STEPS) or self.compile == "always"
+        most = None if given else Schedule.of(self).total_steps(run.train.size)
+        return begin(spec["name"], guide, program, run, trained=self.train_program, init=init, most=most)
 
     def _parameters(self, program: Program, guide: Callable[..., Any], data: Data) -> list[nn.Parameter]:
         """What to optimise, each parameter once."""
