@@ -24,7 +24,11 @@ def count_modes(fits: Sequence[Fit]) -> int | None:
     found: list[tuple[Tensor, Tensor]] = []
     for each in fits:
         sites = each.program.sites()
-        if not isinstance(each.guide, AutoGuide) or not all(site.is_global for site in sites.values()):
+        if (
+            each.train is None
+            or not isinstance(each.guide, AutoGuide)
+            or not all(site.is_global for site in sites.values())
+        ):
             return None
         with torch.random.fork_rng([each.train.x.device] if each.train.x.is_cuda else []):
             torch.manual_seed(0)

@@ -18,6 +18,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 import torch
@@ -83,6 +84,10 @@ class Family:
 
     def start(self) -> Tensor:
         """Parameters of the first Gaussian, or of the nearest one that the family holds."""
+        raise NotImplementedError
+
+    def gaussian(self, theta: Tensor) -> dict[str, Tensor]:
+        """Its parameters, as the autoguide of the family names them."""
         raise NotImplementedError
 
     def draws(self, theta: Tensor, e: Tensor) -> Tensor:
@@ -272,7 +277,7 @@ def settle(target: Target, family: Family, *, seed: int, most: int) -> Found:
     while number < 4 * family.noise():
         number *= 2
     most_draws, tested_on = (BY_ITSELF, BY_ITSELF) if target.one_by_one() else (MOST_DRAWS, TESTED_ON)
-    tested = normal_draws(tested_on, family.noise(), seed)
+    tested = normal_draws(tested_on, family.noise(), seed).to(theta)
     before, losses, steps, arrived = _each(target, family, theta, tested), [], 0, False
     for _ in range(NARROWER):
         if bool(torch.isfinite(before).all()):
@@ -282,8 +287,8 @@ def settle(target: Target, family: Family, *, seed: int, most: int) -> Found:
     gain = error = math.inf
     while steps < most:
         seed += 1
-        e = normal_draws(number, family.noise(), seed)
-        theta_new, values, arrived = climb(lambda at, e=e: _bound(target, family, at, e), theta, most - steps)
+        e = normal_draws(number, family.noise(), seed).to(theta)
+        theta_new, values, arrived = climb(partial(_bound, target, family, e), theta, most - steps)
         steps += len(values) - 1
         after = _each(target, family, theta_new, tested)
         difference = after - before
@@ -308,7 +313,7 @@ def _each(target: Target, family: Family, theta: Tensor, e: Tensor) -> Tensor:
     return target(family.draws(theta, e)) + family.entropy(theta)
 
 
-def _bound(target: Target, family: Family, theta: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+def _bound(target: Target, family: Family, e: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     """The bound () and its gradient in the parameters; the density's graph is not kept."""
     at = theta.detach().clone().requires_grad_()
     with torch.enable_grad():

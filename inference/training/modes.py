@@ -101,7 +101,8 @@ def _search(target: Target, at: Tensor, value: Tensor, *, step: Tensor, gains: T
         tried = at[poor][:, None] + shares[:, None] * step[poor][:, None]
         density = target(tried.reshape(-1, at.shape[1])).reshape(tried.shape[:2])
         highest, index = density.max(1)
-        result[poor], best[poor] = tried[torch.arange(len(tried)), index], highest
+        result[poor] = tried[torch.arange(len(tried)).to(index), index]
+        best[poor] = highest
     rounding = 1e-13 * value.abs()
     return result, best > value - rounding
 
