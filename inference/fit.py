@@ -18,6 +18,7 @@ from inference.checkpoint import Checkpoint, fingerprint
 from inference.environment import resolve_device, seeded
 from inference.fitted import Fit, why_not_saved
 from inference.method import Method, Outcome, Run
+from inference.restarts import count_modes
 from inference.training.gradient import GradientMethod
 from inference.training.loop import Schedule, progress_bar
 from inference.training.together import Begun, train_together
@@ -290,7 +291,7 @@ def fit(
         restart: Throws the checkpoint of a killed run away instead.
         initialise: Calls `program.initialise` on the training data first.
         num_restarts: Fits from so many seeds, `seed` and those after it, and keeps the one with the lowest final loss;
-            `Fit.info['restarts']` has all final losses. See `fit_many`.
+            `Fit.info['restarts']` has all final losses, `['modes']` in how many places they ended. See `fit_many`.
         weights: How much each training example counts, (N,); for 'svi' (bounds 'trace', 'mean_field') and 'nuts'.
         options: Of the method and, where the program is given by name, of its constructor; they win over the preset's.
             Where both have an option x, `**{"program.x": ..., "method.x": ...}`.
@@ -340,10 +341,12 @@ def _check_call(given: Mapping[str, Any]) -> None:
 
 def _best(wish: _Wish, data: Any, seeds: Sequence[int], where: _Where) -> Fit:
     """The fit with the lowest final loss; a program that was given has its parameters."""
-    fits = _many(wish, data, seeds, where)
+    fits = _many(replace(wish, method=wish.method.for_restarts()), data, seeds, where)
     losses = [final_loss(each) for each in fits]
     best = fits[losses.index(min(losses))]
     best.info["restarts"] = losses
+    if (seen := count_modes(fits)) is not None:
+        best.info["modes"] = seen
     if isinstance(wish.program, Program):
         wish.program.to(resolve_device(where.device)).load_state_dict(best.program.state_dict())
     return best

@@ -82,6 +82,10 @@ class Method(ABC):
         """The options and their values."""
         return {name: getattr(self, name) for name in self.option_names()}
 
+    def for_restarts(self) -> Method:
+        """The same as a restart runs it: from a place of its own."""
+        return self
+
     @abstractmethod
     def why_not(self, program: Program) -> str | None:
         """The reason why this method cannot take the program, or None if it can."""

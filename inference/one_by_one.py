@@ -29,6 +29,7 @@ from torch.func import vmap
 from inference.densities import Draws, LogDensity, NoneMasked, has_path
 from zoo.arguments import Arguments
 from zoo.errors import CapabilityError
+from zoo.flat import FlatPriors, drawing
 
 __all__ = [
     "Layout",
@@ -63,7 +64,7 @@ def layout_of(code: Callable[..., Any], x: Tensor, context: Arguments) -> tuple[
     Raises: CapabilityError for a plate that draws a subsample, which makes every density another one.
     """
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), pyro.validation_enabled(False):
-        trace = poutine.trace(code).get_trace(x, context, None)
+        trace = poutine.trace(FlatPriors()(code)).get_trace(x, context, None)
     found, nesting = {}, 0
     for name, site in trace.nodes.items():
         if site["type"] != "sample":
@@ -164,7 +165,8 @@ def prior_draws(
     traces = []
     for i in range(n):
         mine = {name: single_value(value[i], layout[name]) for name, value in (given or {}).items()}
-        traces.append(poutine.trace(poutine.condition(model, data=mine)).get_trace(x, context, None))
+        with drawing("This program"):
+            traces.append(poutine.trace(poutine.condition(model, data=mine)).get_trace(x, context, None))
     return {
         name: torch.stack([_laid_out(t.nodes[name]["value"], each.is_local, each.event_dim) for t in traces])
         for name, each in layout.items()

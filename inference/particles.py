@@ -27,6 +27,7 @@ from inference import one_by_one
 from inference.densities import Draws, LogDensity, has_path
 from zoo.arguments import Arguments
 from zoo.errors import CapabilityError
+from zoo.flat import drawing
 from zoo.process import one_at_a_time
 from zoo.program import Program
 
@@ -265,7 +266,8 @@ def simulate(program: Program, n: int, context: Tensor | None = None) -> Simulat
         raise CapabilityError(
             "What adopted code generates is no single x of examples; use `generate` or `Fit.predict`."
         )
-    trace = poutine.trace(program.model).get_trace(None, context, n)
+    with drawing(type(program).__name__):
+        trace = poutine.trace(program.model).get_trace(None, context, n)
     latents = {
         name: site["value"]
         for name, site in trace.nodes.items()
@@ -286,6 +288,6 @@ def prior_draws(
     """Site -> n draws of the model (n, B or 1, *event) that x does not inform, given values of some."""
     if isinstance(context, Arguments):
         return one_by_one.prior_draws(model, n, x, context, given)
-    with pyro.plate("particles", n, dim=-2), pyro.validation_enabled(False):
+    with pyro.plate("particles", n, dim=-2), pyro.validation_enabled(False), drawing("This program"):
         trace = poutine.trace(poutine.condition(model, data=dict(given or {}))).get_trace(x, context, None)
     return {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "sample"}

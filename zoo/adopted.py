@@ -38,6 +38,7 @@ from zoo.errors import (
     UnknownNameError,
     ZooError,
 )
+from zoo.flat import FlatPriors, drawing
 from zoo.options import Count, check_value
 from zoo.process import one_at_a_time
 from zoo.program import Program, Site, site_of
@@ -354,7 +355,7 @@ class Adopted(Program):
             module.training = False
         try:
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
-                return poutine.trace(run).get_trace()
+                return poutine.trace(FlatPriors()(run)).get_trace()
         except ZooError:
             raise
         except Exception as error:  # whatever the author's code may raise
@@ -383,7 +384,8 @@ class Adopted(Program):
             name for name, site in self._run(functools.partial(self.model, self.met().x, context)).nodes.items()
             if site["type"] == "sample" and site["is_observed"] and type(site["fn"]).__name__ != "Unit"
         ]  # fmt: skip
-        traces = [poutine.trace(self.model).get_trace(None, context) for _ in range(n)]
+        with drawing(type(self).__name__):
+            traces = [poutine.trace(self.model).get_trace(None, context) for _ in range(n)]
         return {name: torch.stack([trace.nodes[name]["value"] for trace in traces]) for name in observed}
 
     @property

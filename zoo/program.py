@@ -24,6 +24,7 @@ from torch.distributions import constraints
 from zoo.acceptance import Acceptance
 from zoo.datasets.data import Data
 from zoo.errors import ImplicitDensityError, UnknownNameError
+from zoo.flat import FlatPriors, drawing
 from zoo.options import Count, check_call, check_value
 from zoo.parameters import KEPT, keeps_statements, make_stated, state_parameters
 from zoo.process import one_at_a_time
@@ -197,18 +198,19 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
     def generate(self, n: Count = 1, context: Any = None) -> Tensor:
         """Draws n examples `(n, *event_shape)` from the prior predictive; with a context, one for each of its rows.
 
-        Raises: OptionError for n below 1; what `check_context` raises.
+        Raises: OptionError for n below 1; CapabilityError for a flat prior; what `check_context` raises.
         """
         check_value("n", n, Count)
         context = self.accept_context(context)
-        return self.model(None, context, n if context is None else len(context))
+        with drawing(type(self).__name__):
+            return self.model(None, context, n if context is None else len(context))
 
     @one_at_a_time
     @torch.no_grad()
     def sites(self) -> dict[str, Site]:
         """The latent sites in the order in which the model samples them."""
         with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
-            trace = poutine.trace(self.model).get_trace(None, self.example_context(2), 2)
+            trace = poutine.trace(FlatPriors()(self.model)).get_trace(None, self.example_context(2), 2)
         return {
             name: site_of(site, self.examples)
             for name, site in trace.nodes.items()

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from inference.evaluation.estimates import Estimate, checked, elbo, evaluating
 from inference.guides.named import guide_parameters, guided_sites
+from inference.methods.settling import best_of_family
 from inference.particles import draw, log_joint, log_weights, unit_log_weights
 from inference.unconstrained import Coordinates
 from zoo.datasets.data import Data
@@ -257,8 +258,14 @@ class _Search:
         return self._elbo(found, batch, 3), settling
 
     def whole(self, guide: GuideFn, data: Data) -> tuple[Estimate, Tensor]:
-        """The guide itself, optimised further; a copy, with a copy of the program if the guide is its method."""
+        """The guide itself, optimised further; a copy, with a copy of the program if the guide is its method.
+
+        A Gaussian autoguide of global latents is settled as SVI settles it, whatever the units of its latents.
+        """
         found = copy.deepcopy(guide)
+        best = best_of_family(found, self.program, data, self.seed)
+        if best is not None:
+            return self._elbo(found, data, 3), torch.tensor([best.gain])
         owner = getattr(found, "__self__", found)
         parameters = guide_parameters(found, owner if isinstance(owner, Program) else self.program, data)
         late = self._optimise(found, parameters, data)

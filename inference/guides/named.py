@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from inference.guides.implicit import ImplicitGuide
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, UnknownNameError
+from zoo.flat import FlatPriors
 from zoo.guide_flows import BatchedAffine, flow_layers
 from zoo.parameters import KEPT, keeps_statements, state_parameters
 from zoo.program import ExactPosterior, Implicit, Program
@@ -32,6 +33,7 @@ __all__ = [
     "guide_sites",
     "guide_spec",
     "guided_sites",
+    "init_function",
     "needs_full_batch",
     "refuse_partial",
     "refuse_point",
@@ -49,10 +51,11 @@ class AutoFlow(autoguide.AutoMultivariateNormal):
         model: The model, without its discrete sites.
         kind: A key of `zoo.guide_flows.FLOWS`.
         steps: Number of flows.
+        options: Of Pyro's guide.
     """
 
-    def __init__(self, model: Callable[..., Any], kind: str, steps: int = 2):
-        super().__init__(model)
+    def __init__(self, model: Callable[..., Any], kind: str, steps: int = 2, **options: Any):
+        super().__init__(model, **options)
         self.kind, self.steps = kind, steps
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
@@ -82,6 +85,9 @@ AUTOGUIDES: dict[str, Callable[..., autoguide.AutoGuide]] = {
 }
 """Names of the autoguides: point; mean-field, full-rank, low-rank Gaussian; inverse autoregressive and spline flow."""
 
+STARTS = ("feasible", "mean", "median", "sample", "uniform")
+"""Pyro's functions that say where an autoguide starts, without init_to_."""
+
 
 def guide_spec(guide: str) -> dict[str, Any]:
     """The spec of a guide name: 'own', 'posterior' or a key of AUTOGUIDES.
@@ -95,8 +101,29 @@ def guide_spec(guide: str) -> dict[str, Any]:
     return {"kind": "auto", "name": guide}
 
 
-def build_guide(spec: dict[str, Any], program: Program, data: Data) -> Callable[..., Any]:
+def init_function(init: str | Callable[..., Any]) -> Callable[..., Any]:
+    """One of Pyro's functions that say where an autoguide starts: itself, or by its name ('median' of init_to_median).
+
+    Raises: UnknownNameError.
+    """
+    if callable(init):
+        return init
+    if init not in STARTS:
+        raise UnknownNameError("init_loc_fn", init, STARTS)
+    found: Callable[..., Any] = getattr(autoguide, f"init_to_{init}")
+    return found
+
+
+def build_guide(
+    spec: dict[str, Any], program: Program, data: Data, init: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """Builds the guide that a spec names; autoguides are set up on `data` so that their parameters exist.
+
+    Args:
+        spec: What `guide_spec` gave.
+        program: Whose latents it samples.
+        data: What it sees.
+        init: Where an autoguide starts, one of Pyro's init functions; None is as Pyro has it.
 
     Returns: the bound method `program.guide` or `program.posterior`, or an autoguide (an nn.Module).
     """
@@ -116,7 +143,8 @@ def build_guide(spec: dict[str, Any], program: Program, data: Data) -> Callable[
 
         return GridGuide(program, spec.get("points")) if spec["kind"] == "grid" else enumerated_guide(program)
     hidden = [name for name, site in program.sites().items() if site.is_discrete]
-    guide = AUTOGUIDES[spec["name"]](poutine.block(program.model, hide=hidden))
+    options = {} if init is None else {"init_loc_fn": init}
+    guide = AUTOGUIDES[spec["name"]](FlatPriors()(poutine.block(program.model, hide=hidden)), **options)
     with torch.no_grad():
         guide(data.x, data.context, None)
     return guide.to(data.x.device)

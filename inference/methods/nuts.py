@@ -22,6 +22,7 @@ from inference.method import Method, Outcome, Run
 from inference.requirements import why_no_fixed_density
 from inference.training.loop import progress_bar
 from zoo.errors import CapabilityError, DivergenceError
+from zoo.flat import FlatPriors
 from zoo.options import Count, Probability, Range
 from zoo.program import ImplicitProgram, Program
 
@@ -107,7 +108,9 @@ class NUTS(Method):
         """One chain from a random start: (site -> (draws, *shape), number of divergent draws)."""
         try:
             start, potential, transforms, _ = initialize_model(
-                _SameSites(program)(program.model), (*run.train, None), max_plate_nesting=program.plate_nesting
+                FlatPriors(2.0)(_SameSites(program)(program.model)),
+                (*run.train, None),
+                max_plate_nesting=program.plate_nesting,
             )
         except ValueError as error:
             raise DivergenceError(

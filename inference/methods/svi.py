@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import pyro
@@ -19,6 +20,7 @@ from inference.guides.named import (
     guide_parameters,
     guide_sites,
     guide_spec,
+    init_function,
     needs_full_batch,
     refuse_disordered,
     refuse_partial,
@@ -29,6 +31,7 @@ from inference.method import Outcome, Run
 from inference.methods.bounds import OBJECTIVES, Objective, make_objective
 from inference.methods.diagnosis import convergence, diagnose, evaluate_objective
 from inference.methods.disentangling import Disentangling, refuse_entangled
+from inference.methods.settling import Start, begin
 from inference.training.convergence import Path
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
@@ -40,7 +43,11 @@ from zoo.options import Count, Fraction, NonNegative, Positive
 from zoo.program import ExactDensity, ImplicitProgram, KeepsAverages, MakesContexts, Program
 from zoo.weights import Weighted
 
-__all__ = ["SVI"]
+__all__ = ["OF_STEPS", "SVI"]
+
+LEARNING_RATE = 0.01
+OF_STEPS = ("lr", "decay", "epochs", "optimizer", "particles", "weight_decay", "clip_norm", "kl_anneal", "precision")
+"""Options that say how gradient steps are taken: who gives one wants these."""
 
 
 @contextmanager
@@ -100,7 +107,15 @@ class SVI(GradientMethod):
         train_program: False fits the guide alone and leaves the model's parameters as they are.
         validate_every: Steps between two looks at the validation data; None is a twentieth of the run.
         patience: Looks without an improvement after which the run stops, with the best state; None never stops early.
-        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
+        init_loc_fn: Where an autoguide starts: one of Pyro's init functions, or its name without init_to_. None looks
+            from several places, draws of the prior, for the best mode.
+        lr: Learning rate at the start; None is 0.01, where gradient steps are taken at all.
+        steps: Of either kind; None is 2,000 at most.
+        decay, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
+
+    A Gaussian autoguide over global latents is settled (`inference.methods.settling`): without gradient steps, and so
+    without lr, unless an option of theirs is given (OF_STEPS). Any other autoguide over global latents starts at the
+    best mode, and `lr` is in units of the posterior's spread there. Where that cannot be, `Fit.info['start']` says why.
     """
 
     name: ClassVar[str] = "svi"
@@ -117,6 +132,8 @@ class SVI(GradientMethod):
     beta: Positive = 1.0
     tc: NonNegative = 1.0
     train_program: bool = True
+    init_loc_fn: str | Callable[..., Any] | None = None
+    lr: Positive | None = None  # type: ignore[assignment]
     validate_every: Count | None = None
     patience: Count | None = None
 
@@ -134,11 +151,21 @@ class SVI(GradientMethod):
                 "patience stops where the bound is best on validation data, and beta or tc climb something else; leave "
                 "patience out, or beta and tc at 1."
             )
+        if self.init_loc_fn is not None:
+            init_function(self.init_loc_fn)
+            if callable(self.guide):
+                raise OptionError(
+                    f"init_loc_fn says where an autoguide starts, and guide={self.guide!r} is none; leave it out."
+                )
 
     @property
     def _weighed(self) -> bool:
         """Whether what is climbed is not the bound."""
         return self.beta != 1 or self.tc != 1
+
+    def for_restarts(self) -> SVI:
+        """Autoguides start at a draw of the prior, each restart at another, unless an option says where."""
+        return self if self.init_loc_fn is not None or callable(self.guide) else replace(self, init_loc_fn="sample")
 
     def why_not(self, program: Program) -> str | None:
         """Implicit programs have no density to bound."""
@@ -157,7 +184,8 @@ class SVI(GradientMethod):
         objective.prepare(program, guide, seen)
         climbed = self._climbed(elbo, objective, program, guide, run.train)
         averages = program if isinstance(program, KeepsAverages) else None
-        optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay) if parameters else None
+        start = self._start(program, guide, spec, run, elbo)
+        optimizer = make_optimizer(self.optimizer, parameters, self._lr, self.weight_decay) if parameters else None
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             assert optimizer is not None
@@ -165,17 +193,17 @@ class SVI(GradientMethod):
             with pyro.validation_enabled(loop.done == 0), _named(program, first=loop.done == 0):
                 batch = _fresh(program, batch)
                 loss, bound = climbed(program, guide, batch, size, now.get("beta", 1.0))
-            descend(optimizer, loss, now["lr"], clip_norm=self.clip_norm)
+            start.step(partial(descend, optimizer, loss, now["lr"], clip_norm=self.clip_norm))
             metrics = {"loss": -bound}
             if climbed is not objective:
                 with torch.no_grad():
                     metrics = {"loss": -objective(program, guide, batch, size)[1], "penalised_loss": -bound}
             return metrics if averages is None else {**metrics, **averages.keep_averages(*batch)}
 
-        scalars = {"lr": self.rate(run)}
+        scalars = {"lr": self.rate(run, self._lr)}
         if self.kl_anneal:
             scalars["beta"] = self.growing(run, self.kl_anneal)
-        parts = {"program": program, "guide": guide, "optimizer": optimizer}
+        parts = {"program": program, "guide": guide, "optimizer": optimizer, "stretch": start.stretch}
         loop = Loop(
             run, Schedule.of(self), {name: part for name, part in parts.items() if hasattr(part, "state_dict")},
             label=f"svi {type(program).__name__}", step=step, scalars=scalars,
@@ -183,6 +211,7 @@ class SVI(GradientMethod):
         )  # fmt: skip
         if not parameters:
             loop.total = 0  # the exact posterior of a program without parameters: all is known
+        start.shorten(loop)
         loop.path = Path(parameters, loop.total)
 
         def validate() -> float:
@@ -192,8 +221,9 @@ class SVI(GradientMethod):
         def finish() -> Outcome:
             program.eval()
             info: dict[str, Any] = {} if loop.compiled is None else {"compile_seconds": loop.compiled.seconds}
-            info["convergence"] = convergence(loop, climbed, program, guide)
-            evaluations = loop.done * (1 if elbo == "exact" else self.particles)
+            info |= start.info
+            info["convergence"] = start.ending(program, size) or convergence(loop, climbed, program, guide)
+            evaluations = start.evaluations + loop.done * (1 if elbo == "exact" else self.particles)
             return Outcome(guide, spec, history=loop.history, gradient_evaluations=evaluations, info=info)
 
         program.train()
@@ -217,6 +247,11 @@ class SVI(GradientMethod):
             refuse_entangled(guide, program, data, self.batch_size)
         return Disentangling(objective, self.beta, self.tc)
 
+    @property
+    def _lr(self) -> float:
+        """Of gradient steps."""
+        return LEARNING_RATE if self.lr is None else self.lr
+
     def _guide(self, program: Program, data: Data) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The guide, and how to build it again.
 
@@ -226,13 +261,23 @@ class SVI(GradientMethod):
         if spec["kind"] == "own" and not program.has_guide and any(not s.is_discrete for s in program.sites().values()):
             spec = guide_spec("normal")
         named = isinstance(self.guide, str)
-        guide = build_guide(spec, program, data) if named else stated_guide(self.guide, data)  # type: ignore[arg-type]
+        init = None if self.init_loc_fn is None else init_function(self.init_loc_fn)
+        guide = build_guide(spec, program, data, init) if named else stated_guide(self.guide, data)  # type: ignore[arg-type]
         if needs_full_batch(guide, program) and data.size > self.batch_size:
             raise CapabilityError(
                 f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
                 f"cannot see minibatches: use batch_size >= {data.size}, or an amortised guide (guide='own')."
             )
         return guide, spec
+
+    def _start(self, program: Program, guide: Any, spec: dict[str, Any], run: Run, elbo: str) -> Start:
+        """Puts an autoguide where the posterior is, if it is of global latents; all else starts as it is."""
+        if spec["kind"] != "auto" or elbo not in ("trace", "mean_field", "enum") or self._weighed:
+            return Start()
+        init = None if self.init_loc_fn is None else init_function(self.init_loc_fn)
+        given = any(getattr(self, name) != getattr(type(self), name) for name in OF_STEPS) or self.compile == "always"
+        most = None if given else Schedule.of(self).total_steps(run.train.size)
+        return begin(spec["name"], guide, program, run, trained=self.train_program, init=init, most=most)
 
     def _parameters(self, program: Program, guide: Callable[..., Any], data: Data) -> list[nn.Parameter]:
         """What to optimise, each parameter once; nothing only under the exact posterior.

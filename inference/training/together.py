@@ -43,9 +43,12 @@ class Begun:
 def train_together(fits: Sequence[Begun], progress: bool = False) -> bool:
     """Goes on with fits that differ only in their numbers, as one computation, to their end.
 
-    Returns: False, with nothing done, when their step cannot be compiled or that would not repay it.
+    Returns: False, with nothing done, when their step cannot be compiled or that would not repay it; True where all
+    have ended already.
     """
     loops = [each.loop for each in fits]
+    if all(each.wanted is None for each in fits):
+        return True  # what is settled needs no steps
     if loops[0].compiling == "never" or fits[0].wanted is None:
         return False
     with progress_bar(progress) as bar:

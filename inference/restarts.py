@@ -1,0 +1,40 @@
+"""How many different answers several fits of one program gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pyro.infer.autoguide import AutoGuide
+from torch import Tensor
+
+from inference.fitted import Fit
+from inference.particles import draw, flatten_draws
+
+__all__ = ["count_modes"]
+
+DRAWS = 200
+APART = 2.0
+"""Standard deviations of a guide between two places that count as different."""
+
+
+@torch.no_grad()
+def count_modes(fits: Sequence[Fit]) -> int | None:
+    """The number of different places where guides ended; None where they are not autoguides of global latents."""
+    found: list[tuple[Tensor, Tensor]] = []
+    for each in fits:
+        sites = each.program.sites()
+        if (
+            each.train is None
+            or not isinstance(each.guide, AutoGuide)
+            or not all(site.is_global for site in sites.values())
+        ):
+            return None
+        with torch.random.fork_rng([each.train.x.device] if each.train.x.is_cuda else []):
+            torch.manual_seed(0)
+            draws = flatten_draws(draw(each.guide, DRAWS, *each.train, density=False).values).double()
+        place, sd = draws.mean(0), draws.std(0)
+        near = [bool(((place - other).abs() <= APART * torch.maximum(sd, spread)).all()) for other, spread in found]
+        if not any(near):
+            found.append((place, sd))
+    return len(found)

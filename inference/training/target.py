@@ -1,0 +1,185 @@
+"""A posterior that is one density of one vector: all latents of all data, unconstrained, in double precision.
+
+What second-order methods stand on. Values, slopes and curvatures are of many vectors at a time, since a program bears
+particles; curvature is exact, by differentiating twice.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.autoguide.initialization import InitMessenger
+from torch import Tensor
+from torch.distributions import biject_to
+
+from inference.one_by_one import LOOPED
+from inference.particles import log_joint, prior_draws
+from inference.requirements import why_no_fixed_density
+from inference.unconstrained import Coordinates
+from zoo.adopted import Adopted
+from zoo.datasets.data import Data
+from zoo.errors import CapabilityError
+from zoo.flat import FlatPriors
+from zoo.program import Implicit, Program
+from zoo.weights import Weighted
+
+__all__ = ["Target", "why_no_target"]
+
+AT_ONCE = 2**21
+"""Vectors times examples whose densities are computed together."""
+MOST_NUMBERS = 200
+"""Latent numbers up to which curvature is kept as a matrix."""
+MOST_EXAMPLES = 100_000
+"""Examples up to which every step sees all of them."""
+
+
+def why_no_target(program: Program, data: Data) -> str | None:
+    """Why the posterior given these data is no density of one vector of moderate length, or None."""
+    sites = program.sites()
+    free = {name: site for name, site in sites.items() if not site.is_discrete}
+    if not any(site.is_global for site in free.values()):
+        return "no continuous latent is global"
+    if any(site.is_global and site.is_discrete for site in sites.values()):
+        return "a discrete latent is global"
+    if any(site.distribution == Implicit.__name__ for site in free.values()):
+        return "a latent has no density"
+    if isinstance(program, Adopted) and any(not site.is_global for site in sites.values()):
+        return "adopted code has latents of single examples"
+    if isinstance(data.context, Weighted):
+        return "rows have weights"
+    if why_no_fixed_density(program) is not None:
+        return "a plate draws a subsample at every run"
+    if data.size > MOST_EXAMPLES:
+        return f"there are more than {MOST_EXAMPLES:,} examples"
+    try:
+        numbers = Coordinates(free, data.size).size
+    except NotImplementedError:
+        return "a latent's support maps to no unconstrained space"
+    return f"there are {numbers:,} latent numbers, more than {MOST_NUMBERS}" if numbers > MOST_NUMBERS else None
+
+
+@contextmanager
+def _double() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class Target:
+    """log p(x, latents) of all data, as a function of latents laid out in a vector of D unconstrained numbers.
+
+    The program is copied: its own parameters keep their precision.
+
+    Args:
+        program: For which `why_no_target` has nothing to say.
+        data: All of them.
+        jacobian: Whether the density is that of the unconstrained vector, or of the latents themselves, whose mode is
+            the MAP estimate.
+    """
+
+    def __init__(self, program: Program, data: Data, jacobian: bool = True):
+        self.program = copy.deepcopy(program).double().eval()
+        self.data, self.jacobian = data.plain().to(torch.float64), jacobian
+        sites = {name: site for name, site in program.sites().items() if not site.is_discrete}
+        self.coordinates = Coordinates(sites, data.size)
+        self.size = self.coordinates.size
+        self.evaluations = 0
+        """Vectors whose slope was asked for so far."""
+
+    def depends_on_parameters(self) -> bool:
+        """Whether a parameter of the program moves the density, at the origin."""
+        free = [p for p in self.program.parameters() if p.requires_grad]
+        if not free:
+            return False
+        with torch.enable_grad():
+            value = self._log_density(self.data.x.new_zeros(1, self.size).double())
+        if not value.requires_grad:
+            return False
+        return any(g is not None for g in torch.autograd.grad(value.sum(), free, allow_unused=True))
+
+    def one_by_one(self) -> bool:
+        """Whether a run of the program takes one vector: adopted code that bears no more, as it turned out."""
+        return self.program in LOOPED
+
+    def held(self) -> None:
+        """Parameters of the program are constants from now on."""
+        self.program.requires_grad_(False)
+
+    @torch.no_grad()
+    def starts(self, n: int) -> Tensor:
+        """The origin, where Pyro's autoguides start, and n - 1 draws of the prior, (n, D); uniform if that is flat."""
+        origin = self.data.x.new_zeros(1, self.size, dtype=torch.float64)
+        if n == 1:
+            return origin
+        try:
+            with _double(), pyro.validation_enabled(False):
+                drawn = prior_draws(self.program.model, n - 1, *self.data)
+            drawn = {name: drawn[name].double() for name in self.coordinates.sites}
+            return torch.cat([origin, self.coordinates.pack(drawn)[:, 0]])
+        except CapabilityError:  # a prior that is flat
+            return torch.cat([origin, 4 * torch.rand(n - 1, self.size).to(origin) - 2])
+
+    def located(self, init: Callable[..., Any]) -> Tensor:
+        """Where one of Pyro's init functions puts the latents, (1, D)."""
+        with _double(), torch.no_grad(), pyro.validation_enabled(False):
+            trace = poutine.trace(InitMessenger(init)(FlatPriors()(self.program.model))).get_trace(*self.data, None)
+            parts = []
+            for name, site in self.coordinates.sites.items():
+                free = biject_to(site.support).inv(trace.nodes[name]["value"].double())
+                parts.append(free.reshape(1, -1))
+        return torch.cat(parts, 1)
+
+    def _log_density(self, z: Tensor) -> Tensor:
+        values, log_dets = self.coordinates.unpack(z[:, None, :])
+        with _double(), pyro.validation_enabled(False):
+            found = log_joint(self.program, values, *self.data).total
+        return found + self.coordinates.total(log_dets)[:, 0] if self.jacobian else found
+
+    def _parts(self, z: Tensor) -> Iterator[Tensor]:
+        yield from z.split(max(1, AT_ONCE // self.data.size))
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor) -> Tensor:
+        """Log density of S vectors, (S, D) -> (S,); minus infinity where there is none."""
+        found = torch.cat([self._log_density(part) for part in self._parts(z)])
+        return found.nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+
+    def slope(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density (S,) and its gradient (S, D)."""
+        values, slopes = [], []
+        for part in self._parts(z.detach()):
+            at = part.requires_grad_()
+            with torch.enable_grad():
+                value = self._log_density(at)
+                (slope,) = torch.autograd.grad(value.sum(), at)
+            values.append(value.detach())
+            slopes.append(slope)
+        self.evaluations += len(z)
+        return torch.cat(values), torch.cat(slopes)
+
+    def curvature(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log density (S,), its gradient (S, D), and minus its Hessian (S, D, D)."""
+        at = z.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            value = self._log_density(at)
+            (slope,) = torch.autograd.grad(value.sum(), at, create_graph=True)
+            rows = [self._row(slope[:, i], at) for i in range(self.size)]
+        self.evaluations += len(z) * (1 + self.size)
+        hessian = torch.stack(rows, 1).detach()
+        return value.detach(), slope.detach(), -(hessian + hessian.mT) / 2
+
+    @staticmethod
+    def _row(slope: Tensor, at: Tensor) -> Tensor:
+        if not slope.requires_grad:  # flat, or linear
+            return torch.zeros_like(at)
+        (row,) = torch.autograd.grad(slope.sum(), at, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(at) if row is None else row
