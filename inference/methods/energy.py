@@ -18,9 +18,10 @@ __all__ = ["EnergyMethod", "why_no_energy", "why_not_of_examples"]
 
 
 def why_no_energy(program: Program) -> str | None:
-    """Why a program is no energy-based model, or None."""
+    """Why a program is no energy-based model with something to learn, or None."""
     if isinstance(program, EnergyProgram):
-        return None
+        learns = any(p.requires_grad for p in program.parameters())
+        return None if learns else "it has no parameter that is to be learned"
     return "it is no energy-based model (`zoo.energy.base.EnergyProgram`), a density up to a constant"
 
 

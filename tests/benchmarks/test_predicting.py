@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -41,6 +43,15 @@ def test_a_program_without_global_latents_is_as_it_was_fitted() -> None:
             ask()
     name, estimate = score_examples(found, Data(x))
     assert (name, estimate.how) == ("log_likelihood", "exact")
+
+
+def test_draws_of_chains_say_how_these_mix() -> None:
+    found = fit("rbm", torch.tensor([[0.0, 1.0], [1.0, 1.0]]), "cd", steps=2)
+    x, where = draw_examples(found, 5)
+    assert x.shape == (5, 2)
+    assert re.fullmatch(
+        r"the fitted program, by chains of 100 transitions, R-hat 1\.0\d, [01]\.\d\d of them moved", where
+    )
 
 
 def test_scores_have_their_names() -> None:

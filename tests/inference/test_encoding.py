@@ -21,7 +21,7 @@ from zoo.program import Encodes
 NAMES = sorted(catalogue.BUILTIN)
 ENCODE = {
     "aae", "ali", "bayesian-gaussian-mixture", "banana", "bernoulli-mixture", "cvae", "cyclegan", "dequantised-flow",
-    "dmm", "gaussian-mixture", "hmm", "infogan", "lgssm", "maf", "nade", "neural-spline", "nice", "ppca", "rbm",
+    "dbm", "dmm", "gaussian-mixture", "hmm", "infogan", "lgssm", "maf", "nade", "neural-spline", "nice", "ppca", "rbm",
     "realnvp", "restoring-vae", "rnade", "semi-supervised-vae", "stargan", "two-modes", "vae",
 }  # fmt: skip
 

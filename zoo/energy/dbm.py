@@ -156,10 +156,6 @@ class DBM(EnergyProgram):
                 break
         return {k: layers[k] for k in range(1, top + 1)}
 
-    def encode(self, x: Tensor) -> dist.TorchDistribution:
-        """The mean field of all hidden units, (B, hidden units)."""
-        return dist.Bernoulli(probs=torch.cat(list(self.mean_field(x).values()), -1)).to_event(1)
-
     def unnormalised_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """f(x), (B, *event_shape) -> (B,), by the sum over all states of one side of the hidden units.
 

@@ -148,3 +148,5 @@ def test_what_it_refuses():
         critic_energy(fit("ppca", torch.randn(10, 3), "svi", steps=1))
     with pytest.raises(CapabilityError, match="which latent an example was made of"):
         CriticEnergy(Linear(), Best()).started(torch.zeros(1, 2))
+    with pytest.raises(CapabilityError, match="no parameter that is to be learned"):
+        fit(CriticEnergy(Linear(), Best()), torch.zeros(4, 2), "cd", steps=1)

@@ -281,12 +281,10 @@ def test_what_it_refuses():
 
 @pytest.mark.slow
 def test_it_learns_digits_as_well_as_an_rbm_of_its_first_layer():
-    """`small` on binary digits: test nats, by a mean-field bound and an annealed constant, within a nat of the RBM's;
-    ten nats better than independent pixels."""
+    """`small` on binary digits: test nats, by a mean-field bound and an annealed constant, below those of the RBM's
+    `small` (16.7 and 17.3 where it was tried), and five below those of independent pixels."""
     digits = datasets.load("digits-binary")
-    nats = {}
-    for name, options in (("dbm", {"preset": "small"}), ("rbm", {"preset": "small"})):
-        nats[name] = -log_likelihood(fit(name, digits, **options), digits.test).mean
+    nats = {name: -log_likelihood(fit(name, digits, preset="small"), digits.test).mean for name in ("dbm", "rbm")}
     independent = -log_likelihood(fit("independent", digits, "em"), digits.test).mean
-    assert nats["dbm"] < nats["rbm"] + 1
-    assert nats["dbm"] < independent - 10
+    assert nats["dbm"] < nats["rbm"]
+    assert nats["dbm"] < independent - 5
