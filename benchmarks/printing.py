@@ -27,9 +27,9 @@ def print_list(found: Sequence[dict[str, Any]], datasets: bool) -> None:
     # What reads a pipe gets whole lines.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 500
     table, console = Table(box=None, pad_edge=False), Console(width=width)
-    columns = ("name", "shape", "support", "splits", "description") if datasets else ("family", "name", "what", "data")
+    columns = ["name", "shape", "support", "splits", "description"] if datasets else ["family", "name", "what", "data"]
     if console.width < WIDE:  # one line each, even in a narrow window; `zoo show` and --json have the rest
-        columns = tuple(column for column in columns if column not in ("splits", "support", "data"))
+        columns = [column for column in columns if column not in ("splits", "support", "data")]
     rows = [[_cell(card[column]) for column in columns] for card in found]
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     last = columns.index("description" if datasets else "what")  # is cut where the window is too narrow for all

@@ -111,7 +111,7 @@ class ProdLDA(TopicModel):
     def next_word(self, x: Tensor) -> Tensor:
         """The mean over draws of q(h | x), (B, V); from torch's global generator."""
         q = self.encode(x)
-        return sum(self.decode(q.sample().softmax(-1)) for _ in range(DRAWS)) / DRAWS
+        return torch.stack([self.decode(q.sample().softmax(-1)) for _ in range(DRAWS)]).mean(0)
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({"topics": 20}, "svi", {"elbo": "mean_field", "epochs": 80, "batch_size": 64, "lr": 2e-3}),
