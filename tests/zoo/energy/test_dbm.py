@@ -173,8 +173,8 @@ def test_the_slope_of_the_bound_is_that_at_the_mean_field():
 
 
 def test_annealing_brackets_the_truth():
-    """Five machines: the truth lies between the bounds, give or take four of their errors (1 in 30,000 for each)."""
-    for seed in range(5):
+    """Three machines: the truth lies between the bounds, give or take four of their errors (1 in 30,000 for each)."""
+    for seed in range(3):
         program = random_dbm(10, (4 * seed + 2, 6), seed, size=0.4)
         with torch.no_grad():
             truth = float(program.log_partition())
@@ -233,7 +233,7 @@ def test_persistent_chains_at_the_model_give_the_slope_of_the_bound_and_the_cons
     assert bool(((found.mean(0) - truth).abs() < 4.5 * found.std(0) / 10 + 1e-12).all())
 
 
-@pytest.mark.parametrize("chains", ["data", "persistent", "replay", "exact"])
+@pytest.mark.parametrize("chains", ["data", "persistent", "exact"])
 def test_every_kind_of_chains_makes_the_data_likelier(chains):
     torch.manual_seed(5)
     x = torch.bernoulli((0.15 + 0.7 * torch.bernoulli(torch.full((500, 1), 0.4))).expand(500, 8))
