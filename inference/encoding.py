@@ -34,7 +34,8 @@ BATCH = 256
 """Examples at once."""
 ABLE = (
     "Programs that encode: those over latents of each example that have a guide or an exact posterior (ppca, vae, "
-    "cvae, aae, ali, infogan, rbm, mixtures, lgssm, dmm), and those that say what their code is (flows, nade, hmm)."
+    "cvae, hvae, aae, ali, infogan, rbm, mixtures, lgssm, dmm), and those that say what their code is (flows, nade, "
+    "hmm, vq-vae)."
 )
 NO_GUIDE = "it was fitted without a guide, or by samples of its training data alone"
 

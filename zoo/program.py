@@ -303,8 +303,7 @@ class ImplicitProgram(Program):
         Mean absolute difference, unless a program says otherwise; games that reconstruct add it to their loss.
 
         Args:
-            made: (B, *event_shape); gradients flow to it.
-            x: The examples, likewise.
+            made, x: (B, *event_shape); gradients flow to what was made.
             context: Of them.
         """
         return (made - x).abs().reshape(len(x), -1).mean(1)
@@ -423,10 +422,7 @@ class Grows(Protocol):
 @runtime_checkable
 class MakesContexts(Protocol):
     """A program whose contexts are made of the examples themselves, often at random: games and SVI make new ones at
-    every step (`zoo.puzzles.Solves`).
-
-    Its `accept` makes them where data have none.
-    """
+    every step (`zoo.puzzles.Solves`). Its `accept` makes them where data have none."""
 
     def puzzles(self, x: Tensor, seed: int | None = None) -> Tensor:
         """Examples (B, *event_shape) to contexts (B, ...); with a seed always the same."""
@@ -436,9 +432,7 @@ class MakesContexts(Protocol):
 @runtime_checkable
 class KeepsAverages(Protocol):
     """A program that keeps running averages of what it makes of the examples, in buffers: SVI tells it after each step.
-
-    Model and guide are run at other times too, and change nothing.
-    """
+    Model and guide are run at other times too, and change nothing."""
 
     def keep_averages(self, x: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         """Takes a step's examples (B, *event_shape) in; returns metrics () for the history."""
@@ -447,8 +441,7 @@ class KeepsAverages(Protocol):
 
 @runtime_checkable
 class Encodes(Protocol):
-    """A program that says what stands for an example; of others that is the mean of its latents, by
-    `inference.encoding`."""
+    """A program that says what stands for an example; of others it is the mean of latents (`inference.encoding`)."""
 
     def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, *event_shape) -> (B, d), the same at every call; in evaluation mode."""

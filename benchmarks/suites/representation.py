@@ -66,6 +66,7 @@ MNIST = (
     row(BITS, "bernoulli-mixture", "mixture of 100 Bernoullis", {"components": 100}),
     row(BITS, "hmm", "HMM of rows, 16 states", {"states": 16}, iterations=30),
     row(BITS, "vae", "VAE, 16 latents", latents(16, 256), epochs=40, batch_size=100, lr=2e-3),
+    row(BITS, "hvae", "hierarchical VAE, 32 and 16 latents"),
     row(BITS, "restoring-vae", "conditional VAE, three quadrants hidden", epochs=20),
     row(f"{BITS}-labelled", "cvae", "conditional VAE, given the class", latents(16, 256), epochs=30, batch_size=100),
     row(f"{BITS}-labelled", "semi-supervised-vae", "M2, 100 labels", evaluation={"labels": 100}, epochs=20),
@@ -73,6 +74,7 @@ MNIST = (
     row(GREY, "ali", "ALI, 32 latents"),
     row(GREY, "infogan", "InfoGAN's codes"),
     row(BITS, "rbm", "RBM, 128 hidden units", epochs=30),
+    row(BITS, "dbm", "DBM, 128 and 64 hidden units", epochs=20),
     row(BITS, "nade", "NADE's hidden layer, 100 units", epochs=8, batch_size=100, lr=2e-3),
     row(BITS, "dequantised-flow", "flow's noise", epochs=10, batch_size=100, lr=1e-3),
 )
@@ -97,9 +99,13 @@ FACTORS = (
     yardstick(LETTERS, "pca", "PCA of 8", components=8),
     row(LETTERS, "ppca", "PPCA of 8", latents(8), method="em"),
     row(LETTERS, "vae", "VAE, 8 latents", {**latents(8, 256), "likelihood": "normal"}, epochs=20, batch_size=100),
+    row(
+        LETTERS, "vae", "VAE, 8 latents, total correlation x 6", {**latents(8, 256), "likelihood": "normal"},
+        epochs=20, batch_size=100, tc=6.0,
+    ),
     row(LETTERS, "ali", "ALI, 8 latents", latents(8)),
     row(LETTERS, "infogan", "InfoGAN's codes", {"categories": 3, "codes": 4}, steps=1500),
-)
+)  # fmt: skip
 
 SUITE = Suite(
     "representation",

@@ -202,6 +202,10 @@ class VQVAE(Program):
         rows = seen.movedim(1, -1).flatten(0, -2)
         return self._nearest(rows).reshape(len(x), *seen.shape[2:]).to(self.bias.dtype)
 
+    def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The vectors of the codes, whose numbers mean nothing, side by side, (B, D h w)."""
+        return self.quantised(self.codes(x)).flatten(1)
+
     def quantised(self, z: Tensor) -> Tensor:
         """Codes (*batch, h, w) to their vectors (*batch, D, h, w)."""
         return embedding(z.long(), self.codebook).movedim(-1, -3)

@@ -158,8 +158,8 @@ def test_codes_of_every_kind_are_asked_beside_the_numbers_themselves() -> None:
     for cell in cells:
         rows.setdefault(base_name(cell.dataset), set()).add(cell.program.name)
     assert rows["mnist10k"] == {
-        "raw-numbers", "pca", "ppca", "bernoulli-mixture", "hmm", "vae", "restoring-vae", "cvae",
-        "semi-supervised-vae", "aae", "ali", "infogan", "rbm", "nade", "dequantised-flow",
+        "raw-numbers", "pca", "ppca", "bernoulli-mixture", "hmm", "vae", "hvae", "restoring-vae", "cvae",
+        "semi-supervised-vae", "aae", "ali", "infogan", "rbm", "dbm", "nade", "dequantised-flow",
     }  # fmt: skip
     assert {"raw-numbers", "pca"} <= rows["digits"] & rows["glyphs"]
     assert {"factors", "noise"} <= rows["glyphs"]
