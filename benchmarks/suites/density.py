@@ -57,7 +57,7 @@ VAMP: dict[str, Any] = {**BIG, "prior": {"name": "vamp", "components": 200}}
 LAYERS: dict[str, Any] = {"latents": [32, 16], "hidden": [400, 128]}
 WARM: dict[str, Any] = {"epochs": 60, "batch_size": 100, "lr": 2e-3, "kl_anneal": 0.3}
 CODES: dict[str, Any] = {
-    "codes": 32, "code_dim": 16, "network": {"name": "residual", "hidden": 32, "blocks": 1},
+    "codes": 64, "code_dim": 16, "network": {"name": "residual", "hidden": 32, "blocks": 1, "halvings": 3},
     "prior": {"name": "gated-pixelcnn", "features": 24, "layers": 3, "first_kernel": 5},
 }  # fmt: skip
 IMAGES: dict[str, Any] = {"latent_dim": 32, "hidden": [32, 64], "activation": "silu", "network": "conv"}
@@ -109,7 +109,7 @@ SUITE = Suite(
         row("mnist10k-binary", "vae", "convolutional VAE", "SVI", IMAGES, evaluation={"particles": 1000}, **IWAE),
         row("mnist10k-binary", "vae", "VAE, VampPrior", "SVI", VAMP, evaluation={"particles": 1000}, **MNIST),
         row("mnist10k-binary", "hvae", "ladder VAE, 32 + 16", "SVI", LAYERS, evaluation={"particles": 1000}, **WARM),
-        row("mnist10k-binary", "vq-vae", "VQ-VAE, 32 codes", "SVI", CODES, evaluation={"particles": 1}, **CONV_MNIST),
+        row("mnist10k-binary", "vq-vae", "VQ-VAE, 16 codes", "SVI", CODES, evaluation={"particles": 1}, **CONV_MNIST),
         row("mnist10k-binary", "pixelcnn", "PixelCNN", "SVI", {"hidden": 16, "blocks": 7}, **CONV_MNIST),
         row("mnist10k-binary", "gated-pixelcnn", "gated PixelCNN", "SVI", GATED, **CONV_MNIST),
         row("mnist10k-binary", "fvsbn", "FVSBN", "SVI", {}, **MNIST),
