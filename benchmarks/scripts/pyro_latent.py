@@ -232,7 +232,8 @@ def dmm(checkout: Checkout, task: Task) -> Iterator[Row]:
         values = importance(partial(net.model, *given), partial(net.guide, *given), few)
     yield per_step("Pyro", values, seconds, net)
     preset = DMM.presets["paper"].merged(fit={"epochs": task.epochs})
-    found = fit("dmm", train, preset.method, seed=task.seed, **{**preset.program, **preset.fit})
+    options = {**{f"program.{name}": value for name, value in preset.program.items()}, **preset.fit}
+    found = fit("dmm", train, preset.method, seed=task.seed, **options)
     batch_ = found.program.eval().accept(*test)
     with seeded(task.seed):
         values = importance(partial(found.program.model, *batch_), partial(found.program.guide, *batch_), few)
