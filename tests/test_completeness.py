@@ -96,6 +96,7 @@ THEMES = {
     "test_docs.py": "the documents",
     "test_house.py": "rules that no linter knows",
     "test_gpu.py": "one pass over methods and densities on a GPU",
+    "test_mutants.py": "the planter of random mistakes, tests/mutants.py",
     "test_security.py": "docs/security.md, sentence by sentence",
     "test_recipe.py": "docs/write-a-model.md, followed to the letter",
 }
