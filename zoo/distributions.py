@@ -1,4 +1,4 @@
-"""Distributions that Pyro has not: over levels of grey or of sound, samplers, flat and restricted priors.
+"""Distributions that Pyro has not: over levels of grey or of sound, samplers, mixtures with a support, cut priors.
 
 The discretised logistic knows that neighbouring levels are alike: Salimans et al., "PixelCNN++", ICLR 2017; Kingma et
 al., "Improving variational inference with inverse autoregressive flow", NIPS 2016.
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all, clamp_probs
 from torch.nn.functional import log_softmax, logsigmoid
 
@@ -23,7 +23,7 @@ from zoo.errors import OptionError
 from zoo.program import Implicit
 
 __all__ = [
-    "LOG_ZERO", "CompandedLogistic", "DiscretizedLogistic", "Flat", "Grid", "GridCategorical", "NormalMixture",
+    "LOG_ZERO", "CompandedLogistic", "DiscretizedLogistic", "Grid", "GridCategorical", "NormalMixture",
     "Restricted", "Sampler", "bernoulli_logs", "certain", "impossible", "observed",
 ]  # fmt: skip
 
@@ -249,20 +249,6 @@ class NormalMixture(dist.MixtureSameFamily):
         parts, value = self.component_distribution, value.unsqueeze(-2)
         each = parts.log_prob(value.expand(*torch.broadcast_shapes(value.shape[:-1], parts.batch_shape), -1))
         return (each + log_softmax(self.mixture_distribution.logits, -1)).logsumexp(-1)
-
-
-class Flat(dist.ImproperUniform):
-    """Pyro's improper prior, whose density is 1 on its support, with a place to start from in the place of draws.
-
-    There are no draws. What `sample` gives is uniform within 2 of the middle in unconstrained space, where Stan starts
-    its chains; nothing that a program generates from it is a prediction.
-    """
-
-    @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        """Where to start."""
-        started: Tensor = biject_to(self.support)(4 * torch.rand(self._extended_shape(sample_shape)) - 2)
-        return started
 
 
 class Restricted(dist.TorchDistribution):

@@ -27,6 +27,7 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 Artifact = Mapping[str, Array]
 
+MARKERS = "os^DvP*X"
 EXACT, GUIDE = "#7a8597", "#d1495b"
 
 
@@ -160,7 +161,7 @@ def error_against_cost(rows: Sequence[Row], metric: str = "mean_worst", floor: s
     """
     programs = list(dict.fromkeys(row.program for row in rows))
     names = list(dict.fromkeys(row.method for row in rows if row.method != floor))
-    figure, axes = panels(len(programs), 4, 2.6, 2.3)
+    figure, axes = panels(len(programs), 4, 2.8, 2.4)
     for ax, program in zip(axes, programs, strict=True):
         for row in (row for row in rows if row.program == program):
             value, cost = row.values.get(metric), row.median("gradient_evaluations")
@@ -169,17 +170,20 @@ def error_against_cost(rows: Sequence[Row], metric: str = "mean_worst", floor: s
             if row.method == floor:
                 ax.axhline(value.median, color=EXACT, lw=0.9, ls=":")
             elif cost:
-                colour = f"C{names.index(row.method)}"
-                ax.vlines(cost, value.low or value.median, value.high or value.median, color=colour, lw=1.2)
-                ax.plot(cost, value.median, "o", color=colour, ms=5, label=row.method)
+                place = names.index(row.method)
+                ax.vlines(cost, value.low or value.median, value.high or value.median, color=f"C{place}", lw=1.2)
+                marker = MARKERS[place % len(MARKERS)]
+                ax.plot(cost, value.median, marker, color=f"C{place}", ms=6, alpha=0.8, label=row.method)
         ax.set(xscale="log", yscale="log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         ax.set_title(program.removeprefix("posteriordb/"), fontsize=7)
         ax.tick_params(labelsize=7)
         ax.grid(alpha=0.3)
     handles = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.supxlabel("gradient evaluations", fontsize=9)
-    figure.supylabel(METRICS[metric].meaning, fontsize=9)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    figure.supxlabel("gradient evaluations", fontsize=8)
+    figure.supylabel(METRICS[metric].title, fontsize=8)
     return figure
 
 

@@ -32,6 +32,7 @@ from zoo.adopted import Adopted, Code, adopted_class
 from zoo.datasets import Data, ReferencePosterior
 from zoo.datasets.sources import cache_folder
 from zoo.errors import CapabilityError, DatasetError, OptionError, ShapeError, UnknownNameError
+from zoo.flat import FlatPriors
 from zoo.program import ExactPosterior, Program
 
 __all__ = ["WAYS", "by_nuts", "exactly", "from_draws", "truth"]
@@ -219,7 +220,7 @@ def _arrays(draws: Mapping[str, Any]) -> dict[str, Any]:
 def _check_sites(program: Program, data: Data, shapes: Mapping[str, Any]) -> None:
     """Draws must be of what the program samples or computes, in its shapes."""
     with torch.random.fork_rng(devices=[]):
-        nodes = poutine.trace(program.model).get_trace(*data, None).nodes
+        nodes = poutine.trace(FlatPriors()(program.model)).get_trace(*data, None).nodes
     name = type(program).__name__
     sites = {key: site for key, site in nodes.items() if site["type"] == "sample" and isinstance(site["value"], Tensor)}
     for site, shape in shapes.items():

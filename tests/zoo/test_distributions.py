@@ -12,7 +12,7 @@ from scipy import stats
 from torch.distributions import constraints
 
 from tests.conftest import FAILURE_RATE
-from zoo.distributions import DiscretizedLogistic, Flat, Grid, GridCategorical, NormalMixture, Restricted, Sampler
+from zoo.distributions import DiscretizedLogistic, Grid, GridCategorical, NormalMixture, Restricted, Sampler
 from zoo.errors import OptionError
 
 
@@ -105,17 +105,6 @@ def test_mixtures_of_gaussians_support_any_vector() -> None:
     terms = components.log_prob(x[:, None]) - math.log(3)
     torch.testing.assert_close(mixture.log_prob(x), terms.logsumexp(-1))
     assert mixture.support is torch.distributions.constraints.real_vector
-
-
-def test_a_flat_prior_counts_nothing_and_starts_where_stan_does() -> None:
-    flat = Flat(constraints.independent(constraints.positive, 1), (), (3,))
-    assert flat.log_prob(torch.rand(5, 3)).tolist() == [0.0] * 5
-    starts = flat.expand(torch.Size([4])).sample(torch.Size([2000])).log()
-    assert starts.shape == (2000, 4, 3)
-    assert stats.kstest(starts.flatten().numpy(), "uniform", (-2, 4)).pvalue > FAILURE_RATE
-    assert bool(flat.support.check(torch.ones(3)))
-    assert not bool(flat.support.check(torch.tensor([1.0, -1.0, 1.0])))
-    assert Flat(constraints.real, (), ()).sample().shape == ()
 
 
 def test_a_restricted_prior_is_the_whole_inside_and_nothing_outside() -> None:

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo.distributions import Flat
-
 __all__ = [
     "blr", "diamonds", "eight_schools_noncentered", "kidscore_interaction", "kidscore_momhs", "kilpisjarvi",
     "logearn_interaction_z", "logmesquite", "mesquite", "nes",
@@ -35,8 +33,8 @@ def _observe(name: str, y: Tensor, design: Tensor, beta: Tensor, sigma: Tensor) 
 
 def _flat_regression(name: str, y: Tensor, design: Tensor) -> None:
     """Flat weights and a flat positive sigma."""
-    beta = pyro.sample("beta", Flat(constraints.real_vector, (), design.shape[-1:]))
-    sigma = pyro.sample("sigma", Flat(constraints.positive, (), ()))
+    beta = pyro.sample("beta", dist.ImproperUniform(constraints.real_vector, (), design.shape[-1:]))
+    sigma = pyro.sample("sigma", dist.ImproperUniform(constraints.positive, (), ()))
     _observe(name, y, design, beta, sigma)
 
 
@@ -49,7 +47,7 @@ def blr(X: Tensor, y: Tensor) -> None:
 
 def _cauchy_regression(kid_score: Tensor, design: Tensor) -> None:
     """Flat weights, sigma ~ half-Cauchy(2.5)."""
-    beta = pyro.sample("beta", Flat(constraints.real_vector, (), design.shape[-1:]))
+    beta = pyro.sample("beta", dist.ImproperUniform(constraints.real_vector, (), design.shape[-1:]))
     sigma = pyro.sample("sigma", dist.HalfCauchy(design.new_tensor(2.5)))
     _observe("kid_score", kid_score, design, beta, sigma)
 
@@ -72,7 +70,7 @@ def kilpisjarvi(x: Tensor, y: Tensor, pmualpha: float, psalpha: float, pmubeta: 
     design = _design(x)
     alpha = pyro.sample("alpha", dist.Normal(design.new_tensor(float(pmualpha)), float(psalpha)))
     beta = pyro.sample("beta", dist.Normal(design.new_tensor(float(pmubeta)), float(psbeta)))
-    sigma = pyro.sample("sigma", Flat(constraints.positive, (), ()))
+    sigma = pyro.sample("sigma", dist.ImproperUniform(constraints.positive, (), ()))
     _observe("y", y, design, torch.stack([alpha, beta], -1), sigma)
 
 

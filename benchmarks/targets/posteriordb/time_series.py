@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.chains.forward_backward import log_evidence
-from zoo.distributions import Flat, Restricted
+from zoo.distributions import Restricted
 
 __all__ = ["arK", "arma11", "garch11", "hmm_drive_1", "hmm_example"]
 
@@ -63,8 +63,8 @@ def garch11(y: Tensor, sigma1: float) -> None:
     mu and alpha0 > 0 are flat; alpha1, beta1 > 0 are so on alpha1 + beta1 < 1, which is a flat Dirichlet of both and
     what is left.
     """
-    mu = pyro.sample("mu", Flat(constraints.real, (), ()))
-    alpha0 = pyro.sample("alpha0", Flat(constraints.positive, (), ()))
+    mu = pyro.sample("mu", dist.ImproperUniform(constraints.real, (), ()))
+    alpha0 = pyro.sample("alpha0", dist.ImproperUniform(constraints.positive, (), ()))
     shares = pyro.sample("shares", dist.Dirichlet(y.new_ones(3)))
     alpha1, beta1, _ = shares.unbind(-1)
     pyro.deterministic("alpha1", alpha1)

@@ -53,7 +53,7 @@ def test_errors_stand_over_what_they_cost_with_chance_as_a_line() -> None:
     figure = plots.error_against_cost(rows)
     first, second = (ax for ax in figure.axes if ax.get_visible())
     assert [ax.get_title() for ax in (first, second)] == ["a", "b"]
-    points = [line.get_xydata().tolist() for line in first.lines if line.get_marker() == "o"]
+    points = [line.get_xydata().tolist() for line in first.lines if line.get_marker() in plots.MARKERS]
     assert points == [[[1e4, 0.02]], [[1e3, 0.5]]]
     assert [line.get_ydata()[0] for line in first.lines if line.get_linestyle() == ":"] == [0.01]
     assert len(second.lines) == 1

@@ -23,6 +23,7 @@ from inference.particles import log_joint
 from zoo import datasets
 from zoo.datasets.reference import POSTERIORS
 from zoo.errors import CapabilityError
+from zoo.flat import FlatPriors
 
 NAMES = sorted(posteriordb.PROGRAMS)
 POINTS = 50
@@ -232,7 +233,7 @@ def test_parameters_have_the_names_shapes_and_moments_of_the_file(reference: tar
 def test_particles_together_have_the_density_of_each_alone(reference: targets.Reference) -> None:
     program = reference.program()
     program.declare(*reference.data)
-    with pyro.plate("particles", 3, dim=-1):
+    with FlatPriors(2.0), pyro.plate("particles", 3, dim=-1):
         trace = poutine.trace(program.model).get_trace(*reference.data, None)
     values = {site: trace.nodes[site]["value"] for site in program.sites()}
     assert all(value.shape == (3, *program.sites()[site].event_shape) for site, value in values.items())
