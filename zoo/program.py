@@ -101,8 +101,7 @@ class Preset:
     def merged(
         self, program: Mapping[str, Any] | None = None, method: str | None = None, fit: Mapping[str, Any] | None = None
     ) -> Preset:
-        """The preset under changes, which win: `steps` replaces `epochs` and vice versa; another method has none of
-        the old one's options."""
+        """The preset under changes, which win: `steps` replaces `epochs`; another method has none of its options."""
         changes = dict(fit or {})
         kept = dict(self.fit) if method in (None, self.method) else {}
         for length, other in (("steps", "epochs"), ("epochs", "steps")):
@@ -167,8 +166,6 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
         Draws only from torch's global generator, which the fit has seeded.
         """
 
-    # What follows is provided.
-
     def declare(self, x: Tensor, context: Tensor | None = None) -> None:
         """Makes the `pyro.param` statements of model and guide parameters, by a run of both on the first examples.
 
@@ -189,8 +186,7 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
         given = x if x is not None else context
         batch = len(given) if given is not None else (size or 1)
         full = batch if size is None or x is None else size
-        # Explicit indices: the rows were chosen by the caller, for model and guide alike, and Pyro must not draw its
-        # own (pyro#3468). Only their number matters here; it sets the scale full / batch.
+        # Explicit indices, whose number alone matters: Pyro must not draw rows of its own (pyro#3468).
         return pyro.plate("data", full, subsample=torch.arange(batch), dim=-1)
 
     @one_at_a_time
@@ -341,9 +337,8 @@ class Implicit(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Raises ImplicitDensityError, always."""
         raise ImplicitDensityError(
-            "An implicit site has samples but no density. Use an adversarial estimator: method 'gan' to fit an "
-            "implicit model, method 'avb' for an implicit guide, and the sample-based scores (MMD, C2ST, Parzen, "
-            "AIS under an observation noise) to judge it."
+            "An implicit site has samples but no density. Fit an implicit model by 'gan', an implicit guide by 'avb', "
+            "and judge them by samples (MMD, C2ST, Parzen, AIS under an observation noise)."
         )
 
 
