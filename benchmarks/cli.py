@@ -1,4 +1,4 @@
-"""The command line: `zoo list | show | fit | sample | translate | encode | score | features | bench | report`.
+"""The command line: `zoo list | show | fit | compare | sample | translate | encode | score | features | ...`.
 
 Results go to standard output (as JSON with --json), progress to standard error. A mistake in the input gives one line
 on standard error and exit code 2; what the machine refuses (a full disk, no memory) one line and exit code 1, as does a
@@ -134,6 +134,48 @@ def fit(
     if as_json:
         return printing.print_json(found)
     printing.print_fit(found, out)
+
+
+@app.command()
+def compare(
+    name: Annotated[str, typer.Argument(help="A name of `zoo list`, or your own code, 'file.py:model'.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.html, report.md and plots.")],
+    data: DataOption = None,
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", "-m", help="Such as svi,svi:normal,nuts,exact; default: all that can."),
+    ] = None,
+    truth: Annotated[
+        str, typer.Option(help="'exact', 'nuts', or 'auto': exact where there is a way, else NUTS.")
+    ] = "auto",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="name=value, of every method that has it; may be repeated."),
+    ] = None,
+    target: Target = None,
+    context: Context = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare methods on one posterior: a table, and pictures of where and how each is wrong.
+
+    Example: `zoo compare eight-schools --out runs/schools`, `zoo compare bioassay.py:model --data bioassay.csv
+    --methods svi,nuts -o steps=1000 --out runs/bioassay`
+    """
+    from benchmarks.commands import name_columns, parse_options
+    from benchmarks.comparing import compare as compared
+    from benchmarks.report import document
+    from zoo import folders
+
+    data, options = name_columns(data, target, context), parse_options(option or [])
+    asked, bar = methods.split(",") if methods else None, sys.stderr.isatty()
+    with folders.held(out):
+        found = compared(name, data, asked, truth=truth, options=options, seed=seed, progress=bar)
+        written = found.write(out)
+    if as_json:
+        return printing.print_json({"page": str(written), **found.facts()})
+    document.print_report(found.report, Console())
+    print(f"table: {out / 'report.md'}\npage:  {written.resolve()}")
 
 
 @app.command()

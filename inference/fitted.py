@@ -24,6 +24,7 @@ from zoo.adopted import Adopted
 from zoo.arguments import Arguments
 from zoo.datasets import Data
 from zoo.errors import CheckpointError, OptionError
+from zoo.notebook import facts
 from zoo.options import Count, Seed, check_value
 from zoo.process import one_at_a_time
 from zoo.program import Encodes, ExactPosterior, Program
@@ -31,6 +32,7 @@ from zoo.program import Encodes, ExactPosterior, Program
 __all__ = ["Fit", "why_not_saved"]
 
 FIT_VERSION = 3
+PLAIN = (int, float, str, bool, list, tuple, type(None))
 RECORD, GUIDE, TRAIN, SAMPLES = "fit.json", "guide.safetensors", "train.safetensors", "samples.safetensors"
 KINDS: dict[str, Any] = {
     "method": str,
@@ -46,7 +48,7 @@ KINDS: dict[str, Any] = {
 """Fields of a fit that fit.json holds, and what they are there."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Fit:
     """A fitted program and what came with it. Loads and saves itself; draws from its posterior."""
 
@@ -68,6 +70,27 @@ class Fit:
     """The training data: global latents are drawn given these, and an autoguide is set up on them again when loaded."""
     modules: dict[str, nn.Module] = field(default_factory=dict)
     """Networks of the method's own (the critic of a game); for inspection, not saved."""
+
+    def __repr__(self) -> str:
+        said = [type(self.program).__name__, self.method, f"data {_short(self.data)}", f"seed {self.seed}"]
+        said += [f"{name} {self.history.last(name):.4g}" for name in self.history.metrics[:1]]
+        return f"Fit({', '.join(said)}, {self.seconds:.1f} s)"
+
+    def _repr_html_(self) -> str:
+        guide = None if self.guide is None else (self.guide_spec or {}).get("name", (self.guide_spec or {}).get("kind"))
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items() if isinstance(value, PLAIN))
+        said = {
+            "data": self.data,
+            "method": self.method,
+            "options": options,
+            "answer": f"samples of {', '.join(self.samples)}" if self.samples else guide and f"guide: {guide}",
+            "parameters": f"{self.parameter_count():,}",
+            "seed": self.seed,
+            "cost": f"{self.gradient_evaluations:,} gradient evaluations, {self.seconds:.1f} s on {self.device}",
+            "verdict": self.info.get("convergence", {}).get("verdict"),
+            "warning": self.info.get("warning"),
+        }
+        return facts(f"Fit of {type(self.program).__name__}", said) + self.history._repr_html_()
 
     def parameter_count(self) -> int:
         """How many free numbers the fit has: of the program, and of a guide that is not the program's own."""
@@ -202,11 +225,10 @@ class Fit:
 
     def _record(self, folder: Path) -> dict[str, Any]:
         """What fit.json says; what is not finite is null."""
-        plain = (int, float, str, bool, list, tuple, type(None))
         return {
             "version": FIT_VERSION,
             "data": _address(self.data, folder),
-            "options": folders.finite({k: v for k, v in self.options.items() if isinstance(v, plain)}),
+            "options": folders.finite({k: v for k, v in self.options.items() if isinstance(v, PLAIN)}),
             "guide": self.guide_spec,
             "history": folders.finite(self.history.rows),
             **{name: folders.finite(getattr(self, name)) for name in KINDS if name not in ("options", "history")},
@@ -301,6 +323,11 @@ def why_not_saved(program: Program | str, guide: object) -> str | None:
     except CheckpointError as error:
         return f"the options of {type(program).__name__} are no JSON. {error}"
     return None
+
+
+def _short(text: str, most: int = 60) -> str:
+    """The end of a long name, which says more of a file than its beginning."""
+    return text if len(text) <= most else f"...{text[3 - most :]}"
 
 
 def _address(data: str, folder: Path) -> str | dict[str, str]:

@@ -50,7 +50,7 @@ from zoo import datasets
 from zoo.datasets import Data
 from zoo.program import Program
 
-__all__ = ["Problem", "measure"]
+__all__ = ["Problem", "default_dtype", "measure"]
 
 Array = np.ndarray[Any, Any]
 

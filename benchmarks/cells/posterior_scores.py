@@ -61,7 +61,8 @@ class Answer:
         """Sites whose marginals are compared."""
         if not isinstance(self.target, Target):
             return set()  # references are of continuous parameters
-        return {name for name, site in self.fit.program.sites().items() if site.is_discrete and name in self.draws}
+        sites = self.fit.program.sites()
+        return {name for name, site in sites.items() if site.is_discrete and name in self.draws and name in self.exact}
 
     @property
     def continuous(self) -> set[str]:
@@ -84,6 +85,9 @@ def evidence(cell: Cell, answer: Answer) -> list[Measurement]:
         weights = importance_log_weights(program, guide, data, particles, seed=cell.seed)
     except ImplicitDensityError:
         return without
+    except CapabilityError as error:  # a point has no weights
+        metrics = ("elbo", "kl_reverse", "kl_forward", "k_hat")
+        return [exact, *(Measurement(metric, None, how=f"n/a: {error}") for metric in metrics)]
     # A guide over all examples at once (an autoguide) has one value for all; numbers are per unit all the same.
     share = len(bound.values) / target.units
     how = f"{particles} draws, {_per(target)}"

@@ -7,7 +7,6 @@ them is folded away below.
 from __future__ import annotations
 
 import base64
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from rich import box
@@ -23,7 +22,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-__all__ = ["Cell", "Column", "Details", "Picture", "Report", "Section", "Table", "once", "print_report", "write"]
+from zoo.notebook import png
+
+__all__ = [
+    "Cell", "Column", "Details", "Picture", "Report", "Section", "Table", "body", "once", "print_report", "write",
+]  # fmt: skip
 
 Said = TypeVar("Said")
 Who = TypeVar("Who")
@@ -70,8 +73,7 @@ class Picture:
     @cached_property
     def png(self) -> bytes:
         """The file."""
-        self.figure.savefig(file := io.BytesIO(), dpi=130, format="png")
-        return file.getvalue()
+        return png(self.figure, dpi=130)
 
 
 @dataclass(frozen=True)
@@ -121,17 +123,26 @@ def once(pairs: Iterable[tuple[Said, Who]]) -> list[tuple[Said, list[Who]]]:
 
 def write(report: Report, folder: Path) -> Path:
     """Writes report.md, plots/*.png and report.html, which needs no other file; returns the last."""
-    (folder / PLOTS).mkdir(exist_ok=True)
+    (folder / PLOTS).mkdir(parents=True, exist_ok=True)
     for section in report.sections:
         for picture in section.pictures:
             (folder / PLOTS / f"{picture.name}.png").write_bytes(picture.png)
     (folder / "report.md").write_text(_markdown(report))
+    page = folder / "report.html"
+    page.write_text(_template().render(report=report))
+    return page
+
+
+def body(report: Report) -> str:
+    """The page without its head and style: what a notebook shows of a report."""
+    return str(_template().module.body(report))  # type: ignore[attr-defined]
+
+
+def _template() -> Template:
     environment = Environment(autoescape=True, trim_blocks=True, loader=FileSystemLoader(Path(__file__).parent))
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     environment.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-    page = folder / "report.html"
-    page.write_text(environment.get_template("page.html.jinja").render(report=report))
-    return page
+    return environment.get_template("page.html.jinja")
 
 
 def print_report(report: Report, console: Console) -> None:

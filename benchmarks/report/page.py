@@ -194,7 +194,9 @@ def _pictures(folder: Path, group: Sequence[Row]) -> Iterator[Picture]:
         for program in dict.fromkeys(row.program for row in group):
             panels = [(row.method, a) for row, a in artifacts if row.program == program and row.method != "exact"]
             if panels:
-                caption = f"{program}: the exact posterior (left, and grey) and draws of each method (red), seed 0."
+                caption = (
+                    f"{program}: the exact posterior (left, and grey or lines) and draws of each method (+), seed 0."
+                )
                 yield Picture(file_name(f"posterior-{program}"), caption, plots.posterior_picture(program, panels))
             if games := [(method, a) for method, a in panels if "critic_accuracy" in a]:
                 figure = pictures.history_picture(games)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from benchmarks.cells.latents import PANELS, history_arrays
 from benchmarks.report.plots import EXACT, GUIDE, greys, panels, samples_picture, tile
 from inference.history import History
+from zoo import notebook
 from zoo.errors import OptionError
 
 __all__ = [
@@ -40,7 +41,7 @@ HOW_GAMES_WENT = (
 def grid_picture(title: str, images: Array, across: str, down: str) -> Figure:
     """Images (rows, columns, H, W) as one sheet, with names of its two directions."""
     rows, columns = images.shape[:2]
-    figure = Figure(figsize=(0.42 * columns + 0.7, 0.42 * rows + 0.9), layout="constrained")
+    figure = notebook.figure(0.42 * columns + 0.7, 0.42 * rows + 0.9)
     ax = figure.subplots()
     sheet = tile(images.reshape(-1, *images.shape[2:]), columns)
     ax.imshow(np.clip(sheet, 0, 1), cmap=greys(images), vmin=0, vmax=1, interpolation="nearest")
@@ -62,7 +63,7 @@ def beside_picture(columns: Sequence[tuple[str, Array]], rows: int = 12, across:
     n, width = len(columns[0][1]), len(columns)
     across = max(1, min(across, -(-n // rows)))
     rows = min(rows, n)
-    figure = Figure(figsize=(0.62 * width * across + 0.4, 0.46 * rows + 1.1), layout="constrained")
+    figure = notebook.figure(0.62 * width * across + 0.4, 0.46 * rows + 1.1)
     for i, ax in enumerate(figure.subplots(1, across, squeeze=False)[0]):
         shown = [images[i * rows : (i + 1) * rows] for _, images in columns]
         sheet = tile(np.stack(shown, 1).reshape(-1, *shown[0].shape[1:]), width)
@@ -119,7 +120,7 @@ def aggregate_picture(title: str, codes: Array, prior: Array, labels: Array | No
         rng = np.random.RandomState(0)
         codes, prior = (np.column_stack([v, rng.rand(len(v))]) for v in (codes, prior))
         names = [*names, "(at random)"]
-    figure = Figure(figsize=(7.2, 3.7), layout="constrained")
+    figure = notebook.figure(7.2, 3.7)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     if labels is None:
         left.scatter(codes[:, 0], codes[:, 1], s=4, color=GUIDE, alpha=0.6, linewidths=0)
@@ -148,7 +149,7 @@ def points_picture(clouds: Sequence[tuple[str, Array]], reach: float | None = No
         ax.scatter(real[:, 0], real[:, 1], s=3, color=EXACT, alpha=0.35, linewidths=0)
         outside = float((np.abs(points) > reach).any(1).mean())
         if points is not real:
-            ax.scatter(points[:, 0], points[:, 1], s=3, color=GUIDE, alpha=0.6, linewidths=0)
+            ax.scatter(points[:, 0], points[:, 1], s=10, marker="+", color=GUIDE, alpha=0.6, linewidths=0.5)
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         ax.tick_params(labelsize=7)
         ax.set_title(label + (f"\n{100 * outside:.0f}% outside" if outside >= 0.005 else ""), fontsize=9)
@@ -169,7 +170,7 @@ def history_picture(games: Sequence[tuple[str, History | Series]]) -> Figure:
     """
     if not games:
         raise OptionError("There is no game to draw; give at least one (label, history).")
-    figure = Figure(figsize=(11.5, 1.75 * len(games) + 0.4), layout="constrained")
+    figure = notebook.figure(11.5, 1.75 * len(games) + 0.4)
     axes = figure.subplots(len(games), len(PANELS), squeeze=False, sharex="row")
     for line, (label, history) in enumerate(games):
         row = axes[line]
@@ -187,8 +188,8 @@ def history_picture(games: Sequence[tuple[str, History | Series]]) -> Figure:
 def _panel(ax: Axes, panel: str, metrics: Sequence[str], series: Series) -> None:
     names = {"loss": "generator", "critic_loss": "critic"}
     drawn = [metric for metric in metrics if metric in series]
-    for metric, colour in zip(drawn, (GUIDE, "#2e6f9e"), strict=False):
-        ax.plot(series[f"{metric}_step"], series[metric], lw=1.0, color=colour, label=names.get(metric))
+    for metric, (colour, line) in zip(drawn, ((GUIDE, "-"), ("#2e6f9e", "--")), strict=False):
+        ax.plot(series[f"{metric}_step"], series[metric], lw=1.0, color=colour, ls=line, label=names.get(metric))
     if panel == "losses" and drawn:
         ax.legend(fontsize=7, frameon=False, loc="best")
     if panel == "critic accuracy":
@@ -217,7 +218,11 @@ def pictures(artifacts: Sequence[tuple[str, Mapping[str, Array]]]) -> list[tuple
     if "points" in first:
         clouds = [("data", first["data"]), *((name, arrays["points"]) for name, arrays in artifacts)]
         found.append(
-            ("points", "Data (grey, behind all) and samples of each program (red), seed 0.", points_picture(clouds))
+            (
+                "points",
+                "Data (grey dots, behind all) and samples of each program (red crosses), seed 0.",
+                points_picture(clouds),
+            )
         )
     elif "given" in first:
         caption = "Test images that were given (left), what each program makes of them, and the true answers, seed 0."

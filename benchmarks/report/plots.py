@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 from benchmarks.metrics import METRICS
 from benchmarks.report.summary import Row
+from zoo import notebook
 
 __all__ = [
     "bars", "error_against_cost", "greys", "image_sheet", "map_picture", "panels", "posterior_picture",
@@ -43,7 +46,7 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple[Figur
     """A figure of so many panels (the sizes are those of one, in inches), those left over in the last line hidden."""
     columns = min(count, columns)
     lines = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
+    figure = notebook.figure(width * columns, height * lines)
     axes = list(figure.subplots(lines, columns, squeeze=False).ravel())
     for ax in axes[count:]:
         ax.set_visible(False)
@@ -57,7 +60,7 @@ def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Fig
     if len(names) == 1:
         return _histograms(title, names[0], panels)
     units, columns = len(first["draws"]), len(panels) + 1
-    figure = Figure(figsize=(2.1 * columns + 0.4, 2.15 * units + 0.55), layout="constrained")
+    figure = notebook.figure(2.1 * columns + 0.4, 2.15 * units + 0.55)
     axes = figure.subplots(units, columns, squeeze=False)
     for unit in range(units):
         limits = _limits(panels, unit)
@@ -65,8 +68,9 @@ def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Fig
             _exact(ax, artifact, unit, filled=ax is axes[unit, 0])
             if ax is not axes[unit, 0]:
                 points = artifact["draws"][unit][:400]
-                ax.scatter(points[:, 0], points[:, 1], s=3, color=GUIDE, alpha=0.45, linewidths=0)
-            ax.set(xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
+                ax.scatter(points[:, 0], points[:, 1], s=12, marker="+", color=GUIDE, alpha=0.6, linewidths=0.6)
+            ax.set(xlim=limits[0], ylim=limits[1])
+            ax.tick_params(labelsize=6)
             if unit == 0:
                 ax.set_title(label, fontsize=9)
         axes[unit, 0].set_xlabel(names[0], fontsize=8)
@@ -75,13 +79,20 @@ def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Fig
             inset = axes[unit, 0].inset_axes((0.0, 0.7, 0.3, 0.3))
             inset.imshow(first["images"][unit], cmap="gray_r", vmin=0, vmax=1)
             inset.set(xticks=[], yticks=[])
+    exact = Line2D([], [], color="black", lw=0.8, label="exact") if "density" in first else _dots("exact", EXACT, ".")
+    figure.legend(handles=[exact, _dots("draws of the method", GUIDE, "+")], loc="outside lower center", ncols=2,
+                  fontsize=8, frameon=False)  # fmt: skip
     figure.suptitle(title, fontsize=10)
     return figure
 
 
+def _dots(label: str, colour: str, marker: str) -> Line2D:
+    return Line2D([], [], ls="", color=colour, marker=marker, label=label)
+
+
 def _histograms(title: str, name: str, panels: Sequence[tuple[str, Artifact]]) -> Figure:
     """One coordinate: histograms of exact draws (filled) and of each method's."""
-    figure = Figure(figsize=(2.4 * len(panels) + 0.4, 2.4), layout="constrained")
+    figure = notebook.figure(2.4 * len(panels) + 0.4, 2.7)
     for ax, (label, artifact) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         exact, draws = artifact["exact"][0, :, 0], artifact["draws"][0, :, 0]
         low, high = np.quantile(np.concatenate([exact, draws]), [0.002, 0.998])
@@ -90,8 +101,9 @@ def _histograms(title: str, name: str, panels: Sequence[tuple[str, Artifact]]) -
         ax.hist(draws, bins, density=True, histtype="step", color=GUIDE, lw=1.4)
         ax.set_title(label, fontsize=9)
         ax.set_xlabel(name, fontsize=8)
-        ax.set_yticks([])
-        ax.tick_params(labelsize=8)
+        ax.tick_params(labelsize=7)
+    handles = [Patch(color=EXACT, alpha=0.45, label="exact"), Line2D([], [], color=GUIDE, lw=1.4, label="the method")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -113,18 +125,22 @@ def _limits(panels: Sequence[tuple[str, Artifact]], unit: int) -> list[tuple[flo
 def _exact(ax: Axes, artifact: Artifact, unit: int, filled: bool) -> None:
     if "density" not in artifact:
         points = artifact["exact"][unit][:1000]
-        ax.scatter(points[:, 0], points[:, 1], s=2, color=EXACT, alpha=0.5 if filled else 0.25, linewidths=0)
+        ax.scatter(points[:, 0], points[:, 1], s=3, color=EXACT, alpha=0.5 if filled else 0.35, linewidths=0)
         return
     density = artifact["density"][unit].T
-    # Contours around 95, 80, 50 and 20 percent of the mass.
-    order = np.sort(density.ravel())[::-1]
-    mass = np.cumsum(order) / order.sum()
-    levels = np.unique([order[np.searchsorted(mass, share)] for share in (0.95, 0.8, 0.5, 0.2)])
+    levels = mass_levels(density, (0.95, 0.8, 0.5, 0.2))
     axis0, axis1 = artifact["axis0"][unit], artifact["axis1"][unit]
     if filled:
-        ax.contourf(axis0, axis1, density, levels=[*levels, order[0] * 1.001], cmap="Blues")
+        ax.contourf(axis0, axis1, density, levels=[*levels, density.max() * 1.001], cmap="Blues")
     else:
-        ax.contour(axis0, axis1, density, levels=levels, colors=EXACT, linewidths=0.8)
+        ax.contour(axis0, axis1, density, levels=levels, colors="black", linewidths=0.7)
+
+
+def mass_levels(density: Array, shares: Sequence[float]) -> Array:
+    """The heights whose contours enclose so much of the mass, in rising order; shares fall."""
+    order = np.sort(density.ravel())[::-1]
+    mass = np.cumsum(order) / order.sum()
+    return np.unique([order[np.searchsorted(mass, share)] for share in shares])
 
 
 def bars(rows: Sequence[Row], metric: str) -> Figure:
@@ -191,7 +207,7 @@ def likelihood_bars(rows: Sequence[Row], metric: str = "log_likelihood") -> Figu
     """Test log-likelihood of every program, best on top; the line is the range over seeds or the standard error."""
     shown = [row for row in rows if metric in row.values and row.values[metric].median is not None]
     shown.sort(key=lambda row: row.values[metric].median or 0.0)
-    figure = Figure(figsize=(6.4, 0.34 * len(shown) + 0.9), layout="constrained")
+    figure = notebook.figure(6.4, 0.34 * len(shown) + 0.9)
     ax = figure.subplots()
     for place, row in enumerate(shown):
         value = row.values[metric]

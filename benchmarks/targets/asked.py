@@ -35,7 +35,7 @@ from zoo.errors import CapabilityError, DatasetError, OptionError, ShapeError, U
 from zoo.flat import FlatPriors
 from zoo.program import ExactPosterior, Program
 
-__all__ = ["WAYS", "by_nuts", "exactly", "from_draws", "truth"]
+__all__ = ["WAYS", "by_nuts", "exact_target", "exactly", "from_draws", "truth"]
 
 Asked = str | Callable[..., Any]
 """A program's name or 'file.py:name', a class of programs, or plain Pyro code."""
@@ -141,7 +141,6 @@ def by_nuts(
     )  # fmt: skip
 
 
-@torch.no_grad()
 def exactly(program: Asked, options: Mapping[str, Any], data: Any) -> Target:
     """A program beside its exact posterior: its own, enumerated or on a grid.
 
@@ -152,10 +151,22 @@ def exactly(program: Asked, options: Mapping[str, Any], data: Any) -> Target:
 
     Raises: CapabilityError, saying why each way fails.
     """
-    cls = _class_of(program)
-    build = partial(_built, program, cls, dict(options))
+    build = partial(_built, program, _class_of(program), dict(options))
     made = build()
-    taken = made.take(data)
+    return exact_target(made, made.take(data), build)
+
+
+@torch.no_grad()
+def exact_target(made: Program, taken: Data, build: Callable[[], Program]) -> Target:
+    """A program as it is, its parameters set, beside its exact posterior.
+
+    Args:
+        made: The program.
+        taken: What it is conditioned on, as the program takes it.
+        build: Builds it anew.
+
+    Raises: CapabilityError, saying why each way fails.
+    """
     guide, evidence, sites = exact_guide(made), exact_log_evidence(made, *taken), made.sites()
     with seeded(0):
         values = draw(guide, DRAWS, *taken, density=False).values
@@ -164,11 +175,12 @@ def exactly(program: Asked, options: Mapping[str, Any], data: Any) -> Target:
     way = (
         "grid" if isinstance(guide, GridGuide) else "closed form" if isinstance(made, ExactPosterior) else "enumeration"
     )
+    name = type(made).__name__
     return Target(
-        cls.__name__, f"{cls.__name__}, exactly.", way, program=build, data=taken,
+        name, f"{name}, exactly.", way, program=build, data=taken,
         mean={name: v.to(taken.x).mean(0) for name, v in values.items()},
         sd={name: v.to(taken.x).std(0) for name, v in values.items()},
-        log_evidence=evidence.reshape(()) if tied else evidence, posterior=guide,
+        log_evidence=evidence.sum() if tied else evidence, posterior=guide,
     )  # fmt: skip
 
 

@@ -356,3 +356,17 @@ def test_samples_of_a_chain_predict_after_a_checkpoint(tmp_path: Path) -> None:
     again = Fit.load(tmp_path)
     assert again.predict(20, *again.train)["x"].shape == (20, 3)
     assert again.predict(7, context=c[:2])["x"].shape == (7, 2)
+
+
+def test_a_fit_is_told_in_a_line_and_shown_in_a_notebook() -> None:
+    found = fit("coin", None, "svi", steps=3, compile="never")
+    loss = found.history.last("loss")
+    assert repr(found) == f"Fit(BetaBernoulli, svi, data coin, seed 0, loss {loss:.4g}, {found.seconds:.1f} s)"
+    found.data = "/" + "<long>/" * 40
+    assert len(repr(found)) <= 200
+    shown = found._repr_html_()
+    assert "&lt;long&gt;" in shown
+    assert "<long>" not in shown
+    assert "guide: own" in shown
+    assert "steps=3" in shown
+    assert shown.count("data:image/png;base64,") == 1

@@ -37,3 +37,19 @@ def test_a_plot_has_a_panel_for_each_metric():
     assert (loss.get_title(), acceptance.get_title()) == ("loss", "acceptance")
     assert loss.lines[0].get_xydata().tolist() == [[1, 3], [2, 1]]
     assert acceptance.lines[0].get_xydata().tolist() == [[1, 0.5]]
+
+
+def test_it_is_told_in_a_line_and_notebooks_see_its_plot():
+    assert repr(History()) == "History(no rows)"
+    history = History()
+    for step in (10, 20):
+        history.add(step, 0.5, loss=1 / step, **{"<b>": 2.0})
+    assert repr(history) == "History(2 rows to step 20: loss 0.05, <b> 2)"
+    shown = history._repr_html_()
+    assert shown.count("data:image/png;base64,") == 1
+    assert "&lt;b&gt;, last" in shown
+    assert "<b>, last" not in shown
+    many = History()
+    many.add(1, 0.0, **{f"a_metric_with_a_long_name_{i}": 1.0 for i in range(50)})
+    assert len(repr(many)) <= 200
+    assert history.plot()._repr_png_().startswith(b"\x89PNG")

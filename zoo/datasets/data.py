@@ -13,6 +13,7 @@ from zoo.arguments import Arguments
 from zoo.arrays import check_rows
 from zoo.datasets.given import Fields, read, support_of
 from zoo.errors import EmptyDataError, OptionError, ShapeError
+from zoo.notebook import facts
 from zoo.weights import Weighted
 
 __all__ = ["Card", "Data", "Dataset", "File"]
@@ -166,7 +167,7 @@ class Card:
         return self.files[0].sha256 if self.files else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """The splits of a data set.
 
@@ -212,6 +213,27 @@ class Dataset:
             licence="not known (user data)",
         )
         return cls(card, train=parts["train"], valid=parts["valid"], test=parts["test"])
+
+    def __repr__(self) -> str:
+        sizes = "/".join(str(part.size) for part in self._parts().values())
+        name = self.name if len(self.name) <= 60 else f"...{self.name[-57:]}"
+        return f"Dataset({name!r}, x {tuple(self.card.shape)} {self.card.support}, train/valid/test {sizes})"
+
+    def _repr_html_(self) -> str:
+        context = self.train.context
+        said = {
+            "what": self.card.description,
+            "example": f"{tuple(self.card.shape)}, {self.card.support}",
+            "context": tuple(context.shape[1:]) if isinstance(context, Tensor) else None,
+            "examples": ", ".join(f"{part.size:,} {name}" for name, part in self._parts().items() if part.size),
+            "classes": self.card.classes or None,
+            "source": self.card.source,
+            "licence": self.card.licence,
+        }
+        return facts(f"Data set {self.name}", said)
+
+    def _parts(self) -> dict[str, Data]:
+        return {"train": self.train, "valid": self.valid, "test": self.test}
 
     @property
     def translates(self) -> bool:

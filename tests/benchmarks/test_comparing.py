@@ -1,0 +1,183 @@
+"""`compare` and `zoo compare`: one call for any program, with an exact answer or without; bad input in one line."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import benchmarks
+import zoo as zoo_package
+from benchmarks import compare, targets
+from inference import fit
+from tests.benchmarks.report.test_comparison import check
+from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, UnknownNameError
+
+QUICK: dict[str, Any] = {"steps": 5, "compile": "never", "warmup": 20, "draws": 20, "chains": 2}
+
+BIOASSAY = """
+import pyro
+import pyro.distributions as dist
+import torch
+
+
+def model(dose, animals, deaths=None):
+    \"\"\"How many animals die of a dose (Racine et al. 1986; Gelman et al., Bayesian Data Analysis, section 3.7).\"\"\"
+    alpha = pyro.sample("alpha", dist.Normal(0.0, 2.0))
+    beta = pyro.sample("beta", dist.Normal(10.0, 10.0))
+    with pyro.plate("groups", len(dose)):
+        pyro.sample("deaths", dist.Binomial(animals, logits=alpha + beta * dose), obs=deaths)
+"""
+TABLE = "dose,animals,deaths\n-0.86,5,0\n-0.30,5,1\n-0.05,5,3\n0.73,5,5\n"
+
+
+def groups(group, y=None):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    tau = pyro.sample("tau", dist.HalfNormal(1.0))
+    with pyro.plate("groups", 2):
+        theta = pyro.sample("theta", dist.Normal(mu, tau))
+    with pyro.plate("rows", len(group)):
+        pyro.sample("y", dist.Normal(theta[group], 0.5), obs=y)
+
+
+@pytest.fixture(scope="module")
+def coin() -> benchmarks.Comparison:
+    torch.set_default_dtype(torch.float64)
+    return compare("coin", methods=["svi", "svi:normal", "nuts", "exact"], options=QUICK)
+
+
+def test_everything_is_in_one_answer(coin: benchmarks.Comparison, tmp_path: Path) -> None:
+    assert list(coin.fits) == ["svi", "svi normal", "nuts", "exact"]
+    assert coin.values["exact"]["kl_reverse"] == pytest.approx(0, abs=1e-9)
+    assert coin.values["svi normal"]["kl_reverse"] > 0
+    assert coin.values["nuts"]["elbo"] is None
+    assert list(coin.worst) == ["p"]
+    assert coin.truth.is_exact
+    assert {"marginals", "bounds", "gaps", "traces-nuts", "ranks-nuts", "predictions"} == set(coin.pictures)
+    for name, figure in coin.pictures.items():
+        check(figure, name)
+    page = coin.write(tmp_path / "new" / "folder")
+    assert page.read_text().count("data:image/png;base64,") == 6
+    assert "The worst is p" in page.read_text()
+    assert len(list((tmp_path / "new" / "folder" / "plots").iterdir())) == 6
+
+
+def test_it_is_told_in_a_line_and_shown_whole_in_a_notebook(coin: benchmarks.Comparison) -> None:
+    assert repr(coin) == "Comparison(coin on coin: svi, svi normal, nuts, exact; truth: exact)"
+    shown = coin._repr_html_()
+    assert "<html" not in shown
+    assert "<style" not in shown
+    assert shown.count("data:image/png;base64,") == 6
+
+
+def test_each_example_has_its_own_posterior() -> None:
+    x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    found = compare(
+        "ppca", x, [("svi", {"epochs": 1, "compile": "never"}), "svi:normal", "exact"], options={"steps": 3}
+    )
+    assert found.notes[0] == "The model's own parameters were fitted first, by em; they are the same for all methods."
+    assert found.notes[1] == "Each example has its own posterior; those of the first 20 of 30 are shown."
+    # The amortised guide learns from all, what belongs to single examples from those that are looked at.
+    assert [each.train.size for each in found.fits.values()] == [30, 20, 20]
+    weights = [each.program.weight for each in found.fits.values()]
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0])
+    assert found.values["exact"]["kl_reverse"] == pytest.approx(0, abs=1e-8)
+    assert next(iter(found.worst)).startswith("z[")
+
+
+def test_without_an_exact_answer_it_is_a_chain_and_it_says_so() -> None:
+    program = zoo_package.adopt(groups)
+    data = {"group": torch.tensor([0, 0, 1, 1]), "y": torch.tensor([0.1, 0.3, 1.0, 1.2])}
+    found = compare(program, data, ["svi:normal"], options=QUICK, particles=50)
+    assert not found.truth.is_exact
+    assert "not known exactly" in found.truth.sentence
+    assert "the reference is NUTS" in found.truth.sentence
+    assert "R-hat is at most" in found.truth.sentence
+    assert "kl_reverse" not in found.values["svi normal"]
+    assert set(found.worst) == {"mu", "tau", "theta[0]", "theta[1]"}
+    assert "gaps" not in found.pictures
+    assert "the evidence is not known" in found.report.sections[-2].text[0]
+
+
+def test_fits_and_targets_are_taken_as_they_are() -> None:
+    coin = targets.load("coin")
+    normal = fit(coin.program(), coin.data, "svi", guide="normal", steps=3, compile="never")
+    found = compare(coin, methods={"mine": normal}, gaps=False)
+    assert found.fits["mine"] is normal
+    assert found.truth.truth is coin
+    assert coin.description in found.notes
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        (("gan",), ImplicitDensityError, "implicit"),
+        (("independent", "digits-binary"), CapabilityError, "no latents"),
+        ((3,), OptionError, "program must be"),
+        (("coin", None, "svi"), OptionError, r"methods must be a list such as"),
+        (("coin", None, ["svy"]), UnknownNameError, "Did you mean 'svi'"),
+        (("coin", None, ["svi:norml"]), UnknownNameError, "Did you mean 'normal'"),
+        (("coin", None, ["svi", "svi"]), OptionError, "Two methods are called 'svi'"),
+        (("coin", None, [("svi", 3)]), OptionError, "A method is a name"),
+        (("coin", None, ["gan"]), CapabilityError, "cannot fit BetaBernoulli"),
+        (("ppca", "digits", ["em"]), CapabilityError, "fits the model's own parameters"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_fitted(given: tuple[Any, ...], error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        compare(*given)
+
+
+def test_options_and_truths_that_make_no_sense_are_named() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'steps'"):
+        compare("coin", methods=["svi"], options={"stepz": 3})
+    with pytest.raises(UnknownNameError, match="Did you mean 'nuts'"):
+        compare("coin", methods=["exact"], truth="nutz")
+    with pytest.raises(OptionError, match="in the place of the program"):
+        compare("coin", truth=targets.load("coin"))
+    with pytest.raises(OptionError, match="leave data out"):
+        compare(targets.load("coin"), [1.0])
+    other = fit("eight-schools", None, "exact")
+    with pytest.raises(OptionError, match="of another program"):
+        compare("coin", methods={"other": other})
+
+
+def test_the_command_takes_a_file_of_ones_own(zoo: Any, tmp_path: Path) -> None:
+    (tmp_path / "bioassay.py").write_text(textwrap.dedent(BIOASSAY))
+    (tmp_path / "bioassay.csv").write_text(TABLE)
+    options = [word for name, value in QUICK.items() for word in ("-o", f"{name}={value}")]
+    code, out, err = zoo(
+        "compare", f"{tmp_path / 'bioassay.py'}:model", "--data", tmp_path / "bioassay.csv", "--methods", "svi,exact",
+        "--out", tmp_path / "out", "--json", *options,
+    )  # fmt: skip
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["exact"] is True
+    assert "on a grid" in said["truth"]
+    assert set(said["off"]) == {"alpha", "beta"}
+    assert said["methods"]["exact"]["kl_reverse"] == pytest.approx(0, abs=1e-3)
+    assert Path(said["page"]).exists()
+
+
+def test_the_command_names_mistakes(zoo: Any, tmp_path: Path) -> None:
+    for words, message in (
+        (("coin", "--methods", "svy"), "Did you mean 'svi'"),
+        (("coin", "--truth", "exat"), "Did you mean 'exact'"),
+        (("coin", "-o", "stepz=3"), "Did you mean 'steps'"),
+        (("cion",), "Did you mean 'coin'"),
+    ):
+        code, _, err = zoo("compare", *words, "--out", tmp_path / "out")
+        assert code == 2, err
+        assert message in err
+
+
+def test_the_door_is_light() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'compares'"):
+        benchmarks.compares  # noqa: B018
