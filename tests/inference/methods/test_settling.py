@@ -233,6 +233,9 @@ def test_what_is_not_settled_says_why() -> None:
     found = fit(zoo.adopt(learnt), {"y": torch.tensor(1.0)}, "svi", steps=2)
     assert found.info["start"] == "the program has parameters of its own to learn"
     assert "start" not in fit(Mean(), torch.zeros(3), "svi", steps=2).info  # its own guide
+    weighed = fit(Mean(), torch.zeros(3), "svi", guide="normal", steps=2, beta=4.0)  # climbs something else
+    assert "start" not in weighed.info
+    assert weighed.history.last("step") == 2
 
 
 def test_several_fits_are_each_settled() -> None:
