@@ -91,14 +91,14 @@ def evidence(cell: Cell, answer: Answer) -> list[Measurement]:
     # A guide over all examples at once (an autoguide) has one value for all; numbers are per unit all the same.
     share = len(bound.values) / target.units
     how = f"{particles} draws, {_per(target)}"
-    error = bound.mean_error * share
-    shared = [exact, Measurement("elbo", bound.mean * share, error, how=how), k_hat(program, weights)]
+    spread = bound.mean_error * share
+    shared = [exact, Measurement("elbo", bound.mean * share, spread, how=how), k_hat(program, weights)]
     if not isinstance(target, Target):
         return [*shared, *(Measurement(metric, None, how=NO_EVIDENCE) for metric in ("kl_reverse", "kl_forward"))]
     reverse = target.total_log_evidence / target.units - bound.mean * share
     return [
         *shared,
-        Measurement("kl_reverse", reverse, error, how=f"log evidence less ELBO, {how}"),
+        Measurement("kl_reverse", reverse, spread, how=f"log evidence less ELBO, {how}"),
         forward_kl(found, target, particles=particles, seed=cell.seed),
     ]
 

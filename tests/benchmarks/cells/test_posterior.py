@@ -83,15 +83,15 @@ def test_methods_are_judged_by_draws_alone(tmp_path: Path, zoo_data: Path, monke
     name = "posteriordb/eight_schools-eight_schools_noncentered"  # whose theta is computed
     every = (*references.METRICS, "log_evidence", "kl_reverse", "kl_forward", "approximation")
     quick = {"metrics": every, "evaluation": {**QUICK["evaluation"], "particles": 100}}
-    short = run("posterior", name, svi("short", "normal", steps=5, lr=0.01), tmp_path, **quick)
-    fitted = run("posterior", name, svi("fitted", "normal", steps=400, lr=0.05, particles=2), tmp_path, **quick)
+    short = run("posterior", name, svi("short", "normal", steps=1, lr=1e-3, init_loc_fn="sample"), tmp_path, **quick)
+    fitted = run("posterior", name, svi("fitted", "normal"), tmp_path, **quick)
     for metric in ("mean_worst", "sd_worst", "c2st", "sliced_wasserstein"):
         assert fitted[metric].value < short[metric].value
     assert fitted["mean_worst"].value < 0.3
     for metric in ("log_evidence", "kl_reverse", "kl_forward", "approximation"):
         assert fitted[metric].value is None
         assert "draws" in fitted[metric].how
-    assert fitted["gradient_evaluations"].value == 800
+    assert fitted["gradient_evaluations"].value > short["gradient_evaluations"].value > 0
     chain = run("posterior", name, nuts(30, 60, 1), tmp_path, **quick)
     assert chain["mean_worst"].value < 1.0
     assert chain["k_hat"].value is None
