@@ -226,7 +226,8 @@ def _bounds(rows: Sequence[Beside], yardstick: Yardstick) -> Section | None:
     if not found:
         return None
     level = None
-    same = all(rows[i].fit.train is None or rows[i].fit.train.size == yardstick.truth.data.size for i, *_ in found)
+    seen = [rows[i].fit.train for i, *_ in found]
+    same = all(train is None or train.size == yardstick.truth.data.size for train in seen)
     if isinstance(yardstick.truth, Target) and same:
         level = float(yardstick.truth.log_evidence.sum()) / yardstick.truth.data.size
     ends = [float(bound[-max(1, len(bound) // 10) :].mean()) for *_, bound in found]
