@@ -177,8 +177,9 @@ def compare(
         raise OptionError("A target brings its program and data: give it in the place of the program.")
     with _precise(program):
         problem = _problem(program, data, seed, progress)
-        asked = _asked(methods, problem, dict(options or {}))
-        truth = program if isinstance(program, Truth) and truth == "auto" else truth
+        truth = program if isinstance(program, Truth) and isinstance(truth, str) and truth == "auto" else truth
+        by_chain = isinstance(truth, str) and (truth == "nuts" or why_not_exact(problem.program) is not None)
+        asked = _asked(methods, problem, dict(options or {}), by_chain)
         of_chain = {k: v for k, v in (options or {}).items() if k in type(make_method("nuts")).option_names()}
         true = find_truth(truth, problem.program, problem.data, seed=seed, progress=progress, options=of_chain)
         rows, failures = [], []
@@ -273,8 +274,13 @@ def _learnt(program: Program, data: Data) -> frozenset[str]:
 # The methods
 
 
-def _asked(methods: Any, problem: _Problem, options: dict[str, Any]) -> list[tuple[str, MethodSpec, Fit | None]]:
-    """(label, what is asked for, the fit if it is given); each checked before anything is fitted."""
+def _asked(
+    methods: Any, problem: _Problem, options: dict[str, Any], by_chain: bool
+) -> list[tuple[str, MethodSpec, Fit | None]]:
+    """(label, what is asked for, the fit if it is given); each checked before anything is fitted.
+
+    Options may be those of NUTS too where the truth is `by_chain`.
+    """
     if methods is None:
         methods = _able(problem)
     if isinstance(methods, (str, Fit)) or not isinstance(methods, (Sequence, Mapping)) or not methods:
@@ -289,7 +295,8 @@ def _asked(methods: Any, problem: _Problem, options: dict[str, Any]) -> list[tup
         else:
             _check_able(spec, problem)
     labels = [label for label, *_ in found]
-    known = {name for _, spec, _ in found for name in type(make_method(spec.method)).option_names()}
+    names = {spec.method for _, spec, _ in found} | ({"nuts"} if by_chain else set())
+    known = {option for name in names for option in type(make_method(name)).option_names()}
     if unknown := sorted(set(options) - known):
         raise UnknownNameError("option of these methods", unknown[0], sorted(known))
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
@@ -338,7 +345,9 @@ def _spec(asked: Any, label: str | None, problem: _Problem, common: Mapping[str,
     if name not in METHODS:
         raise UnknownNameError("method", name, METHODS)
     names = type(make_method(name)).option_names()
-    said = {**{k: v for k, v in common.items() if k in names}, **options, **({"guide": guide} if guide else {})}
+    lengths = {"steps", "epochs"} if {"steps", "epochs"} & options.keys() else set()
+    said = {k: v for k, v in common.items() if k in names and k not in lengths}
+    said |= {**options, **({"guide": guide} if guide else {})}
     label = label or " ".join([name, *([str(said["guide"])] if isinstance(said.get("guide"), str) else [])])
     make_method(name, **said)  # which refuses what makes no sense
     extra: dict[str, Any] = {}

@@ -114,7 +114,7 @@ def draw(guide: GuideFn, n: int, x: Tensor, context: Tensor | None = None, *, de
         context: Its context, or None.
         density: False for implicit guides, whose log density does not exist; it is then all NaN.
     """
-    if isinstance(context, Arguments):
+    if isinstance(context, Arguments) and not getattr(guide, "takes_particles", False):
         return one_by_one.draw(guide, n, x, context, density)
     with pyro.plate("particles", n, dim=-2):
         trace = poutine.trace(guide).get_trace(x, context, None)

@@ -27,6 +27,8 @@ __all__ = ["Beside", "bounds_of", "chains_of", "gap_of", "judged", "predictions_
 
 REFERENCE = "n/a: it is the reference itself"
 GAP_STEPS = 200
+ADOPTED_DRAWS = 1000
+"""Of guides of adopted code, which is run once for each."""
 PREDICTED = 20_000_000
 """Numbers that are generated for a predictive check, at most."""
 STATISTICS: dict[str, Any] = {
@@ -93,7 +95,8 @@ def judged(label: str, cell: Cell, found: Fit, yardstick: Yardstick) -> Beside:
 def _asked(found: Fit, yardstick: Yardstick, seed: int) -> Answer:
     """Draws of a fit in the sites of the truth; of a chain no more than it holds, so that few come twice."""
     truth = yardstick.truth
-    n = DRAWS if found.samples is None else min(DRAWS, len(next(iter(found.samples.values()))))
+    most = ADOPTED_DRAWS if isinstance(found.program, Adopted) else DRAWS
+    n = most if found.samples is None else min(DRAWS, len(next(iter(found.samples.values()))))
     draws = found.draw(n, *truth.data, seed=seed + 1)
     if isinstance(truth, Reference):
         draws = truth.of_answer(found.program, draws)
@@ -136,7 +139,7 @@ def predictions_of(row: Beside, seed: int) -> Beside:
     for site, seen in list(sites.items())[:2]:
         if bool(seen.isnan().any()):
             continue
-        most = 200 if isinstance(found.program, Adopted) else 500
+        most = 100 if isinstance(found.program, Adopted) else 500
         n = max(50, min(most, PREDICTED // max(seen.numel(), 1)))
         for name, statistic in STATISTICS.items():
             said = name if site == "x" else f"{name} of {site}"

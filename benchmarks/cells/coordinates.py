@@ -55,8 +55,10 @@ def distances(answer: Columns, truth: Columns) -> Array:
     found = np.abs(q - p).mean(0) / np.where(sd > 0, sd, 1.0)
     for i in np.flatnonzero(truth.discrete):
         values = np.union1d(answer.values[:, i], truth.values[:, i])
-        shares = [[(columns.values[:, i] == value).mean() for value in values] for columns in (answer, truth)]
-        found[i] = np.abs(np.subtract(*shares)).sum() / 2
+        mine, true = (
+            np.array([(columns.values[:, i] == value).mean() for value in values]) for columns in (answer, truth)
+        )
+        found[i] = np.abs(mine - true).sum() / 2
     return np.asarray(found)
 
 

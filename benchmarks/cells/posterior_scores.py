@@ -85,9 +85,9 @@ def evidence(cell: Cell, answer: Answer) -> list[Measurement]:
         weights = importance_log_weights(program, guide, data, particles, seed=cell.seed)
     except ImplicitDensityError:
         return without
-    except CapabilityError as error:  # a point has no weights
+    except CapabilityError as why_not:  # a point has no weights
         metrics = ("elbo", "kl_reverse", "kl_forward", "k_hat")
-        return [exact, *(Measurement(metric, None, how=f"n/a: {error}") for metric in metrics)]
+        return [exact, *(Measurement(metric, None, how=f"n/a: {why_not}") for metric in metrics)]
     # A guide over all examples at once (an autoguide) has one value for all; numbers are per unit all the same.
     share = len(bound.values) / target.units
     how = f"{particles} draws, {_per(target)}"

@@ -27,8 +27,8 @@ Array = np.ndarray[Any, Any]
 
 SHOWN = 6
 """Numbers of the posterior that are shown, the worst."""
-NOISE = 0.03
-"""Two sets of 4000 draws of the same posterior are about so far apart, in standard deviations."""
+NOISE = 3.0
+"""Two sets of n and m independent draws are hardly further apart than this many (1/n + 1/m)^1/2 of an sd."""
 METHOD = Column("method", number=False)
 BRIEF = ("elbo", "kl_reverse", "kl_forward", "mean_error", "sd_error", "marginal_error", "k_hat", "seconds")
 RANKS = 20
@@ -164,7 +164,8 @@ def _differences(rows: Sequence[Beside], found: Differences) -> Section | None:
     who, far = rows[found.culprit(first)].label, found.most[first]
     unit = "of probability in another place" if found.truth.discrete[first] else "true standard deviations off"
     verdict = f"The worst is {found.names[first]}, where {who} is {far:.2f} {unit}"
-    verdict += "." if far > NOISE else ", which is the noise of so many draws."
+    noise = NOISE * (1 / len(found.truth.values) + 1 / min(len(each.values) for each in found.columns)) ** 0.5
+    verdict += "." if far > noise else ", which is the noise of so many draws."
     return Section(
         "Where they differ", (), (Table(columns, body),),
         pictures=[_marginals(rows, found, worst, verdict), *_pairs(rows, found)],
@@ -225,7 +226,8 @@ def _bounds(rows: Sequence[Beside], yardstick: Yardstick) -> Section | None:
     if not found:
         return None
     level = None
-    same = all(rows[i].fit.train is None or rows[i].fit.train.size == yardstick.truth.data.size for i, *_ in found)
+    seen = [rows[i].fit.train for i, *_ in found]
+    same = all(train is None or train.size == yardstick.truth.data.size for train in seen)
     if isinstance(yardstick.truth, Target) and same:
         level = float(yardstick.truth.log_evidence.sum()) / yardstick.truth.data.size
     ends = [float(bound[-max(1, len(bound) // 10) :].mean()) for *_, bound in found]

@@ -108,7 +108,9 @@ def _line(place: int, label: str, marked: bool = False) -> Line2D:
 def _densities(ax: Axes, truth: Array, answers: Sequence[Array]) -> None:
     low, high = _window(truth, answers)
     bins = np.linspace(low, high, 41)
-    heights = ax.hist(truth, bins, density=True, histtype="stepfilled", facecolor=TRUTH, edgecolor="black", lw=0.8)[0]
+    heights = ax.hist(
+        truth, list(bins), density=True, histtype="stepfilled", facecolor=TRUTH, edgecolor="black", lw=0.8
+    )[0]
     top = float(np.max(heights))
     for i, values in enumerate(answers):
         mine = style(i)

@@ -129,20 +129,20 @@ def write(report: Report, folder: Path) -> Path:
             (folder / PLOTS / f"{picture.name}.png").write_bytes(picture.png)
     (folder / "report.md").write_text(_markdown(report))
     page = folder / "report.html"
-    page.write_text(_template().render(report=report))
+    page.write_text(_template("page").render(report=report))
     return page
 
 
 def body(report: Report) -> str:
     """The page without its head and style: what a notebook shows of a report."""
-    return str(_template().module.body(report))  # type: ignore[attr-defined]
+    return str(_template("body").module.body(report))  # type: ignore[attr-defined]
 
 
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = Environment(autoescape=True, trim_blocks=True, loader=FileSystemLoader(Path(__file__).parent))
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     environment.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(f"{name}.html.jinja")
 
 
 def print_report(report: Report, console: Console) -> None:

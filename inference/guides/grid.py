@@ -224,6 +224,9 @@ class GridGuide:
     Draws a cell, then a point uniformly inside it; its density is log p(x, z) - log p(x), with the grid's evidence.
     """
 
+    takes_particles = True
+    """Many draws in one run, of adopted code too: its sites are drawn here, not by the code."""
+
     def __init__(self, program: Program, points: int | None = None):
         self.program, self.points = program, points
         _coordinates(program, torch.empty(1))  # refuses before any compute

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def test_each_example_has_its_own_posterior() -> None:
     assert found.notes[0] == "The model's own parameters were fitted first, by em; they are the same for all methods."
     assert found.notes[1] == "Each example has its own posterior; those of the first 20 of 30 are shown."
     # The amortised guide learns from all, what belongs to single examples from those that are looked at.
-    assert [each.train.size for each in found.fits.values()] == [30, 20, 20]
+    assert [each.train.size for each in found.fits.values()] == [30, 20, 30]
     weights = [each.program.weight for each in found.fits.values()]
     for other in weights[1:]:
         torch.testing.assert_close(other, weights[0])
@@ -100,7 +99,7 @@ def test_without_an_exact_answer_it_is_a_chain_and_it_says_so() -> None:
     assert "not known exactly" in found.truth.sentence
     assert "the reference is NUTS" in found.truth.sentence
     assert "R-hat is at most" in found.truth.sentence
-    assert "kl_reverse" not in found.values["svi normal"]
+    assert found.values["svi normal"]["kl_reverse"] is None
     assert set(found.worst) == {"mu", "tau", "theta[0]", "theta[1]"}
     assert "gaps" not in found.pictures
     assert "the evidence is not known" in found.report.sections[-2].text[0]
@@ -149,21 +148,49 @@ def test_options_and_truths_that_make_no_sense_are_named() -> None:
         compare("coin", methods={"other": other})
 
 
+def bioassay(zoo: Any, folder: Path, *words: object) -> dict[str, Any]:
+    (folder / "bioassay.py").write_text(BIOASSAY)
+    (folder / "bioassay.csv").write_text(TABLE)
+    program, data = f"{folder / 'bioassay.py'}:model", folder / "bioassay.csv"
+    code, out, err = zoo("compare", program, "--data", data, "--out", folder / "out", "--json", *words)
+    assert code == 0, err
+    return json.loads(out)
+
+
 def test_the_command_takes_a_file_of_ones_own(zoo: Any, tmp_path: Path) -> None:
-    (tmp_path / "bioassay.py").write_text(textwrap.dedent(BIOASSAY))
-    (tmp_path / "bioassay.csv").write_text(TABLE)
-    options = [word for name, value in QUICK.items() for word in ("-o", f"{name}={value}")]
-    code, out, err = zoo(
-        "compare", f"{tmp_path / 'bioassay.py'}:model", "--data", tmp_path / "bioassay.csv", "--methods", "svi,exact",
-        "--out", tmp_path / "out", "--json", *options,
-    )  # fmt: skip
+    chain = ("-o", "warmup=10", "-o", "draws=10", "-o", "chains=2", "-o", "max_tree_depth=3")
+    said = bioassay(
+        zoo, tmp_path, "--methods", "svi", "--truth", "nuts", "-o", "steps=5", "-o", "compile=never", *chain
+    )
+    assert said["exact"] is False
+    assert "The reference is NUTS: 2 chain(s), 20 draws" in said["truth"]
+    assert set(said["off"]) == {"alpha", "beta"}
+    assert set(said["methods"]) == {"svi"}
+    assert Path(said["page"]).exists()
+
+
+@pytest.mark.slow
+def test_the_bioassay_is_held_against_its_grid(zoo: Any, tmp_path: Path) -> None:
+    said = bioassay(zoo, tmp_path)
+    assert said["exact"] is True
+    assert "(grid)" in said["truth"]
+    found = said["methods"]
+    assert set(found) == {"svi normal", "svi multivariate_normal", "nuts", "exact"}
+    assert found["exact"]["kl_reverse"] == pytest.approx(0, abs=1e-3)
+    # alpha and beta go together, which the full-rank Gaussian knows.
+    assert 0 < found["svi multivariate_normal"]["kl_reverse"] < found["svi normal"]["kl_reverse"]
+    assert found["nuts"]["mean_error"] < 0.15
+
+
+@pytest.mark.slow
+def test_eight_schools_has_its_worst_number_where_the_spread_is(zoo: Any, tmp_path: Path) -> None:
+    code, out, err = zoo("compare", "eight-schools", "--out", tmp_path, "--json")
     assert code == 0, err
     said = json.loads(out)
     assert said["exact"] is True
-    assert "on a grid" in said["truth"]
-    assert set(said["off"]) == {"alpha", "beta"}
-    assert said["methods"]["exact"]["kl_reverse"] == pytest.approx(0, abs=1e-3)
-    assert Path(said["page"]).exists()
+    assert set(said["off"]) == {"mu", "tau", *(f"eta[{i}]" for i in range(8))}
+    assert said["methods"]["nuts"]["mean_error"] < 0.15
+    assert 0 < said["methods"]["svi normal"]["kl_reverse"] < 1
 
 
 def test_the_command_names_mistakes(zoo: Any, tmp_path: Path) -> None:
