@@ -112,9 +112,13 @@ YARDSTICKS: dict[str, Callable[[Cell, Dataset, int], Data]] = {
 """Names of programs that are none -> what stands in place of their samples."""
 
 
-@functools.cache
-def classifier(name: str, steps: int) -> Classifier:
+def classifier(data: str | Dataset, steps: int) -> Classifier:
     """The classifier of a data set, from seed 0 for all seeds of the cells; made once and kept in the cache folder."""
+    return _of_name(data, steps) if isinstance(data, str) else train_classifier(data, steps=steps)
+
+
+@functools.cache
+def _of_name(name: str, steps: int) -> Classifier:
     return train_classifier(name, steps=steps)
 
 

@@ -327,3 +327,15 @@ def test_the_report_shows_how_games_for_posteriors_went(tmp_path: Path) -> None:
     assert row["values"]["collapsed"]["median"] == 0  # the program stays as it is, and so do its samples
     document.write(build(tmp_path), tmp_path)
     assert {"games-banana", "posterior-banana"} <= {path.stem for path in (tmp_path / "plots").glob("*.png")}
+
+
+def test_sounds_are_heard(tmp_path: Path, zoo_data: Path) -> None:
+    if not (zoo_data / "spoken_digits.npz").exists():
+        pytest.skip("spoken_digits.npz is not under ZOO_DATA")
+    metrics = ("class_accuracy", "inception", "frechet", "diversity")
+    found = run(
+        REAL_DATA, "spoken_digits-4khz-labelled", tmp_path, "none", metrics, evaluation={**QUICK, "classifier_steps": 20}
+    )
+    assert set(found) == set(metrics)
+    assert found["class_accuracy"].value > 0.1  # twenty steps: better than chance, hardly more
+    assert "classifier of spoken_digits-4khz-spectrogram" in found["frechet"].how
