@@ -182,21 +182,34 @@ def compare(
         asked = _asked(methods, problem, dict(options or {}), by_chain)
         of_chain = {k: v for k, v in (options or {}).items() if k in type(make_method("nuts")).option_names()}
         true = find_truth(truth, problem.program, problem.data, seed=seed, progress=progress, options=of_chain)
-        rows, failures = [], []
-        for label, spec, found in asked:
-            try:
-                found = found or _fitted(spec, problem, seed, progress)
-            except DivergenceError as error:
-                failures.append(f"{label} failed: {error}")
-                continue
-            row = judged(label, _cell(problem, spec, seed, particles, c2st), found, true)
-            row = gap_of(row, true) if gaps else row
-            rows.append(predictions_of(row, seed + 4))
-        if not rows:
-            raise DivergenceError("No method came to an answer. " + " ".join(failures))
-    return Comparison(
-        problem.name, problem.data_name, true, rows=tuple(rows), notes=problem.notes, failures=tuple(failures)
-    )
+        rows, failures = _rows(asked, problem, true, (seed, particles, c2st, gaps, progress))
+    return Comparison(problem.name, problem.data_name, true, rows=rows, notes=problem.notes, failures=failures)
+
+
+def _rows(
+    asked: Sequence[tuple[str, MethodSpec, Fit | None]],
+    problem: _Problem,
+    true: Yardstick,
+    how: tuple[int, int, bool, bool, bool],
+) -> tuple[tuple[Beside, ...], tuple[str, ...]]:
+    """Each method fitted and judged; and why some came to nothing.
+
+    Raises: DivergenceError where all did.
+    """
+    seed, particles, c2st, gaps, progress = how
+    rows, failures = [], []
+    for label, spec, found in asked:
+        try:
+            found = found or _fitted(spec, problem, seed, progress)
+        except DivergenceError as error:
+            failures.append(f"{label} failed: {error}")
+            continue
+        row = judged(label, _cell(problem, spec, seed, particles, c2st), found, true)
+        row = gap_of(row, true) if gaps else row
+        rows.append(predictions_of(row, seed + 4))
+    if not rows:
+        raise DivergenceError("No method came to an answer. " + " ".join(failures))
+    return tuple(rows), tuple(failures)
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def build(
     ]
     known = "the exact posterior" if yardstick.is_exact else "the reference"
     question = f"How near is each of {len(rows)} methods to {known}, and where is it wrong?"
-    return Report(title, question, yardstick.sentence, [section for section in sections if section is not None])
+    shown = [section for section in sections if section is not None]
+    return Report(title, question, yardstick.sentence, sections=shown)
 
 
 def _labels(rows: Sequence[Beside]) -> list[str]:
