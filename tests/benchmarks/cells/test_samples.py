@@ -333,9 +333,8 @@ def test_sounds_are_heard(tmp_path: Path, zoo_data: Path) -> None:
     if not (zoo_data / "spoken_digits.npz").exists():
         pytest.skip("spoken_digits.npz is not under ZOO_DATA")
     metrics = ("class_accuracy", "inception", "frechet", "diversity")
-    found = run(
-        REAL_DATA, "spoken_digits-4khz-labelled", tmp_path, "none", metrics, evaluation={**QUICK, "classifier_steps": 20}
-    )
+    quick = {**QUICK, "classifier_steps": 20}
+    found = run(REAL_DATA, "spoken_digits-4khz-labelled", tmp_path, "none", metrics, evaluation=quick)
     assert set(found) == set(metrics)
     assert found["class_accuracy"].value > 0.1  # twenty steps: better than chance, hardly more
     assert "classifier of spoken_digits-4khz-spectrogram" in found["frechet"].how
