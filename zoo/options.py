@@ -223,12 +223,13 @@ def _problem_of_one(value: Any, kind: Any) -> str | None:
 
 
 def _problem_of_all(value: Any, hints: Sequence[Any]) -> str | None:
-    """The same for alternatives: the range is named where the type is right, else all of them."""
+    """The same for alternatives: what is wrong with the value is named where the type is right, else all of them."""
     problems = [_problem(value, hint) for hint in hints]
     if None in problems:
         return None
     for hint, problem in zip(hints, problems, strict=True):
-        if get_origin(hint) is Annotated and _problem(value, get_args(hint)[0]) is None:
+        kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if _problem(value, kind) != describe(kind):  # of the right type, but out of range, not finite, too large
             return problem
     return " or ".join(dict.fromkeys(describe(hint) for hint in hints))
 
