@@ -70,9 +70,21 @@ class Blind(TorchFunctionMode):
 @rule(3, REMEDY)
 @torch.no_grad()
 def check_particles(program: Program) -> None:
-    """Latents may carry a particle dimension: each site's density is that of each particle alone."""
+    """Latents may carry a particle dimension: each site's density is that of each particle alone.
+
+    In evaluation mode: dropout and batch normalisation mix examples while they train.
+    """
     if isinstance(program, ImplicitProgram):
         return
+    training = program.training
+    program.eval()
+    try:
+        _check_particles(program)
+    finally:
+        program.train(training)
+
+
+def _check_particles(program: Program) -> None:
     x, context = draw_data(program)
     runs = [sample_sites(program.model, None, context, BATCH) for _ in range(PARTICLES)]
     names = [name for name, site in runs[0].items() if not site["is_observed"] and name != "x"]

@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from inference.training.noise import Noise
@@ -157,6 +158,9 @@ def _recorded(
         names[:] = list(metrics)
         return state.tensors(), [value.detach() for value in metrics.values()]
 
+    if any(isinstance(m, _BatchNorm) and m.track_running_stats for part in state.modules for m in part.modules()):
+        # The kernel changes them out of the tracer's sight: a trace leaves other averages behind than the step does.
+        raise NotStatic("its batch normalisation keeps running averages")
     before = state.copy()
     gradients = {p: p.grad for module in state.modules for p in module.parameters()}
     try:

@@ -69,7 +69,10 @@ class ProdLDA(TopicModel):
         *layers, width = (v, *hidden)
         body = mlp(v, layers[1:], width, "softplus") if hidden else nn.Identity()
         self.body = nn.Sequential(body, *([nn.Softplus()] if hidden else []), nn.Dropout(dropout))
-        self.loc, self.log_scale = (nn.Sequential(nn.Linear(width, topics), Normalised(topics)) for _ in range(2))
+        # A bias before the normalisation would change nothing, and have the optimizer follow rounding errors.
+        self.loc, self.log_scale = (
+            nn.Sequential(nn.Linear(width, topics, bias=False), Normalised(topics)) for _ in range(2)
+        )
         self.beta = nn.Parameter(torch.randn(topics, v) * math.sqrt(2 / (topics + v)))
         self.norm = Normalised(v)
 

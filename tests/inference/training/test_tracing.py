@@ -7,7 +7,7 @@ import functools
 import pytest
 import torch
 
-from inference.training.compiled import Compiled, reference
+from inference.training.compiled import Compiled, NotStatic, reference
 from tests.inference.steps import SUMMED_OUT, both, bounds, ready, small
 from tests.inference.training.lines import NAMES, Line, agree, line_data, marked
 from zoo import catalogue
@@ -31,6 +31,12 @@ def options(name: str, bound: str) -> dict:
 def test_every_bound_of_every_program(name, bound):
     program, data = small(name)
     agree(both(ready(program, data, **options(name, bound))))
+
+
+def test_running_averages_of_batch_normalisation_are_not_traced():
+    program, data = small("prodlda")
+    with pytest.raises(NotStatic, match="keeps running averages"):
+        both(ready(program, data, **options("prodlda", "auto")))
 
 
 @pytest.mark.parametrize(
