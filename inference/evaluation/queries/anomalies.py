@@ -37,14 +37,14 @@ def anomaly_scores(program: Program | Fit, x: Any, context: Any = None, **option
         x: (N, *event_shape).
         context: (N, ...) or None.
         options: Of `inference.evaluation.likelihood.log_likelihood`, such as `guide` and `particles` where there are
-            latents; of energy-based models `seed` alone.
+            latents; of energy-based models only `seed` says something.
 
     Raises: CapabilityError where the examples have one density together; what `log_likelihood` raises.
     """
     made = _program(program)
     x, context = checked(made, x, context)
     if isinstance(made, EnergyProgram):
-        return _bits(made, unnormalised(made, Data(x, context), **options)[0])
+        return _bits(made, unnormalised(made, Data(x, context), seed=options.get("seed", 0))[0])
     return _bits(made, _log_densities(program, Data(x, context), **options))
 
 
