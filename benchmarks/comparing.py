@@ -180,6 +180,8 @@ def compare(
         truth = program if isinstance(program, Truth) and isinstance(truth, str) and truth == "auto" else truth
         by_chain = isinstance(truth, str) and (truth == "nuts" or why_not_exact(problem.program) is not None)
         asked = _asked(methods, problem, dict(options or {}), by_chain)
+        if isinstance(truth, Fit):
+            _check_same(truth, problem, "the truth")
         of_chain = {k: v for k, v in (options or {}).items() if k in type(make_method("nuts")).option_names()}
         true = find_truth(truth, problem.program, problem.data, seed=seed, progress=progress, options=of_chain)
         rows, failures = _rows(asked, problem, true, (seed, particles, c2st, gaps, progress))
@@ -262,10 +264,15 @@ def _problem(program: Any, data: Any, seed: int, progress: bool) -> _Problem:
     notes, title = [], name or catalogue.name_of(made)
     if learnt and isinstance(program, str):
         method = "em" if make_method("em").why_not(made) is None else "svi"
+        cold = copy.deepcopy(made)
         made = fit(made, train, method, seed=seed, device="cpu", progress=progress).program
+        _restart_guide(made, cold, learnt)
         notes.append(f"The model's own parameters were fitted first, by {method}; they are the same for all methods.")
     elif learnt:
-        notes.append("The model's own parameters stay as they are: what is compared are posteriors.")
+        notes.append(
+            "The model's own parameters stay as they are: what is compared are posteriors. The program's own guide "
+            "starts as it was given, trained or not."
+        )
     alone = not any(site.is_global for site in made.sites().values()) and not isinstance(program, Truth)
     few = train.rows(slice(0, EXAMPLES)) if alone and train.size > EXAMPLES else train
     if few.size < train.size:
@@ -276,6 +283,15 @@ def _problem(program: Any, data: Any, seed: int, progress: bool) -> _Problem:
         title, made, title if isinstance(program, Truth) else data_name, train=train, data=few, learnt=learnt,
         notes=tuple(notes),
     )  # fmt: skip
+
+
+@torch.no_grad()
+def _restart_guide(program: Program, cold: Program, learnt: frozenset[str]) -> None:
+    """Puts the parameters that are the guide's alone back to where they were, so that no method starts ahead."""
+    before = dict(cold.named_parameters())
+    for name, parameter in program.named_parameters():
+        if name in before and name not in learnt:
+            parameter.copy_(before[name])
 
 
 def _learnt(program: Program, data: Data) -> frozenset[str]:
@@ -394,7 +410,7 @@ def _check_able(spec: MethodSpec, problem: _Problem) -> None:
 
 
 def _check_same(found: Fit, problem: _Problem, label: str) -> None:
-    """Raises OptionError for a fit of another program, or of other parameters of the model."""
+    """Raises OptionError for a fit of another program, of other parameters of the model, or to other data."""
     mine, theirs = dict(problem.program.named_parameters()), dict(found.program.named_parameters())
     same = set(found.program.sites()) == set(problem.program.sites()) and all(
         name in theirs
@@ -407,6 +423,17 @@ def _check_same(found: Fit, problem: _Problem, label: str) -> None:
             f"The fit {label!r} is of another program, or of other parameters of the model, so its posterior is "
             "another; compare fits with train_program=False."
         )
+    # Of a fit that was loaded without its data nothing is known.
+    if found.train is not None and not any(_alike(found.train, data) for data in (problem.train, problem.data)):
+        raise OptionError(f"The fit {label!r} is to other data, so its posterior is another; fit it to these.")
+
+
+def _alike(one: Data, other: Data) -> bool:
+    """Whether two data are the same numbers."""
+    mine, theirs = one.tensors(), other.tensors()
+    return len(mine) == len(theirs) and all(
+        a.shape == b.shape and torch.equal(a.to(b), b) for a, b in zip(mine, theirs, strict=True)
+    )
 
 
 def _cell(problem: _Problem, spec: MethodSpec, seed: int, particles: int, c2st: bool) -> Cell:

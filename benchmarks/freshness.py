@@ -54,7 +54,7 @@ def stale(records: Iterable[Record], suites: Mapping[str, Mapping[str, Any]] | N
     """Keys of the cells whose last attempt was measured under other code or other data than now.
 
     Cells of a user's own suite all count as stale once any of its files has changed: to look closer, its code would
-    have to run, and a report runs none.
+    have to run, and a report runs none. A file that is not there tells nothing: reports are read elsewhere too.
 
     Args:
         records: Of any cells.

@@ -68,7 +68,9 @@ class Mixing:
 
 
 @torch.no_grad()
-def chain_mixing(program: Program, *, chains: int = 8, sweeps: int = 400, seed: int = 0) -> Mixing:
+def chain_mixing(
+    program: Program, *, chains: int = 8, sweeps: int = 400, seed: int = 0, examples: Tensor | None = None
+) -> Mixing:
     """Runs chains from where draws start and from the base, and looks at what comes after a draw's transitions.
 
     Args:
@@ -76,6 +78,8 @@ def chain_mixing(program: Program, *, chains: int = 8, sweeps: int = 400, seed: 
         chains: How many, at least 2.
         sweeps: Transitions that are looked at, at least 4.
         seed: Everything random follows from it.
+        examples: Where the first half starts instead, (N, *event_shape): a mode of the data that chains from the base
+            do not find is seen so, whatever the particles.
 
     Raises: CapabilityError for other programs, OptionError.
     """
@@ -85,7 +89,9 @@ def chain_mixing(program: Program, *, chains: int = 8, sweeps: int = 400, seed: 
     check_value("sweeps", sweeps, SOME)
     values, states, moved = [], [], 0.0
     with _resting(program), seeded(seed, program.particles.device):
-        own = program.particles[torch.randint(len(program.particles), (chains - chains // 2,))]
+        pool = program.particles if examples is None else examples
+        own = pool[torch.randint(len(pool), (chains - chains // 2,)).to(pool.device)]
+        own = own if examples is None else program.started(own)
         at = torch.cat([own, program.base().sample(torch.Size((chains // 2,)))])
         for i in range(program.draw_sweeps + sweeps):
             before, at = at, program.sweep(at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pyro.infer.autoguide import AutoGuide
+from pyro.infer.autoguide import AutoDelta, AutoGuide
 from torch import Tensor
 
 from inference.fitted import Fit
@@ -20,13 +20,17 @@ APART = 2.0
 
 @torch.no_grad()
 def count_modes(fits: Sequence[Fit]) -> int | None:
-    """The number of different places where guides ended; None where they are not autoguides of global latents."""
+    """The number of different places where guides ended; None where they are not autoguides of global latents.
+
+    None for points as well: without a spread there is nothing to tell two places apart by.
+    """
     found: list[tuple[Tensor, Tensor]] = []
     for each in fits:
         sites = each.program.sites()
         if (
             each.train is None
             or not isinstance(each.guide, AutoGuide)
+            or isinstance(each.guide, AutoDelta)
             or not all(site.is_global for site in sites.values())
         ):
             return None

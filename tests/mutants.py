@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,8 @@ OPERATORS: dict[type, type] = {
     ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or,
     ast.Or: ast.And,
 }  # fmt: skip
+NOTHING_RUN = 5
+"""What pytest says when all tests were left out."""
 Mutant = tuple[Path, int, ast.expr, ast.expr]
 
 
@@ -92,15 +95,24 @@ def main() -> None:
         copy = Path(name)
         for part in (*PACKAGES, "tests", "docs"):
             shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        for part in ("pyproject.toml", "Makefile", "README.md"):
-            shutil.copy(ROOT / part, copy)
+        for part in filter(Path.is_file, ROOT.iterdir()):
+            shutil.copy(part, copy)
+        env = {**os.environ, "PYTHONPATH": name, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        env.setdefault("ZOO_DATA", str(ROOT.parent / "shared" / "data"))
+
+        @cache
+        def noticed(tests: tuple[str, ...], source: str) -> bool:
+            """Whether the tests fail; `source` is what was planted, or empty."""
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout=300", *tests]
+            return subprocess.run(command, cwd=copy, env=env, capture_output=True).returncode not in (0, NOTHING_RUN)
+
         for number, (path, line, old, new) in enumerate(drawn, 1):
             place, source = path.relative_to(ROOT), path.read_text()
-            (copy / place).write_text(planted(source, old, new))
-            tests = [str(t.relative_to(ROOT)) for t in judges(path)]
-            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout=300", *tests]
-            env = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-            caught = bool(tests) and subprocess.run(command, cwd=copy, env=env, capture_output=True).returncode != 0
+            tests = tuple(str(t.relative_to(ROOT)) for t in judges(path))
+            if tests and noticed(tests, ""):
+                sys.exit(f"{' '.join(tests)} fail without any mutant; mend them first.")
+            (copy / place).write_text(changed_source := planted(source, old, new))
+            caught = bool(tests) and noticed(tests, changed_source)
             (copy / place).write_text(source)
             survivors += not caught
             said = "caught" if caught else f"SURVIVED ({len(tests)} test files)"

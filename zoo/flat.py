@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from pyro.distributions import ImproperUniform
 from pyro.poutine.messenger import Messenger
+from torch import Tensor
 from torch.distributions import biject_to
 
 from zoo.errors import CapabilityError
 
-__all__ = ["FlatPriors", "drawing"]
+__all__ = ["FlatPriors", "drawing", "within"]
 
 
 class FlatPriors(Messenger):
@@ -37,9 +38,15 @@ class FlatPriors(Messenger):
             base = base.base_dist
         if msg["value"] is not None or not isinstance(base, ImproperUniform):
             return
-        transform = biject_to(msg["fn"].support)
-        free = torch.rand(transform.inverse_shape(msg["fn"].shape()))
-        msg["value"] = transform(self.spread * (2 * free - 1))
+        msg["value"] = within(msg["fn"], self.spread)
+
+
+def within(fn: Any, spread: float = 0.0) -> Tensor:
+    """A value of a distribution's support: the origin of its unconstrained space, or uniform up to `spread` from it."""
+    transform = biject_to(fn.support)
+    free = torch.rand(transform.inverse_shape(fn.shape()))
+    value: Tensor = transform(spread * (2 * free - 1))
+    return value
 
 
 @contextmanager

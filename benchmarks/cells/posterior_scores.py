@@ -246,7 +246,7 @@ def marginals(answer: Answer) -> list[Measurement]:
 def _sides(answer: Answer, standardised: bool = False) -> list[tuple[Tensor, Tensor]]:
     """The joint draws of both sides, exact first, (n, d) each; for local latents those of the first units."""
     target = answer.target
-    names = sorted(set(answer.draws) & set(answer.exact))
+    names = sorted(set(answer.draws) & set(answer.exact) & (answer.continuous if standardised else set(answer.exact)))
 
     def side(values: Draws, unit: int) -> Tensor:
         chosen = {name: values[name] for name in names}

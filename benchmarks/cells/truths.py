@@ -26,6 +26,8 @@ from zoo.program import Program
 __all__ = ["TRUTHS", "Yardstick", "find_truth"]
 
 TRUTHS = ("auto", "exact", "nuts")
+SEED = 1_000_003
+"""Of the true draws: far from the seeds of fits, so that an exact answer is not compared with itself."""
 DRAWS_ALONE = "These are draws, without the evidence: KL divergences and gaps stay open."
 
 
@@ -47,7 +49,7 @@ class Yardstick:
     @cached_property
     def draws(self) -> dict[str, Tensor]:
         """Site -> (S, *shape)."""
-        return self.truth.draw(DRAWS, seed=2)
+        return self.truth.draw(DRAWS, seed=SEED)
 
 
 def find_truth(

@@ -224,9 +224,10 @@ def dmm(checkout: Checkout, task: Task) -> Iterator[Row]:
             made: tuple[Any, ...] = file.poly.get_mini_batch(index, part.x, part.context.long())
             return made
 
-        for epoch in range(task.epochs):
-            for index in _shuffled(train.size, 20):  # the weight of the KL grows over the first fifth
-                svi.step(*batch(train, index), min(1.0, 0.2 + 0.8 * (epoch + 1) / max(1, task.epochs / 5)))
+        # The weight of the KL grows over the first fifth of all steps, by minibatch as in the example.
+        order = [index for _ in range(task.epochs) for index in _shuffled(train.size, 20)]
+        for step, index in enumerate(order, 1):
+            svi.step(*batch(train, index), min(1.0, 0.2 + 0.8 * step / max(1, len(order) // 5)))
         seconds, given = time.perf_counter() - started, batch(test, torch.arange(test.size))
         net.rnn.eval()
         values = importance(partial(net.model, *given), partial(net.guide, *given), few)

@@ -64,7 +64,9 @@ def truth(program: Asked, options: Mapping[str, Any], data: Data | None, way: st
     if "nuts" in said:
         return by_nuts(program, options, data, **said["nuts"])
     if set(said) == {"draws", "name"}:
-        return from_draws(program, datasets.read_reference(said["draws"], said["name"]), options=options)
+        # Pyro code takes the data that lie beside the draws, by name; a class of programs those of the suite.
+        own = None if issubclass(_class_of(program), Adopted) else data
+        return from_draws(program, datasets.read_reference(said["draws"], said["name"]), own, options)
     raise UnknownNameError("truth", next(iter(said), ""), WAYS)
 
 
@@ -248,9 +250,18 @@ def _check_sites(program: Program, data: Data, shapes: Mapping[str, Any]) -> Non
 
 
 def _key(program: Program, data: Data, sampler: Mapping[str, Any]) -> str:
-    """A name for chains: whatever they depend on changes it."""
+    """A name for chains: what the code says, and what the density is, wherever the code has its numbers from."""
     sums = hashlib.sha256(repr([source_of([type(program)]), program.config(), sorted(sampler.items())]).encode())
     for name, value in sorted({**program.state_dict(), **data.named()}.items()):
         sums.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         sums.update(value.detach().cpu().contiguous().numpy().tobytes())
+    with torch.no_grad(), seeded(0):
+        for spread in (0.0, 1.0):
+            # Drawn from the prior, which shows scales; then, moved by as much, the density there.
+            trace = poutine.trace(FlatPriors(spread)(program.model)).get_trace(*data, None)
+            trace.compute_log_prob()
+            for name, site in trace.nodes.items():
+                if site["type"] == "sample" and "log_prob_sum" in site:
+                    value = site["value"].double().sum() if isinstance(site["value"], Tensor) else 0.0
+                    sums.update(f"{name} {float(site['log_prob_sum']):.9g} {float(value):.9g}".encode())
     return f"{type(program).__name__}-{sums.hexdigest()[:12]}"

@@ -19,6 +19,7 @@ how sharp the density is means nothing.
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pyro
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from inference.evaluation.estimates import evaluating
 from inference.fitted import Fit
+from inference.games.losses import make_game
 from inference.particles import outside_handlers
 from zoo.energy.base import EnergyProgram, metropolis_langevin
 from zoo.errors import CapabilityError
@@ -72,7 +74,7 @@ class CriticEnergy(EnergyProgram):
         self.generator, self.judge, self.latent, self.step = made, copy.deepcopy(judge), latent, step
         self.requires_grad_(False).eval()
         self.support = generator.support
-        x = self.shown(self.particles[:3])
+        x = self.shown(self.base().sample((3,)))
         if not torch.allclose(self._judged(x)[:1], self._judged(x[:1]), rtol=1e-3, atol=1e-5):
             raise CapabilityError(
                 "This critic judges an example by what else is in its batch, so that no example has an energy of its "
@@ -180,7 +182,8 @@ def critic_energy(found: Fit, *, seed: int = 0, **options: Any) -> CriticEnergy:
         seed: Of the latents that chains start from.
         options: Of `CriticEnergy`: step, draw_sweeps, particles.
 
-    Raises: CapabilityError for other fits, and what `CriticEnergy` raises; OptionError.
+    Raises: CapabilityError for other fits, games whose critic is no log density ratio, and what `CriticEnergy` raises;
+        OptionError.
     """
     critic = found.modules.get("critic")
     if found.method != "gan" or critic is None:
@@ -189,5 +192,17 @@ def critic_energy(found: Fit, *, seed: int = 0, **options: Any) -> CriticEnergy:
             "'gan', in the process that made it (a critic is not saved)."
         )
     assert isinstance(found.program, ImplicitProgram)
+    game = found.options["game"]
+    if not make_game(game).weighs:
+        raise CapabilityError(
+            f"The best critic of the game {game!r} is no log density ratio, so it weighs nothing; play 'minimax', "
+            "'non-saturating' or 'wasserstein'."
+        )
+    if found.options.get("ema") is not None:
+        warnings.warn(
+            "The generator is an average of weights (ema), and the critic compared the data with the last weights: "
+            "fit with ema=None for a critic of this generator.",
+            stacklevel=2,
+        )
     with torch.no_grad(), evaluating(found.program, critic, seed, found.device):
         return CriticEnergy(found.program, critic, **options)

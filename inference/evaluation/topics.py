@@ -94,8 +94,9 @@ def completed_perplexity(predict: Callable[[Tensor], Tensor], x: Tensor, *, seed
 
 def thinned(x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Documents (N, V) divided in two, each word by the toss of a coin, the same for the same seed: (known, hidden)."""
-    generator = torch.Generator(x.device).manual_seed(seed)
-    known = torch.binomial(x.double(), torch.full_like(x, 0.5, dtype=torch.float64), generator=generator).to(x)
+    # On the CPU, wherever documents are: another device would toss other coins.
+    counts, generator = x.detach().cpu().double(), torch.Generator().manual_seed(seed)
+    known = torch.binomial(counts, torch.full_like(counts, 0.5), generator=generator).to(x)
     return known, x - known
 
 

@@ -54,6 +54,10 @@ class Game(ABC):
     """Whether its divergence is at its ceiling once the critic tells all apart, however far apart they are: nothing
     then says which way the data lie, unless a regulariser bounds the critic's slope."""
 
+    weighs: ClassVar[bool] = False
+    """Whether exp(critic) weighs what the generator makes: the best critic is log p/q, or like a Wasserstein critic
+    an energy without units."""
+
     @abstractmethod
     def critic_loss(self, critic: CriticFn, real: Tensor, fake: Tensor) -> Tensor:
         """What the critic minimises, (); `fake` is detached."""
@@ -79,7 +83,7 @@ class Minimax(Game):
     """
 
     name = "minimax"
-    saturates = True
+    saturates, weighs = True, True
 
     def critic_loss(self, critic: CriticFn, real: Tensor, fake: Tensor) -> Tensor:
         """-V."""
@@ -203,7 +207,7 @@ class Wasserstein(Game):
     """
 
     name = "wasserstein"
-    needs_slope = True
+    needs_slope, weighs = True, True
 
     def __init__(self, slope: Positive = 1.0, drift: NonNegative = 0.0):
         check_options(type(self), {"slope": slope, "drift": drift})

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from inference.guides.implicit import ImplicitGuide
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, UnknownNameError
-from zoo.flat import FlatPriors
+from zoo.flat import FlatPriors, within
 from zoo.guide_flows import BatchedAffine, flow_layers
 from zoo.parameters import KEPT, keeps_statements, state_parameters
 from zoo.program import ExactPosterior, Implicit, Program
@@ -87,6 +87,8 @@ AUTOGUIDES: dict[str, Callable[..., autoguide.AutoGuide]] = {
 
 STARTS = ("feasible", "mean", "median", "sample", "uniform")
 """Pyro's functions that say where an autoguide starts, without init_to_."""
+FLAT_SPREAD = 2.0
+"""How far from the origin starts that differ lie on a flat prior: as Pyro's and Stan's init_to_uniform."""
 
 
 def guide_spec(guide: str) -> dict[str, Any]:
@@ -104,14 +106,22 @@ def guide_spec(guide: str) -> dict[str, Any]:
 def init_function(init: str | Callable[..., Any]) -> Callable[..., Any]:
     """One of Pyro's functions that say where an autoguide starts: itself, or by its name ('median' of init_to_median).
 
+    A flat prior has no draws: where the function wants one, it starts at the origin of its unconstrained space, or,
+    for starts that differ ('sample', 'uniform'), within two units of that.
+
     Raises: UnknownNameError.
     """
-    if callable(init):
-        return init
-    if init not in STARTS:
+    if not callable(init) and init not in STARTS:
         raise UnknownNameError("init_loc_fn", init, STARTS)
-    found: Callable[..., Any] = getattr(autoguide, f"init_to_{init}")
-    return found
+    found: Callable[..., Any] = init if callable(init) else getattr(autoguide, f"init_to_{init}")
+
+    def start(site: Any) -> Any:
+        try:
+            return found(site)
+        except NotImplementedError:
+            return within(site["fn"], FLAT_SPREAD if init in ("sample", "uniform") else 0.0)
+
+    return start
 
 
 def build_guide(
@@ -144,7 +154,8 @@ def build_guide(
         return GridGuide(program, spec.get("points")) if spec["kind"] == "grid" else enumerated_guide(program)
     hidden = [name for name, site in program.sites().items() if site.is_discrete]
     options = {} if init is None else {"init_loc_fn": init}
-    guide = AUTOGUIDES[spec["name"]](FlatPriors()(poutine.block(program.model, hide=hidden)), **options)
+    model = poutine.block(program.model, hide=hidden)
+    guide = AUTOGUIDES[spec["name"]](FlatPriors()(model) if init is None else model, **options)
     with torch.no_grad():
         guide(data.x, data.context, None)
     return guide.to(data.x.device)

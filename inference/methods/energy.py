@@ -37,7 +37,7 @@ def why_not_of_examples(program: Program) -> str | None:
 class EnergyMethod(GradientMethod):
     """Base of the methods that fit energy-based models.
 
-    `Outcome.info['chains']` says how the program's chains mix at the end: `rhat` and `moved` of
+    `Outcome.info['mixing']` says how the program's chains mix at the end: `rhat` and `moved` of
     `inference.mixing.Mixing`; where they do not, `info['warning']` says so.
     """
 
@@ -51,8 +51,8 @@ class EnergyMethod(GradientMethod):
     ) -> Outcome:
         """As of any method, and a look at the chains that draws will come from."""
         outcome = super().ended(program, loop, evaluations=evaluations, info=info)
-        found = chain_mixing(program, seed=loop.run.seed)
-        outcome.info["chains"] = {"rhat": found.rhat, "moved": found.moved}
+        found = chain_mixing(program, seed=loop.run.seed, examples=loop.run.train.x)
+        outcome.info["mixing"] = {"rhat": found.rhat, "moved": found.moved}
         if (trouble := found.trouble) is not None:
             outcome.info["warning"] = f"{trouble}."
         return outcome

@@ -33,17 +33,29 @@ from zoo.program import Program
 __all__ = ["ScoreMatching", "denoising_loss", "sliced_loss"]
 
 
-def denoising_loss(program: EnergyProgram, x: Tensor, noise: float) -> Tensor:
-    """The denoising objective at examples (B, *event_shape), (B,); differentiable in the parameters."""
+def denoising_loss(program: EnergyProgram, x: Tensor, noise: Tensor | float) -> Tensor:
+    """The denoising objective at examples (B, *event_shape), (B,); differentiable in the parameters.
+
+    Args:
+        program: An energy-based model.
+        x: (B, *event_shape).
+        noise: Standard deviation of what is added to x, one for all numbers or one each.
+    """
     error = torch.randn_like(x)
     slope = _slope(program, x + noise * error)[1]
     return 0.5 * (noise * slope + error).square().flatten(1).sum(1)
 
 
-def sliced_loss(program: EnergyProgram, x: Tensor) -> Tensor:
-    """The sliced objective at examples (B, *event_shape), along one direction each, (B,); differentiable likewise."""
+def sliced_loss(program: EnergyProgram, x: Tensor, units: Tensor | float = 1.0) -> Tensor:
+    """The sliced objective at examples (B, *event_shape), along one direction each, (B,); differentiable likewise.
+
+    Args:
+        program: An energy-based model.
+        x: (B, *event_shape).
+        units: In which x is measured, one for all numbers or one each.
+    """
     at, slope = _slope(program, x)
-    along = torch.randn_like(x)
+    along = units * torch.randn_like(x)
     rise = (along * slope).flatten(1).sum(1)
     (bend,) = torch.autograd.grad(rise.sum(), at, create_graph=True)
     return (along * bend).flatten(1).sum(1) + 0.5 * rise.square()
@@ -63,7 +75,7 @@ class ScoreMatching(EnergyMethod):
 
     Args:
         objective: 'denoising' or 'sliced'.
-        noise: Standard deviation of what denoising adds to the data, in their units.
+        noise: Standard deviation of what denoising adds to the data, in spreads of the program's base.
         lr, decay, steps, epochs, batch_size, checkpoint_seconds, precision: See `GradientMethod`.
         compile: See `GradientMethod`; 'never' by default: it differentiates twice.
     """
@@ -83,10 +95,11 @@ class ScoreMatching(EnergyMethod):
         """The objective, ready to be lowered."""
         assert isinstance(program, EnergyProgram)
         optimizer = make_optimizer("adam", [p for p in program.parameters() if p.requires_grad], self.lr)
+        units = program.base().variance.detach().sqrt()  # what is learned of a number does not depend on its units
+        noise, sliced = self.noise * units, self.objective == "sliced"
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
-            sliced = self.objective == "sliced"
-            each = sliced_loss(program, batch.x) if sliced else denoising_loss(program, batch.x, self.noise)
+            each = sliced_loss(program, batch.x, units) if sliced else denoising_loss(program, batch.x, noise)
             loss = each.mean()
             descend(optimizer, loss, now["lr"])
             return {"loss": loss.detach()}

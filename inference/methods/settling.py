@@ -90,6 +90,8 @@ def find_place(
                 modes = find_modes(target, target.starts(STARTS))
     except Exception as error:  # whatever double precision, or differentiating twice, is too much for
         return f"its density cannot be followed in double precision ({type(error).__name__}: {_line(error)})"
+    if name == "delta":  # a point has no volume: the highest of them is the MAP estimate
+        modes.sort(key=lambda mode: -mode.log_density)
     if not modes and name not in FAMILIES:
         return "its density has no maximum that could be reached"
     return Place(target, modes, len(starts))

@@ -25,7 +25,6 @@ from inference.unconstrained import Coordinates
 from zoo.adopted import Adopted
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError
-from zoo.flat import FlatPriors
 from zoo.program import Implicit, Program
 from zoo.weights import Weighted
 
@@ -131,7 +130,7 @@ class Target:
     def located(self, init: Callable[..., Any]) -> Tensor:
         """Where one of Pyro's init functions puts the latents, (1, D)."""
         with _double(), torch.no_grad(), pyro.validation_enabled(False):
-            trace = poutine.trace(InitMessenger(init)(FlatPriors()(self.program.model))).get_trace(*self.data, None)
+            trace = poutine.trace(InitMessenger(init)(self.program.model)).get_trace(*self.data, None)
             parts = []
             for name, site in self.coordinates.sites.items():
                 free = biject_to(site.support).inv(trace.nodes[name]["value"].double())
@@ -151,7 +150,7 @@ class Target:
     def __call__(self, z: Tensor) -> Tensor:
         """Log density of S vectors, (S, D) -> (S,); minus infinity where there is none."""
         found = torch.cat([self._log_density(part) for part in self._parts(z)])
-        return found.nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+        return found.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
     def slope(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log density (S,) and its gradient (S, D)."""

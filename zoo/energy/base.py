@@ -23,8 +23,8 @@ from zoo.options import Count
 from zoo.program import Implicit, ImplicitProgram
 
 __all__ = [
-    "MOST", "MOST_WITH_GRADIENTS", "EnergyProgram", "SummableEnergy", "Unnormalised", "binary_states",
-    "choose_states", "metropolis_langevin", "spread_of",
+    "EnergyProgram", "SummableEnergy", "Unnormalised", "binary_states", "choose_states", "metropolis_langevin",
+    "spread_of", "why_too_many",
 ]  # fmt: skip
 
 MOST, MOST_WITH_GRADIENTS = 24, 20
@@ -98,7 +98,7 @@ class EnergyProgram(ImplicitProgram):
         return None
 
     def unnormalised_bound(self, x: Tensor) -> Tensor:
-        """A lower bound of f(x), (B, *event_shape) -> (B,), differentiable; f itself where that can be computed.
+        """A lower bound of f(x), (B, *event_shape) -> (B,), differentiable; f itself unless a program has another.
 
         Its gap is another one under other parameters and at other examples.
         """
@@ -192,6 +192,14 @@ class SummableEnergy(Protocol):
         Raises: as `log_partition`.
         """
         ...
+
+
+def why_too_many(of: EnergyProgram, units: int) -> str | None:
+    """Why log Z is not summed over all states of so many binary units, or None."""
+    most = MOST_WITH_GRADIENTS if torch.is_grad_enabled() else MOST
+    if units <= most:
+        return None
+    return f"log Z of {type(of).__name__} sums 2^{units} states, beyond the {most} units that can be summed"
 
 
 def binary_states(units: int, like: Tensor) -> Iterator[Tensor]:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from zoo.energy.base import MOST, MOST_WITH_GRADIENTS, EnergyProgram, Unnormalised, binary_states, choose_states
+from zoo.energy.base import EnergyProgram, Unnormalised, binary_states, choose_states, why_too_many
 from zoo.errors import CapabilityError, OptionError
 from zoo.options import Count, Counts, Shape
 from zoo.program import Preset
@@ -199,10 +199,7 @@ class DBM(EnergyProgram):
 
     def why_not_summed(self) -> str | None:
         """More than 24 units on the smaller side; 20 where gradients are wanted."""
-        units, most = self._fewer()[1], MOST_WITH_GRADIENTS if torch.is_grad_enabled() else MOST
-        if units <= most:
-            return None
-        return f"log Z of {type(self).__name__} sums 2^{units} states, beyond the {most} units that can be summed"
+        return why_too_many(self, self._fewer()[1])
 
     @torch.no_grad()
     def draw_exactly(self, n: int) -> Tensor:

@@ -85,12 +85,12 @@ class DeepEnergy(EnergyProgram):
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Takes mean and spread from the data, and starts the chains there.
 
-        Numbers of a row have a spread each, since each has its own units. Pixels share one: those that hardly ever
-        change would have next to none, and steps there as well.
+        Numbers have a spread each, since each has its own units. Pixels, in [0, 1], share one: those that hardly ever
+        change would have next to none, and steps there as well. So do those of convolutions, whatever their units.
         """
         self.mean.copy_(x.mean(0))
-        alike = x.ndim > 2
-        self.spread.copy_((x - x.mean(0)).square().mean().sqrt().clamp_min(1e-2) if alike else spread_of(x))
+        pixels = len(self.image) > 1 or (x.ndim > 2 and bool(((x >= 0) & (x <= 1)).all()))
+        self.spread.copy_(spread_of((x - x.mean(0)).reshape(-1, 1)) if pixels else spread_of(x))
         self.restart()
 
     def base(self) -> dist.TorchDistribution:

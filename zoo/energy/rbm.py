@@ -24,14 +24,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from zoo.energy.base import (
-    MOST,
-    MOST_WITH_GRADIENTS,
-    EnergyProgram,
-    binary_states,
-    choose_states,
-    spread_of,
-)
+from zoo.energy.base import EnergyProgram, binary_states, choose_states, spread_of, why_too_many
 from zoo.errors import CapabilityError
 from zoo.options import Count, OneOf, Shape
 from zoo.program import Preset
@@ -130,7 +123,9 @@ class RBM(EnergyProgram):
         constant 1 (Salakhutdinov & Murray, "On the quantitative analysis of deep belief networks", ICML 2008).
         """
         u = self._units(x)
-        own = -0.5 * ((u - self.bias) / self.scale()).square() if self.visible == "gaussian" else u * self.bias
+        # Over x, not over its units, up to a constant: its distance to the base has no units either.
+        gaussian = -0.5 * ((u - self.bias) / self.scale()).square() - self.spread.log() - 0.5 * math.log(2 * math.pi)
+        own = gaussian if self.visible == "gaussian" else u * self.bias
         hidden = softplus(beta * self._inputs(x)) - (1 - beta) * math.log(2)
         return (1 - beta) * self.base().log_prob(x) + beta * own.sum(1) + hidden.sum(1)
 
@@ -157,10 +152,7 @@ class RBM(EnergyProgram):
 
     def why_not_summed(self) -> str | None:
         """More than 24 units on the smaller side; 20 where gradients are wanted."""
-        units, most = self._summed(), MOST_WITH_GRADIENTS if torch.is_grad_enabled() else MOST
-        if units <= most:
-            return None
-        return f"log Z of {type(self).__name__} sums 2^{units} states, beyond the {most} units that can be summed"
+        return why_too_many(self, self._summed())
 
     @torch.no_grad()
     def draw_exactly(self, n: int) -> Tensor:
@@ -211,8 +203,8 @@ class RBM(EnergyProgram):
         push = states @ self.weight.T
         if self.visible == "bernoulli":
             return states @ self.hidden_bias + softplus(self.bias + push).sum(1)
-        constant = 0.5 * math.log(2 * math.pi) + self.log_scale + self.spread.log()  # over x, not over its units
-        return states @ self.hidden_bias + (constant + push * self.bias / self.scale() + 0.5 * push**2).sum(1)
+        each = self.log_scale + push * self.bias / self.scale() + 0.5 * push**2
+        return states @ self.hidden_bias + each.sum(1)
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(

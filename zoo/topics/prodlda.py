@@ -86,13 +86,19 @@ class ProdLDA(TopicModel):
         """A mixture of topics, and the words that it makes likely."""
         with self.plate(x, context, size):
             h = pyro.sample("h", dist.Normal(self.prior_loc, self.prior_scale).to_event(1))
-            return pyro.sample("x", self.counts(self.decode(self.dropout(h.softmax(-1)))), obs=x)
+            return pyro.sample("x", self.counts(self.decode(self._dropped(h.softmax(-1)))), obs=x)
 
     def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         """q(h | x), a diagonal Gaussian of the encoder."""
         assert x is not None
         with self.plate(x, context, size):
             pyro.sample("h", self.encode(x).to_event(1))
+
+    def _dropped(self, theta: Tensor) -> Tensor:
+        """Mixtures without some topics while training; never without all, and those that are mixed still sum to one."""
+        kept: Tensor = self.dropout(theta)
+        kept = torch.where(kept.sum(-1, keepdim=True) > 0, kept, theta)
+        return kept if self.decoder == "product" else kept / kept.sum(-1, keepdim=True)
 
     def encode(self, x: Tensor) -> Any:
         """q(h | x), documents (B, V) to batch shape (B, K)."""

@@ -6,9 +6,12 @@ draws are read by `zoo.datasets.reference`.
 
 from __future__ import annotations
 
+import torch
+
 from benchmarks.targets.asked import from_draws
 from benchmarks.targets.target import Reference
 from zoo import datasets
+from zoo.errors import OptionError
 
 __all__ = ["PROGRAMS", "load"]
 
@@ -40,6 +43,10 @@ PROGRAMS: dict[str, str] = {
 def load(name: str) -> Reference:
     """A posterior by posteriordb's name.
 
-    Raises: DatasetError when its data cannot be read.
+    Computed in double precision only, as the draws were: years and prices that are not centred cancel in single.
+
+    Raises: DatasetError when its data cannot be read; OptionError in another default dtype.
     """
+    if torch.get_default_dtype() != torch.float64:
+        raise OptionError("posteriordb's posteriors need torch.set_default_dtype(torch.float64).")
     return from_draws(PROGRAMS[name], datasets.reference_posterior(name))

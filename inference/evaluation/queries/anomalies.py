@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -15,19 +16,22 @@ from inference.fitted import Fit
 from zoo.arrays import as_tensor
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram
-from zoo.errors import CapabilityError, NonFiniteError, ShapeError
+from zoo.errors import CapabilityError, NonFiniteError, ShapeError, UnknownNameError
 from zoo.process import guest
 from zoo.program import Program
 
 __all__ = ["anomaly_scores", "auroc", "code_length"]
+
+KNOWN = tuple(inspect.signature(log_likelihood).parameters)[2:]
+"""Options of programs with a density, of which energies need the seed alone."""
 
 
 @torch.no_grad()
 def anomaly_scores(program: Program | Fit, x: Any, context: Any = None, **options: Any) -> Tensor:
     """How improbable each example is, (N,): -log2 p(x) per dimension, in bits.
 
-    Of energy-based models it is that up to the constant log2 Z, which tells no two examples apart; of some a bound of
-    it (`inference.evaluation.partition.unnormalised`).
+    Of energy-based models (a critic's is relative to its generator) it is that up to the constant log2 Z, which tells
+    no two examples apart; of some a bound of it (`inference.evaluation.partition.unnormalised`).
 
     A high score says that the model gives little density, not that the example is of another kind: a smooth image can
     be more probable than what the model was trained on (Nalisnick et al. 2019).
@@ -44,6 +48,9 @@ def anomaly_scores(program: Program | Fit, x: Any, context: Any = None, **option
     made = _program(program)
     x, context = checked(made, x, context)
     if isinstance(made, EnergyProgram):
+        for option in options:
+            if option not in KNOWN:
+                raise UnknownNameError("option of anomaly_scores", option, KNOWN)
         return _bits(made, unnormalised(made, Data(x, context), seed=options.get("seed", 0))[0])
     return _bits(made, _log_densities(program, Data(x, context), **options))
 

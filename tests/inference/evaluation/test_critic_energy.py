@@ -139,13 +139,19 @@ def test_what_it_refuses():
             return x.sum(1) + x.mean()
 
     with pytest.raises(CapabilityError, match="what else is in its batch"):
-        CriticEnergy(Linear(), Deviation())
+        CriticEnergy(Linear(), Deviation(), particles=1)
     with pytest.raises(CapabilityError, match="is no generator of a game"):
         CriticEnergy(RBM([4], 2), Best())  # type: ignore[arg-type]
     with pytest.raises(CapabilityError, match="one latent of real numbers"):
         CriticEnergy(InfoGAN(), Best())
     with pytest.raises(CapabilityError, match="no critic of examples"):
         critic_energy(fit("ppca", torch.randn(10, 3), "svi", steps=1))
+    for game in ("hinge", "least-squares"):
+        with pytest.raises(CapabilityError, match=f"best critic of the game '{game}' is no log density ratio"):
+            critic_energy(fit(gaussian_gan(), gaussian_data(), "gan", game=game, steps=1))
+    averaged = fit(gaussian_gan(), gaussian_data(), "gan", ema=0.9, steps=1)
+    with pytest.warns(UserWarning, match="compared the data with the last weights"):
+        critic_energy(averaged)
     with pytest.raises(CapabilityError, match="which latent an example was made of"):
         CriticEnergy(Linear(), Best()).started(torch.zeros(1, 2))
     with pytest.raises(CapabilityError, match="no parameter that is to be learned"):

@@ -26,12 +26,12 @@ def test_a_fit_tells_whether_its_chains_mix():
     torch.manual_seed(0)
     x = torch.randn(200, 2)
     good = fit(DeepEnergy([2], step=0.8, particles=32), x, "nce", steps=5)
-    assert good.info["chains"]["rhat"] < RHAT_LIMIT
-    assert 0.5 < good.info["chains"]["moved"] < 1
+    assert good.info["mixing"]["rhat"] < RHAT_LIMIT
+    assert 0.5 < good.info["mixing"]["moved"] < 1
     assert "warning" not in good.info
     assert "log_partition" in good.info
     bad = fit(DeepEnergy([2], step=1e-4, particles=32), x, "cd", steps=5)
-    assert bad.info["chains"]["rhat"] > RHAT_LIMIT
+    assert bad.info["mixing"]["rhat"] > RHAT_LIMIT
     assert "chains that start apart are not alike" in bad.info["warning"]
     assert bad.history.last("moved") > 0.9
     assert fit(RBM([3], 2), (x[:, :1] > 0).double().expand(-1, 3), "cd", steps=5).history.last("moved") > 0

@@ -44,6 +44,19 @@ def test_the_denoising_objective_is_least_at_the_noisy_data():
 
 
 @pytest.mark.parametrize("objective", ["denoising", "sliced"])
+def test_units_change_nothing(objective):
+    """Data of other units have the same losses, each number in its own."""
+    torch.manual_seed(0)
+    x, scale = torch.randn(60, 2), torch.tensor([1e-3, 1e4])
+    losses = []
+    for data in (x, x * scale):
+        torch.manual_seed(1)
+        found = fit(DeepEnergy([2], hidden=[8]), data, "score-matching", objective=objective, steps=20)
+        losses.append(torch.tensor(found.history.series("loss")[1]))
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["denoising", "sliced"])
 def test_it_learns_two_clusters(objective):
     """On the line: the fitted density, normalised by quadrature, is nearer to the data than where it starts."""
     torch.manual_seed(0)
