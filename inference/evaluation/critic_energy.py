@@ -58,6 +58,7 @@ class CriticEnergy(EnergyProgram):
 
     family = "implicit"
     measure = "what its generator draws"
+    sweep_gradients = 2
 
     def __init__(
         self,

@@ -107,7 +107,8 @@ class ContrastiveDivergence(EnergyMethod):
         program.train()
         known = run.valid is not None and isinstance(program, SummableEnergy)
         known = known and (program.why_not_summed() or program.why_bounded()) is None
-        finish = partial(self.ended, program, loop, evaluations=2)
+        evaluations = 2 if self.chains == "exact" else 2 + self.sweeps * program.sweep_gradients
+        finish = partial(self.ended, program, loop, evaluations=evaluations)
         return Training(loop, finish, (lambda: _nats(program, run.valid)) if known else None)
 
     def loss(self, program: EnergyProgram, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -94,7 +94,8 @@ class NoiseContrastive(EnergyMethod):
         )  # fmt: skip
 
         def finish() -> Outcome:
-            return self.ended(program, loop, info={"log_partition": float(constant.log_partition.detach())})
+            info = {"log_partition": float(constant.log_partition.detach())}
+            return self.ended(program, loop, evaluations=1 + self.ratio, info=info)
 
         program.train()
         return Training(loop, finish)

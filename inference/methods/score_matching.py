@@ -110,4 +110,5 @@ class ScoreMatching(EnergyMethod):
         )  # fmt: skip
 
         program.train()
-        return Training(loop, partial(self.ended, program, loop))
+        # The slope is differentiated again, along a slice twice.
+        return Training(loop, partial(self.ended, program, loop, evaluations=3 if sliced else 2))

@@ -55,6 +55,8 @@ class EnergyProgram(ImplicitProgram):
     family = "energy"
     measure: ClassVar[str | None] = None
     """What the density is relative to, where that is nothing that likelihoods can be compared by."""
+    sweep_gradients: ClassVar[int] = 0
+    """Gradients of f that a transition takes."""
     particles: Tensor
 
     def __init__(self, draw_sweeps: Count, particles: Tensor, event_shape: Sequence[int] | None = None):

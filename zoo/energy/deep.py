@@ -54,6 +54,7 @@ class DeepEnergy(EnergyProgram):
     paper = "Ngiam et al., Learning deep energy models, 2011; Du & Mordatch 2019"
     dataset = "ring"
     support = constraints.real
+    sweep_gradients = 2
 
     def __init__(
         self,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from inference import fit
 from inference.methods.energy import why_no_energy, why_not_of_examples
-from inference.mixing import RHAT_LIMIT
+from inference.mixing import RHAT_LIMIT, Mixing
 from zoo.energy.dbm import DBM
 from zoo.energy.deep import DeepEnergy
 from zoo.energy.rbm import RBM
 from zoo.latent.ppca import PPCA
+
+MIXED = Mixing(torch.randn(4, 50, 1), 1.0, 1)
 
 
 def test_whom_they_take():
@@ -35,3 +38,48 @@ def test_a_fit_tells_whether_its_chains_mix():
     assert "chains that start apart are not alike" in bad.info["warning"]
     assert bad.history.last("moved") > 0.9
     assert fit(RBM([3], 2), (x[:, :1] > 0).double().expand(-1, 3), "cd", steps=5).history.last("moved") > 0
+
+
+class Counting(DeepEnergy):
+    """Counts the rows whose density is differentiated."""
+
+    rows = 0
+
+    def tempered(self, x, beta):
+        value = super().tempered(x, beta)
+        if value.requires_grad:
+            value.register_hook(self._count)
+        return value
+
+    def _count(self, gradient):
+        type(self).rows += len(gradient)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "each"),
+    [
+        ("nce", {"ratio": 3}, 4),
+        ("nce", {}, 2),
+        ("cd", {"sweeps": 3}, 2 + 3 * 2),
+        ("cd", {"chains": "persistent"}, 2 + 2),
+    ],
+)
+def test_gradients_are_counted(method, options, each, monkeypatch):
+    """Against those of every row, counted from outside; particles are as many as a minibatch."""
+    x = torch.randn(32, 2)
+    program = Counting([2], hidden=[4], particles=32)
+    monkeypatch.setattr(Counting, "rows", 0)
+    monkeypatch.setattr("inference.methods.energy.chain_mixing", lambda program, **_: MIXED)
+    found = fit(program, x, method, steps=3, batch_size=32, **options)
+    assert found.gradient_evaluations == 3 * each == Counting.rows / 32
+
+
+@pytest.mark.parametrize(("objective", "each"), [("denoising", 2), ("sliced", 3)])
+def test_gradients_of_slopes_are_counted(objective, each, monkeypatch):
+    """Against how often anything is differentiated."""
+    calls, grad, backward = [], torch.autograd.grad, torch.Tensor.backward
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (calls.append(0), grad(*a, **k))[1])
+    monkeypatch.setattr(torch.Tensor, "backward", lambda *a, **k: (calls.append(0), backward(*a, **k))[1])
+    monkeypatch.setattr("inference.methods.energy.chain_mixing", lambda program, **_: MIXED)
+    found = fit(DeepEnergy([2], hidden=[4]), torch.randn(32, 2), "score-matching", objective=objective, steps=3)
+    assert found.gradient_evaluations == 3 * each == len(calls)
