@@ -14,9 +14,10 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from inference.environment import seeded
+from inference.environment import evaluating
 from inference.guides.named import needs_full_batch
 from inference.particles import flatten_draws
 from zoo.adopted import Adopted
@@ -101,15 +102,8 @@ def encode(
         refuse_codes(program, reason)
     rows = program.take(data, context)
     rows = rows.to(next((t.device for t in program.state_dict().values()), rows.x.device))
-    modules = [each for each in (program, guide) if isinstance(each, torch.nn.Module) and each.training]
-    for module in modules:
-        module.eval()
-    try:
-        with seeded(seed, rows.x.device), pyro.validation_enabled(False):
-            codes = torch.cat([_codes(program, batch, guide) for batch in rows.batches(BATCH)])
-    finally:
-        for module in modules:
-            module.train()
+    with evaluating(program, guide, seed, rows.x.device):
+        codes = torch.cat([_codes(program, batch, guide) for batch in rows.batches(BATCH)])
     if not bool(codes.isfinite().all()):
         raise NonFiniteError(f"Some codes of {type(program).__name__} are not finite: fit it before it is asked.")
     return codes
@@ -127,10 +121,10 @@ def _codes(program: Program, rows: Data, guide: Callable[..., Any] | None) -> Te
 
 def _means(guide: Callable[..., Any], rows: Data, sites: Mapping[str, Site]) -> dict[str, Tensor]:
     """Site -> mean (B, ...) of what a guide samples of the latents."""
-    found = _sampled(guide, rows, 1, sites)
+    found, alone = _sampled(guide, rows, 1, sites)
     means = {name: _mean(site["fn"]) for name, site in found.items()}
-    if len(found) > 1 or None in means.values():  # what one draw says of a mean may hang on other draws
-        found = _sampled(guide, rows, DRAWS, sites)
+    if not alone or None in means.values():  # what one draw says of a mean may hang on other draws
+        found, _ = _sampled(guide, rows, DRAWS, sites)
         means = {name: _mean(site["fn"]) for name, site in found.items()}
     averaged = {}
     for name, mean in means.items():
@@ -139,11 +133,19 @@ def _means(guide: Callable[..., Any], rows: Data, sites: Mapping[str, Site]) -> 
     return averaged
 
 
-def _sampled(guide: Callable[..., Any], rows: Data, n: int, sites: Mapping[str, Site]) -> dict[str, Any]:
-    """Name -> node of Pyro's trace of n runs side by side, of the program's latents alone."""
+def _sampled(guide: Callable[..., Any], rows: Data, n: int, sites: Mapping[str, Site]) -> tuple[dict[str, Any], bool]:
+    """Name -> node of Pyro's trace of n runs side by side, of the program's latents alone.
+
+    And whether nothing was drawn besides one of them: an auxiliary variable of the guide counts.
+    """
     with pyro.plate("particles", n, dim=-2):
         nodes = poutine.trace(guide).get_trace(*rows, None).nodes
-    return {name: node for name, node in nodes.items() if name in sites and not node["is_observed"]}
+    drawn = {
+        name: node
+        for name, node in nodes.items()
+        if node["type"] == "sample" and not (node["is_observed"] or site_is_subsample(node))
+    }
+    return {name: node for name, node in drawn.items() if name in sites}, len(drawn) == 1
 
 
 def _mean(fn: Any) -> Tensor | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
+import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.errors import OptionError
 from zoo.options import Seed, check_value
 from zoo.process import LOCK
 
-__all__ = ["continued", "random_state", "seeded", "versions"]
+__all__ = ["continued", "evaluating", "random_state", "seeded", "versions"]
 
 
 @contextmanager
@@ -29,6 +31,22 @@ def seeded(seed: Seed, device: torch.device | str = "cpu") -> Iterator[None]:
     with LOCK, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def evaluating(
+    program: nn.Module, guide: Any = None, seed: int = 0, device: torch.device | str = "cpu"
+) -> Iterator[None]:
+    """Runs a block from a seed, in eval mode and without Pyro's checks; everything is put back afterwards."""
+    modules = [m for m in (program, guide) if isinstance(m, nn.Module) and m.training]
+    for module in modules:
+        module.eval()
+    try:
+        with seeded(seed, device), pyro.validation_enabled(False):
+            yield
+    finally:
+        for module in modules:
+            module.train()
 
 
 def random_state(device: torch.device | str = "cpu") -> list[Tensor]:

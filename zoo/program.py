@@ -56,6 +56,8 @@ class Site:
     plates: int = 0
     is_finite: bool = False
     """Whether its values can be listed."""
+    is_independent: bool = False
+    """Whether its numbers are independent of each other."""
 
     @property
     def is_enumerable(self) -> bool:
@@ -82,7 +84,7 @@ def site_of(site: Any, examples: str | None) -> Site:
     return Site(
         site["name"], torch.Size((*plates, *fn.event_shape)), is_global,
         is_discrete=bool(fn.support.is_discrete), support=fn.support, distribution=type(base).__name__,
-        plates=len(plates), is_finite=bool(fn.has_enumerate_support),
+        plates=len(plates), is_finite=bool(fn.has_enumerate_support), is_independent=not base.event_shape,
     )  # fmt: skip
 
 

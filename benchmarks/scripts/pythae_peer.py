@@ -2,7 +2,7 @@
 
 Pythae (Chadebec, Vincent & Allassonniere, NeurIPS 2022) is no extra of this project: install it where this project is,
 
-    pip install --no-deps pythae imageio
+    pip install --no-deps pythae==0.1.2 imageio
     OMP_NUM_THREADS=1 python -m benchmarks.scripts.pythae_peer > docs/results/pythae-cpu.md
 
 (it asks for an old package `dataclasses` besides, which --no-deps leaves out). Both sides have the very same modules
@@ -124,7 +124,7 @@ def theirs(kind: str, x: Tensor, epochs: int, seed: int) -> Coded:
         from pythae.models.nn import BaseDecoder, BaseEncoder
         from pythae.trainers import BaseTrainer, BaseTrainerConfig
     except ImportError as error:
-        raise CapabilityError(f"Pythae is not here ({error}): pip install --no-deps pythae imageio") from error
+        raise CapabilityError(f"Pythae is not here ({error}): pip install --no-deps pythae==0.1.2 imageio") from error
     d = x.shape[1]
 
     class Encoder(BaseEncoder):

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.evaluation.estimates import BATCH, checked, evaluating
+from inference.environment import evaluating
+from inference.evaluation.estimates import BATCH, checked
 from inference.fitted import Fit
+from inference.guides.named import needs_full_batch
 from inference.particles import draw
 from inference.requirements import why_not_local
 from zoo.errors import CapabilityError, EmptyDataError
@@ -55,6 +57,13 @@ def activity(
     reason = why_not_local(program)
     if reason is not None:
         raise CapabilityError(f"{type(program).__name__} has no units that could be active: {reason}.")
+    if guide is None and not program.has_guide:
+        raise CapabilityError(f"{type(program).__name__} has no guide, by whose means units are told apart; fit one.")
+    if guide is not None and needs_full_batch(guide, program):
+        raise CapabilityError(
+            f"This guide of {type(program).__name__} holds factors of the examples that it was fitted to, and knows "
+            "nothing of others; take a guide that reads examples."
+        )
     given, data = guide if guide is not None else program.guide, checked(program, data)
     if data.size < 2:
         raise EmptyDataError("A variance over examples takes two of them or more; got one.")

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.evaluation.estimates import Estimate, checked, density, evaluating, log_mean_exp
+from inference.environment import evaluating
+from inference.evaluation.estimates import Estimate, checked, density, log_mean_exp
 from inference.hmc import transition
 from inference.particles import draw, log_joint, prior_and_likelihood, prior_draws, simulate, unit_log_weights
 from inference.requirements import why_no_dreams

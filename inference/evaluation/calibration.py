@@ -16,7 +16,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from inference.evaluation.estimates import evaluating
+from inference.environment import evaluating
 from inference.particles import draw, simulate
 from inference.requirements import why_no_dreams
 from zoo.errors import CapabilityError, NonFiniteError, OptionError, ShapeError

@@ -28,7 +28,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from inference.evaluation.estimates import evaluating
+from inference.environment import evaluating
 from inference.fitted import Fit
 from inference.games.losses import make_game
 from inference.particles import outside_handlers

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference.environment import evaluating
 from inference.evaluation.estimates import (
     CHUNK,
     Estimate,
     checked,
     density,
     elbo,
-    evaluating,
 )
 from inference.guides.named import guided_sites
 from inference.particles import draw, flatten_draws, log_joint, unit_log_weights

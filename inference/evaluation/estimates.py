@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoGuide, AutoNormal
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import biject_to
 
 from inference import one_by_one
-from inference.environment import seeded
+from inference.environment import evaluating
 from inference.guides.named import needs_full_batch, refuse_point
 from inference.particles import LogDensity, draw, guide_log_prob, log_joint, trace_log_density, unit_log_weights
 from zoo import datasets
@@ -36,7 +35,6 @@ __all__ = [
     "checked",
     "density",
     "elbo",
-    "evaluating",
     "importance_log_weights",
     "log_mean_exp",
     "weight_batches",
@@ -92,22 +90,6 @@ class Estimate:
     def perplexity(self, words: float = 1.0) -> float:
         """exp(-mean / words), each unit being so many words: how many equally likely ones would be as hard to guess."""
         return math.exp(-self.mean / words)
-
-
-@contextmanager
-def evaluating(
-    program: Program, guide: Any = None, seed: int = 0, device: torch.device | str = "cpu"
-) -> Iterator[None]:
-    """Runs a block from a seed, in eval mode and without Pyro's checks; everything is put back afterwards."""
-    modules = [m for m in (program, guide) if isinstance(m, nn.Module) and m.training]
-    for module in modules:
-        module.eval()
-    try:
-        with seeded(seed, device), pyro.validation_enabled(False):
-            yield
-    finally:
-        for module in modules:
-            module.train()
 
 
 def checked(program: Program, data: Any, context: Any = None, complete: bool = False) -> Data:

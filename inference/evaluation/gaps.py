@@ -23,7 +23,8 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 
-from inference.evaluation.estimates import Estimate, checked, elbo, evaluating
+from inference.environment import evaluating
+from inference.evaluation.estimates import Estimate, checked, elbo
 from inference.guides.named import guide_parameters, guided_sites
 from inference.methods.settling import best_of_family
 from inference.particles import draw, log_joint, log_weights, unit_log_weights

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference.environment import evaluating
 from inference.evaluation.estimates import (
     BATCH,
     CHUNK,
     Estimate,
     checked,
-    evaluating,
     log_mean_exp,
     weight_batches,
 )

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from inference.chains import psis
-from inference.evaluation.estimates import Estimate, evaluating
+from inference.environment import evaluating
+from inference.evaluation.estimates import Estimate
 from inference.evaluation.predictive import pointwise
 from inference.fitted import Fit
 from inference.guides.named import refuse_point

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.evaluation.estimates import Estimate, checked, evaluating, log_mean_exp
+from inference.environment import evaluating
+from inference.evaluation.estimates import Estimate, checked, log_mean_exp
 from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram, SummableEnergy
 from zoo.errors import CapabilityError, OptionError

@@ -21,7 +21,8 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from inference.evaluation.estimates import BATCH, CHUNK, Estimate, checked, evaluating, log_mean_exp
+from inference.environment import evaluating
+from inference.evaluation.estimates import BATCH, CHUNK, Estimate, checked, log_mean_exp
 from inference.fitted import Fit
 from inference.guides.named import guide_sites, needs_full_batch, refuse_point
 from inference.one_by_one import densities, layout_of, single_value

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.evaluation.estimates import checked, evaluating
+from inference.environment import evaluating
+from inference.evaluation.estimates import checked
 from inference.fitted import Fit
 from zoo.arrays import as_tensor
 from zoo.errors import CapabilityError, EmptyDataError, ShapeError

@@ -190,8 +190,14 @@ def guided_sites(guide: Callable[..., Any], data: Data) -> set[str]:
     return set(guide_sites(guide, data))
 
 
-def guide_sites(guide: Callable[..., Any], data: Data) -> dict[str, Any]:
-    """Name -> site of Pyro's trace, of the latent sites that a guide samples (auxiliary and observed ones left out)."""
+def guide_sites(guide: Callable[..., Any], data: Data, auxiliary: bool = False) -> dict[str, Any]:
+    """Name -> site of Pyro's trace, of the latent sites that a guide samples (observed ones left out).
+
+    Args:
+        guide: A guide.
+        data: Examples that it can see.
+        auxiliary: Whether variables of the guide alone are among them.
+    """
     few = data if isinstance(guide, autoguide.AutoGuide) else data.rows(slice(0, 2))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trace = poutine.trace(guide).get_trace(*few, None)
@@ -199,7 +205,8 @@ def guide_sites(guide: Callable[..., Any], data: Data) -> dict[str, Any]:
         name: site
         for name, site in trace.nodes.items()
         if site["type"] == "sample"
-        and not (site["infer"].get("is_auxiliary") or site["is_observed"] or site_is_subsample(site))
+        and not (site["is_observed"] or site_is_subsample(site))
+        and (auxiliary or not site["infer"].get("is_auxiliary"))
     }
 
 

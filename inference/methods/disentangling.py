@@ -99,7 +99,19 @@ def refuse_entangled(guide: Callable[..., Any], program: Program, data: Data, ba
             f"tc weighs how codes depend on each other, for which {name} needs one continuous latent site of each "
             f"example, of two numbers or more; it has {sorted(sites) or 'none'}. Leave tc at 1."
         )
-    (fn,) = (site["fn"] for site in guide_sites(guide, data.plain()).values())
+    (site,) = sites.values()
+    if not site.is_independent:
+        raise CapabilityError(
+            f"tc is a part of the KL where the prior's numbers are independent of each other, and those of {name} come "
+            f"from a {site.distribution}; take prior='gaussian', or leave tc at 1."
+        )
+    drawn = guide_sites(guide, data.plain(), auxiliary=True)
+    if len(drawn) > 1:
+        raise CapabilityError(
+            f"tc needs the density of codes given an example alone, and the guide of {name} draws {sorted(drawn)}; "
+            "leave tc at 1."
+        )
+    (fn,) = (node["fn"] for node in drawn.values())
     if not isinstance(fn, Independent) or fn.base_dist.event_shape or len(fn.batch_shape) != 1:
         raise CapabilityError(
             f"tc needs the density of each code given an example, and the guide of {name} draws them together, from a "

@@ -272,8 +272,10 @@ class SVI(GradientMethod):
 
     def _start(self, program: Program, guide: Any, spec: dict[str, Any], run: Run, elbo: str) -> Start:
         """Puts an autoguide where the posterior is, if it is of global latents; all else starts as it is."""
-        if spec["kind"] != "auto" or elbo not in ("trace", "mean_field", "enum") or self._weighed:
+        if spec["kind"] != "auto":
             return Start()
+        if elbo not in ("trace", "mean_field", "enum") or self._weighed:
+            return Start({"start": "as Pyro has it: this objective is not that of a density's best fit"})
         init = None if self.init_loc_fn is None else init_function(self.init_loc_fn)
         given = any(getattr(self, name) != getattr(type(self), name) for name in OF_STEPS) or self.compile == "always"
         most = None if given else Schedule.of(self).total_steps(run.train.size)

@@ -168,6 +168,8 @@ class Vamp(Prior):
             # Without repetition as long as there are enough.
             rows = torch.cat([torch.randperm(len(x)) for _ in range(-(-len(self.inputs) // len(x)))])
             self.inputs.copy_(x[rows[: len(self.inputs)].to(x.device)])
+            again = self.inputs[len(x) :]  # apart from the first of their kind, or both would learn the same for ever
+            again += 0.01 * x.std() * torch.randn_like(again)
         else:
             self.inputs.copy_(x.mean(0) + 0.01 * (x - x.mean(0)).square().mean().sqrt() * torch.randn_like(self.inputs))
 

@@ -219,7 +219,9 @@ class VQVAE(Program):
 
     def _nearest(self, rows: Tensor) -> Tensor:
         """Indices (n,) of the codes nearest to rows (n, D)."""
-        return (self.codebook.square().sum(-1) - 2 * rows @ self.codebook.T).argmin(-1)
+        # Neither distances nor averages bear half precision, in which a codebook would stop moving.
+        with torch.autocast(rows.device.type, enabled=False):
+            return (self.codebook.square().sum(-1) - 2 * rows.to(self.codebook) @ self.codebook.T).argmin(-1)
 
     @torch.no_grad()
     def keep_averages(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
@@ -230,10 +232,11 @@ class VQVAE(Program):
         Returns: `code_perplexity`, how many equally used codes would be as varied: near 1 where the codebook has
             collapsed.
         """
-        rows = self.look(x).movedim(1, -1).flatten(0, -2)
+        rows = self.look(x).movedim(1, -1).flatten(0, -2).to(self.codebook)
         chosen = (self._nearest(rows)[:, None] == torch.arange(self.number, device=rows.device)).to(rows)
         self.counts.lerp_(chosen.sum(0), 1 - self.memory)
-        self.sums.lerp_(chosen.T @ rows, 1 - self.memory)
+        with torch.autocast(rows.device.type, enabled=False):
+            self.sums.lerp_(chosen.T @ rows, 1 - self.memory)
         even = len(rows) / self.number
         anew = rows[(torch.rand(self.number, dtype=rows.dtype, device=rows.device) * len(rows)).long()]
         dead = self.counts < DEAD * even

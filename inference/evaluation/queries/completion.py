@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, constraints
 
-from inference.evaluation.estimates import CHUNK, Estimate, checked, evaluating
+from inference.environment import evaluating
+from inference.evaluation.estimates import CHUNK, Estimate, checked
 from inference.evaluation.likelihood import log_likelihood
 from inference.evaluation.queries.annealed import LATENTS, VALUES
 from inference.evaluation.queries.conditionals import GAUSSIAN, MIXTURE, OWN, POSTERIOR

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from inference.evaluation.estimates import checked, evaluating
+from inference.environment import evaluating
+from inference.evaluation.estimates import checked
 from zoo.autoregressive.base import Autoregressive
 from zoo.distributions import Grid
 from zoo.errors import CapabilityError, DatasetError, OptionError, ShapeError

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, constraints
 
-from inference.evaluation.estimates import evaluating
+from inference.environment import evaluating
 from inference.evaluation.queries.annealed import LATENTS, VALUES
 from inference.evaluation.queries.completion import MOST_BITS
 from inference.evaluation.queries.conditionals import GAUSSIAN, MIXTURE, OWN

@@ -16,8 +16,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.environment import seeded
-from inference.evaluation.estimates import checked, evaluating
+from inference.environment import evaluating, seeded
+from inference.evaluation.estimates import checked
 from inference.particles import draw, flatten_draws
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, EmptyDataError, OptionError, ShapeError

@@ -12,7 +12,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.evaluation.estimates import checked, evaluating
+from inference.environment import evaluating
+from inference.evaluation.estimates import checked
 from inference.evaluation.samples.quality import distances, frechet
 from zoo.errors import EmptyDataError, OptionError, ShapeError
 from zoo.latent.ppca import PPCA

@@ -29,7 +29,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from inference.evaluation.estimates import evaluating
+from inference.environment import evaluating
 from inference.evaluation.samples.classifier import Classifier, train_classifier
 from inference.evaluation.samples.condition import condition_scores
 from inference.evaluation.samples.coverage import ClassShares, class_shares, gaussian_modes, stacked_modes

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from torch import Tensor
 
+from inference import fit
 from inference.evaluation.activity import ACTIVE, activity
-from zoo import catalogue
+from zoo import Program, catalogue
 from zoo.errors import CapabilityError, EmptyDataError, OptionError
 from zoo.latent.ppca import PPCA
 
@@ -26,9 +30,25 @@ def test_it_is_the_variance_of_the_posterior_mean_and_a_unit_without_weight_has_
     assert (found > ACTIVE).tolist() == [True, False, True]
 
 
+class Bare(Program):
+    """Without a guide."""
+
+    event_shape = torch.Size([2])
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            return pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
 def test_what_has_no_such_units_is_refused():
     with pytest.raises(CapabilityError, match="discrete"):
         activity(catalogue.create("vq-vae"), torch.zeros(3, 8, 8))
+    with pytest.raises(CapabilityError, match="has no guide"):
+        activity(Bare(), torch.zeros(3, 2))
+    found = fit(PPCA([5], 3), torch.randn(4, 5), "svi", guide="normal", steps=1)
+    with pytest.raises(CapabilityError, match="factors of the examples that it was fitted to"):
+        activity(found, torch.randn(4, 5))
     with pytest.raises(EmptyDataError, match="two of them"):
         activity(PPCA([5], 3), torch.zeros(1, 5))
     with pytest.raises(OptionError, match="particles must be at least 2"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
@@ -147,6 +149,15 @@ def test_a_fit_lowers_the_total_correlation_and_reports_the_true_bound():
     assert ends[30.0] < ends[1.0]
 
 
+class Auxiliary(VAE):
+    """A guide with a variable of its own: what it samples given an example has a density that nobody knows."""
+
+    def guide(self, x=None, context=None, size=None):
+        with self.plate(x, context, size):
+            u = pyro.sample("u", dist.Normal(torch.zeros(2), 1.0).to_event(1), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(self.encode(x).mean + u, 1.0).to_event(1))
+
+
 def test_what_has_no_such_parts_is_refused():
     x = torch.zeros(6, 8, 8)
     for options, error, says in (
@@ -156,7 +167,10 @@ def test_what_has_no_such_parts_is_refused():
     ):
         with pytest.raises(error, match=says):
             fit("vae", x, "svi", steps=1, **options)
-    for program in (VAE(guide="full"), HierarchicalVAE(), VAE(latent_dim=1), catalogue.create("vq-vae")):
+    priors = VAE(prior="vamp"), VAE(prior="learned-mixture")
+    for program in (
+        VAE(guide="full"), HierarchicalVAE(), VAE(latent_dim=1), catalogue.create("vq-vae"), *priors, Auxiliary()
+    ):  # fmt: skip
         with pytest.raises(CapabilityError, match="tc"):
             fit(program, x, "svi", steps=1, tc=2.0)
     fit(HierarchicalVAE(), x, "svi", steps=1, beta=2.0)  # the KL of several layers has a weight

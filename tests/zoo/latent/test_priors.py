@@ -74,7 +74,10 @@ def test_pseudo_inputs_start_at_examples_or_at_their_mean():
     with torch.no_grad():
         for each in (more, noise):
             each.initialise(x)
-    assert len(more.code_prior.inputs.flatten(1).unique(dim=0)) == 10
+    # Three are met again, near themselves and apart from them: equal ones would stay equal.
+    assert len(more.code_prior.inputs.flatten(1).unique(dim=0)) == 13
+    assert torch.equal(more.code_prior.inputs[:10].flatten(1).sort(0).values, x.flatten(1).sort(0).values)
+    assert float(torch.cdist(more.code_prior.inputs[10:].detach().flatten(1), x.flatten(1)).amin(1).max()) < 0.5
     assert 0 < float((noise.code_prior.inputs.detach() - x.mean(0)).abs().max()) < 0.2  # of a spread of 2.9
 
 

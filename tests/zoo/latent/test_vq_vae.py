@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -130,6 +131,22 @@ def test_running_averages_are_of_what_each_code_stands_for():
         torch.testing.assert_close(program.counts[k], n)
         torch.testing.assert_close(program.codebook[k], total / n)
     torch.testing.assert_close(metrics["code_perplexity"], perplexity(program.counts))
+
+
+@torch.no_grad()
+def test_averages_move_in_half_precision_too():
+    """A hundredth of a code is less than bfloat16 tells apart: a codebook kept in it would stand still."""
+    torch.manual_seed(0)
+    full, x = small(memory=0.999).float(), torch.rand(8, 4, 4).round().float()
+    full.initialise(x)
+    half, before = copy.deepcopy(full), full.codebook.clone()
+    full.keep_averages(x.flip(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half.keep_averages(x.flip(2))
+    moved = float((full.codebook - before).norm())
+    assert half.codebook.dtype == torch.float32
+    assert moved > 0
+    assert float((half.codebook - full.codebook).norm()) < 0.2 * moved
 
 
 @torch.no_grad()
