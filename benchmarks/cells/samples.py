@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from benchmarks.cells import latents
@@ -40,6 +41,7 @@ from inference.evaluation.samples.judge import (
     held_out,
     judge,
 )
+from inference.evaluation.samples.sounds import heard
 from inference.evaluation.samples.translation import (
     absolute_error,
     counterparts,
@@ -50,6 +52,7 @@ from inference.guides.named import guided_sites
 from zoo import datasets
 from zoo.datasets import Data, Dataset, glyphs
 from zoo.datasets.asked import in_words
+from zoo.datasets.data import Card
 from zoo.datasets.modes import GAUSSIANS
 from zoo.implicit.translators import Translates
 from zoo.program import Grows, Program
@@ -186,12 +189,14 @@ def of_the_fit(found: Fit) -> list[Measurement]:
 
 
 def save_artifact(path: Path, cell: Cell, dataset: Dataset, samples: Data, found: Fit | None) -> None:
-    """Samples beside data, the game's history, and what there is to see of the latents."""
+    """Samples beside data, the game's history, and what there is to see of the latents; sounds as spectrograms."""
     real = dataset.split(cell.split).x
     if dataset.name in GAUSSIANS:
         columns: dict[str, Array] = {"points": samples.x[:1000].numpy(), "data": real[:1000].numpy()}
     else:
-        columns = {"samples": samples.x[:SHOWN].numpy(), "data": real[:SHOWN].numpy()}
+        columns = {
+            name: visible(x[:SHOWN], dataset.card).numpy() for name, x in (("samples", samples.x), ("data", real))
+        }
     if dataset.translates:
         columns["given"] = samples.context[:SHOWN].numpy()
     if found is not None:
@@ -199,7 +204,8 @@ def save_artifact(path: Path, cell: Cell, dataset: Dataset, samples: Data, found
         if dataset.card.context_kind:
             columns |= asked_arrays(dataset, samples, found.program)
         elif "samples" in columns and found.program.sites():
-            columns |= latent_arrays(cell, dataset, found)
+            shown = latent_arrays(cell, dataset, found)
+            columns |= {name: visible(value, dataset.card).cpu().numpy() for name, value in shown.items()}
     np.savez_compressed(path, **columns)  # type: ignore[arg-type]
 
 
@@ -215,7 +221,14 @@ def asked_arrays(dataset: Dataset, samples: Data, program: Program) -> dict[str,
     return {}
 
 
-def latent_arrays(cell: Cell, dataset: Dataset, found: Fit) -> dict[str, Array]:
+def visible(examples: Tensor, card: Card) -> Tensor:
+    """Spectrograms (*batch, bands, columns) of sounds (*batch, samples); anything else as it is."""
+    if not card.rate or examples.shape[-1:] != torch.Size(card.shape):
+        return examples
+    return heard(Data(examples.flatten(0, -2)), card).x.unflatten(0, examples.shape[:-1])
+
+
+def latent_arrays(cell: Cell, dataset: Dataset, found: Fit) -> dict[str, Tensor]:
     """Paths for every generator; classes, codes and the aggregate posterior where there are such."""
     program = found.program
     arrays = {"interpolation": latents.interpolation(program, seed=cell.seed)}
@@ -225,7 +238,7 @@ def latent_arrays(cell: Cell, dataset: Dataset, found: Fit) -> dict[str, Array]:
     if (asked := program.example_context(2)) is not None and asked.ndim == 2:
         arrays["class_grid"] = latents.class_grid(program, seed=cell.seed)
     if found.guide is None:
-        return {name: value.cpu().numpy() for name, value in arrays.items()}
+        return arrays
     sites, data = program.sites(), dataset.split(cell.split).to(found.device)
     guided = guided_sites(found.guide, data)
     if guided < set(sites):  # some latents are codes that images give away
@@ -238,4 +251,4 @@ def latent_arrays(cell: Cell, dataset: Dataset, found: Fit) -> dict[str, Array]:
         arrays |= {"codes": codes, "prior": prior}
         if cell.split in dataset.labels:
             arrays["labels"] = dataset.labels[cell.split]
-    return {name: value.cpu().numpy() for name, value in arrays.items()}
+    return arrays

@@ -338,3 +338,22 @@ def test_sounds_are_heard(tmp_path: Path, zoo_data: Path) -> None:
     assert set(found) == set(metrics)
     assert found["class_accuracy"].value > 0.1  # twenty steps: better than chance, hardly more
     assert "classifier of spoken_digits-4khz-spectrogram" in found["frechet"].how
+
+
+def test_a_report_shows_sounds_as_spectrograms(tmp_path: Path, zoo_data: Path) -> None:
+    if not (zoo_data / "spoken_digits.npz").exists():
+        pytest.skip("spoken_digits.npz is not under ZOO_DATA")
+    quick = {**QUICK, "classifier_steps": 2}
+    tiny = ProgramSpec("wavegan", {"channels": [4, 2], "latent_dim": 2}, "tiny")
+    grid = Grid(
+        "samples", (tiny,), (MethodSpec("GAN", "gan", {**ONE_STEP}),), ("diversity",), ("spoken_digits-4khz-labelled",),
+        "test", 1, quick,
+    )  # fmt: skip
+    run_suite(Suite("made-up", "A title", "A question?", (grid,)), tmp_path, jobs=1)
+    document.write(build(tmp_path), tmp_path)
+    drawn = {path.stem for path in (tmp_path / "plots").glob("*.png")}
+    assert any(name.startswith("samples-") for name in drawn)
+    with np.load(next((tmp_path / "artifacts").glob("*.npz"))) as arrays:
+        for name in ("samples", "data", "class_grid", "interpolation"):
+            assert arrays[name].shape[-2:] == arrays["data"].shape[-2:]
+            assert 0 <= arrays[name].min() <= arrays[name].max() <= 1
