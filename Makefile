@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND := Agg
 
-.PHONY: bench test lint docs slow mutants clean
+.PHONY: bench test lint docs slow mutants wheel release clean
 
 bench: .venv/bench.stamp  ## Install, then compare exact, variational and adversarial inference on real data
 	$(BIN)/zoo bench main --out runs/main
@@ -26,6 +26,17 @@ slow: .venv/test.stamp  ## Training to a criterion (minutes to an hour)
 mutants: .venv/test.stamp  ## Plant N random mistakes and see which the tests notice (an hour or more)
 	$(BIN)/python tests/mutants.py -n $(or $(N),200) --seed $(or $(SEED),0)
 
+wheel: .venv/bench.stamp  ## Build the wheel, and use it from another folder (half a minute)
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip install --quiet --no-deps --target dist/site dist/*.whl
+	PYTHONPATH=$(CURDIR)/dist/site $(BIN)/python tests/wheel.py
+
+release: wheel  ## The same in an environment of its own, with the versions of constraints.txt (minutes)
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	dist/venv/bin/python tests/wheel.py
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
@@ -39,4 +50,4 @@ mutants: .venv/test.stamp  ## Plant N random mistakes and see which the tests no
 	touch $@
 
 clean:
-	rm -rf .venv runs site
+	rm -rf .venv runs site dist

@@ -16,7 +16,22 @@ import typer
 from rich.console import Console
 
 from benchmarks import printing
+from benchmarks.config import write_config
 from benchmarks.ending import ending
+from benchmarks.parameters import (
+    Binarise,
+    Config,
+    Context,
+    DataOption,
+    Device,
+    Json,
+    Name,
+    Options,
+    Seed,
+    Target,
+    TrustCode,
+    print_version,
+)
 
 __all__ = ["app", "main"]
 
@@ -24,44 +39,27 @@ app = typer.Typer(
     name="zoo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Generative models as Pyro programs; exact, variational and adversarial inference side by side.
-
-Start with `zoo list`, `zoo fit vae --out runs/vae`, or `zoo bench main --out runs/main`.""",
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]
-DataOption = Annotated[
-    str | None,
-    typer.Option("--data", "-d", help="A name (`zoo list --datasets`) or a file: .npz, .npy, .csv, image folder."),
-]
-Target = Annotated[
-    str | None, typer.Option(help="Columns of a .csv that are modelled: 'y' or 'y1,y2'; default: all but --context.")
-]
-Context = Annotated[
-    str | None,
-    typer.Option(
-        help="Columns of a .csv that are conditioned on: 'x1,x2', or '*', all the rest; the side of image pairs that "
-        "is given, 'A' or 'B'; or a file of its own."
-    ),
-]
-Binarise = Annotated[
-    str | None, typer.Option(help="Make data in [0, 1] binary: 'threshold' (at 0.5) or 'stochastic' (drawn once).")
-]
-TrustCode = Annotated[
-    bool,
-    typer.Option("--trust-code", help="Execute the file or module that the folder's program is from; only your own."),
-]
-Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
-Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'mps'.")]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script `zoo`."""
     with ending():
         app(arguments, prog_name="zoo")
+
+
+@app.callback()
+def all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print it and exit.")
+    ] = False,
+) -> None:
+    """Generative models as Pyro programs; exact, variational and adversarial inference side by side.
+
+    Start with `zoo list`, `zoo fit vae --out runs/vae`, or `zoo bench main --out runs/main`.
+    """
 
 
 @app.command("list")
@@ -83,7 +81,7 @@ def list_(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A name of `zoo list`, or 'file.py:Class'.")],
+    name: Name,
     data: DataOption = None,
     as_json: Json = False,
 ) -> None:
@@ -101,17 +99,15 @@ def show(
 
 @app.command()
 def fit(
-    name: Annotated[str, typer.Argument(help="A name of `zoo list`, or 'file.py:Class'.")],
+    ctx: typer.Context,
+    name: Name,
     out: Annotated[Path, typer.Option("--out", help="Folder for the fit; the same fit, killed, continues from it.")],
     data: DataOption = None,
     method: Annotated[
         str | None, typer.Option("--method", "-m", help="See `zoo show NAME`; default: preset's.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="A named size and budget, see `zoo show NAME`.")] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", help="name=value, an option of the program or the method; may be repeated."),
-    ] = None,
+    option: Options = None,
     target: Target = None,
     context: Context = None,
     binarise: Binarise = None,
@@ -120,17 +116,25 @@ def fit(
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what a killed fit left in the folder.")
     ] = False,
+    log: Annotated[
+        list[str] | None, typer.Option("--log", help="'tensorboard' (into the folder), 'wandb', 'trackio'; repeatable.")
+    ] = None,
+    config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Fit a program to data and save it: a checkpoint that loads again, and history.png.
+    """Fit a program to data and save it: a checkpoint that loads again, history.png, and config.toml, which repeats it.
 
-    Example: `zoo fit vae --data digits-binary --out runs/vae -o latent_dim=2 -o epochs=50`
+    Example: `zoo fit vae --data digits-binary --out runs/vae -o latent_dim=2 -o epochs=50`,
+    `zoo fit --config runs/vae/config.toml --out runs/again --log tensorboard`
     """
-    from benchmarks.commands import fit_program, name_columns, parse_options
+    from benchmarks.fitting import fit_program, name_columns, parse_options, repeatable
 
-    data, options = name_columns(data, target, context), parse_options(option or [])
+    columns, options = name_columns(data, target, context), parse_options(option or [])
     show_bar = sys.stderr.isatty()
-    found = fit_program(name, data, out, method, preset, options, binarise, seed, device, show_bar, restart)
+    found = fit_program(
+        name, columns, out, method, preset, options, binarise, seed, device, show_bar, restart, log=log or ()
+    )
+    write_config(ctx, out, **repeatable(name, data, method, preset, context))
     if as_json:
         return printing.print_json(found)
     printing.print_fit(found, out)
@@ -162,8 +166,8 @@ def compare(
     Example: `zoo compare eight-schools --out runs/schools`, `zoo compare bioassay.py:model --data bioassay.csv
     --methods svi,nuts -o steps=1000 --out runs/bioassay`
     """
-    from benchmarks.commands import name_columns, parse_options
     from benchmarks.comparing import compare as compared
+    from benchmarks.fitting import name_columns, parse_options
     from benchmarks.report import document
     from zoo import folders
 
@@ -345,6 +349,7 @@ def features(
 
 @app.command()
 def bench(
+    ctx: typer.Context,
     suite: Annotated[
         str,
         typer.Argument(
@@ -365,6 +370,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="speed: a look in a few minutes.")] = False,
     threads: Annotated[int | None, typer.Option(help="speed: of everyone; default: one a core.")] = None,
+    config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Run a suite of comparisons; print the table and write the page.
@@ -381,11 +387,13 @@ def bench(
         from benchmarks.speed.run import run_speed
 
         run_speed(out, only, quick, device, threads, progress=sys.stderr.isatty())
+        write_config(ctx, out)
         return _report(out, as_json)
     from benchmarks.run import run_suite
     from benchmarks.suites import get_suite
 
     run_suite(get_suite(suite), out, tuple(select or ()), seeds, jobs, device, sys.stderr.isatty())
+    write_config(ctx, out)
     _report(out, as_json)
 
 

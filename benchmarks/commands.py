@@ -1,9 +1,7 @@
-"""What the commands `zoo fit`, `sample`, `score` and `features` do, as functions that return plain dictionaries."""
+"""What the commands `zoo sample`, `score` and `features` do, as functions that return plain dictionaries."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -28,7 +26,6 @@ from inference.evaluation.samples.judge import (
     held_out,
     judge,
 )
-from inference.fit import fit, make_method
 from inference.fitted import Fit
 from zoo import catalogue, datasets
 from zoo.adopted import Adopted
@@ -38,52 +35,12 @@ from zoo.errors import OptionError
 from zoo.program import ImplicitProgram, MakesContexts, Program
 
 __all__ = [
-    "check_bench_options", "fit_program", "has_density", "judge_program", "name_columns", "parse_options",
-    "sample_program", "score_program", "train_features",
+    "check_bench_options", "has_density", "judge_program", "sample_program", "score_program", "train_features",
 ]  # fmt: skip
 
 
 LEAST_SAMPLES, LEAST_DATA = 10, 6
 """To judge by: scores look at the five nearest of an example."""
-
-
-def parse_options(given: Sequence[str]) -> dict[str, Any]:
-    """'k=v' strings as a dictionary; v is read as JSON (numbers, lists, true, null) where it is, else as a string.
-
-    Raises: OptionError for a string without '='.
-    """
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise OptionError(f"Cannot read option {text!r}; write it as name=value, for instance lr=0.01.")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
-
-
-def name_columns(data: str | None, target: str | None, context: str | None) -> str | None:
-    """The name of data whose columns are chosen: 'y' and 'x1,x2' of 'f.csv'; names with commas are quoted.
-
-    Raises: OptionError for columns of no file.
-    """
-    if target is None and context is None:
-        return data
-    if data is None:
-        raise OptionError("--target and --context choose columns of a file: give it, --data f.csv.")
-
-    def columns(text: str | None) -> list[str] | None:
-        return None if text is None else [name.strip() for name in next(csv.reader([text]))]
-
-    of_target, of_context = columns(target), columns(context)
-    is_csv = Path(data).suffix.lower() == ".csv"
-    return datasets.named(
-        data,
-        target=of_target[0] if of_target and len(of_target) == 1 else of_target,
-        context=context if not is_csv or context == "*" else of_context,
-    )
 
 
 def check_bench_options(suite: str, of_cells: Mapping[str, Any], of_speed: Mapping[str, Any]) -> None:
@@ -98,64 +55,6 @@ def check_bench_options(suite: str, of_cells: Mapping[str, Any], of_speed: Mappi
                 f"--{option} does nothing for the suite {suite!r}, which takes "
                 f"{', '.join('--' + name for name in useful)}."
             )
-
-
-def fit_program(
-    name: str,
-    data: str | None,
-    out: Path,
-    method: str | None = None,
-    preset: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    binarise: str | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    progress: bool = False,
-    restart: bool = False,
-) -> dict[str, Any]:
-    """Builds a program for the data, fits it, saves the fit and a picture of its history in `out`.
-
-    Args:
-        name: A name of the catalogue or 'file.py:Class'.
-        data: A name or a file; None is the program's default set.
-        out: The folder; a fit that was killed continues from it.
-        method: None is the preset's method.
-        preset: None is 'small', if the program has one.
-        options: Of the program or of the method; see `zoo show` and the methods' documentation.
-        binarise: 'threshold' or 'stochastic', for data in [0, 1].
-        seed, device, progress, restart: See `inference.fit.fit`.
-    """
-    cls = catalogue.get(name)
-    if preset is None and "small" in cls.presets:
-        preset = "small"
-    dataset: Any = data
-    if issubclass(cls, Adopted):
-        preset = None
-    else:
-        dataset = datasets.load(cls.preset(preset).data or cls.dataset if data is None else data, binarise=binarise)
-    found = fit(
-        name, dataset, method, preset=preset, seed=seed, device=device, progress=progress, out=out, restart=restart,
-        **(options or {}),
-    )  # fmt: skip
-    if found.history.metrics:
-        found.history.plot(out / "history.png")
-    last = {metric: found.history.last(metric) for metric in found.history.metrics}
-    return {
-        "program": catalogue.name_of(found.program),
-        "data": found.data,
-        "method": found.method,
-        "parameters": found.parameter_count(),
-        "seed": seed,
-        "device": found.device,
-        "seconds": found.seconds,
-        "gradient_evaluations": found.gradient_evaluations,
-        "last": last,
-        "units": {metric: "nats per example" for metric in last if metric in type(make_method(found.method)).NATS},
-        "convergence": found.info.get("convergence"),
-        "warning": found.info.get("warning"),
-        "splits": not issubclass(cls, Adopted),
-        "out": str(out),
-    }
 
 
 def sample_program(

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from inference import intake
+from inference.callbacks import Callback, Listeners, Start
 from inference.checkpoint import Checkpoint, fingerprint
 from inference.environment import resolve_device, seeded
 from inference.fitted import Fit, why_not_saved
 from inference.method import Method, Outcome, Run
-from inference.restarts import count_modes
+from inference.restarts import count_modes, final_loss
 from inference.training.gradient import GradientMethod
 from inference.training.loop import Schedule, progress_bar
 from inference.training.together import Begun, train_together
@@ -30,7 +31,7 @@ from zoo.parameters import Stated
 from zoo.process import one_at_a_time
 from zoo.program import Program
 
-__all__ = ["METHODS", "final_loss", "fit", "fit_many", "make_method", "methods_for"]
+__all__ = ["METHODS", "fit", "fit_many", "make_method", "methods_for"]
 
 METHODS: dict[str, str] = {
     "exact": "inference.methods.exact:Exact",
@@ -149,6 +150,7 @@ class _Where:
     progress: bool
     initialise: bool
     weights: Any
+    callbacks: Sequence[Callback] = ()
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class _Job:
         train, held_out = train.to(device), None if valid is None else valid.to(device)
         with seeded(seed, device):
             program.declare(*train)
-        run = Run(train, held_out, seed, progress=where.progress)
+        run = Run(train, held_out, seed, progress=where.progress, listeners=Listeners(where.callbacks, program))
         return cls(program, wish.method, run, data=name, initialise=where.initialise)
 
     def kept(self, folder: Path, given: bool, restart: bool) -> _Job:
@@ -230,9 +232,28 @@ class _Job:
         """Runs the method."""
         started = time.perf_counter()
         with self.started():
+            self.run.listeners.tell("on_start", self.start())
             outcome = self.method.run(self.program, self.run)
+        self.run.listeners.report(outcome.history.rows)
         before = 0.0 if self.run.checkpoint is None else self.run.checkpoint.seconds
         return self.fit(outcome, before + time.perf_counter() - started)
+
+    def heard(self, out: str | Path | None) -> Fit:
+        """Runs the method and saves the fit, while callbacks listen."""
+        with self.run.listeners.failing():
+            found = self.done()
+            if out is not None:
+                found.save(out)
+            self.run.listeners.tell("on_end", found)
+        return found
+
+    def start(self) -> Start:
+        """What callbacks are told first."""
+        train = self.run.train
+        return Start(
+            self.program, self.method.name, self.method.options(), data=self.data, examples=train.size,
+            seed=self.run.seed, device=str(train.x.device),
+        )  # fmt: skip
 
     def fit(self, outcome: Outcome, seconds: float) -> Fit:
         """Wraps an outcome."""
@@ -271,6 +292,7 @@ def fit(
     initialise: bool = True,
     num_restarts: Count = 1,
     weights: Any = None,
+    callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Fit:
     """Fits a program to data by a method; a built program in place. Fits in threads run one after the other.
@@ -288,10 +310,10 @@ def fit(
         device, progress: 'auto', 'cpu', 'cuda' or 'mps'; shows a bar.
         out: Folder for checkpoints and the fit, tried before anything is computed. A run that was killed goes on from
             it if the same is asked for: program, options, data and seed. An older fit there stays until this is saved.
-        restart: Throws the checkpoint of a killed run away instead.
-        initialise: Calls `program.initialise` on the training data first.
+        restart, initialise: Throws a killed run's checkpoint away; calls `program.initialise` on the data first.
         num_restarts: Fits from so many seeds, `seed` and those after it, and keeps the one with the lowest final loss;
             `Fit.info['restarts']` has all final losses, `['modes']` in how many places they ended. See `fit_many`.
+        callbacks: Are told of start, reports, checkpoints and end (`inference.callbacks`); of one fit, no restarts.
         weights: How much each training example counts, (N,); for 'svi' (bounds 'trace', 'mean_field') and 'nuts'.
         options: Of the method and, where the program is given by name, of its constructor; they win over the preset's.
             Where both have an option x, `**{"program.x": ..., "method.x": ...}`.
@@ -302,18 +324,17 @@ def fit(
     seed, num_restarts = plain(seed), plain(num_restarts)
     given: dict[str, Any] = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress}
     given |= {"initialise": initialise, "device": device, "num_restarts": num_restarts, "out": out, "restart": restart}
-    _check_call(given)
+    _check_call({**given, "callbacks": callbacks})
     wish = _wish(program, method, preset, options)
-    where = _Where(device=device, progress=progress, initialise=initialise, weights=weights)
+    where = _Where(device=device, progress=progress, initialise=initialise, weights=weights, callbacks=callbacks)
     job = _Job.of(wish, data, seed, where) if num_restarts == 1 else None
     _check_saved(out, wish, wish.program if job is None else job.program)
     with nullcontext() if out is None else folders.opened(out):
         if job is not None:
-            found = (job if out is None else job.kept(Path(out), isinstance(wish.program, Program), restart)).done()
-        else:
-            if out is not None:
-                Checkpoint(Path(out), None, restart)
-            found = _best(wish, data, range(seed, seed + num_restarts), where)
+            return (job if out is None else job.kept(Path(out), isinstance(wish.program, Program), restart)).heard(out)
+        if out is not None:
+            Checkpoint(Path(out), None, restart)
+        found = _best(wish, data, range(seed, seed + num_restarts), where)
         if out is not None:
             found.save(out)
     return found
@@ -335,6 +356,10 @@ def _check_call(given: Mapping[str, Any]) -> None:
     out, restart = given["out"], given["restart"]
     if out == "":
         raise OptionError("out is '', which is no folder; name one ('.' is this one), or leave it out.")
+    if given["callbacks"] and given["num_restarts"] > 1:
+        raise OptionError(
+            f"callbacks listen to one fit, and num_restarts={given['num_restarts']} are several; leave one out."
+        )
     if restart and out is None:
         raise OptionError("restart=True throws away the checkpoint of a folder: give the folder, out=.")
 
@@ -350,18 +375,6 @@ def _best(wish: _Wish, data: Any, seeds: Sequence[int], where: _Where) -> Fit:
     if isinstance(wish.program, Program):
         wish.program.to(resolve_device(where.device)).load_state_dict(best.program.state_dict())
     return best
-
-
-def final_loss(found: Fit) -> float:
-    """The last loss in a fit's history: on validation data if it has any.
-
-    Raises: CapabilityError for a method that has no loss to compare restarts by.
-    """
-    for name in ("validation_loss", "loss"):
-        values = [row[name] for row in found.history.rows if name in row]
-        if values:
-            return values[-1]
-    raise CapabilityError(f"Method {found.method!r} has no loss by which restarts could be compared; fit once.")
 
 
 @one_at_a_time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from inference.encoding import NO_GUIDE, encode, refuse_codes
 from inference.environment import resolve_device, seeded, versions
 from inference.guides.named import build_guide
 from inference.history import History
+from inference.hub import push
 from inference.posterior import Posterior
 from inference.prediction import predicted
 from zoo import catalogue, datasets, folders
@@ -24,6 +25,7 @@ from zoo.adopted import Adopted
 from zoo.arguments import Arguments
 from zoo.datasets import Data
 from zoo.errors import CheckpointError, OptionError
+from zoo.hub import local
 from zoo.notebook import facts
 from zoo.options import Count, Seed, check_value
 from zoo.process import one_at_a_time
@@ -218,6 +220,33 @@ class Fit:
             folders.remove(folder / CHECKPOINT)
         return folder
 
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        licence: str | None = None,
+        scores: Mapping[str, Any] | None = None,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Uploads the fit to the Hugging Face hub, where `Fit.load(repository)` and `zoo.load(repository)` find it.
+
+        What is saved goes there, training data too where draws are given them (docs/security.md), and a card that says
+        what it is. A program from a file of your own takes its source along.
+
+        Args:
+            repository: 'user/name'; made if it is not there.
+            licence: For the card, by the hub's name for it ('apache-2.0').
+            scores: For the card: numbers, or estimates such as `log_likelihood` gives, by name.
+            private: Whether a new repository is.
+            token: None is that of `hf auth login`.
+
+        Returns: The address of the commit.
+
+        Raises: OptionError for another name; CheckpointError for what cannot be saved, or when the hub refuses.
+        """
+        return push(self, repository, licence=licence, scores=scores, private=private, token=token)
+
     def _needs_training_data(self) -> bool:
         """Whether what it draws depends on them, or its guide cannot be set up without."""
         tied = isinstance(self.program, Adopted) or any(site.is_global for site in self.program.sites().values())
@@ -247,7 +276,7 @@ class Fit:
         """Reads what `save` wrote, and runs no code to do so.
 
         Args:
-            folder: The folder.
+            folder: The folder; or 'user/repository' of the Hugging Face hub, see `zoo.hub.local`.
             device: Where the tensors go.
             program: The class, where the catalogue has none (it is yours, from a script, a file or a notebook); of
                 adopted code, what `zoo.adopt` gives.
@@ -255,7 +284,7 @@ class Fit:
 
         Raises: CheckpointError when it is missing, damaged, of another version, or of a class that was not given.
         """
-        saved, where = folders.read(folder), resolve_device(device)
+        saved, where = folders.read(local(folder)), resolve_device(device)
         if RECORD not in saved.files:
             raise CheckpointError(f"{folder} holds a program, and no fit of it (no {RECORD}); zoo.load reads it.")
         record = _checked(folders.from_json(saved.files[RECORD], saved.folder / RECORD), saved.folder)

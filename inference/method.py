@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from inference.callbacks import Listeners
 from inference.checkpoint import Checkpoint
 from inference.history import History
 from zoo.datasets.data import Data
@@ -20,13 +21,14 @@ __all__ = ["Method", "Outcome", "Run"]
 
 @dataclass(frozen=True)
 class Run:
-    """The circumstances of one fit: data on the device, seed, the folder's checkpoint, whether to show progress."""
+    """The circumstances of one fit: data on the device, seed, progress bar, the folder's checkpoint, who listens."""
 
     train: Data
     valid: Data | None = None
     seed: int = 0
     progress: bool = False
     checkpoint: Checkpoint | None = None
+    listeners: Listeners = field(default_factory=Listeners)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""How many different answers several fits of one program gave."""
+"""Which of several fits of one program is the best, and how many different answers they gave."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from inference.fitted import Fit
 from inference.particles import draw, flatten_draws
+from zoo.errors import CapabilityError
 
-__all__ = ["count_modes"]
+__all__ = ["count_modes", "final_loss"]
 
 DRAWS = 200
 APART = 2.0
@@ -42,3 +43,15 @@ def count_modes(fits: Sequence[Fit]) -> int | None:
         if not any(near):
             found.append((place, sd))
     return len(found)
+
+
+def final_loss(found: Fit) -> float:
+    """The last loss in a fit's history: on validation data if it has any.
+
+    Raises: CapabilityError for a method that has no loss to compare restarts by.
+    """
+    for name in ("validation_loss", "loss"):
+        values = [row[name] for row in found.history.rows if name in row]
+        if values:
+            return values[-1]
+    raise CapabilityError(f"Method {found.method!r} has no loss by which restarts could be compared; fit once.")

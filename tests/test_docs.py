@@ -93,10 +93,15 @@ def test_first_commands_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, *FRONT], ids=identify)
-def test_commands_parse(page: Path) -> None:
+def test_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = get_command(app).commands  # type: ignore[attr-defined]
     make = (ROOT / "Makefile").read_text()
+    monkeypatch.chdir(tmp_path)
     for program, *words in commands(page):
+        if "--config" in words:  # the file that the page shows
+            file = Path(words[words.index("--config") + 1])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(blocks(page, "toml")[0])
         if program == "zoo":
             assert words[0] in known, f"zoo has no command {words[0]!r}"
             # Parses, converts and checks what is required, but runs nothing; unknown options raise.

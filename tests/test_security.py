@@ -20,6 +20,7 @@ from inference import Fit, fit
 from inference.checkpoint import CHECKPOINT, Checkpoint
 from inference.training import runners
 from tests.inference.factors import data, ppca
+from tests.zoo.test_hub import Hub
 from zoo import catalogue, datasets, errors, folders
 from zoo.bayes.coin import BetaBernoulli
 from zoo.datasets.sources import cache_folder
@@ -272,6 +273,26 @@ def test_the_umask_counts(tmp_path: Path) -> None:
         os.umask(before)
     for path in (tmp_path / "fit").iterdir():
         assert path.name == folders.LOCK or stat.S_IMODE(path.stat().st_mode) == 0o640, path
+
+
+@says(
+    "A name `user/repository` that is no folder here is fetched from the hub, the files of a save and `source.py` "
+    "alone; that is not executed."
+)
+@says("What goes to the hub has no paths: the source of your program's file goes along, and of a data file its name.")
+def test_what_comes_from_the_hub_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(tmp_path, monkeypatch)
+    np.save(tmp_path / "mine.npy", np.ones(4))
+    fit(trap(tmp_path), str(tmp_path / "mine.npy"), "exact").push_to_hub("you/x")
+    assert (tmp_path / "ran").exists()  # by naming it
+    (tmp_path / "ran").unlink()
+    (hub.root / "you" / "x" / "more.py").write_text("raise")
+    with pytest.raises(errors.CheckpointError, match="trust_code=True"):
+        Fit.load("you/x")
+    assert not (tmp_path / "ran").exists()
+    assert not list(hub.cache.rglob("more.py"))
+    assert str(tmp_path).encode() not in (hub.root / "you" / "x" / "fit.json").read_bytes()
+    assert str(tmp_path).encode() not in (hub.root / "you" / "x" / "config.json").read_bytes()
 
 
 def test_every_point_of_the_page_has_its_test() -> None:

@@ -1,5 +1,7 @@
 """Generative models as Pyro programs with matching guides."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from zoo.process import undisturbed
 
 with undisturbed():
@@ -14,6 +16,7 @@ __all__ = [
     "Preset",
     "Program",
     "Site",
+    "__version__",
     "adopt",
     "catalogue",
     "create",
@@ -22,3 +25,8 @@ __all__ = [
     "load",
     "names",
 ]
+
+try:
+    __version__ = version("pyro-model-zoo")  # pyproject.toml says it, and nothing else does
+except PackageNotFoundError:  # a checkout that is on the path, and not installed
+    __version__ = "not installed"

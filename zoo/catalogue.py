@@ -22,6 +22,7 @@ from zoo.arrays import check_finite, check_rows
 from zoo.datasets.data import Data
 from zoo.errors import BrokenProgramError, CheckpointError, OptionError, UnknownNameError, ZooError
 from zoo.folders import Saved
+from zoo.hub import local
 from zoo.options import check_options, check_value, plain
 from zoo.program import Program
 
@@ -280,14 +281,14 @@ def load(folder: str | Path, *, program: type[Program] | Adopted | None = None, 
     Only classes of the catalogue are looked up, its entry points of installed packages included.
 
     Args:
-        folder: The folder.
+        folder: The folder; or 'user/repository' of the Hugging Face hub, see `zoo.hub.local`.
         program: The class, where the catalogue has none (it is yours, from a script, a file or a notebook).
         trust_code: True imports the module or file that the folder names, *which executes it*.
 
     Raises: CheckpointError when it is missing, damaged, of another version, or of a class that was not given;
         OptionError for a `program` that is no class of programs.
     """
-    return restore(folders.read(folder), program, trust_code)
+    return restore(folders.read(local(folder)), program, trust_code)
 
 
 def restore(saved: Saved, program: type[Program] | Adopted | None = None, trust_code: bool = False) -> Program:

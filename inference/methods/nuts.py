@@ -96,8 +96,10 @@ class NUTS(Method):
                 done.add(samples, divergences, count.gradients)
                 row = {"step": (chain + 1) * steps, "seconds": time.perf_counter() - started}
                 done.rows.append({**row, "divergences": float(done.divergences)})
+                run.listeners.report(done.rows)
                 if run.checkpoint is not None:
                     run.checkpoint.write(vars(done))
+                    run.listeners.tell("on_checkpoint", (chain + 1) * steps, run.checkpoint.path)
         stacked = {name: torch.stack([each[name] for each in done.samples]) for name in done.samples[0]}
         stacked = {name: value.to(run.train.x.device) for name, value in stacked.items()}
         info = self._diagnose(stacked, done.divergences)

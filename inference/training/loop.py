@@ -218,6 +218,7 @@ class Loop:
                 if self.path is not None:
                     self.path.look(self.done)
                 report(f"loss {means['loss']:.4g}")
+                self.run.listeners.report(self.history.rows)
             if validate is not None and (self.done % validate_every == 0 or self.done == self.total):
                 self.seconds = time.perf_counter() - started
                 if self._stop_early(validate()):
@@ -230,6 +231,7 @@ class Loop:
 
     def _stop_early(self, loss: float) -> bool:
         self.history.add(self.done, self.seconds, validation_loss=loss)
+        self.run.listeners.report(self.history.rows)
         if self.schedule.patience is None:
             return False
         if self.best is None or loss < self.best[0]:
@@ -276,6 +278,7 @@ class Loop:
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
             }
         )
+        self.run.listeners.tell("on_checkpoint", self.done, self.run.checkpoint.path)
 
     def _resume(self) -> None:
         state = None if self.run.checkpoint is None else self.run.checkpoint.take()

@@ -1,4 +1,4 @@
-"""What the commands do: fit, score, sample, benchmark, and options as JSON."""
+"""What the commands do: score, sample, benchmark; and files of data and programs through all of them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks import suite as suite_module
-from benchmarks.commands import fit_program, parse_options, sample_program, score_program
+from benchmarks.commands import sample_program, score_program
+from benchmarks.fitting import fit_program
 from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
-from inference import Fit
-from inference.checkpoint import Checkpoint
 from zoo import catalogue, datasets
 from zoo.datasets.audio import read_wav
-from zoo.errors import OptionError
 
 SIDE = '''
 """Independent Bernoullis, each with its own probability: a program outside the package."""
@@ -107,34 +104,6 @@ def test_sounds_are_written_to_be_heard_and_seen(zoo: Any, tmp_path: Path, zoo_d
     assert "no sounds at a rate that is known (fitted on digits)" in error
 
 
-def test_fit_with_options_of_program_and_method(zoo: Any, tmp_path: Path) -> None:
-    out = tmp_path / "vae"
-    code, printed, error = zoo(
-        "fit", "vae", "--out", out, "-o", "latent_dim=3", "-o", "hidden=[16]", "-o", "steps=5", "-o", "lr=0.01"
-    )
-    assert code == 0, error
-    assert f"zoo score {out}" in printed
-    record = json.loads((out / "fit.json").read_text())
-    assert record["options"]["steps"] == 5
-    assert record["options"]["epochs"] is None  # the preset's epochs give way
-    assert record["options"]["lr"] == 0.01
-    config = json.loads((out / "config.json").read_text())
-    assert (config["latent_dim"], config["hidden"]) == (3, [16])
-    code, printed, error = zoo("score", out, "--how", "iwae", "--particles", 20, "--json")
-    assert code == 0, error
-    scored = json.loads(printed)
-    assert scored["how"] == "IWAE-20"
-    assert scored["bound"] is True
-
-
-def test_the_same_seed_gives_the_same_fit(zoo: Any, tmp_path: Path) -> None:
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        zoo("fit", "vae", "--out", tmp_path / name, "-o", "hidden=[8]", "-o", "steps=3", "--seed", seed)
-    a, b, c = (catalogue.load(tmp_path / name).state_dict() for name in "abc")
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    assert not all(torch.equal(a[key], c[key]) for key in a)
-
-
 def test_a_file_of_data_and_a_program_in_a_file(zoo: Any, tmp_path: Path) -> None:
     bits = (np.random.RandomState(0).rand(60, 5) < 0.3).astype(float)
     np.savez(tmp_path / "mine.npz", train=bits[:40], valid=bits[40:50], test=bits[50:])
@@ -176,26 +145,6 @@ def test_columns_of_a_file(zoo: Any, tmp_path: Path) -> None:
         code, _, said = zoo("fit", "linear-regression", *data, "--target", target, "--context", "x1", "--out", out)
         assert code == 2
         assert message in said
-
-
-def test_what_a_killed_fit_left_is_thrown_away_on_demand(zoo: Any, tmp_path: Path) -> None:
-    Checkpoint(tmp_path, {"seed": 7}).write({})
-    command = ("fit", "markov-chain", "--data", "digits-binary", "--out", tmp_path, "--json")
-    code, out, error = zoo(*command)
-    assert (code, out) == (2, "")
-    assert "seed 7 there, 0 here" in error
-    assert "--restart" in error
-    assert zoo(*command, "--restart")[0] == 0
-    assert Fit.load(tmp_path).seed == 0
-    assert not (tmp_path / "checkpoint.pt").exists()
-
-
-def test_options_are_read_as_json_where_they_are() -> None:
-    assert parse_options(["a=1", "b=0.5", "c=[1, 2]", "d=true", "e=null", "f=full", "g=x=y"]) == {
-        "a": 1, "b": 0.5, "c": [1, 2], "d": True, "e": None, "f": "full", "g": "x=y",
-    }  # fmt: skip
-    with pytest.raises(OptionError, match="name=value"):
-        parse_options(["=3"])
 
 
 def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from inference.fit import final_loss, fit, fit_many
+from inference.fit import fit, fit_many
 from inference.fitted import Fit
+from inference.restarts import final_loss
 from inference.training import compiled
 from inference.training.compiled import CompileNotice
 from inference.training.runners import python_loop

@@ -1,0 +1,79 @@
+"""Options that several commands of `zoo` share, with what their help says."""
+
+# No torch here: `zoo --help` must not wait for it.
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks import index
+from benchmarks.config import read_config, with_options
+
+__all__ = [
+    "Binarise", "Config", "Context", "DataOption", "Device", "Json", "Name", "Options",
+    "Seed", "Target", "TrustCode", "print_version",
+]  # fmt: skip
+
+
+def print_version(asked: bool) -> None:
+    """The callback of `--version`."""
+    if asked:
+        print(f"pyro-model-zoo {version('pyro-model-zoo')}")
+        raise typer.Exit
+
+
+def _programs() -> list[str]:
+    return [card["name"] for card in index.program_list()]
+
+
+def _data() -> list[str]:
+    return [card["name"] for card in index.dataset_list()]
+
+
+Name = Annotated[str, typer.Argument(help="A name of `zoo list`, or 'file.py:Class'.", autocompletion=_programs)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        "-d",
+        autocompletion=_data,
+        help="A name (`zoo list --datasets`) or a file: .npz, .npy, .csv, image folder.",
+    ),
+]
+Target = Annotated[
+    str | None, typer.Option(help="Columns of a .csv that are modelled: 'y' or 'y1,y2'; default: all but --context.")
+]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of a .csv that are conditioned on: 'x1,x2', or '*', all the rest; the side of image pairs that "
+        "is given, 'A' or 'B'; or a file of its own."
+    ),
+]
+Binarise = Annotated[
+    str | None, typer.Option(help="Make data in [0, 1] binary: 'threshold' (at 0.5) or 'stochastic' (drawn once).")
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Execute the file or module that the folder's program is from; only your own."),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", "-o", callback=with_options,
+        help="name=value, an option of the program or the method; may be repeated.",
+    ),
+]  # fmt: skip
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", is_eager=True, callback=read_config,
+        help="A TOML file with the names above and [option]; what stands on the command line wins.",
+    ),
+]  # fmt: skip
+Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
+Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'mps'.")]
