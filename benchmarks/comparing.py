@@ -446,7 +446,8 @@ def _cell(problem: _Problem, spec: MethodSpec, seed: int, particles: int, c2st: 
 
 def _fitted(spec: MethodSpec, problem: _Problem, seed: int, progress: bool) -> Fit:
     """A fit of a fresh copy of the program."""
-    data = problem.train if spec.method != "nuts" and _amortised(spec.options, problem) else problem.data
+    trains = type(make_method(spec.method)).moves_program
+    data = problem.train if trains and _amortised(spec.options, problem) else problem.data
     return fit(
         copy.deepcopy(problem.program), data, spec.method, seed=seed, device="cpu", initialise=False, progress=progress,
         **spec.options,

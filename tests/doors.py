@@ -171,6 +171,7 @@ def cheapest(program: Program, seed: int = 0) -> tuple[str, dict[str, Any]]:
     able = [name for name in METHODS if make_method(name).why_not(program) is None]
     name = able[seed % len(able)]
     options = {"steps": 1, "batch_size": 4, "compile": "never", "max_iterations": 1, "warmup": 4, "draws": 4}
+    options |= {"particles": 8, "moves": 1, "leapfrog": 2, "paths": 2}
     known = make_method(name).option_names()
     return name, {option: value for option, value in options.items() if option in known}
 

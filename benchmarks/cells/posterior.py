@@ -43,7 +43,7 @@ from benchmarks.cells.posterior_scores import (
 from benchmarks.metrics import Measurement, how_the_fit_ended
 from benchmarks.suite import Cell, file_name
 from benchmarks.targets import Reference, Target, Truth, asked, trained
-from inference import Fit
+from inference import Fit, make_method
 from inference.environment import seeded
 from inference.guides.named import AUTOGUIDES
 from zoo import datasets
@@ -140,7 +140,8 @@ def fit_method(cell: Cell, problem: Problem, device: str) -> Fit:
         guide = target.posterior if isinstance(target, Target) else None
         return Fit(program=target.program(), method="exact", data=target.name, seed=cell.seed, guide=guide)
     # What belongs to single examples is fitted on the target's own data; an amortised guide learns from all there are.
-    amortised = cell.method.method != "nuts" and cell.method.options.get("guide") not in AUTOGUIDES
+    trains = type(make_method(cell.method.method)).moves_program
+    amortised = trains and cell.method.options.get("guide") not in AUTOGUIDES
     fixed: dict[str, Any] = {"train_program": False} if cell.method.method in TRAINERS else {}
 
     def build() -> Program:

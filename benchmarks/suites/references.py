@@ -25,13 +25,24 @@ FLOW: dict[str, Any] = {"steps": 5000, "particles": 8}
 SOLVED: dict[str, Any] = {"steps": 2000}  # where a run of the model is the solution of a differential equation
 
 
+FLAT = (
+    "earnings-logearn_interaction_z", "garch-garch11", "kidiq-kidscore_interaction", "kidiq-kidscore_momhs",
+    "kilpisjarvi_mod-kilpisjarvi", "mesquite-logmesquite", "mesquite-mesquite", "nes1972-nes",
+)  # fmt: skip
+"""Posteriors with a flat prior, from which particles cannot come."""
+APPROXIMATIONS = (
+    MethodSpec("Laplace", "laplace"), MethodSpec("Pathfinder", "pathfinder"), MethodSpec("SVGD", "svgd"),
+)  # fmt: skip
+
+
 def _row(name: str) -> Grid:
     """A posterior, given to every method; Gaussian guides are fitted as SVI does it where nothing is said."""
     solved = name.endswith("lotka_volterra")
     return row(
         name, name, OTHER_CHAINS, svi("SVI, mean-field", "normal"), svi("SVI, low rank", "low_rank"),
         svi("SVI, full rank", "multivariate_normal"), svi("SVI, flow", "iaf", **(SOLVED if solved else FLOW)),
-        nuts(250, 250, 4) if solved else nuts(500, 1000, 4), metrics=METRICS,
+        nuts(250, 250, 4) if solved else nuts(500, 1000, 4), *APPROXIMATIONS,
+        *(() if name.removeprefix("posteriordb/") in FLAT else (MethodSpec("SMC", "smc"),)), metrics=METRICS,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ bound in expectation. Run backwards from an exact posterior draw, 1/w is unbiase
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +20,15 @@ from torch import Tensor
 
 from inference.environment import evaluating
 from inference.evaluation.estimates import Estimate, checked, density, log_mean_exp
-from inference.hmc import transition
-from inference.particles import draw, log_joint, prior_and_likelihood, prior_draws, simulate, unit_log_weights
+from inference.particles import draw, log_joint, simulate
 from inference.requirements import why_no_dreams
-from inference.unconstrained import Coordinates
+from inference.tempering import TARGET_ACCEPTANCE, LogDensities, Tempered, move, why_not_summed_out
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
 from zoo.options import Count, check_value
 from zoo.program import ImplicitProgram, Program
 
 __all__ = ["Annealed", "Bracket", "Path", "ais", "anneal", "bidirectional", "sigmoid_schedule"]
-
-LogDensities = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""z (S, U, D) -> (log start(z), log rest(z)), each (S, U); rows must not depend on each other."""
-TARGET_ACCEPTANCE = 0.7
 
 
 @dataclass(frozen=True)
@@ -124,28 +119,13 @@ def _run(
         rise = path.betas[t] - path.betas[t - 1]
         if not backwards:
             log_weights = log_weights + rise * rest
-        z, rest, accept = _move(log_densities, z, path.betas[t], sizes[t - 1], path.leapfrog)
+        z, rest, accept = move(log_densities, z, path.betas[t], sizes[t - 1], path.leapfrog)
         if backwards:
             log_weights = log_weights - rise * rest
         accepted = accepted + accept
         if adapt and t < count:
             sizes[t] = sizes[t - 1] * torch.exp(0.2 * (accept - TARGET_ACCEPTANCE))
     return Annealed(log_weights, z, accepted / count, path=Path(path.betas, sizes, path.leapfrog))
-
-
-def _move(
-    log_densities: LogDensities, z: Tensor, beta: Tensor, size: Tensor, leapfrog: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One Hamiltonian transition of every chain and unit; returns states, their log rest, acceptance rate (U,)."""
-
-    def tempered(at: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        start, rest = log_densities(at["z"])
-        return start + beta * rest, rest
-
-    # A random length for each chain, since a fixed one can be a period of the orbit and go nowhere.
-    step = size * (0.6 + 0.8 * torch.rand_like(z[..., 0]))
-    moved = transition(tempered, {"z": z}, step, leapfrog)
-    return moved.values["z"], moved.aside, moved.acceptance.mean(0)
 
 
 def ais(
@@ -227,8 +207,8 @@ def bidirectional(
     )
 
 
-class _Problem:
-    """A program's posterior as a pair of log densities over unconstrained coordinates."""
+class _Problem(Tempered):
+    """The same from a guide, or from the prior."""
 
     def __init__(self, program: Program, x: Tensor, context: Tensor | None, start: Callable[..., Any] | None):
         if isinstance(program, ImplicitProgram):
@@ -237,36 +217,31 @@ class _Problem:
                 "model around it."
             )
         sites = program.sites()
-        discrete = [name for name, site in sites.items() if site.is_discrete]
-        if discrete and start is None:
+        if all(site.is_discrete for site in sites.values()):
             raise CapabilityError(
-                f"The prior of {type(program).__name__} cannot be annealed from: the sites {discrete} are discrete. "
-                "Give a guide that leaves them out as start."
+                f"{type(program).__name__} has no continuous latents to anneal, at most discrete ones; use "
+                "log_likelihood."
             )
-        continuous = {name: site for name, site in sites.items() if not site.is_discrete}
-        if not continuous:
-            raise CapabilityError(f"{type(program).__name__} has no continuous latents to anneal; use log_likelihood.")
-        self.program, self.x, self.context, self.start = program, x, context, start
-        self.coordinates = Coordinates(continuous, len(x))
+        if start is None and (reason := why_not_summed_out(program)) is not None:
+            raise CapabilityError(
+                f"The prior of {type(program).__name__} cannot be annealed from: {reason}. Give a guide that leaves "
+                "them out as start."
+            )
+        super().__init__(program, x, context)
+        self.start = start
 
+    @torch.no_grad()
     def draw_start(self, n: int) -> Tensor:
         """Exact draws (n, U, D)."""
-        with torch.no_grad():
-            if self.start is not None:
-                return self.coordinates.pack(draw(self.start, n, self.x, self.context, density=False).values)
-            drawn = prior_draws(self.program.model, n, self.x, self.context)
-            return self.coordinates.pack({name: drawn[name] for name in self.coordinates.sites})
+        if self.start is None:
+            return super().draw_start(n)
+        return self.coordinates.pack(draw(self.start, n, self.x, self.context, density=False).values)
 
     def log_densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(log start, log joint - log start), each (S, U)."""
+        if self.start is None:
+            return super().log_densities(z)
         values, log_dets = self.coordinates.unpack(z)
-        log_det = self.coordinates.total(log_dets)
-        if self.start is not None:
-            joint = log_joint(self.program, values, self.x, self.context)
-            given = density(self.start, values, self.x, self.context)
-            return self._units(given) + log_det, self._units(joint) - self._units(given)
-        prior, likelihood = prior_and_likelihood(self.program, values, self.x, self.context)
-        return self._units(prior) + log_det, self._units(likelihood)
-
-    def _units(self, density: Any) -> Tensor:
-        return density.total[:, None] if self.coordinates.tied else unit_log_weights(density)
+        joint = log_joint(self.program, values, self.x, self.context)
+        given = self.units(density(self.start, values, self.x, self.context))
+        return given + self.coordinates.total(log_dets), self.units(joint) - given

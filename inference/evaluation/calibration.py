@@ -16,10 +16,11 @@ import scipy
 import torch
 from torch import Tensor
 
+from inference.chains import psis_khat
 from inference.environment import evaluating
 from inference.particles import draw, simulate
 from inference.requirements import why_no_dreams
-from zoo.errors import CapabilityError, NonFiniteError, OptionError, ShapeError
+from zoo.errors import CapabilityError, OptionError, ShapeError
 from zoo.options import Count, check_value
 from zoo.program import Program
 
@@ -52,40 +53,6 @@ class Calibration:
         """The smallest p-value times the number of coordinates (Bonferroni), at most 1."""
         every = torch.cat(list(self.p_values.values()))
         return min(1.0, float(every.min()) * len(every))
-
-
-def psis_khat(log_weights: Tensor) -> Tensor:
-    """Pareto k-hat (U,) of importance weights (S, U): how heavy the upper tail of p / q is.
-
-    Below 0.5 the guide is good, below 0.7 importance sampling still mends it, above 0.7 it cannot be trusted. Weights
-    that are constant to rounding, 16 units in the last place of the largest log weight (an exact guide), have no tail,
-    and get minus infinity. Where some weights are zero and all others alike, k-hat is 0: they are bounded, but a share
-    of the draws is lost. Fewer than five weights above zero tell nothing, and get plus infinity.
-
-    Args:
-        log_weights: log p(x, z) - log q(z), see `inference.evaluation.estimates.importance_log_weights`; minus infinity
-            is a weight of zero.
-
-    Raises: ShapeError; NonFiniteError for a log weight that is NaN or plus infinity.
-    """
-    from inference import chains
-
-    if log_weights.ndim != 2 or len(log_weights) < 25:
-        raise ShapeError(f"k-hat needs at least 25 log weights a unit, (S, U); got {tuple(log_weights.shape)}.")
-    if bool((log_weights.isnan() | (log_weights == torch.inf)).any()):
-        raise NonFiniteError("A log weight is NaN or plus infinity, so k-hat means nothing; look for it in the model.")
-    eps, zero = torch.finfo(log_weights.dtype).eps, log_weights == -torch.inf
-    # Sums of log densities end with errors of a few units in the last place of what they come to.
-    size = log_weights.masked_fill(zero, 0.0).abs().amax(0).double()
-    top = log_weights.double().amax(0)
-    spread = top - log_weights.double().masked_fill(zero, torch.inf).amin(0)
-    constant = spread <= torch.clamp(16 * eps * size, min=eps**0.5)
-    khat = torch.where(zero.any(0), 0.0, torch.full_like(top, -torch.inf))
-    khat[(~zero).sum(0) < 5] = torch.inf
-    rest = ~constant & ((~zero).sum(0) >= 5)
-    if bool(rest.any()):
-        khat[rest] = chains.psis(log_weights.double()[:, rest] - top[rest])[1].to(khat)
-    return khat.to(log_weights.dtype)
 
 
 def guide_sampler(guide: Callable[..., Any]) -> Sampler:

@@ -80,10 +80,12 @@ AUTOGUIDES: dict[str, Callable[..., autoguide.AutoGuide]] = {
     "normal": autoguide.AutoNormal,
     "multivariate_normal": autoguide.AutoMultivariateNormal,
     "low_rank": autoguide.AutoLowRankMultivariateNormal,
+    "structured": autoguide.AutoStructured,
     "iaf": partial(AutoFlow, kind="iaf"),
     "spline": partial(AutoFlow, kind="spline"),
 }
-"""Names of the autoguides: point; mean-field, full-rank, low-rank Gaussian; inverse autoregressive and spline flow."""
+"""Names of the autoguides: point; mean-field, full-rank, low-rank Gaussian; a Gaussian for each site, linear in those
+that it depends on in the model; inverse autoregressive and spline flow."""
 
 STARTS = ("feasible", "mean", "median", "sample", "uniform")
 """Pyro's functions that say where an autoguide starts, without init_to_."""

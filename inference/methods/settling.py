@@ -22,7 +22,7 @@ from torch.distributions import biject_to
 from inference.guides.named import AUTOGUIDES
 from inference.method import Run
 from inference.training.convergence import ConvergenceNotice
-from inference.training.fixed_draws import ENOUGH, FAMILIES, Found, Full, settle
+from inference.training.fixed_draws import ENOUGH, FAMILIES, Diagonal, Found, Full, settle
 from inference.training.loop import Loop
 from inference.training.modes import Mode, around, find_modes
 from inference.training.target import Target, why_no_target
@@ -30,7 +30,7 @@ from inference.unconstrained import Coordinates
 from zoo.datasets.data import Data
 from zoo.program import Program
 
-__all__ = ["Place", "Start", "Stretch", "begin", "find_place", "settled"]
+__all__ = ["Place", "Start", "Stretch", "begin", "find_place", "put_gaussian", "settled"]
 
 STARTS = 8
 MOST_STEPS = 2000
@@ -52,8 +52,8 @@ class Place:
         if name == "delta":
             _put_point(guide, self.target.coordinates, mode.place)
             return
-        family = FAMILIES.get(name, Full)(mode.place, mode.factor, mode.precision_scale())
-        _put(guide, self.target.coordinates, family.gaussian(family.start()))
+        family = (FAMILIES | {"structured": Diagonal}).get(name, Full)(mode.place, mode.factor, mode.precision_scale())
+        put_gaussian(guide, self.target.coordinates, family.gaussian(family.start()))
 
     def point(self) -> Found:
         """What a search says that ended at the mode itself, as a point's does."""
@@ -112,7 +112,7 @@ def settled(name: str, guide: nn.Module, place: Place, *, seed: int, most: int) 
         bool(v.isfinite().all()) for v in best.gaussian.values()
     ):
         return "no Gaussian with a finite bound was found"
-    _put(guide, target.coordinates, best.gaussian)
+    put_gaussian(guide, target.coordinates, best.gaussian)
     return best
 
 
@@ -152,8 +152,14 @@ def _split(coordinates: Coordinates, vector: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _put(guide: Any, coordinates: Coordinates, gaussian: Mapping[str, Tensor]) -> None:
-    """Sets the parameters of an autoguide."""
+def put_gaussian(guide: Any, coordinates: Coordinates, gaussian: Mapping[str, Tensor]) -> None:
+    """Sets the parameters of a Gaussian autoguide.
+
+    Args:
+        guide: Set up on the data.
+        coordinates: Of the vector that is Gaussian.
+        gaussian: What the guide's family of `inference.training.fixed_draws` says of it.
+    """
     if hasattr(guide, "locs"):
         for part, values in (("locs", gaussian["loc"]), ("scales", gaussian["scale"])):
             for name, value in _split(coordinates, values).items():

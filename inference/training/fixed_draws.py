@@ -189,7 +189,12 @@ FAMILIES: dict[str, type[Family]] = {"normal": Diagonal, "multivariate_normal": 
 
 
 def climb(
-    slope: Callable[[Tensor], tuple[Tensor, Tensor]], theta: Tensor, most: int
+    slope: Callable[[Tensor], tuple[Tensor, Tensor]],
+    theta: Tensor,
+    most: int,
+    *,
+    calm: float = CALM,
+    seen: Callable[[Tensor, Tensor], None] = lambda theta, grad: None,
 ) -> tuple[Tensor, list[float], bool]:
     """L-BFGS with steps that are shortened until they gain (Nocedal & Wright, 2006, algorithm 7.5).
 
@@ -197,19 +202,22 @@ def climb(
         slope: Parameters -> (what is to be maximised (), its gradient).
         theta: Where to start.
         most: Steps.
+        calm: Nats that a step gains, three times in a row, at the end.
+        seen: Is shown each place on the way and the gradient there.
 
     Returns: the best parameters, the value after each step, and whether there was no more to gain.
     """
     value, grad = slope(theta)
+    seen(theta, grad)
     pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=MEMORY)
-    values, calm = [float(value)], 0
+    values, quiet = [float(value)], 0
     while len(values) <= most:
         step = _direction(grad, pairs)
         promised = float(step @ grad)
         if not promised > 0:
             pairs.clear()
             step, promised = grad, float(grad @ grad)
-        if promised < CALM / 10:
+        if promised < calm / 10:
             return theta, values, True
         share = 1.0 if pairs else min(1.0, 1.0 / float(step.norm()))
         while True:
@@ -224,9 +232,10 @@ def climb(
         if float(move @ change) > 1e-10 * float(move.norm() * change.norm()):
             pairs.append((move, change))
         theta, value, grad = theta + move, there, there_grad
+        seen(theta, grad)
         values.append(float(value))
-        calm = calm + 1 if gained < CALM else 0
-        if calm == 3:
+        quiet = quiet + 1 if gained < calm else 0
+        if quiet == 3:
             return theta, values, True
     return theta, values, False
 

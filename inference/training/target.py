@@ -24,11 +24,11 @@ from inference.requirements import why_no_fixed_density
 from inference.unconstrained import Coordinates
 from zoo.adopted import Adopted
 from zoo.datasets.data import Data
-from zoo.errors import CapabilityError
-from zoo.program import Implicit, Program
+from zoo.errors import CapabilityError, ZooError
+from zoo.program import Implicit, ImplicitProgram, Program
 from zoo.weights import Weighted
 
-__all__ = ["Target", "why_no_target"]
+__all__ = ["Target", "following", "make_target", "why_no_target", "why_no_vector"]
 
 AT_ONCE = 2**21
 """Vectors times examples whose densities are computed together."""
@@ -38,8 +38,10 @@ MOST_EXAMPLES = 100_000
 """Examples up to which every step sees all of them."""
 
 
-def why_no_target(program: Program, data: Data) -> str | None:
-    """Why the posterior given these data is no density of one vector of moderate length, or None."""
+def why_no_vector(program: Program) -> str | None:
+    """Why no data would make the posterior a density of one vector, or None."""
+    if isinstance(program, ImplicitProgram):
+        return "it is implicit: it has no density"
     sites = program.sites()
     free = {name: site for name, site in sites.items() if not site.is_discrete}
     if not any(site.is_global for site in free.values()):
@@ -50,17 +52,33 @@ def why_no_target(program: Program, data: Data) -> str | None:
         return "a latent has no density"
     if isinstance(program, Adopted) and any(not site.is_global for site in sites.values()):
         return "adopted code has latents of single examples"
-    if isinstance(data.context, Weighted):
-        return "rows have weights"
+    if any(site.is_discrete and not site.is_enumerable for site in sites.values()):
+        return "a discrete latent cannot be summed out"
     if why_no_fixed_density(program) is not None:
         return "a plate draws a subsample at every run"
-    if data.size > MOST_EXAMPLES:
-        return f"there are more than {MOST_EXAMPLES:,} examples"
     try:
-        numbers = Coordinates(free, data.size).size
+        Coordinates(free, 1)
     except NotImplementedError:
         return "a latent's support maps to no unconstrained space"
-    return f"there are {numbers:,} latent numbers, more than {MOST_NUMBERS}" if numbers > MOST_NUMBERS else None
+    return None
+
+
+def why_no_target(program: Program, data: Data, most: int = MOST_NUMBERS) -> str | None:
+    """Why the posterior given these data is no density of one vector of moderate length, or None.
+
+    Args:
+        program: Any.
+        data: All of them.
+        most: Latent numbers that are still moderate.
+    """
+    if (reason := why_no_vector(program)) is not None:
+        return reason
+    if isinstance(data.context, Weighted):
+        return "rows have weights"
+    if data.size > MOST_EXAMPLES:
+        return f"there are more than {MOST_EXAMPLES:,} examples"
+    numbers = Coordinates({n: s for n, s in program.sites().items() if not s.is_discrete}, data.size).size
+    return f"there are {numbers:,} latent numbers, more than {most:,}" if numbers > most else None
 
 
 @contextmanager
@@ -88,6 +106,7 @@ class Target:
     def __init__(self, program: Program, data: Data, jacobian: bool = True):
         self.program = copy.deepcopy(program).double().eval()
         self.data, self.jacobian = data.plain().to(torch.float64), jacobian
+        self.dtype = data.x.dtype if data.x.is_floating_point() else torch.get_default_dtype()
         sites = {name: site for name, site in program.sites().items() if not site.is_discrete}
         self.coordinates = Coordinates(sites, data.size)
         self.size = self.coordinates.size
@@ -137,6 +156,11 @@ class Target:
                 parts.append(free.reshape(1, -1))
         return torch.cat(parts, 1)
 
+    def samples(self, z: Tensor) -> dict[str, Tensor]:
+        """Vectors (S, D) as `Outcome.samples` has latents: global sites (S, *event), local ones (S, N, *event)."""
+        values, sites = self.coordinates.unpack(z[:, None, :])[0], self.coordinates.sites
+        return {n: (v[:, 0] if sites[n].is_global else v).to(self.dtype).contiguous() for n, v in values.items()}
+
     def _log_density(self, z: Tensor) -> Tensor:
         values, log_dets = self.coordinates.unpack(z[:, None, :])
         with _double(), pyro.validation_enabled(False):
@@ -182,3 +206,37 @@ class Target:
             return torch.zeros_like(at)
         (row,) = torch.autograd.grad(slope.sum(), at, retain_graph=True, allow_unused=True)
         return torch.zeros_like(at) if row is None else row
+
+
+@contextmanager
+def following(method: str, program: Program) -> Iterator[None]:
+    """Runs a block that follows a program's density in double precision; what that is too much for is named.
+
+    Raises: CapabilityError.
+    """
+    try:
+        yield
+    except ZooError:
+        raise
+    except (ArithmeticError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise CapabilityError(
+            f"{method} cannot follow the density of {type(program).__name__} in double precision "
+            f"({type(error).__name__}: {said}); take 'svi' or 'nuts'."
+        ) from error
+
+
+def make_target(method: str, program: Program, data: Data, most: int = MOST_NUMBERS) -> Target:
+    """The posterior as one density, the program's parameters held as they are.
+
+    Args:
+        method: Who asks, for the message.
+        program, data, most: As for `why_no_target`.
+
+    Raises: CapabilityError where there is none.
+    """
+    if (reason := why_no_target(program, data, most)) is not None:
+        raise CapabilityError(f"{method} cannot approximate the posterior of {type(program).__name__}: {reason}.")
+    target = Target(program, data)
+    target.held()
+    return target

@@ -39,7 +39,7 @@ def test_saved_fit_reproduces_its_predictions_bit_for_bit(tmp_path):
         assert again.seconds == found.seconds
 
 
-@pytest.mark.parametrize("guide", ["normal", "multivariate_normal", "low_rank", "iaf", "delta"])
+@pytest.mark.parametrize("guide", ["normal", "multivariate_normal", "low_rank", "structured", "iaf", "delta"])
 def test_autoguides_survive_a_checkpoint(tmp_path, guide):
     x = data(20)
     found = fit(ppca(), x, "svi", guide=guide, steps=10, out=tmp_path)

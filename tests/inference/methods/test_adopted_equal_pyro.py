@@ -95,7 +95,8 @@ def test_every_autoguide_finds_the_posterior(guide: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "options"), [
-    ("nuts", {"draws": 300, "warmup": 100, "chains": 1}), ("exact", {}),
+    ("nuts", {"draws": 300, "warmup": 100, "chains": 1}), ("exact", {}), ("laplace", {}), ("pathfinder", {}),
+    ("smc", {"particles": 300}), ("svgd", {"particles": 50, "steps": 100}),
     ("avb", {"steps": 100, "moments": 64, "compile": "never"}),
     ("svi", {"elbo": "iwae", "particles": 5, "steps": 150, "lr": 0.1, "compile": "never"}),
     ("svi", {"elbo": "renyi", "particles": 5, "alpha": 0.5, "steps": 150, "lr": 0.1, "compile": "never"}),
