@@ -165,13 +165,13 @@ def log_joint(
 ) -> LogDensity:
     """log p(x, latents) at given latent values, differentiable in them and in the parameters.
 
-    Discrete local latents that `values` leaves out are summed out exactly, as `TraceEnum_ELBO` does.
+    Discrete latents that `values` leaves out are summed out exactly, as `TraceEnum_ELBO` does. Where one of them is
+    global, all is in `globals`.
 
     Args:
         program: Any program with a density.
         values: Latent site -> value (S, B or 1, *event).
-        x: The batch (B, *event_shape).
-        context: Its context, or None.
+        x, context: The batch (B, *event_shape) and its context, or None.
         particles: S, needed only when `values` is empty.
 
     Raises: CapabilityError when a continuous latent is missing.
@@ -198,12 +198,26 @@ def log_joint(
                 f"log_joint: no value for the latent site {name!r}, and it cannot be summed out; "
                 f"got values for {sorted(values)}."
             )
-    supports = [fn.enumerate_support(expand=False).flatten() for fn in missing.values()]
+    local = [name for name in missing if any(f.name == "data" for f in trace.nodes[name]["cond_indep_stack"])]
+    rest = [name for name in missing if name not in local]
+
+    def given(names: list[str], rows: int) -> Iterator[dict[str, Tensor]]:
+        """All values of some sites together."""
+        supports = [missing[name].enumerate_support(expand=False).flatten() for name in names]
+        for assignment in itertools.product(*supports):
+            yield {name: value.expand(n, rows) for name, value in zip(names, assignment, strict=True)}
+
     parts = []
-    for assignment in itertools.product(*supports):
-        given = {name: value.expand(n, len(x)) for name, value in zip(missing, assignment, strict=True)}
-        parts.append(trace_log_density(run({**values, **given}), n, len(x)))
-    return LogDensity(torch.stack([p.local for p in parts]).logsumexp(0), parts[0].globals, any(p.joint for p in parts))
+    for outer in given(rest, 1):
+        inner = [trace_log_density(run({**values, **outer, **each}), n, len(x)) for each in given(local, len(x))]
+        summed = torch.stack([p.local for p in inner]).logsumexp(0)
+        parts.append(LogDensity(summed, inner[0].globals, any(p.joint for p in inner)))
+    return _together(parts) if rest else parts[0]
+
+
+def _together(parts: list[LogDensity]) -> LogDensity:
+    """The sum over the values of something that ties all examples."""
+    return LogDensity(torch.zeros_like(parts[0].local), torch.stack([p.total for p in parts]).logsumexp(0), True)
 
 
 def prior_and_likelihood(

@@ -33,8 +33,12 @@ class Coordinates:
         self.sites, self.batch = dict(sites), batch
         self.tied = any(site.is_global for site in sites.values()) if tied is None else tied
         self.units = 1 if self.tied else batch
-        self.shapes = {n: torch.Size(biject_to(s.support).inverse_shape(s.event_shape)) for n, s in sites.items()}
         self.rows = {n: batch if self.tied and not s.is_global else 1 for n, s in sites.items()}
+        # Bounds may be of each row, so rows come first and are left out then.
+        self.shapes = {
+            n: torch.Size(biject_to(s.support).inverse_shape((self.rows[n], *s.event_shape)))[1:]
+            for n, s in sites.items()
+        }
         self.size = sum(self.shapes[n].numel() * self.rows[n] for n in sites)
 
     def pack(self, values: Mapping[str, Tensor]) -> Tensor:

@@ -1,28 +1,35 @@
 """Markov chain Monte Carlo: the no-U-turn sampler, the reference that is exact in the limit of many draws.
 
-Hoffman & Gelman, "The No-U-Turn sampler", JMLR 15, 2014, as Pyro has it. Discrete local latents are summed out exactly.
+The chains are those of `inference.no_u_turn`; every gradient is of all chains at once, and runs without Python where
+the program can be traced. Discrete latents are summed out exactly.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
-from pyro import infer
-from pyro.infer.mcmc.util import initialize_model
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import biject_to
 
 from inference.chains import ess, rhat
 from inference.history import History
 from inference.method import Method, Outcome, Run
+from inference.no_u_turn import Chain, Vector
 from inference.requirements import why_no_fixed_density
 from inference.training.loop import progress_bar
+from inference.training.scripted import Scripted
+from inference.training.target import Target
+from inference.training.tracing import NotStatic
+from zoo.adopted import Adopted
+from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, DivergenceError
-from zoo.flat import FlatPriors
 from zoo.options import Count, Probability, Range
 from zoo.program import ImplicitProgram, Program
 
@@ -31,14 +38,24 @@ __all__ = ["NUTS"]
 # Vehtari, Gelman, Simpson, Carpenter & Buerkner, "Rank-normalization, folding, and localization", 2021.
 RHAT_LIMIT = 1.01
 ESS_PER_CHAIN = 100
+STARTS = 100
+"""Random places at which a chain may try to start."""
+LOOKS = 5
+"""Places at which code that runs for each chain alone is looked at before."""
+KEEP_SECONDS = 30.0
+"""Between two checkpoints."""
+SCRIPTED_FROM = 100
+"""Steps of a chain from which tracing, which costs some hundred gradients in Python, pays."""
+SHOWN_EVERY = 25
+"""Draws between two looks of the progress bar."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NUTS(Method):
-    """NUTS with step size and diagonal mass matrix adapted during warm-up; the chains run one after the other.
+    """NUTS with step size and diagonal mass matrix adapted during warm-up; the chains run side by side.
 
-    Samples latents alone: the program's parameters are held as they are. Every potential gradient is counted, those of
-    the warm-up included.
+    Samples latents alone: the program's parameters are held as they are. Its density is that of `Target`, in double
+    precision where the program's code bears it. Every gradient is counted, those of starts and warm-up included.
 
     Args:
         warmup: Steps of each chain that adapt and are thrown away.
@@ -70,72 +87,69 @@ class NUTS(Method):
         stuck = [name for name, site in sites.items() if site.is_discrete and not site.is_enumerable]
         if stuck:
             return f"its discrete latent sites {stuck} cannot be summed out (infinite support, or event dimensions)"
+        for name, site in sites.items():
+            try:
+                if not site.is_discrete:
+                    biject_to(site.support)
+            except NotImplementedError:
+                return f"the support of its latent site {name!r}, {site.support}, maps to no unconstrained space"
         return None
 
     def run(self, program: Program, run: Run) -> Outcome:
         """Runs the chains; `samples` holds them one after the other, (chains * draws, *shape) for each site.
 
-        With a folder, each finished chain is kept there: a killed run goes on with the next one.
+        With a folder, the chains are kept there every half minute: a killed run goes on from there, to the same draws.
         """
-        started, done, count = time.perf_counter(), _Chains(), _Count()
-        found = None if run.checkpoint is None else run.checkpoint.take()
-        if found is not None:
-            done = _Chains(**found)
-            count.gradients, started = done.gradients, started - done.rows[-1]["seconds"]
-        steps = self.warmup + self.draws
         program.eval()
-        with progress_bar(run.progress) as bar:
-            label, total = f"nuts {type(program).__name__}", self.chains * steps
-            task = bar.add_task(label, total=total, completed=len(done.samples) * steps, note="")
-            for chain in range(len(done.samples), self.chains):
-
-                def advance(kernel: Any, values: Any, stage: str, i: int, chain: int = chain) -> None:
-                    bar.update(task, advance=1, note=f"chain {chain + 1}, {stage.lower()}")
-
-                samples, divergences = self._chain(program, run, count, advance)
-                done.add(samples, divergences, count.gradients)
-                row = {"step": (chain + 1) * steps, "seconds": time.perf_counter() - started}
-                done.rows.append({**row, "divergences": float(done.divergences)})
-                run.listeners.report(done.rows)
-                if run.checkpoint is not None:
-                    run.checkpoint.write(vars(done))
-                    run.listeners.tell("on_checkpoint", (chain + 1) * steps, run.checkpoint.path)
-        stacked = {name: torch.stack([each[name] for each in done.samples]) for name in done.samples[0]}
-        stacked = {name: value.to(run.train.x.device) for name, value in stacked.items()}
-        info = self._diagnose(stacked, done.divergences)
-        samples = {name: value.flatten(0, 1) for name, value in stacked.items()}
-        return Outcome(samples=samples, history=History(done.rows), gradient_evaluations=count.gradients, info=info)
-
-    def _chain(self, program: Program, run: Run, count: _Count, hook: Any) -> tuple[dict[str, Tensor], int]:
-        """One chain from a random start: (site -> (draws, *shape), number of divergent draws)."""
-        try:
-            start, potential, transforms, _ = initialize_model(
-                FlatPriors(2.0)(_SameSites(program)(program.model)),
-                (*run.train, None),
-                max_plate_nesting=program.plate_nesting,
-            )
-        except ValueError as error:
-            raise DivergenceError(
-                f"nuts {type(program).__name__}: found no start with a finite log density and gradient ({error}). "
-                "Check the scale of the data and the priors."
-            ) from error
-
-        def counted(values: dict[str, Tensor]) -> Tensor:
-            energy = potential(values)
-            if energy.requires_grad:
-                energy.register_hook(count.add)
-            return energy
-
-        kernel = infer.NUTS(
-            potential_fn=counted, target_accept_prob=self.target_accept, max_tree_depth=self.max_tree_depth
-        )
-        mcmc = infer.MCMC(
-            kernel, self.draws, self.warmup, initial_params=start, transforms=transforms, hook_fn=hook,
-            disable_progbar=True,
+        with np.errstate(all="ignore"):  # what overflows is no density, and ends a path
+            density = _Density(program, run.train, self.chains)
+            chains = [
+                Chain(
+                    density.target.size, np.random.SeedSequence(run.seed, spawn_key=(i,)), warmup=self.warmup,
+                    draws=self.draws, target_accept=self.target_accept, max_tree_depth=self.max_tree_depth,
+                )
+                for i in range(self.chains)
+            ]  # fmt: skip
+            with progress_bar(run.progress) as bar:
+                total = self.chains * (self.warmup + self.draws)
+                task = bar.add_task(f"nuts {type(program).__name__}", total=total, note="")
+                watch = _Watch(run, chains, lambda **now: bar.update(task, **now))
+                if not watch.resumed:
+                    self._start(program, density, chains)
+                if self.warmup + self.draws >= SCRIPTED_FROM:
+                    density.script(np.stack([chain.place for chain in chains]))
+                if not watch.resumed:
+                    watch.prepared = density.target.evaluations
+                _sample(density, chains, watch)
+        kept = torch.from_numpy(np.concatenate([chain.kept for chain in chains]))
+        samples = density.target.samples(kept.to(run.train.x.device))
+        stacked = {name: value.unflatten(0, (self.chains, self.draws)) for name, value in samples.items()}
+        info = {**self._diagnose(stacked, sum(chain.divergences for chain in chains)), "density": density.how}
+        return Outcome(
+            samples=samples, history=History(watch.rows), info=info,
+            gradient_evaluations=watch.prepared + sum(chain.gradients for chain in chains),
         )  # fmt: skip
-        mcmc.run()
-        samples = {name: value.detach() for name, value in mcmc.get_samples().items()}
-        return samples, len(mcmc.diagnostics()["divergences"]["chain 0"])
+
+    def _start(self, program: Program, density: _Density, chains: list[Chain]) -> None:
+        """Puts each chain where log density and slope are finite.
+
+        Raises: DivergenceError.
+        """
+        where, left = np.stack([chain.place for chain in chains]), list(range(len(chains)))
+        for _ in range(STARTS):
+            for i in left:
+                where[i] = chains[i].proposed_start()
+            values, slopes = density(where)
+            for i in list(left):
+                if np.isfinite(values[i]) and np.isfinite(slopes[i]).all():
+                    chains[i].begin(where[i].copy(), float(values[i]), slopes[i])
+                    left.remove(i)
+            if not left:
+                return
+        raise DivergenceError(
+            f"nuts {type(program).__name__}: found no start with a finite log density and gradient in {STARTS} random "
+            "places. Check the scale of the data and the priors."
+        )
 
     def _diagnose(self, stacked: dict[str, Tensor], divergences: int) -> dict[str, Any]:
         """R-hat (largest of each site), effective sample size (smallest), divergences, and a warning if any is bad."""
@@ -169,6 +183,160 @@ class NUTS(Method):
         return info
 
 
+class _Density:
+    """Log densities (S,) and slopes (S, D) of a posterior at the places of S chains (S, D), as NumPy has them.
+
+    Args:
+        program, data: Of the posterior.
+        chains: S, whose shape a traced density has.
+    """
+
+    def __init__(self, program: Program, data: Data, chains: int):
+        self.how = "run by Python, the chains being short"
+        # Code may hold tensors of its own in single precision, which those of double precision do not go with.
+        own = data.x.dtype if data.x.is_floating_point() else torch.get_default_dtype()
+        for precision in dict.fromkeys((torch.float64, own)):
+            try:
+                self.target = Target(program, data, precision=precision)
+                self.target.held()
+                self.target(torch.zeros(chains, self.target.size, dtype=torch.float64, device=data.x.device))
+                break
+            except torch.linalg.LinAlgError:  # at this place, and perhaps nowhere else
+                break
+            except RuntimeError:
+                if precision == own:
+                    raise
+        if isinstance(program, Adopted) and (chains == 1 or self.target.one_by_one()):
+            # A run for each chain, which may go another way at every place.
+            self.target.program.model = _SameSites(program)(self.target.program.model)
+            for place in np.random.default_rng(0).uniform(-2, 2, (LOOKS, chains, self.target.size)):
+                self.target(torch.from_numpy(place).to(data.x.device))
+        self._slope: Callable[[Tensor], tuple[Tensor, ...]] = self.target.slope
+
+    def script(self, where: Vector) -> None:
+        """Lets the density run without Python from now on, if it then gives the same, at places of its own."""
+        places = torch.from_numpy(where).to(self.target.data.x.device)
+        rtol = 1e-9 if self.target.precision == torch.float64 else 1e-4
+        try:
+            self._slope = Scripted(self.target.slope, (places, places / 2, -places), rtol)
+            self.how = "run by TorchScript"
+        except NotStatic as error:
+            self.how = f"run by Python: {error}"
+
+    def __call__(self, where: Vector) -> tuple[Vector, Vector]:
+        """Minus infinity where there is no density."""
+        try:
+            values, slopes = self._slope(torch.from_numpy(where).to(self.target.data.x.device))
+        except torch.linalg.LinAlgError:  # of one of the chains
+            if len(where) == 1:
+                return np.full(1, -np.inf), np.zeros_like(where)
+            parts = [self(each[None]) for each in where]
+            return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        found = values.cpu().numpy()
+        return np.where(np.isfinite(found), found, -np.inf), slopes.cpu().numpy()
+
+
+class _Watch:
+    """What becomes of draws while the chains run: history, progress and checkpoints.
+
+    Args:
+        run: The circumstances; if its folder holds chains, these go on from there.
+        chains: At their beginning.
+        show: Updates the progress bar.
+    """
+
+    def __init__(self, run: Run, chains: list[Chain], show: Callable[..., None]):
+        self.chains, self.show, self.checkpoint, self.listeners = chains, show, run.checkpoint, run.listeners
+        self.rows: list[dict[str, float]] = []
+        self.prepared = 0
+        """Gradients before the first step."""
+        self.started = self.kept = time.perf_counter()
+        found = None if run.checkpoint is None else run.checkpoint.take()
+        self.resumed = found is not None
+        if found is not None:
+            for chain, state in zip(chains, found["chains"], strict=True):
+                chain.restore(_arrays(state))
+            self.rows, self.prepared = found["rows"], found["prepared"]
+            self.started -= found["seconds"]
+            self.listeners.report(self.rows)
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self.checkpoint is not None and time.perf_counter() - self.kept >= KEEP_SECONDS
+
+    def keep(self) -> None:
+        """Writes one; no chain is within a draw."""
+        if self.checkpoint is not None:
+            state = {"chains": [_tensors(chain.state()) for chain in self.chains], "rows": self.rows}
+            seconds = time.perf_counter() - self.started
+            self.checkpoint.write({**state, "prepared": self.prepared, "seconds": seconds})
+            self.listeners.tell("on_checkpoint", sum(chain.done for chain in self.chains), self.checkpoint.path)
+        self.kept = time.perf_counter()
+
+    def drawn(self, chain: Chain) -> None:
+        """A chain has made a draw."""
+        if chain.finished:
+            ended = [each for each in self.chains if each.finished]
+            row = {"step": len(ended) * chain.done, "seconds": time.perf_counter() - self.started}
+            self.rows.append({**row, "divergences": float(sum(each.divergences for each in ended))})
+            self.listeners.report(self.rows)
+        if chain.finished or chain.done % SHOWN_EVERY == 0:
+            diverged = sum(each.divergences for each in self.chains)
+            stage = "warmup" if chain.done < chain.warmup else "sample"
+            note = f"{stage}, {diverged} diverged" if diverged else stage
+            self.show(completed=sum(each.done for each in self.chains), note=note)
+
+
+def _sample(density: _Density, chains: list[Chain], watch: _Watch) -> None:
+    """Runs chains to their ends; each evaluation of the density serves all that ask for one.
+
+    A chain that has ended keeps its row, so that what the others are told does not depend on it.
+    """
+    where = np.stack([chain.place for chain in chains])
+    running = {i: chain.run() for i, chain in enumerate(chains) if not chain.finished}
+    asking, resting = list[int](), list(running)
+    while running:
+        due = watch.due()
+        if not (due and asking):
+            if due:
+                watch.keep()
+            for i in resting:
+                where[i] = next(running[i])
+            asking, resting = asking + resting, []
+        values, slopes = density(where)
+        told, asking = asking, []
+        for i in told:
+            place = running[i].send((float(values[i]), slopes[i]))
+            if place is not None:
+                where[i] = place
+                asking.append(i)
+                continue
+            if chains[i].finished:
+                del running[i]
+            else:
+                resting.append(i)
+            watch.drawn(chains[i])
+    watch.keep()
+
+
+def _tensors(value: Any) -> Any:
+    """Arrays as tensors, as a checkpoint has them."""
+    if isinstance(value, dict):
+        return {key: _tensors(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_tensors(each) for each in value]
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _arrays(value: Any) -> Any:
+    """And back."""
+    if isinstance(value, dict):
+        return {key: _arrays(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_arrays(each) for each in value]
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
 class _SameSites(Messenger):
     """Refuses code whose latent sites depend on what was drawn: a chain lives in one space."""
 
@@ -195,30 +363,3 @@ class _SameSites(Messenger):
                 "in one space; take 'svi'."
             )
         return super().__exit__(kind, *rest)
-
-
-@dataclass
-class _Chains:
-    """The chains that are finished; what a checkpoint keeps."""
-
-    samples: list[dict[str, Tensor]] = field(default_factory=list)
-    divergences: int = 0
-    gradients: int = 0
-    rows: list[dict[str, float]] = field(default_factory=list)
-
-    def add(self, samples: dict[str, Tensor], divergences: int, gradients: int) -> None:
-        """One more; `gradients` of all so far."""
-        self.samples.append({name: value.clone() for name, value in samples.items()})
-        self.divergences += divergences
-        self.gradients = gradients
-
-
-@dataclass
-class _Count:
-    """Potential gradients so far: one a leapfrog step, one for a chain's start, two for a trial of the step size."""
-
-    gradients: int = 0
-
-    def add(self, grad: Tensor) -> None:
-        """A hook for the backward pass."""
-        self.gradients += 1

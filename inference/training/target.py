@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -25,7 +26,8 @@ from inference.unconstrained import Coordinates
 from zoo.adopted import Adopted
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ZooError
-from zoo.program import Implicit, ImplicitProgram, Program
+from zoo.flat import FlatPriors
+from zoo.program import Implicit, ImplicitProgram, Program, Site
 from zoo.weights import Weighted
 
 __all__ = ["Target", "following", "make_target", "why_no_target", "why_no_vector"]
@@ -82,9 +84,9 @@ def why_no_target(program: Program, data: Data, most: int = MOST_NUMBERS) -> str
 
 
 @contextmanager
-def _double() -> Iterator[None]:
+def _default(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
         yield
     finally:
@@ -94,24 +96,42 @@ def _double() -> Iterator[None]:
 class Target:
     """log p(x, latents) of all data, as a function of latents laid out in a vector of D unconstrained numbers.
 
-    The program is copied: its own parameters keep their precision.
+    Rows count as often as their weights say. The program is copied: its own parameters keep their precision.
 
     Args:
-        program: For which `why_no_target` has nothing to say.
-        data: All of them.
+        program: With a density and continuous latents; discrete ones can be summed out.
+        data: All of them, and their weights if they have any.
         jacobian: Whether the density is that of the unconstrained vector, or of the latents themselves, whose mode is
             the MAP estimate.
+        precision: That in which the program runs; vectors and densities are double precision all the same.
+
+    Raises: CapabilityError for weights beside a discrete latent of all examples.
     """
 
-    def __init__(self, program: Program, data: Data, jacobian: bool = True):
-        self.program = copy.deepcopy(program).double().eval()
-        self.data, self.jacobian = data.plain().to(torch.float64), jacobian
+    def __init__(self, program: Program, data: Data, jacobian: bool = True, precision: torch.dtype = torch.float64):
+        self.program = copy.deepcopy(program).to(precision).eval()
+        self.data, self.jacobian, self.precision = data.plain().to(precision), jacobian, precision
         self.dtype = data.x.dtype if data.x.is_floating_point() else torch.get_default_dtype()
-        sites = {name: site for name, site in program.sites().items() if not site.is_discrete}
-        self.coordinates = Coordinates(sites, data.size)
+        together = [name for name, site in program.sites().items() if site.is_discrete and site.is_global]
+        if together and isinstance(data.context, Weighted):
+            raise CapabilityError(
+                f"Site {together[0]!r} is discrete and of all examples together, so that rows have no weights of their "
+                "own once it is summed out: repeat the rows."
+            )
+        self.weights = data.context.weights.to(precision) if isinstance(data.context, Weighted) else None
+        self.coordinates = Coordinates(self._sites(program), data.size, tied=True)
         self.size = self.coordinates.size
         self.evaluations = 0
         """Vectors whose slope was asked for so far."""
+
+    def _sites(self, program: Program) -> dict[str, Site]:
+        """The continuous latents, with their supports on these data, whose bounds may be of each example."""
+        sites = {name: site for name, site in program.sites().items() if not site.is_discrete}
+        if isinstance(program, Adopted):  # whose sites are those of its data already
+            return sites
+        with _default(self.precision), torch.random.fork_rng([]), torch.no_grad(), pyro.validation_enabled(False):
+            trace = poutine.trace(FlatPriors()(self.program.model)).get_trace(*self.data, None)
+        return {name: replace(site, support=trace.nodes[name]["fn"].support) for name, site in sites.items()}
 
     def depends_on_parameters(self) -> bool:
         """Whether a parameter of the program moves the density, at the origin."""
@@ -139,7 +159,7 @@ class Target:
         if n == 1:
             return origin
         try:
-            with _double(), pyro.validation_enabled(False):
+            with _default(self.precision), pyro.validation_enabled(False):
                 drawn = prior_draws(self.program.model, n - 1, *self.data)
             drawn = {name: drawn[name].double() for name in self.coordinates.sites}
             return torch.cat([origin, self.coordinates.pack(drawn)[:, 0]])
@@ -148,7 +168,7 @@ class Target:
 
     def located(self, init: Callable[..., Any]) -> Tensor:
         """Where one of Pyro's init functions puts the latents, (1, D)."""
-        with _double(), torch.no_grad(), pyro.validation_enabled(False):
+        with _default(self.precision), torch.no_grad(), pyro.validation_enabled(False):
             trace = poutine.trace(InitMessenger(init)(self.program.model)).get_trace(*self.data, None)
             parts = []
             for name, site in self.coordinates.sites.items():
@@ -162,10 +182,14 @@ class Target:
         return {n: (v[:, 0] if sites[n].is_global else v).to(self.dtype).contiguous() for n, v in values.items()}
 
     def _log_density(self, z: Tensor) -> Tensor:
-        values, log_dets = self.coordinates.unpack(z[:, None, :])
-        with _double(), pyro.validation_enabled(False):
-            found = log_joint(self.program, values, *self.data).total
-        return found + self.coordinates.total(log_dets)[:, 0] if self.jacobian else found
+        values, log_dets = self.coordinates.unpack(z.to(self.precision)[:, None, :])
+        with _default(self.precision), pyro.validation_enabled(False):
+            density = log_joint(self.program, values, *self.data)
+        found = density.total
+        if self.weights is not None:
+            found = (density.local * self.weights).sum(-1) + density.globals
+        found = found + self.coordinates.total(log_dets)[:, 0] if self.jacobian else found
+        return found.double()
 
     def _parts(self, z: Tensor) -> Iterator[Tensor]:
         yield from z.split(max(1, AT_ONCE // self.data.size))

@@ -28,7 +28,17 @@ from torch.overrides import TorchFunctionMode
 from inference.training.noise import Noise
 from zoo.datasets.data import Data
 
-__all__ = ["NotStatic", "State", "Step", "Trace", "trace_step"]
+__all__ = [
+    "NotStatic",
+    "State",
+    "Step",
+    "Trace",
+    "explain",
+    "made_static",
+    "shapes_by_one_mode",
+    "trace_step",
+    "without_mutations",
+]
 
 Step = Callable[[Data, Mapping[str, Any]], Mapping[str, Tensor]]
 """(minibatch, scalars of this step) -> metrics, updating modules and optimizers in place."""
@@ -135,10 +145,10 @@ def trace_step(
     graph, names = _recorded(step, state, batch, scalars, noise)
     constants = _lift_constants(graph)
     inputs = [value.detach() for value in (*before, *batch.tensors(), *noise, *scalars.values(), *constants)]
-    pure = _without_mutations(graph, [v.clone() if i < len(before) else v for i, v in enumerate(inputs)])
+    pure = without_mutations(graph, [v.clone() if i < len(before) else v for i, v in enumerate(inputs)])
     for node in list(pure.graph.nodes):
         if node.op == "call_function":
-            _made_static(pure, node)
+            made_static(pure, node)
     constants += _lift_constants(pure)
     pure.graph.eliminate_dead_code()
     pure.recompile()
@@ -169,7 +179,7 @@ def _recorded(
     except NotStatic:
         raise
     except Exception as error:
-        raise NotStatic(_explain(error)) from error
+        raise NotStatic(explain(error)) from error
     finally:
         state.restore(before)
         for parameter, gradient in gradients.items():
@@ -180,16 +190,16 @@ def _recorded(
     return graph, names
 
 
-def _without_mutations(graph: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
+def without_mutations(graph: GraphModule, inputs: Sequence[Tensor]) -> GraphModule:
     """The same graph as a pure function."""
     try:
         with torch.no_grad():
             return make_fx(functionalize(lambda *args: graph(*args), remove="mutations"))(*inputs)
     except Exception as error:
-        raise NotStatic(_explain(error)) from error
+        raise NotStatic(explain(error)) from error
 
 
-def _made_static(pure: GraphModule, node: Any) -> None:
+def made_static(pure: GraphModule, node: Any) -> None:
     """Replaces an operation that vmap, inductor or a CUDA graph cannot take by one that they can."""
     if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
         node.replace_all_uses_with(node.args[1])
@@ -234,7 +244,7 @@ def _check_in_tensors(graph: Graph, check: Node) -> None:
     graph.erase_node(check)
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """Why a step could not be traced, in the user's terms where the reason is known."""
     reason = str(error).strip().split("\n")[0]
     if "_local_scalar_dense" not in reason:

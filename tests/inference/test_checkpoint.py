@@ -14,9 +14,9 @@ import torch
 
 from inference import SVI, Fit, fit
 from inference.checkpoint import CHECKPOINT, Checkpoint, ResumeNotice, differences, fingerprint
-from inference.methods import em
-from inference.methods.nuts import NUTS
+from inference.methods import em, nuts
 from inference.training.loop import Loop, Schedule
+from inference.training.target import Target
 from tests.inference.factors import data, ppca, same, state, steps_done
 from zoo import datasets
 from zoo.datasets import Data
@@ -309,32 +309,37 @@ def chains(out: Path | None, program: Program | None = None, **changes) -> Fit:
     return fit(program or Pair(), X[:5], "nuts", seed=1, device="cpu", out=out, **options)
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_chains_that_are_finished_are_kept(tmp_path: Path, monkeypatch, after: int) -> None:
-    one, ran = NUTS._chain, []
-    straight = chains(None)
+@pytest.mark.parametrize("after", [1, 8, None])
+def test_chains_go_on_where_they_stood(tmp_path: Path, monkeypatch, after: int | None) -> None:
+    straight, writes = chains(None), []
+    write = Checkpoint.write
 
-    def deadly(method, *given):
-        if len(ran) == after:
+    def deadly(checkpoint, state) -> None:
+        write(checkpoint, state)
+        writes.append(None)
+        if len(writes) == after:
             raise Killed
-        ran.append(one(method, *given))
-        return ran[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(NUTS, "_chain", deadly)
-        if after == 3:
+        patch.setattr(nuts, "KEEP_SECONDS", 0.0)  # after each draw
+        patch.setattr(Checkpoint, "write", deadly)
+        if after is None:
             patch.setattr(Fit, "save", lambda *given: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             chains(tmp_path)
-    ran.clear()
-    monkeypatch.setattr(NUTS, "_chain", lambda *given: ran.append(one(*given)) or ran[-1])
     for change, says in (({"draws": 7}, "option draws"), ({"program": Pair(2.0)}, "weights at the start")):
         with pytest.raises(CheckpointError, match=says):
             chains(tmp_path, **change)
+    gradients = []
+    slope = Target.slope
+    monkeypatch.setattr(Target, "slope", lambda target, z: gradients.append(len(z)) or slope(target, z))
     resumed = chains(tmp_path)
-    assert len(ran) == 3 - after
     assert torch.equal(resumed.samples["mean"], straight.samples["mean"])
     assert resumed.gradient_evaluations == straight.gradient_evaluations
+    if after == 8:  # of sixteen draws
+        assert sum(gradients) < straight.gradient_evaluations, "what was done is not done again"
+    elif after is None:
+        assert not gradients
     assert resumed.info == straight.info
     assert [row["step"] for row in resumed.history.rows] == [row["step"] for row in straight.history.rows]
 

@@ -3,7 +3,6 @@
 import pyro
 import pytest
 import torch
-from pyro.infer.mcmc.util import initialize_model
 
 from inference import fit
 from inference.fit import fit_many
@@ -11,6 +10,7 @@ from inference.guides.named import build_guide
 from inference.methods.bounds import make_objective
 from inference.training import compiled
 from inference.training.runners import python_loop
+from inference.training.target import Target
 from zoo.bayes.coin import BetaBernoulli
 from zoo.bayes.regression import BayesianLinearRegression
 from zoo.datasets.data import Data
@@ -81,8 +81,7 @@ def test_minibatches_are_unbiased():
 def test_a_chain_follows_the_density_of_repeated_rows():
     program, found = BetaBernoulli(alpha=2.0, beta=3.0), []
     for data in (Data(X, Weighted(TIMES.float())), Data(X.repeat_interleave(TIMES))):
-        _, potential, _, _ = initialize_model(program.model, (*data, None), max_plate_nesting=1)
-        found.append(torch.stack([potential({"p": torch.tensor(u)}) for u in (-2.0, 0.3, 1.5)]))
+        found.append(Target(program, data)(torch.tensor([[-2.0], [0.3], [1.5]])))
     torch.testing.assert_close(*found)
     drawn = fit(program, X, "nuts", weights=TIMES, warmup=5, draws=5, chains=1)
     assert drawn.train.context is None  # weights are of the fit, not of its data

@@ -15,11 +15,12 @@ from benchmarks import targets
 from inference import fit
 from inference.chains import ess
 from inference.methods.nuts import NUTS
+from inference.training.scripted import Scripted
 from tests.conftest import FAILURE_RATE
 from zoo import datasets
 from zoo.bayes.coin import BetaBernoulli
 from zoo.bayes.eight_schools import EightSchools
-from zoo.errors import CapabilityError, OptionError
+from zoo.errors import CapabilityError, DivergenceError, OptionError
 from zoo.mixtures.gaussian import GaussianMixture
 from zoo.program import Implicit, ImplicitProgram, Program
 
@@ -51,6 +52,44 @@ class Pure(ImplicitProgram):
         with self.plate(x, context, size):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             return pyro.sample("x", Implicit(z), obs=x)
+
+
+class Supports(Program):
+    """Latents on a simplex, above zero and of a correlation, of which x informs the second: x ~ Poisson(rate)."""
+
+    def model(self, x=None, context=None, size=None):
+        pyro.sample("p", dist.Dirichlet(torch.tensor([2.0, 3.0, 4.0])))
+        rate = pyro.sample("rate", dist.Gamma(3.0, 2.0))
+        pyro.sample("factor", dist.LKJCholesky(3, 2.0))
+        with self.plate(x, context, size):
+            return pyro.sample("x", dist.Poisson(rate), obs=x)
+
+
+class Means(Program):
+    """A mean of means: m ~ N(0, 1), z_i ~ N(m, 1), x_i ~ N(z_i, 1)."""
+
+    def model(self, x=None, context=None, size=None):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Normal(m, 1.0))
+            return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+class Shifted(Program):
+    """One coin for all examples that shifts their mean: x ~ N(mean + 3 k, 1)."""
+
+    def model(self, x=None, context=None, size=None):
+        mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
+        k = pyro.sample("k", dist.Bernoulli(0.3))
+        with self.plate(x, context, size):
+            return pyro.sample("x", dist.Normal(mean + 3 * k, 1.0), obs=x)
+
+
+def check(values, mean, sd, chains, what):
+    """Mean and spread of draws (n,), within the Monte Carlo error of chains of their own effective size."""
+    for found, truth in ((values, mean), ((values - mean).square(), sd**2)):
+        error = float(found.std() / ess(found.reshape(chains, -1)).sqrt())
+        assert abs(float(found.mean()) - truth) < LIMIT * error, what
 
 
 @pytest.fixture(scope="module")
@@ -93,22 +132,31 @@ def test_same_seed_same_chain():
     assert not torch.equal(draws[0], draws[2])
 
 
-def test_gradient_evaluations_are_counted_exactly(monkeypatch):
-    import pyro.ops.integrator as integrator
-    from pyro.infer.mcmc import hmc, nuts
+@pytest.mark.parametrize("draws", [20, 90])
+def test_gradient_evaluations_are_counted_exactly(monkeypatch, draws):
+    """Of one chain, which no other makes wait: by Python alone, and by TorchScript after a few by Python."""
+    calls, scripted, grad, call, within = 0, 0, torch.autograd.grad, Scripted.__call__, False
 
-    calls = 0
-    original = integrator.potential_grad
+    def by_python(*args, **options):
+        nonlocal calls, within
+        if within:  # the tracer hands it on to itself
+            return grad(*args, **options)
+        calls, within = calls + 1, True
+        found = grad(*args, **options)
+        within = False
+        return found
 
-    def spy(*args):
-        nonlocal calls
-        calls += 1
-        return original(*args)
+    def by_script(*args):
+        nonlocal scripted
+        scripted += 1
+        return call(*args)
 
-    for module in (integrator, hmc, nuts):
-        monkeypatch.setattr(module, "potential_grad", spy)
-    found = fit(BetaBernoulli(), "coin", "nuts", warmup=20, draws=20, chains=2, device="cpu")
-    assert found.gradient_evaluations == calls
+    monkeypatch.setattr(torch.autograd, "grad", by_python)
+    monkeypatch.setattr(Scripted, "__call__", by_script)
+    found = fit(BetaBernoulli(), "coin", "nuts", warmup=20, draws=draws, chains=1, device="cpu")
+    compared = 3 if scripted else 0  # calls that only look whether both ways agree
+    assert found.gradient_evaluations == calls + scripted - compared
+    assert (scripted > 0) == (draws == 90)
 
 
 def test_discrete_latents_are_summed_out():
@@ -122,6 +170,86 @@ def test_discrete_latents_are_summed_out():
     mean = float(mass @ grid[:, 0])
     sd = float((mass @ (grid[:, 0] - mean) ** 2).sqrt())
     assert abs(float(found.samples["mean"].mean()) - mean) < LIMIT * sd / math.sqrt(found.info["ess"]["mean"])
+
+
+def test_a_discrete_latent_of_all_examples_is_summed_out():
+    x = torch.tensor([0.3, 1.4, 2.2])
+    found = fit(Shifted(), x, "nuts", warmup=200, draws=500, chains=2, device="cpu")
+    grid = torch.linspace(-10, 10, 8001)
+    each = [math.log(p) + dist.Normal(grid[:, None] + 3 * k, 1.0).log_prob(x).sum(-1) for k, p in ((0, 0.7), (1, 0.3))]
+    mass = (dist.Normal(0.0, 2.0).log_prob(grid) + torch.logaddexp(*each)).softmax(0)
+    mean = float(mass @ grid)
+    check(found.samples["mean"], mean, float((mass @ (grid - mean).square()).sqrt()), 2, "mean")
+
+
+def test_latents_keep_to_their_supports():
+    x = torch.tensor([2.0, 0.0, 3.0, 1.0])
+    found = fit(Supports(), x, "nuts", warmup=150, draws=300, chains=2, device="cpu")
+    p, rate, factor = (found.samples[name] for name in ("p", "rate", "factor"))
+    for i, alpha in enumerate((2.0, 3.0, 4.0)):
+        check(p[:, i], alpha / 9, math.sqrt(alpha * (9 - alpha) / 810), 2, f"p[{i}]")
+    check(rate, 9 / 6, math.sqrt(9) / 6, 2, "rate")
+    correlation = factor @ factor.mT
+    for i, j in ((1, 0), (2, 0), (2, 1)):  # 2 Beta(2.5, 2.5) - 1 each
+        check(correlation[:, i, j], 0.0, math.sqrt(1 / 6), 2, (i, j))
+    torch.testing.assert_close(p.sum(-1), torch.ones(600))
+
+
+def test_latents_of_examples_are_sampled_with_those_of_all():
+    x = torch.tensor([1.0, -0.5, 2.0])
+    found = fit(Means(), x, "nuts", warmup=200, draws=500, chains=2, device="cpu")
+    precision = torch.eye(4)  # of (m, z), with the prior of z about m and the x about z
+    precision[0, 0] += 3
+    precision[0, 1:] = precision[1:, 0] = -1
+    precision[1:, 1:] += torch.eye(3)
+    covariance = precision.inverse()
+    mean = covariance @ torch.cat([torch.zeros(1), x])
+    draws = torch.cat([found.samples["m"][:, None], found.samples["z"]], 1)
+    for i in range(4):
+        check(draws[:, i], float(mean[i]), float(covariance[i, i].sqrt()), 2, i)
+
+
+def test_programs_in_single_precision():
+    """And code that holds tensors of its own, which double precision does not go with."""
+    design = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]], dtype=torch.float32)
+
+    def line(y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("rows", 3):
+            pyro.sample("y", dist.Normal(design @ w, 1.0), obs=y)
+
+    torch.set_default_dtype(torch.float32)
+    y = torch.tensor([0.5, 1.5, 1.0])
+    found = fit(zoo.adopt(line), y, "nuts", warmup=200, draws=500, chains=2, device="cpu")
+    assert found.samples["w"].dtype == torch.float32
+    covariance = (torch.eye(2) + design.mT @ design).inverse()
+    mean = covariance @ design.mT @ y
+    for i in range(2):
+        check(found.samples["w"][:, i], float(mean[i]), float(covariance[i, i].sqrt()), 2, i)
+    plain = fit(Means(), y, "nuts", warmup=5, draws=5, chains=1, device="cpu").samples
+    assert {value.dtype for value in plain.values()} == {torch.float32}
+
+
+def test_how_the_density_was_run_is_said():
+    def branching(y):
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(a if float(a.detach()) > 0 else 2 * a, 1.0), obs=y)
+
+    few = {"warmup": 60, "draws": 60, "chains": 2, "device": "cpu"}
+    found = fit(zoo.adopt(branching), torch.tensor(0.3), "nuts", **few)
+    assert "looks at the value of a tensor" in found.info["density"]
+    assert fit(Means(), torch.zeros(3), "nuts", **few).info["density"] == "run by TorchScript"
+
+
+def test_no_start_is_said():
+    class Nowhere(Means):
+        def model(self, x=None, context=None, size=None):
+            value = super().model(x, context, size)
+            pyro.factor("never", torch.tensor(-math.inf))
+            return value
+
+    with pytest.raises(DivergenceError, match="found no start with a finite log density"):
+        fit(Nowhere(), torch.zeros(3), "nuts", warmup=5, draws=5, chains=1)
 
 
 def test_local_latents_have_the_examples_first():

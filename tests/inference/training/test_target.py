@@ -16,7 +16,38 @@ from tests.inference.factors import data, ppca
 from tests.inference.toys import Mean
 from zoo.bayes.eight_schools import EightSchools
 from zoo.datasets.data import Data
+from zoo.errors import CapabilityError
+from zoo.program import Program
 from zoo.weights import Weighted
+
+
+class Own(Program):
+    """z ~ N(0, 1) and x ~ N(z, 1), for each example."""
+
+    def model(self, x=None, context=None, size=None):
+        with self.plate(x, context, size):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+class Bounded(Program):
+    """z uniform up to x, for each example."""
+
+    def model(self, x=None, context=None, size=None):
+        with self.plate(x, context, size):
+            most = torch.ones(2) if x is None else x
+            z = pyro.sample("z", dist.Uniform(torch.zeros(()), most))
+            return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+class Shifted(Program):
+    """A mean, and one coin for all examples that shifts it: x ~ N(mean + 3 k, 1)."""
+
+    def model(self, x=None, context=None, size=None):
+        mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
+        k = pyro.sample("k", dist.Bernoulli(0.3))
+        with self.plate(x, context, size):
+            return pyro.sample("x", dist.Normal(mean + 3 * k, 1.0), obs=x)
 
 
 def gaussian(y: Tensor) -> None:
@@ -78,6 +109,50 @@ def test_which_posteriors_are_none() -> None:
     assert why_no_target(Mean(), Data(torch.zeros(3))) is None
     assert why_no_target(ppca(), Data(x)) == "no continuous latent is global"
     assert "weights" in str(why_no_target(Mean(), Data(torch.zeros(3), Weighted(torch.ones(3), None))))
+
+
+def test_rows_count_as_often_as_their_weights_say() -> None:
+    x, times = torch.tensor([0.3, -1.0, 2.0]), torch.tensor([2, 0, 1])
+    weighted = Target(Mean(), Data(x, Weighted(times.double(), None)))
+    repeated = Target(Mean(), Data(x.repeat_interleave(times)))
+    at = torch.randn(3, 1)
+    for found, expected in zip(weighted.slope(at), repeated.slope(at), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_latents_of_examples_alone_are_one_vector() -> None:
+    x = torch.tensor([0.5, -2.0, 1.0])
+    target, at = Target(Own(), Data(x)), torch.randn(4, 3)
+    expected = dist.Normal(0, 1).log_prob(at) + dist.Normal(at, 1).log_prob(x)
+    torch.testing.assert_close(target(at), expected.sum(-1))
+    assert {name: value.shape for name, value in target.samples(at).items()} == {"z": (4, 3)}
+
+
+def test_bounds_may_be_of_each_example() -> None:
+    x = torch.tensor([0.5, 2.0, 4.0])
+    values = Target(Bounded(), Data(x)).samples(torch.zeros(2, 3))["z"]
+    torch.testing.assert_close(values, (x / 2).expand(2, 3))
+
+
+@pytest.mark.parametrize("weights", [None, torch.ones(2)])
+def test_a_discrete_latent_of_all_examples_is_summed_out(weights: Tensor | None) -> None:
+    x, at = torch.tensor([0.5, 3.0]), torch.tensor([[-0.3], [1.2]])
+    data = Data(x, None if weights is None else Weighted(weights, None))
+    if weights is not None:
+        with pytest.raises(CapabilityError, match="'k' is discrete and of all examples together"):
+            Target(Shifted(), data)
+        return
+    prior = dist.Normal(0, 2).log_prob(at[:, 0])
+    parts = [math.log(p) + dist.Normal(at + 3 * k, 1).log_prob(x).sum(-1) for k, p in ((0, 0.7), (1, 0.3))]
+    torch.testing.assert_close(Target(Shifted(), data)(at), prior + torch.logaddexp(*parts))
+
+
+def test_a_program_in_single_precision_has_densities_in_double() -> None:
+    program = zoo.adopt(gaussian)
+    target = Target(program, program.take({"y": torch.tensor(2.0)}), precision=torch.float32)
+    value, slope = target.slope(torch.tensor([[0.3, 0.2]], dtype=torch.float64))
+    assert value.dtype == slope.dtype == torch.float64
+    assert float(value) == pytest.approx(by_hand(0.3, 0.2, 2.0), rel=1e-6)
 
 
 def test_a_parameter_that_moves_the_density_is_noticed() -> None:

@@ -1,0 +1,133 @@
+"""A function of one tensor without Python: traced once, run by TorchScript's interpreter, which needs no compiler.
+
+Between Python, where a small density takes a millisecond of Pyro's handlers, and compiled code, which takes seconds to
+make: what is the same at every call is computed once, and the operations that are left run one by one in C++.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.compile_utils import fx_graph_cse
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
+
+from inference.training.tracing import NotStatic, explain, made_static, shapes_by_one_mode, without_mutations
+
+__all__ = ["Scripted"]
+
+aten = torch.ops.aten
+
+FILLED = (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_zeros.default)
+"""Operations whose results depend on the shape alone."""
+NEUTRAL = {aten.add.Tensor: 0.0, aten.sub.Tensor: 0.0, aten.mul.Tensor: 1.0, aten.div.Tensor: 1.0}
+"""Operation -> the second argument that changes nothing."""
+
+
+class Scripted:
+    """Calls give what the function gives, faster.
+
+    Args:
+        function: Of a tensor of one shape; what its closure holds is constant from now on.
+        points: Where its results are compared with the function's own, the first of which it is traced at.
+        rtol: Relative difference that is allowed, of the largest number of a result.
+
+    Raises: NotStatic when it cannot be traced (its control flow depends on values, it draws), or gives something else
+        traced.
+    """
+
+    def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], points: Sequence[Tensor], rtol: float):
+        graph = _graph(function, points[0])
+        _simplify(graph)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that tracing is deprecated, and what it takes for constants: all is
+            traced = torch.jit.trace(graph.eval(), (points[0].detach(),), check_trace=False)
+            self._run: Any = torch.jit.freeze(traced)
+        for point in points:
+            for found, expected in zip(self(point), function(point), strict=True):
+                scale = expected.abs().nan_to_num(posinf=0.0).max() if expected.numel() else 0.0
+                near = torch.allclose(found, expected, rtol=rtol, atol=rtol * float(scale), equal_nan=True)
+                if found.shape != expected.shape or not near:
+                    raise NotStatic("its operations, one after the other, give something else than its Python code")
+
+    @torch.no_grad()
+    def __call__(self, point: Tensor) -> tuple[Tensor, ...]:
+        """The function's results."""
+        # Its optimizer looks at every call whether shapes are those of the call before: here they are.
+        with torch.jit.optimized_execution(False):
+            return self._run(point)
+
+
+@shapes_by_one_mode()
+def _graph(function: Callable[[Tensor], tuple[Tensor, ...]], point: Tensor) -> GraphModule:
+    """What a function does, as a pure graph."""
+    try:
+        graph = make_fx(lambda z: function(z))(point.detach())  # a bound method is counted with its self
+    except Exception as error:
+        raise NotStatic(explain(error)) from error
+    for node in reversed(graph.graph.nodes):
+        if node.op == "call_function" and "profiler" in str(node.target):
+            graph.graph.erase_node(node)
+    pure = without_mutations(graph, [point.detach()])
+    # Draws of discrete latents that are summed out are made and not used.
+    pure.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    for node in list(pure.graph.nodes):
+        if node.op == "call_function":
+            made_static(pure, node)
+    return pure
+
+
+@torch.no_grad()
+def _simplify(graph: GraphModule) -> None:
+    """Computes once what does not depend on the input, and drops what changes nothing or is computed twice."""
+    graph.graph = fx_graph_cse(graph.graph)
+    known: dict[Node, Any] = {}
+    for node in list(graph.graph.nodes):
+        if node.op == "get_attr":
+            known[node] = getattr(graph, str(node.target))
+        elif node.op == "call_function":
+            arguments = node.args
+            if node.target in FILLED and (like := _shape(node.args[0])) is not None:
+                arguments = (like, *node.args[1:])
+            if all(each in known for each in _nodes(arguments, node.kwargs)):
+                values, options = map_arg(arguments, known.__getitem__), map_arg(node.kwargs, known.__getitem__)
+                known[node] = node.target(*values, **options)
+            elif node.target is aten.detach.default or _changes_nothing(node, known):
+                node.replace_all_uses_with(node.args[0])
+    for i, (node, value) in enumerate(known.items()):
+        if isinstance(value, Tensor) and node.op == "call_function" and any(user not in known for user in node.users):
+            graph.register_buffer(f"known_{i}", value.detach())
+            with graph.graph.inserting_before(node):
+                node.replace_all_uses_with(graph.graph.get_attr(f"known_{i}"))
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _nodes(*arguments: Any) -> list[Node]:
+    found: list[Node] = []
+    map_arg(arguments, found.append)
+    return found
+
+
+def _shape(node: Any) -> Tensor | None:
+    """A tensor of the shape, type and device of a node's."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return torch.empty(value.shape, dtype=value.dtype, device=value.device) if isinstance(value, Tensor) else None
+
+
+def _changes_nothing(node: Node, known: dict[Node, Any]) -> bool:
+    """Whether a sum, difference, product or quotient is its first argument."""
+    if node.target not in NEUTRAL or node.kwargs or not isinstance(node.args[0], Node):
+        return False
+    other = node.args[1]
+    other = known.get(other) if isinstance(other, Node) else other
+    before, after = node.args[0].meta.get("val"), node.meta.get("val")
+    if other is None or not isinstance(before, Tensor) or not isinstance(after, Tensor):
+        return False
+    same = before.shape == after.shape and before.dtype == after.dtype
+    return same and bool((torch.as_tensor(other) == NEUTRAL[node.target]).all())
