@@ -2,8 +2,8 @@
 
 `posterior` draws docs/img/posterior.png and gaps.png, a VAE's true posterior beside each guide. `main` records the main
 job, as docs/results/main-cpu.md and its pictures; it runs the job first, unless runs/main holds it. These two take
-minutes and are what is made by default. Any other suite is recorded in the same way when it is asked for: speed,
-published, anomalies and density take an hour or more.
+minutes and are what is made by default. Any other suite, or part of one (`PARTS`), is recorded in the same way when it
+is asked for: speed, published, anomalies and density take an hour or more.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from zoo import Program, catalogue, datasets
 DOCS = Path(__file__).parent
 EXAMPLES, SHOWN, DRAWS = 20, 3, 1000
 GUIDES = {"diagonal": "diagonal Gaussian", "full": "full Gaussian", "iaf": "flow (IAF)", "avb": "implicit (AVB)"}
+PARTS = {"growth-and-sound": ("adversarial", ("*/glyphs", "spoken"))}
+"""Parts of suites that have a record of their own: suite, and which of its cells."""
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#9aa5b3"
 
 
@@ -129,13 +131,20 @@ def record(name: str) -> None:
     from benchmarks.speed.run import run_speed
     from benchmarks.suites import get_suite
 
-    folder, results, plots = Path("runs") / name, DOCS / "results", f"{name}-plots"
+    folder = Path("runs") / name
     if name == "speed":
         run_speed(folder, progress=sys.stderr.isatty())
         document.write(speed.build(folder), folder)
     else:
-        run_suite(get_suite(name), folder, progress=sys.stderr.isatty())
+        suite, select = PARTS.get(name, (name, ()))
+        run_suite(get_suite(suite), folder, select=select, progress=sys.stderr.isatty())
         document.write(page.build(folder), folder)
+    publish(folder, name)
+
+
+def publish(folder: Path, name: str) -> None:
+    """Copies the tables and pictures of a report into the docs."""
+    results, plots = DOCS / "results", f"{name}-plots"
     shutil.rmtree(results / plots, ignore_errors=True)
     shutil.copytree(folder / "plots", results / plots)
     text = (folder / "report.md").read_text().replace("](plots/", f"]({plots}/")

@@ -135,7 +135,7 @@ SPOKEN: tuple[Grid, ...] = (
     real_data(TAKES, HEARD),
     generator(TAKES, "wavegan", "WaveGAN", HEARD),
     real_data(LEVELS, HEARD),
-    generator(LEVELS, "wavenet", "WaveNet, as long", HEARD, steps=270, batch_size=2),
+    generator(LEVELS, "wavenet", "WaveNet, twice as long", HEARD, steps=270, batch_size=2),
 )
 """Whole spoken digits, drawn at once or sample by sample, heard by the same classifier."""
 
