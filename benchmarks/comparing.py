@@ -424,16 +424,8 @@ def _check_same(found: Fit, problem: _Problem, label: str) -> None:
             "another; compare fits with train_program=False."
         )
     # Of a fit that was loaded without its data nothing is known.
-    if found.train is not None and not any(_alike(found.train, data) for data in (problem.train, problem.data)):
+    if found.train is not None and not any(found.train.equals(data) for data in (problem.train, problem.data)):
         raise OptionError(f"The fit {label!r} is to other data, so its posterior is another; fit it to these.")
-
-
-def _alike(one: Data, other: Data) -> bool:
-    """Whether two data are the same numbers."""
-    mine, theirs = one.tensors(), other.tensors()
-    return len(mine) == len(theirs) and all(
-        a.shape == b.shape and torch.equal(a.to(b), b) for a, b in zip(mine, theirs, strict=True)
-    )
 
 
 def _cell(problem: _Problem, spec: MethodSpec, seed: int, particles: int, c2st: bool) -> Cell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import runpy
@@ -30,6 +31,7 @@ from zoo.datasets.files import is_path
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 FRONT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -43,7 +45,10 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 
 def code(page: Path) -> str:
-    """The python blocks of a page, everything else blank, so that line numbers in errors are those of the page."""
+    """The python blocks of a page, everything else blank, so that line numbers in errors are those of the page; of a
+    notebook its cells, one after the other."""
+    if page.suffix == ".ipynb":
+        return "\n\n".join(cells(page))
     text = page.read_text()
     lines = [""] * (text.count("\n") + 1)
     for found in FENCE.finditer(text):
@@ -52,6 +57,11 @@ def code(page: Path) -> str:
             for i, line in enumerate(found[2].splitlines()):
                 lines[first + i] = line
     return "\n".join(lines)
+
+
+def cells(notebook: Path) -> list[str]:
+    """The code of a notebook, by cell."""
+    return ["".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -68,12 +78,25 @@ def run(script: Path, folder: Path) -> None:
 
 # tests/test_recipe.py runs the recipe, in the files that it names.
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if blocks(p, "python") and p.name != "write-a-model.md"], ids=identify
+    "page", [*NOTEBOOKS, *(p for p in PAGES if blocks(p, "python") and p.name != "write-a-model.md")], ids=identify
 )
 def test_code_runs(page: Path, tmp_path: Path) -> None:
     script = tmp_path / f"{page.stem}.py"
     script.write_text(code(page))
     run(script, tmp_path)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=identify)
+def test_notebooks_show_what_their_code_says(notebook: Path) -> None:
+    """Run as they are, from the first cell to the last, by docs/notebooks.py."""
+    found = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in found] == list(range(1, len(found) + 1))
+    for cell in found:
+        ends = ast.parse("".join(cell["source"])).body[-1]
+        shows = isinstance(ends, ast.Expr) and not (isinstance(ends.value, ast.Call) and "check" in ast.unparse(ends))
+        assert bool(cell["outputs"]) >= shows
+        assert all(output["output_type"] != "error" for output in cell["outputs"])
+    assert any("image/png" in output.get("data", {}) for cell in found for output in cell["outputs"])
 
 
 def test_first_commands_run(tmp_path: Path) -> None:

@@ -1162,3 +1162,11 @@ def test_deaths_by_horse_kick_add_up_as_von_bortkiewicz_has_them():
     assert [int(x[context[:, 0] == corps].sum()) for corps in range(14)] == by_corps
     assert [int(x[context[:, 1] == year].sum()) for year in context[:, 1].unique()] == by_year
     assert x.long().bincount().tolist() == [144, 91, 32, 11, 2]
+
+
+def test_data_are_equal_by_their_numbers():
+    x, context = torch.randn(4, 2), torch.randn(4, 1)
+    assert Data(x, context).equals(Data(x.clone(), context.clone()))
+    assert not Data(x, context).equals(Data(x))
+    assert not Data(x).equals(Data(x[:3]))
+    assert not Data(x).equals(Data(x + 1e-6))

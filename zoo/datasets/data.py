@@ -79,6 +79,13 @@ class Data(NamedTuple):
         """Those that there are, always in the same order."""
         return list(self.named().values())
 
+    def equals(self, other: Data) -> bool:
+        """Whether the other has the same numbers, on whatever device."""
+        mine, theirs = self.tensors(), other.tensors()
+        return len(mine) == len(theirs) and all(
+            a.shape == b.shape and torch.equal(a.to(b), b) for a, b in zip(mine, theirs, strict=True)
+        )
+
     def like(self, tensors: Sequence[Tensor]) -> Data:
         """The same with other tensors, in the order of `tensors()`."""
         x, *rest = tensors
