@@ -26,8 +26,8 @@ from zoo.program import Program
 
 __all__ = ["SMC"]
 
-MOST = 2**22
-"""Particles times examples, all of which are moved together."""
+MOST = 2**26
+"""Particles times numbers of the data, all of which are moved together."""
 FEWEST_ROOTS = 10
 LOWEST_ACCEPTANCE = 0.2
 LEAST_RISE = 1e-9
@@ -100,10 +100,11 @@ class SMC(Method):
         Raises: CapabilityError for more particles than are moved together; DivergenceError where no draw of the prior
             makes the data possible.
         """
-        if self.particles * run.train.size > MOST:
+        numbers = sum(value.numel() for value in run.train.tensors())
+        if self.particles * numbers > MOST:
             raise CapabilityError(
-                f"smc moves all particles of all examples together, at most {MOST:,}, and these are {self.particles:,} "
-                f"x {run.train.size:,}: take fewer particles, or 'svi'."
+                f"smc moves all particles of all examples together, and {self.particles:,} particles of {numbers:,} "
+                f"numbers of data are more than {MOST:,}: take fewer particles, or 'svi'."
             )
         program.eval()
         started, saved = time.perf_counter(), time.perf_counter()

@@ -46,13 +46,6 @@ def square_evidence(y: float) -> float:
     return float(density.logsumexp(0)) - math.log(1000)
 
 
-def logistic(rows: Tensor, y: Tensor) -> None:
-    """Logistic regression under a standard normal prior."""
-    w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([rows.shape[-1]]).to_event(1))
-    with pyro.plate("rows", len(rows)):
-        pyro.sample("y", dist.Bernoulli(logits=(w[..., None, :] * rows).sum(-1)), obs=y)
-
-
 def dense(seed: int = 0, features: int = 4) -> tuple[BayesianLinearRegression, Data]:
     """A regression with correlated features of units that differ a hundredfold; weights are Gaussian a posteriori."""
     generator = torch.Generator().manual_seed(seed)

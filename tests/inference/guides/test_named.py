@@ -20,6 +20,7 @@ from tests.inference.toys import Mean, Pair
 from zoo import catalogue, datasets
 from zoo.bayes.banana import Banana
 from zoo.bayes.eight_schools import EightSchools
+from zoo.bayes.regression import BayesianLinearRegression
 from zoo.datasets import Data
 from zoo.errors import UnknownNameError
 from zoo.guide_flows import FLOWS, flow_layers
@@ -214,3 +215,38 @@ def test_guide_parameters_are_found_by_differentiation():
     program = Scalar()
     found = guide_parameters(program.guide, program, Data(X))
     assert {id(p) for p in found} == {id(program.a), id(program.log_s)}
+
+
+def test_a_low_rank_guide_is_exact_on_a_low_rank_gaussian() -> None:
+    """Features that see a plane of four weights, alike from all sides: beside a sphere, the rest has rank two."""
+    rows = 3 * torch.linalg.qr(torch.randn(4, 2))[0].T
+    program, data = BayesianLinearRegression(4, prior_scale=2.0, noise_scale=0.5), Data(torch.tensor([1.0, -2.0]), rows)
+    found = fit(program, data, "svi", guide="low_rank")
+    covariance = torch.linalg.inv(rows.T @ rows / 0.25 + torch.eye(4) / 4)
+    truth = torch.distributions.MultivariateNormal(covariance @ rows.T @ data.x / 0.25, covariance)
+    q = found.guide.get_posterior()
+    q = torch.distributions.MultivariateNormal(q.mean.detach(), q.covariance_matrix.detach())
+    assert float(torch.distributions.kl_divergence(q, truth)) < 1e-3
+
+
+class Sum(Program):
+    """a, b ~ N(0, 1), x ~ N(a + b, 0.5): what the one has the other lacks."""
+
+    event_shape = torch.Size([])
+
+    def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
+        a = pyro.sample("a", dist.Normal(torch.tensor(0.0), 1.0))
+        b = pyro.sample("b", dist.Normal(torch.tensor(0.0), 1.0))
+        with self.plate(x, context, size):
+            return pyro.sample("x", dist.Normal(a + b, 0.5), obs=x)
+
+
+def test_a_structured_guide_knows_what_sites_have_to_do_with_each_other() -> None:
+    x = torch.tensor([1.2, 0.8, 1.0])
+    truth = float(dist.MultivariateNormal(torch.zeros(3), 0.25 * torch.eye(3) + 2).log_prob(x))
+    bounds = {}
+    for guide in ("structured", "normal"):
+        found = fit(Sum(), x, "svi", guide=guide, steps=400, lr=0.1, compile="never")
+        bounds[guide] = float(elbo(found.program, found.guide, x, 2000).values)
+    assert bounds["structured"] == pytest.approx(truth, abs=0.03)
+    assert bounds["normal"] < truth - 0.5

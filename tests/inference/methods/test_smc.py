@@ -20,7 +20,7 @@ from zoo.bayes.regression import BayesianLinearRegression
 from zoo.datasets import Data
 from zoo.errors import CapabilityError, DivergenceError, OptionError
 
-FEW = {"particles": 200, "moves": 2}
+FEW = {"particles": 200, "moves": 2, "leapfrog": 3}
 
 
 def one_weight() -> tuple[BayesianLinearRegression, Data]:
@@ -38,7 +38,7 @@ def test_a_datum_far_from_the_prior_over_ten_seeds() -> None:
     """The prior's draws see the posterior at twenty of their sds: weights alone would be worth one draw."""
     off = []
     for seed in range(10):
-        found = fit(*one_weight(), "smc", seed=seed, particles=400, moves=2)
+        found = fit(*one_weight(), "smc", seed=seed, particles=400, moves=2, leapfrog=3)
         off.append((found.info["log_evidence"] - FAR_EVIDENCE) / found.info["log_evidence_error"])
         assert found.info["convergence"] == {"verdict": "converged"}
     assert max(map(abs, off)) < 3
@@ -164,7 +164,7 @@ def test_what_it_refuses() -> None:
     with pytest.raises(CapabilityError, match="flat"):
         fit(zoo.adopt(flat), {"y": torch.tensor(0.0)}, "smc")
     with pytest.raises(CapabilityError, match="take fewer particles"):
-        fit(linear(3, 2), torch.zeros(10, 3), "smc", particles=500_000)
+        fit(linear(3, 2), torch.zeros(10, 3), "smc", particles=5_000_000)
     with pytest.raises(OptionError, match=r"ess must be in \(0, 1\), got 1"):
         fit(linear(3, 2), torch.zeros(10, 3), "smc", ess=1.0)
     with pytest.raises(DivergenceError, match="impossible under all 1000 draws"):
