@@ -26,7 +26,7 @@ slow: .venv/test.stamp  ## Training to a criterion (minutes to an hour)
 mutants: .venv/test.stamp  ## Plant N random mistakes and see which the tests notice (an hour or more)
 	$(BIN)/python tests/mutants.py -n $(or $(N),200) --seed $(or $(SEED),0)
 
-wheel: .venv/bench.stamp  ## Build the wheel, and use it from another folder (half a minute)
+wheel: .venv/test.stamp  ## Build the wheel, and use it from another folder (half a minute)
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	$(BIN)/python -m pip install --quiet --no-deps --target dist/site dist/*.whl

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import printing
+from benchmarks import cli_tune, printing
 from benchmarks.config import write_config
 from benchmarks.ending import ending
 from benchmarks.parameters import (
@@ -138,6 +138,9 @@ def fit(
     if as_json:
         return printing.print_json(found)
     printing.print_fit(found, out)
+
+
+app.command()(cli_tune.tune)
 
 
 @app.command()

@@ -15,7 +15,16 @@ from rich.table import Table
 
 from benchmarks.metrics import METRICS
 
-__all__ = ["print_card", "print_fit", "print_json", "print_judgement", "print_likelihood", "print_list", "shape"]
+__all__ = [
+    "print_card",
+    "print_fit",
+    "print_json",
+    "print_judgement",
+    "print_likelihood",
+    "print_list",
+    "print_trials",
+    "shape",
+]
 
 
 WIDE = 120
@@ -94,6 +103,21 @@ def print_fit(found: dict[str, Any], out: Path) -> None:
     held_out = "--data HELD-OUT-FILE" if found["splits"] is False else "--split test"
     print(f"saved in {out}. Next:\n  zoo score {out} {held_out}{yes}")
     print(f"  zoo sample {out} --out {out / 'samples.npz'}{yes}")
+
+
+def print_trials(found: dict[str, Any]) -> None:
+    """Trials of a search, best first, and what can be done next."""
+    for trial in found["trials"]:
+        value = "diverged" if trial["value"] is None else f"{trial['value']:.4g}"
+        options = ", ".join(f"{name}={option:.3g}" if isinstance(option, float) else f"{name}={option}"
+                            for name, option in trial["options"].items())  # fmt: skip
+        print(f"{trial['trial']:4d}  {value:>10}  {options}")
+    print(
+        f"best of {len(found['trials'])} by {found['metric']} on the validation split ({found['how']}): "
+        f"{found['value']:.4g}, which is flattering, since it was chosen by it"
+    )
+    print(f"saved in {found['best']}. Next:\n  zoo score {found['best']} --split test")
+    print(f"  zoo fit --config {found['config']} --seed 1")
 
 
 def print_likelihood(found: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from inference.callbacks import Callback, Start
 from inference.environment import seeded
@@ -233,7 +234,8 @@ def _samples(program: Program, seed: int) -> np.ndarray[Any, Any] | None:
     with seeded(seed, device):
         images = program.eval().generate(SAMPLES).reshape(SAMPLES, -1, *shape[-2:]).cpu().double()
     images = (images / images.max() if images.max() > 1.5 else images).clamp(0, 1)  # levels, such as 0 to 255
-    side = round(SAMPLES**0.5)
-    grid = images.expand(-1, 3, -1, -1).reshape(side, side, 3, *shape[-2:]).permute(0, 3, 1, 4, 2)
-    sheet = grid.reshape(side * shape[-2], side * shape[-1], 3)
+    images = functional.pad(images.expand(-1, 3, -1, -1), (0, 1, 0, 1), value=0.5)  # a line between them
+    side, (height, width) = round(SAMPLES**0.5), images.shape[-2:]
+    grid = images.reshape(side, side, 3, height, width).permute(0, 3, 1, 4, 2)
+    sheet = grid.reshape(side * height, side * width, 3)[:-1, :-1]
     return (255 * sheet).round().to(torch.uint8).numpy()

@@ -17,7 +17,7 @@ from zoo import catalogue
 from zoo.errors import ZooError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("list", "show", "fit", "compare", "sample", "encode", "score", "features", "bench", "report")
+COMMANDS = ("list", "show", "fit", "tune", "compare", "sample", "encode", "score", "features", "bench", "report")
 
 
 def test_help_of_every_command_has_an_example(zoo: Any) -> None:

@@ -53,7 +53,9 @@ def test_a_run_has_options_history_result_and_samples(online: Any, cls: type) ->
     step, result = logged[-1][1]
     assert (step, result["result/loss"]) == (3, found.history.last("loss"))
     sheet = result["samples"].array
-    assert (sheet.shape, sheet.dtype, set(np.unique(sheet))) == ((32, 32, 3), np.uint8, {0, 255})
+    assert (sheet.shape, sheet.dtype, set(np.unique(sheet))) == ((35, 35, 3), np.uint8, {0, 128, 255})
+    assert (sheet[8] == 128).all()
+    assert (sheet[:, 17] == 128).all()
     assert finished == ("finish", {"exit_code": 0} if cls is WeightsAndBiases else {})
 
 
@@ -99,7 +101,7 @@ def test_tensorboard_reads_curves_options_result_and_samples(tmp_path: Path) -> 
     assert {"options/text_summary", "result/text_summary"} <= set(read.Tags()["tensors"])
     assert "| program | vae |" in read.Tensors("options/text_summary")[0].tensor_proto.string_val[0].decode()
     image = read.Images("samples")[-1]
-    assert (image.height, image.width) == (32, 32)
+    assert (image.height, image.width) == (35, 35)
 
 
 def test_what_draws_no_images_has_no_samples(online: Any) -> None:
