@@ -49,7 +49,7 @@ class Point:
 
     def __init__(self, place: Vector, momentum: Vector, velocity: Vector, density: float, slope: Vector):
         self.place, self.momentum, self.velocity, self.density, self.slope = place, momentum, velocity, density, slope
-        self.energy = 0.5 * float(momentum @ velocity) - density
+        self.energy = 0.5 * float(momentum.dot(velocity)) - density
 
 
 class Path:
@@ -65,14 +65,16 @@ class Path:
 def _turns(a: Path, b: Path, momenta: Vector) -> bool:
     """Whether the path made of a and then b comes back: as a whole, or where the two meet."""
 
-    def back(first: Point, last: Point, total: Vector) -> bool:
-        return float(first.velocity @ total) <= 0 or float(last.velocity @ total) <= 0
+    if _back(a.first, b.last, momenta):
+        return True
+    if a.first is a.last and b.first is b.last:  # two points, which are all of it
+        return False
+    return _back(a.first, b.first, a.momenta + b.first.momentum) or _back(a.last, b.last, b.momenta + a.last.momentum)
 
-    return (
-        back(a.first, b.last, momenta)
-        or back(a.first, b.first, a.momenta + b.first.momentum)
-        or back(a.last, b.last, b.momenta + a.last.momentum)
-    )
+
+def _back(first: Point, last: Point, momenta: Vector) -> bool:
+    """Whether an end moves against the sum of the momenta."""
+    return bool(first.velocity.dot(momenta) <= 0 or last.velocity.dot(momenta) <= 0)
 
 
 class Spread:

@@ -1,4 +1,4 @@
-"""One piece of work by several sides in turn: what `em`, `hmm` and `sampling` of the workloads share."""
+"""One piece of work by several sides in turn: what `em`, `hmm`, `sampling` and `nuts` of the workloads share."""
 
 from __future__ import annotations
 

@@ -158,6 +158,17 @@ DUELS: dict[str, Duel] = {
             peer="a pass a site",
             agreement="draws differ by at most",
         ),
+        Duel(
+            "nuts",
+            "NUTS beside Pyro's and NumPyro's: seconds for 1,000 effective draws of the worst parameter",
+            "nuts",
+            problems={
+                "eight schools": {"model": "eight-schools"},
+                "logistic regression, N = 10,000": {"model": "logistic"},
+            },
+            quick={"n": 500, "warmup": 50, "draws": 100, "chains": 1},
+            agreement="means differ by at most, in sd",
+        ),
     )
 }
 """Name -> what is computed by both sides."""
