@@ -356,8 +356,9 @@ def bench(
     suite: Annotated[
         str,
         typer.Argument(
-            help="'main' (three minutes), 'posterior', 'density', 'aevb', 'published', 'anomalies', 'adversarial', "
-            "'translation', 'regression', 'restoration', 'representation', 'speed'; or your own, 'file.py:SUITE'."
+            help="'main' (three minutes), 'posterior', 'references', 'density', 'aevb', 'published', 'anomalies', "
+            "'adversarial', 'translation', 'regression', 'restoration', 'representation', 'topics', 'speed'; or your "
+            "own, 'file.py:SUITE'."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results and report; a killed run continues.")],

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from benchmarks import cli
+from benchmarks.suites import SUITES
 from zoo import catalogue
 from zoo.errors import ZooError
 
@@ -111,3 +113,8 @@ def test_the_module_runs_as_a_program() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("zoo: Unknown program 'no-such-program'")
     assert not done.stdout
+
+
+def test_help_names_every_suite() -> None:
+    (suite,) = (each for each in get_command(cli.app).commands["bench"].params if each.name == "suite")  # type: ignore[attr-defined]
+    assert [name for name in SUITES if f"'{name}'" not in suite.help] == []
