@@ -44,7 +44,7 @@ LOOKS = 5
 """Places at which code that runs for each chain alone is looked at before."""
 KEEP_SECONDS = 30.0
 """Between two checkpoints."""
-SCRIPTED_FROM = 100
+SCRIPTED_FROM = 50
 """Steps of a chain from which tracing, which costs some hundred gradients in Python, pays."""
 SHOWN_EVERY = 25
 """Draws between two looks of the progress bar."""
