@@ -25,6 +25,8 @@ from benchmarks.metrics import Measurement
 from benchmarks.suite import Cell, file_name
 from inference import Fit
 from inference.evaluation.samples.representation import (
+    BINS,
+    SHUFFLES,
     Probe,
     few_of_each,
     linear_probe,
@@ -88,10 +90,10 @@ def gap(codes: Tensor, factors: Codes, seed: int) -> list[Measurement]:
         return [Measurement(metric, None, how="n/a: no factors are known") for metric in ("mig", "mig_chance")]
     found = mutual_information_gap(codes, factors, seed=seed)
     each = ", ".join(f"{name} {value:.3f}" for name, value in found.of_factors.items())
-    how = f"{found.examples} test codes, 20 bins"
+    how = f"{found.examples} test codes, {BINS} bins"
     return [
         Measurement("mig", found.value, how=f"{how}; {each}"),
-        Measurement("mig_chance", found.chance, how=f"{how}; the codes in ten other orders"),
+        Measurement("mig_chance", found.chance, how=f"{how}; the codes in {SHUFFLES} other orders"),
     ]
 
 

@@ -20,7 +20,17 @@ from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError
 from zoo.options import Count, Seed, Values, check_value
 from zoo.process import guest
 
-__all__ = ["BINS", "Gap", "Probe", "few_of_each", "linear_probe", "mutual_information_gap", "neighbour_probe", "plane"]
+__all__ = [
+    "BINS",
+    "SHUFFLES",
+    "Gap",
+    "Probe",
+    "few_of_each",
+    "linear_probe",
+    "mutual_information_gap",
+    "neighbour_probe",
+    "plane",
+]
 
 Array = np.ndarray[Any, Any]
 Splits = Mapping[str, Tensor]
