@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoGuide, AutoNormal
+from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoGuide, AutoNormal, AutoStructured
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -255,6 +256,8 @@ def _one_by_one(guide: AutoGuide, values: Mapping[str, Tensor], x: Tensor, conte
 
 def _auxiliary(guide: AutoGuide, values: Mapping[str, Tensor], batch: tuple[int, ...]) -> dict[str, Tensor]:
     """The auxiliary values from which an autoguide derives the given latent values, in a batch of particles."""
+    if isinstance(guide, AutoStructured):
+        return _noise(guide, values, batch)
     free = {
         name: biject_to(site["fn"].support).inv(values[name])
         for name, site in guide.prototype_trace.iter_stochastic_nodes()
@@ -265,3 +268,20 @@ def _auxiliary(guide: AutoGuide, values: Mapping[str, Tensor], batch: tuple[int,
         packed = torch.cat([value.reshape(*batch, -1) for value in free.values()], -1)
         return {f"_{guide._pyro_name}_latent": packed}
     raise CapabilityError(f"The density of a {type(guide).__name__} at a given point is not available.")
+
+
+def _noise(guide: AutoStructured, values: Mapping[str, Tensor], batch: tuple[int, ...]) -> dict[str, Tensor]:
+    """The standard normals of a structured guide: what a site owes to those before it, then its scales, undone."""
+    noise, apart = {}, {}
+    for name, site in guide._sorted_sites:
+        loc, scale, deps = (attrgetter(name)(part) for part in (guide.locs, guide.scales, guide.deps))
+        apart[name] = biject_to(site["fn"].support).inv(values[name]).reshape(*batch, -1) - loc
+        own = apart[name]
+        for upstream in guide.dependencies.get(name, {}):
+            own = own - attrgetter(upstream)(deps)(apart[upstream])
+        own = own / scale
+        if guide.conditionals[name] == "mvn":
+            factor = attrgetter(name)(guide.scale_trils)
+            own = torch.linalg.solve_triangular(factor, own[..., None], upper=False)[..., 0]
+        noise[f"{name}_aux"] = own
+    return noise

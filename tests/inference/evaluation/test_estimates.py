@@ -60,6 +60,8 @@ def test_density_of_autoguides_agrees_with_their_own_draws(name, make):
     x = program.generate(4)
     guide = build_guide({"kind": "auto", "name": name}, program, Data(x))
     with torch.no_grad():
+        for parameter in guide.parameters():  # where it starts, what hangs on what is zero
+            parameter.add_(0.1 * torch.randn_like(parameter))
         draws = draw(guide, 6, x)
         found = density(guide, draws.values, x)
     torch.testing.assert_close(found.total, draws.log_prob.total)
