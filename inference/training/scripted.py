@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.compile_utils import fx_graph_cse
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
@@ -85,6 +84,9 @@ def _graph(function: Callable[[Tensor], tuple[Tensor, ...]], point: Tensor) -> G
 @torch.no_grad()
 def _simplify(graph: GraphModule) -> None:
     """Computes once what does not depend on the input, and drops what changes nothing or is computed twice."""
+    # Here, because it imports sympy, which takes a second and changes the filters of warnings.
+    from torch._functorch.compile_utils import fx_graph_cse
+
     graph.graph = fx_graph_cse(graph.graph)
     known: dict[Node, Any] = {}
     for node in list(graph.graph.nodes):
