@@ -38,7 +38,7 @@ def test_every_kind_of_ours_trains():
 
 @pytest.mark.skipif(HERE, reason="Pythae is installed")
 def test_who_lacks_pythae_is_told():
-    with pytest.raises(CapabilityError, match="pip install --no-deps pythae==0.1.2 imageio"):
+    with pytest.raises(CapabilityError, match=r"pip install --no-deps pythae==0\.1\.2 imageio"):
         pythae_peer.theirs("vae", torch.zeros(4, 12), 1, 0)
 
 
