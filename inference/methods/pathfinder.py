@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -34,6 +34,10 @@ CURVED = 1e-12
 """Curvature along a step, beside its gradients' square, from which the step tells of it (algorithm 3)."""
 
 
+UNLIKE = 1000.0
+"""Ratio of spreads of two numbers from which on a path walks in units of each."""
+MORE = 50
+"""Draws of the prior besides, which tell the units of each number."""
 CALM = 1e-10
 """Nats that a step gains at the end of a path: the last ones gain nothing but tell of curvature."""
 
@@ -169,8 +173,9 @@ class Pathfinder(Method):
         with progress_bar(run.progress) as bar, following("pathfinder", program):
             task = bar.add_task(label, total=self.paths, note="")
             target = make_target("pathfinder", program, run.train, MOST_NUMBERS if self.paths == 1 else MOST_OF_DRAWS)
-            for start in self._starts(target):
-                best = self._path(target, start)
+            drawn = self._starts(target)
+            for start in drawn[: self.paths]:
+                best = self._path(target, start, _units(drawn))
                 found += [] if best is None else [best]
                 bar.update(task, advance=1)
         if not found:
@@ -197,25 +202,31 @@ class Pathfinder(Method):
         return Outcome(samples=samples, gradient_evaluations=target.evaluations, info=info)
 
     def _starts(self, target: Target) -> Tensor:
-        """Draws of the prior, where the density is finite, as many as paths if there are so many."""
-        drawn = target.starts(4 * self.paths + 1)[1:]
-        return drawn[torch.isfinite(target(drawn))][: self.paths]
+        """Draws of the prior, where the density is finite: more than there are paths, for their spread."""
+        drawn = target.starts(4 * self.paths + MORE)[1:]
+        return drawn[torch.isfinite(target(drawn))]
 
-    def _path(self, target: Target, start: Tensor) -> tuple[Normal, float] | None:
-        """The best Gaussian along the path from one start (D,), and its bound in nats; None where there is none."""
+    def _path(self, target: Target, start: Tensor, units: Tensor) -> tuple[Normal, float] | None:
+        """The best Gaussian along the path from one start (D,), and its bound in nats; None where there is none.
+
+        L-BFGS takes every direction for alike at first, so it walks in `units` (D,) of each number.
+        """
         places: list[Tensor] = []
         slopes: list[Tensor] = []
 
         def slope(at: Tensor) -> tuple[Tensor, Tensor]:
-            value, grad = target.slope(at[None])
-            return value[0], grad[0]
+            value, grad = target.slope((units * at)[None])
+            return value[0], units * grad[0]
 
         def seen(at: Tensor, grad: Tensor) -> None:
             places.append(at)
             slopes.append(grad)
 
-        climb(slope, start, self.steps, calm=CALM, seen=seen)
-        found = normals(torch.stack(places), torch.stack(slopes), self.memory)
+        climb(slope, start / units, self.steps, calm=CALM, seen=seen)
+        found = [
+            replace(normal, loc=units * normal.loc, scale=units * normal.scale)
+            for normal in normals(torch.stack(places), torch.stack(slopes), self.memory)
+        ]
         if not found:
             return None
         e = torch.randn(len(found), self.elbo_draws, target.size).to(start)
@@ -232,3 +243,13 @@ class Pathfinder(Method):
         z = torch.cat([normal.draws(noise) for normal, noise in zip(found, e, strict=True)])
         mixture = torch.stack([normal.log_prob(z) for normal in found]).logsumexp(0) - math.log(len(found))
         return z, Weighed(target(z) - mixture)
+
+
+def _units(starts: Tensor) -> Tensor:
+    """The spread of each number over draws of the prior (n, D), (D,), where spreads differ by much; else ones.
+
+    L-BFGS ends far from the mode where units are far apart. Where they are not, the longer way tells more of curvature.
+    """
+    spread = starts.std(0) if len(starts) > 1 else torch.ones_like(starts[0])
+    spread = torch.where(torch.isfinite(spread) & (spread > 0), spread, torch.ones_like(spread))
+    return spread if float(spread.max() / spread.min()) > UNLIKE else torch.ones_like(spread)

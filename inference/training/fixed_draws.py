@@ -220,13 +220,14 @@ def climb(
         if promised < calm / 10:
             return theta, values, True
         share = 1.0 if pairs else min(1.0, 1.0 / float(step.norm()))
+        least = 1e-9 * share
         while True:
             there, there_grad = slope(theta + share * step)
             gained = float(there - value)
             if math.isfinite(gained) and bool(torch.isfinite(there_grad).all()) and gained >= 1e-4 * share * promised:
                 break
             share *= 0.5 if math.isfinite(gained) else 0.1
-            if share < 1e-9:  # rounding is all there is
+            if share < least:  # rounding is all there is
                 return theta, values, promised < ENOUGH
         move, change = share * step, grad - there_grad
         if float(move @ change) > 1e-10 * float(move.norm() * change.norm()):
