@@ -112,3 +112,13 @@ class NoLatents(Program):
     def model(self, x=None, context=None, size=None):
         with self.plate(x, context, size):
             return pyro.sample("x", dist.Normal(self.loc, 1.0), obs=x)
+
+
+class Shifted(Program):
+    """A mean, and one coin for all examples that shifts it: x ~ N(mean + 3 k, 1)."""
+
+    def model(self, x=None, context=None, size=None):
+        mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
+        k = pyro.sample("k", dist.Bernoulli(0.3))
+        with self.plate(x, context, size):
+            return pyro.sample("x", dist.Normal(mean + 3 * k, 1.0), obs=x)

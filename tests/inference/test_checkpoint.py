@@ -18,15 +18,12 @@ from inference.methods import em, nuts
 from inference.training.loop import Loop, Schedule
 from inference.training.target import Target
 from tests.inference.factors import data, ppca, same, state, steps_done
+from tests.inference.killed import Killed, killed_after
 from zoo import datasets
 from zoo.datasets import Data
 from zoo.errors import CheckpointError, NonFiniteError, OptionError
 from zoo.latent.ppca import PPCA
 from zoo.program import Program
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture(autouse=True)
@@ -65,18 +62,8 @@ def asked(out: Path | None, program: Program | None = None, x=X, valid=VALID, se
 
 def kill(folder: Path, after: int = 3, **changes) -> None:
     """A fit that ends right after so many checkpoints."""
-    save, saved = Loop.save, []
-
-    def deadly(loop: Loop) -> None:
-        save(loop)
-        saved.append(loop.done)
-        if len(saved) == after:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loop, "save", deadly)
-        with pytest.raises(Killed):
-            asked(folder, **changes)
+    with killed_after(Loop, "save", after):
+        asked(folder, **changes)
     assert (folder / CHECKPOINT).exists()
 
 
@@ -353,7 +340,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_that_take_steps_resume_bit_for_bit(tmp_path: Path, monkeypatch, method: str) -> None:
+def test_methods_that_take_steps_resume_bit_for_bit(tmp_path: Path, method: str) -> None:
     cls, options = METHODS[method]
 
     def run(out: Path | None) -> Fit:
@@ -361,18 +348,9 @@ def test_methods_that_take_steps_resume_bit_for_bit(tmp_path: Path, monkeypatch,
         given = {"steps": 6, "batch_size": 8, "compile": "never", "checkpoint_seconds": 0.0, **options}
         return fit(cls([6], 2), data(20), method, device="cpu", out=out, **given)
 
-    straight, save, saved = run(None), Loop.save, []
-
-    def deadly(loop: Loop) -> None:
-        save(loop)
-        saved.append(loop.done)
-        if len(saved) == 3:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "save", deadly)
-        with pytest.raises(Killed):
-            run(tmp_path)
+    straight = run(None)
+    with killed_after(Loop, "save", 3):
+        run(tmp_path)
     resumed = run(tmp_path)
     assert same(state(resumed.program), state(straight.program))
     assert resumed.history.series("loss") == straight.history.series("loss")

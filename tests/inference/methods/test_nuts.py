@@ -17,6 +17,7 @@ from inference.chains import ess
 from inference.methods.nuts import NUTS
 from inference.training.scripted import Scripted
 from tests.conftest import FAILURE_RATE
+from tests.inference.latents import Shifted
 from zoo import datasets
 from zoo.bayes.coin import BetaBernoulli
 from zoo.bayes.eight_schools import EightSchools
@@ -73,16 +74,6 @@ class Means(Program):
         with self.plate(x, context, size):
             z = pyro.sample("z", dist.Normal(m, 1.0))
             return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-class Shifted(Program):
-    """One coin for all examples that shifts their mean: x ~ N(mean + 3 k, 1)."""
-
-    def model(self, x=None, context=None, size=None):
-        mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
-        k = pyro.sample("k", dist.Bernoulli(0.3))
-        with self.plate(x, context, size):
-            return pyro.sample("x", dist.Normal(mean + 3 * k, 1.0), obs=x)
 
 
 def check(values, mean, sd, chains, what):

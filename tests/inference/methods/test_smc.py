@@ -12,6 +12,7 @@ from benchmarks import targets
 from inference import Fit, fit
 from inference.checkpoint import Checkpoint
 from inference.methods import smc
+from tests.inference.killed import killed_after
 from tests.inference.methods.test_nuts import Switch
 from tests.inference.posteriors import FAR_EVIDENCE, FAR_MEAN, FAR_SD, far, flat, square, square_evidence
 from tests.inference.toys import Rate, Sampler, linear, posterior_moments
@@ -115,28 +116,15 @@ def test_gradients_are_counted(monkeypatch) -> None:
     assert found.gradient_evaluations == sum(seen) > 0
 
 
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
+def test_a_killed_run_goes_on_where_it_was(tmp_path) -> None:
     options = {**FEW, "checkpoint_seconds": 0.0}
 
     def run(out=None, seed=1) -> Fit:
         return fit("eight-schools", None, "smc", seed=seed, out=out, **options)
 
-    straight, write, times = run(), Checkpoint.write, []
-
-    def deadly(self, state):
-        write(self, state)
-        times.append(1)
-        if len(times) == 1:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "write", deadly)
-        with pytest.raises(Killed):
-            run(tmp_path)
+    straight = run()
+    with killed_after(Checkpoint, "write", 1):
+        run(tmp_path)
     resumed = run(tmp_path)
     assert all(torch.equal(value, resumed.samples[name]) for name, value in straight.samples.items())
     assert resumed.info == straight.info

@@ -12,6 +12,7 @@ import zoo
 from inference import Fit, fit
 from inference.methods.svgd import stein
 from inference.training.loop import Loop
+from tests.inference.killed import killed_after
 from tests.inference.posteriors import FAR, FAR_MEAN, FAR_SD, dense, far, slopes_counted, square
 from tests.inference.toys import Sampler
 from zoo.errors import CapabilityError, OptionError
@@ -92,27 +93,14 @@ def test_gradients_are_counted(monkeypatch) -> None:
     assert found.gradient_evaluations == sum(seen) > 0
 
 
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
+def test_a_killed_run_goes_on_where_it_was(tmp_path) -> None:
     def run(out=None, seed=1) -> Fit:
         options = {"particles": 8, "steps": 6, "checkpoint_seconds": 0.0}
         return fit("eight-schools", None, "svgd", seed=seed, out=out, **options)
 
-    straight, save, saved = run(), Loop.save, []
-
-    def deadly(loop: Loop) -> None:
-        save(loop)
-        saved.append(loop.done)
-        if len(saved) == 3:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "save", deadly)
-        with pytest.raises(Killed):
-            run(tmp_path)
+    straight = run()
+    with killed_after(Loop, "save", 3):
+        run(tmp_path)
     resumed = run(tmp_path)
     assert all(torch.equal(value, resumed.samples[name]) for name, value in straight.samples.items())
     assert resumed.gradient_evaluations == straight.gradient_evaluations

@@ -87,7 +87,3 @@ def numbers(found) -> list:
     """All that a fit ends with, but for times."""
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in found.history.rows]
     return [rows, *(v.tolist() for v in found.program.state_dict().values())]
-
-
-class Killed(BaseException):
-    pass

@@ -15,8 +15,9 @@ from inference.training import runners
 from inference.training.loop import Loop
 from tests import processes
 from tests.inference.factors import steps_done
+from tests.inference.killed import killed_after
 from tests.inference.steps import both, ready, small
-from tests.inference.training.lines import NAMES, Killed, agree, fitted, marked, numbers
+from tests.inference.training.lines import NAMES, agree, fitted, marked, numbers
 
 # On one worker, where a library that was made is found again by the next test.
 pytestmark = pytest.mark.xdist_group("libraries")
@@ -160,20 +161,10 @@ def test_the_cuda_graph_gives_the_numbers_of_python(name, method, chosen):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_the_gpu_a_seed_gives_the_same_fit_and_a_killed_one_resumes(tmp_path, monkeypatch):
+def test_on_the_gpu_a_seed_gives_the_same_fit_and_a_killed_one_resumes(tmp_path):
     first, again = (fitted("always", 3, device="cuda") for _ in range(2))
     assert "compile_seconds" in first.info
     assert numbers(first) == numbers(again)
-    save, saved = Loop.save, []
-
-    def killed(loop):
-        save(loop)
-        saved.append(loop.done)
-        if len(saved) == 4:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "save", killed)
-        with pytest.raises(Killed):
-            fitted("always", 3, device="cuda", checkpoint_seconds=0.0, out=tmp_path)
+    with killed_after(Loop, "save", 4):
+        fitted("always", 3, device="cuda", checkpoint_seconds=0.0, out=tmp_path)
     assert numbers(fitted("always", 3, device="cuda", out=tmp_path)) == numbers(first)

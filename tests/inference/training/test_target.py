@@ -13,6 +13,7 @@ from torch import Tensor
 import zoo
 from inference.training.target import Target, why_no_target
 from tests.inference.factors import data, ppca
+from tests.inference.latents import Shifted
 from tests.inference.toys import Mean
 from zoo.bayes.eight_schools import EightSchools
 from zoo.datasets.data import Data
@@ -38,16 +39,6 @@ class Bounded(Program):
             most = torch.ones(2) if x is None else x
             z = pyro.sample("z", dist.Uniform(torch.zeros(()), most))
             return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-class Shifted(Program):
-    """A mean, and one coin for all examples that shifts it: x ~ N(mean + 3 k, 1)."""
-
-    def model(self, x=None, context=None, size=None):
-        mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
-        k = pyro.sample("k", dist.Bernoulli(0.3))
-        with self.plate(x, context, size):
-            return pyro.sample("x", dist.Normal(mean + 3 * k, 1.0), obs=x)
 
 
 def gaussian(y: Tensor) -> None:
