@@ -23,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=0, help="seed of every test, 0 unless given")
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Programs in a list of parameters are made when a module is imported: nothing before may change their weights."""
+    if isinstance(collector, pytest.Module):
+        pyro.set_rng_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _settings(request: pytest.FixtureRequest):
     torch.set_num_threads(1)
