@@ -24,7 +24,9 @@ from zoo.errors import CheckpointError
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Results", "append_cell", "declare", "declared", "finished", "latest", "load", "read_results", "repair"]
+__all__ = [
+    "FILE", "Results", "append_cell", "declare", "declared", "finished", "latest", "load", "read_results", "repair",
+]  # fmt: skip
 
 Record = dict[str, Any]
 

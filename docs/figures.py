@@ -8,6 +8,7 @@ is asked for: speed, published, anomalies and density take an hour or more.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
+from benchmarks.results import FILE
 from inference import Fit, fit
 from inference.evaluation.gaps import Gap, posterior_gap
 from inference.evaluation.two_samples import c2st
@@ -137,6 +139,9 @@ def record(name: str) -> None:
         document.write(speed.build(folder), folder)
     else:
         suite, select = PARTS.get(name, (name, ()))
+        if not folder.exists() and (rows := DOCS / "results" / f"{name}-cpu.jsonl").exists():
+            folder.mkdir(parents=True)
+            shutil.copy(rows, folder / FILE)  # what was measured with today's code is not measured again
         run_suite(get_suite(suite), folder, select=select, progress=sys.stderr.isatty())
         document.write(page.build(folder), folder)
     publish(folder, name)
@@ -145,10 +150,29 @@ def record(name: str) -> None:
 def publish(folder: Path, name: str) -> None:
     """Copies the tables and pictures of a report into the docs."""
     results, plots = DOCS / "results", f"{name}-plots"
-    shutil.rmtree(results / plots, ignore_errors=True)
-    shutil.copytree(folder / "plots", results / plots)
     text = (folder / "report.md").read_text().replace("](plots/", f"]({plots}/")
-    (results / f"{name}-cpu.md").write_text(text + (ablation(folder) if name == "speed" else ""))
+    page = results / f"{name}-cpu.md"
+    if page.exists():
+        text = with_pictures_of(page.read_text(), text)
+    shutil.copytree(folder / "plots", results / plots, dirs_exist_ok=True)
+    for picture in (results / plots).iterdir():
+        if f"]({plots}/{picture.name})" not in text:
+            picture.unlink()
+    page.write_text(text + (ablation(folder) if name == "speed" else ""))
+    if (folder / FILE).exists():
+        shutil.copy(folder / FILE, page.with_suffix(".jsonl"))
+
+
+def with_pictures_of(before: str, text: str) -> str:
+    """A page whose sections without pictures have those of the page before, of fits that were not run again."""
+    drawn = {part.split("\n")[0]: re.findall(r"^!\[.*$", part, re.MULTILINE) for part in before.split("\n## ")[1:]}
+    head, *parts = text.split("\n## ")
+    for i, part in enumerate(parts):
+        old = drawn.get(part.split("\n")[0], [])
+        if old and "\n![" not in part:
+            above, fold, below = part.partition("<details")
+            parts[i] = above + "".join(line + "\n\n" for line in old) + fold + below
+    return "\n## ".join([head, *parts])
 
 
 def ablation(folder: Path) -> str:

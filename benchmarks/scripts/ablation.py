@@ -76,7 +76,7 @@ class Ways:
         """The operations of the trace without Python above them."""
         training = self.training("never")
         loop = training.loop
-        loop.compiled = compiled.Compiled([loop], [compiled.reference(loop)], interpreted=True)
+        loop.compiled = compiled.Compiled([loop], [compiled.reference(loop)], gear="scripted")
         return lambda n: float(training.advance(n))
 
     def library(self, steps: int | None = None, options: dict[str, str] | None = None) -> Advance:

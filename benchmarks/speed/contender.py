@@ -25,11 +25,11 @@ from zoo.errors import ZooError
 from zoo.program import Program
 
 __all__ = [
-    "NUMPYRO", "PYRO", "ZOO_COMPILED", "ZOO_EAGER", "Advance", "Contender", "Unavailable", "Work", "numpyro_contenders",
-    "pyro_contender", "torch_contenders", "zoo_contenders",
+    "NUMPYRO", "PYRO", "ZOO", "ZOO_COMPILED", "ZOO_EAGER", "ZOO_TRACED", "Advance", "Contender", "Unavailable", "Work",
+    "numpyro_contenders", "pyro_contender", "torch_contenders", "zoo_contenders",
 ]  # fmt: skip
 
-ZOO_COMPILED, ZOO_EAGER = "zoo, compiled", "zoo, eager"
+ZOO_COMPILED, ZOO_TRACED, ZOO_EAGER = ZOO = "zoo, compiled", "zoo, traced", "zoo, eager"
 PYRO = "Pyro, SVI.step"
 TORCH_EAGER, TORCH_COMPILED, TORCH_WHOLE = "PyTorch, eager", "PyTorch, compiled", "PyTorch, compiled with Adam"
 TORCH_GRAPH = "PyTorch, CUDA graph"
@@ -99,7 +99,7 @@ class Work:
 
 
 def zoo_contenders(make: Callable[[], tuple[Program, Mapping[str, Any]]], work: Work) -> list[Contender]:
-    """Ours, compiled and not.
+    """Ours: compiled, traced, and neither.
 
     Args:
         make: Gives the program, at its starting point, and the options of SVI (guide, elbo).
@@ -114,7 +114,7 @@ def zoo_contenders(make: Callable[[], tuple[Program, Mapping[str, Any]]], work: 
         def advance(n: int) -> float:
             loss = float(training.advance(n))
             # The first step is always Python's.
-            if compiled == "always" and training.loop.done > 1 and training.loop.compiled is None:
+            if compiled != "never" and training.loop.done > 1 and training.loop.compiled is None:
                 raise Unavailable("the step could not be compiled and would go on as the eager one")
             return loss
 
@@ -122,6 +122,7 @@ def zoo_contenders(make: Callable[[], tuple[Program, Mapping[str, Any]]], work: 
 
     return [
         Contender(ZOO_COMPILED, functools.partial(prepare, "always"), "SVI(compile='always')"),
+        Contender(ZOO_TRACED, functools.partial(prepare, "traced"), "SVI(compile='traced')"),
         Contender(ZOO_EAGER, functools.partial(prepare, "never"), "SVI(compile='never')"),
     ]
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 from benchmarks.machine import in_words
 from benchmarks.report.document import Cell, Column, Details, Picture, Report, Section, Table, once
 from benchmarks.report.plots import panels
-from benchmarks.speed.contender import NUMPYRO, NUMPYRO_CALLS, PYRO, ZOO_COMPILED, ZOO_EAGER
+from benchmarks.speed.contender import NUMPYRO, NUMPYRO_CALLS, PYRO, ZOO, ZOO_COMPILED, ZOO_EAGER, ZOO_TRACED
 from benchmarks.speed.run import FOLDER
 from benchmarks.speed.suite import DUELS, QUESTION, SWEEPS, TITLE, WORKLOADS, Duel
 from zoo import folders
@@ -22,7 +22,10 @@ from zoo.errors import CheckpointError
 __all__ = ["build", "read_records"]
 
 Record = Mapping[str, Any]
-COLOURS = {ZOO_COMPILED: "#d1495b", ZOO_EAGER: "#e8a0a9", PYRO: "#3b6fb6", NUMPYRO: "#5b8c5a", NUMPYRO_CALLS: "#a9c7a8"}
+COLOURS = {
+    ZOO_COMPILED: "#d1495b", ZOO_TRACED: "#dd757f", ZOO_EAGER: "#e8a0a9",
+    PYRO: "#3b6fb6", NUMPYRO: "#5b8c5a", NUMPYRO_CALLS: "#a9c7a8",
+}  # fmt: skip
 GREY = "#9aa5b3"
 NOTE = "Medians, quartiles in brackets. In each round everyone ran a block of steps; ratios are those within rounds."
 NAME = Column("", number=False)
@@ -183,7 +186,7 @@ def _where_the_cpu_wins(records: Sequence[Record]) -> list[Section]:
     best: dict[str, dict[bool, float]] = {}
     for record in records:
         rows = record.get("contenders", {})
-        if ours := [rows[name]["per_step"]["median"] for name in (ZOO_COMPILED, ZOO_EAGER) if name in rows]:
+        if ours := [rows[name]["per_step"]["median"] for name in ZOO if name in rows]:
             best.setdefault(record["title"], {})[record["device"] == "cpu"] = min(ours)
     body = [
         [title, f"{1e3 * t[True]:.4g}", f"{1e3 * t[False]:.4g}", "the CPU" if t[True] < t[False] else "the GPU"]

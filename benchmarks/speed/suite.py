@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.speed.contender import NUMPYRO, PYRO, ZOO_COMPILED, ZOO_EAGER
+from benchmarks.speed.contender import NUMPYRO, PYRO, ZOO
 from zoo.errors import UnknownNameError
 
 __all__ = ["DUELS", "QUESTION", "SWEEPS", "TITLE", "WORKLOADS", "Duel", "Sweep", "Workload", "chosen"]
@@ -53,9 +53,7 @@ class Sweep:
     def workload(self, value: int) -> Workload:
         """The job at one size."""
         name, options = f"{self.name}-{value}", {**self.options, self.over: value}
-        return Workload(
-            name, self.title, self.module, options=options, contenders=(ZOO_COMPILED, ZOO_EAGER, PYRO, NUMPYRO)
-        )
+        return Workload(name, self.title, self.module, options=options, contenders=(*ZOO, PYRO, NUMPYRO))
 
 
 @dataclass(frozen=True)

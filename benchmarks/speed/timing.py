@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.speed.contender import PYRO, ZOO_COMPILED, ZOO_EAGER, Advance, Contender
+from benchmarks.speed.contender import PYRO, ZOO, ZOO_EAGER, Advance, Contender
 from inference.training import runners
 
 __all__ = [
@@ -128,7 +128,7 @@ def measure(
             began = clock()
             loss[name] = ready[name](block[name])
             seconds[name].append((clock() - began) / block[name])
-    peers = [name for name in order if name not in (ZOO_COMPILED, ZOO_EAGER)]
+    peers = [name for name in order if name not in ZOO]
     found: dict[str, Any] = {}
     for name in order:
         found[name] = {

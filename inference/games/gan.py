@@ -91,10 +91,10 @@ class GANGame(Adversarial):
         return contest
 
     def _check_growing(self, program: Program, critic: nn.Module) -> None:
-        if self.compile == "always":
+        if self.compile in ("always", "traced"):
             raise OptionError(
                 f"{type(program).__name__} grows during the fit, so that its steps cannot be compiled; got "
-                "compile='always': set it to 'never'."
+                f"compile={self.compile!r}: set it to 'never'."
             )
         if not callable(getattr(critic, "grow", None)):
             raise OptionError(

@@ -277,7 +277,10 @@ class SVI(GradientMethod):
         if elbo not in ("trace", "mean_field", "enum") or self._weighed:
             return Start({"start": "as Pyro has it: this objective is not that of a density's best fit"})
         init = None if self.init_loc_fn is None else init_function(self.init_loc_fn)
-        given = any(getattr(self, name) != getattr(type(self), name) for name in OF_STEPS) or self.compile == "always"
+        given = any(getattr(self, name) != getattr(type(self), name) for name in OF_STEPS) or self.compile in (
+            "always",
+            "traced",
+        )
         most = None if given else Schedule.of(self).total_steps(run.train.size)
         return begin(spec["name"], guide, program, run, trained=self.train_program, init=init, most=most)
 

@@ -9,16 +9,17 @@ no Python runs between steps. The library is kept on disk under a hash of the li
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from inference.training.noise import Noise
-from inference.training.runners import graph_loop, library_loop, python_loop
+from inference.training.runners import graph_loop, library_loop, scripted_loop
+from inference.training.scripted import simplify
 from inference.training.tracing import NotStatic, State, Step, trace_step
 from zoo.datasets.data import Data
 
@@ -31,12 +32,12 @@ __all__ = [
     "Replica",
     "State",
     "Step",
-    "pays",
+    "gear",
     "reference",
 ]
 
-COMPILE = ("auto", "always", "never")
-"""Values of the option `compile`."""
+COMPILE = ("auto", "always", "traced", "never")
+"""Values of the option `compile`: by `gear`, a compiled library, the traced operations, or Python."""
 
 CHUNK_STEPS = 1024
 """Most steps in one call."""
@@ -47,22 +48,30 @@ CHUNK_BYTES = 32 * 2**20
 PACKED_UP_TO = 1024
 """Numbers in a tensor that is handed on together with others."""
 
-PAYS_FROM, PAYS_STEPS = 1_000_000, 1_000
-"""'auto' compiles a run with at least so many calls of torch functions beyond those of so many steps."""
+TRACED_FROM = 1_000
+"""Steps of a run that 'auto' traces."""
+
+COMPILED_FROM, STEPS_PER_CALL = 5_000_000, 20
+"""'auto' compiles where as many calls of torch functions as the first lie beyond so many steps for each in a step."""
 
 
 class CompileNotice(UserWarning):
     """Says that a fit goes on eagerly, and why."""
 
 
-def pays(steps: int, calls: int) -> bool:
-    """The rule of `compile='auto'`. It knows no clock: a seed gives the same fit however busy the machine is.
+def gear(steps: int, calls: int) -> str:
+    """The rule of `compile='auto'`: 'eager', 'scripted' or 'library'.
+
+    It knows no clock: a seed gives the same fit however busy the machine is. What tracing costs and what it saves a
+    step both grow with the calls in a step, so that steps alone decide; what a library costs grows with their square.
 
     Args:
         steps: Steps of the run.
-        calls: torch functions called in one step. What compiling costs and what it saves a step both grow with them.
+        calls: torch functions called in one step.
     """
-    return (steps - PAYS_STEPS) * calls >= PAYS_FROM
+    if (steps - STEPS_PER_CALL * calls) * calls >= COMPILED_FROM:
+        return "library"
+    return "scripted" if steps >= TRACED_FROM else "eager"
 
 
 class Replica(Protocol):
@@ -147,14 +156,15 @@ class Packing:
 
     Args:
         like: The tensors, of which shapes and types count.
+        largest: Numbers in a tensor that is still packed.
     """
 
-    def __init__(self, like: Sequence[Tensor]):
+    def __init__(self, like: Sequence[Tensor], largest: int):
         self.shapes = [value.shape for value in like]
         self.groups: dict[torch.dtype, list[int]] = {}
         self.large: list[int] = []
         for i, value in enumerate(like):
-            small = value.numel() <= PACKED_UP_TO
+            small = value.numel() <= largest
             (self.groups.setdefault(value.dtype, []) if small else self.large).append(i)
 
     def __len__(self) -> int:
@@ -188,12 +198,12 @@ class Compiled:
     Args:
         replicas: The fits; their data must be the same.
         references: What their steps do in Python, from `reference`.
-        interpreted: Runs the traced operations one by one instead of compiling them; for tests.
+        gear: 'library', compiled for the device, or 'scripted', the traced operations one by one without Python.
 
     Raises: NotStatic when the step cannot be traced, cannot be compiled here, or gives something else compiled.
     """
 
-    def __init__(self, replicas: Sequence[Replica], references: Sequence[Reference], interpreted: bool = False):
+    def __init__(self, replicas: Sequence[Replica], references: Sequence[Reference], gear: str = "library"):
         started = time.perf_counter()
         self.replicas = list(replicas)
         self.states = [State(replica.parts) for replica in self.replicas]
@@ -204,7 +214,8 @@ class Compiled:
         self.rows = None if index is None else index.shape[1]
         # What a step draws beside the noise must not move the random state of a fit that then goes on eagerly.
         with torch.random.fork_rng([batch.x.device] if batch.x.device.type == "cuda" else []):
-            self.trace = trace_step(first.step, self.states[0], batch, now, references[0].noise[0])
+            fused = gear == "scripted" and len(self.replicas) == 1
+            self.trace = trace_step(first.step, self.states[0], batch, now, references[0].noise[0], fused)
         numbers = self.trace.normals + self.trace.uniforms + 2 * (self.rows or 0)
         # The same for one fit and for many: noise drawn in other pieces is other noise.
         per_step = max(1, numbers * self.data.x.element_size())
@@ -218,11 +229,14 @@ class Compiled:
         self.index: Tensor | None = None
         self.drawn: Tensor | None = None
         moving, still = self._moving_and_still()
-        self.moving, self.still = Packing(moving), Packing(still)
+        packed = PACKED_UP_TO if gear == "library" else 0
+        self.moving, self.still = Packing(moving, packed), Packing(still, packed)
         inputs = self._inputs(2, first.done, [[r.noise[0], r.noise[1]] for r in references], self._first_rows(2))
-        make = {"cpu": library_loop, "cuda": graph_loop}.get(self.data.x.device.type, python_loop)
+        compiling = {"cpu": library_loop, "cuda": graph_loop}.get(self.data.x.device.type, scripted_loop)
+        make = compiling if gear == "library" else scripted_loop
         try:
-            self.run = (python_loop if interpreted else make)(self.body, len(self.moving), inputs)
+            self.step = self._step(gear)
+            self.run = make(self.body, len(self.moving), inputs)
             self._check(references)
         except NotStatic:
             raise
@@ -238,7 +252,7 @@ class Compiled:
 
         Returns: (i + 1, changed state and sums).
         """
-        values, trace, many = list(rest), self.trace, len(self.replicas) > 1
+        values, trace = list(rest), self.trace
 
         def take(n: int) -> list[Tensor]:
             taken, values[:] = values[:n], values[n:]
@@ -258,14 +272,21 @@ class Compiled:
         constants = still[len(self.fixed) :]
         now = list(scalars)
         arguments = [*state, *data, noise[..., : trace.normals], noise[..., trace.normals :], *now, *constants]
-        if many:
-            dims = [0] * self.n_state + [None if self.rows is None else 0] * len(data) + [0, 0]
-            dims += [None] * (len(now) + len(constants))
-            outputs = vmap(lambda *a: tuple(trace.graph(*a)), tuple(dims))(*arguments)
-        else:
-            outputs = trace.graph(*arguments)
+        outputs = self.step(*arguments)
         sums = [a + b for a, b in zip(moving[len(self.changed) :], outputs[self.n_state :], strict=True)]
         return (i + 1, *self.moving.pack([*(outputs[k] for k in self.changed), *sums]))
+
+    def _step(self, gear: str) -> Callable[..., Sequence[Tensor]]:
+        """The traced step of one fit, or of all at once."""
+        if len(self.replicas) > 1:
+            rows = [None if self.rows is None else 0] * len(self.data.tensors())
+            inputs = sum(node.op == "placeholder" for node in self.trace.graph.graph.nodes)
+            dims = [*[0] * self.n_state, *rows, 0, 0]
+            dims += [None] * (inputs - len(dims))
+            return vmap(lambda *a: tuple(self.trace.graph(*a)), tuple(dims))
+        if gear == "scripted":
+            simplify(self.trace.graph)
+        return cast("Callable[..., Sequence[Tensor]]", self.trace.graph)
 
     def _moving_and_still(self) -> tuple[list[Tensor], list[Tensor]]:
         """What the loop hands on (changed state, sums of metrics), and what it does not (other state, constants)."""

@@ -54,7 +54,8 @@ class GradientMethod(Method):
         steps, epochs: Length of the run, in steps or in passes over the data; neither means 2,000 steps.
         batch_size: Examples of a minibatch.
         checkpoint_seconds: Time between two checkpoints, where there is a folder for them.
-        compile: 'auto' compiles the step where the run is long enough, 'always', 'never'; see docs/speed.md.
+        compile: 'auto' traces or compiles the step where the run is long enough, 'always' compiles, 'traced' traces,
+            'never' does neither; see docs/speed.md.
         precision: 'full'; 'tf32' or 'bf16' for matrix products that a GPU may round.
     """
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from inference.history import History
 from inference.method import Run
-from inference.training.compiled import COMPILE, Compiled, CompileNotice, NotStatic, Step, pays, reference
+from inference.training.compiled import COMPILE, Compiled, CompileNotice, NotStatic, Step, gear, reference
 from inference.training.convergence import Path as ParameterPath
 from inference.training.optimizers import numerics
 from zoo.datasets.data import Data
@@ -45,8 +45,8 @@ class Schedule:
     """Steps that one row of the history averages over; None is a hundredth of the run."""
     checkpoint_seconds: NonNegative = 30.0
     compile: Annotated[str, OneOf(COMPILE)] = "never"
-    """'auto' compiles the step when the run is long enough (`inference.training.compiled.pays`); 'always' or
-    'never'."""
+    """'auto' traces the step, or compiles it, when the run is long enough (`inference.training.compiled.gear`);
+    'always' compiles, 'traced' traces, 'never' does neither."""
     precision: Annotated[str, OneOf(PRECISIONS)] = "full"
     """'tf32' or 'bf16' for matrix products that the GPU may round; 'full' does not. Validation is always in full."""
 
@@ -187,7 +187,7 @@ class Loop:
             n = next(rounds, None)
             while n is not None:
                 if self.compiling != "never" and self.compiled is None and self.done > 0:
-                    bar.update(task, note="compiling the step ...")
+                    bar.update(task, note="preparing the step ...")
                 n = _send(rounds, self.advance(n))
         return self.history
 
@@ -312,8 +312,10 @@ def compile_together(loops: Sequence[Loop]) -> bool:
     first, compiled = loops[0], None
     try:
         references = [reference(loop) for loop in loops]
-        if first.compiling == "always" or pays(first.total * len(loops), references[0].calls):
-            compiled = Compiled(loops, references)
+        given = {"always": "library", "traced": "scripted"}.get(first.compiling)
+        chosen = given or gear(first.total * len(loops), references[0].calls)
+        if chosen != "eager":
+            compiled = Compiled(loops, references, chosen)
     except NotStatic as reason:
         warnings.warn(f"{first.label} goes on eagerly: {reason}.", CompileNotice, stacklevel=2)
     for loop in loops:

@@ -1,4 +1,4 @@
-"""The compiled loop for each kind of device: a C++ library on the CPU, a CUDA graph on the GPU, plain torch elsewhere.
+"""The compiled loop for each kind of device: a C++ library on the CPU, a CUDA graph on the GPU, or TorchScript.
 
 Each maker takes the body of the loop `while i < stop: (i, state, sums) = body(i, state, sums, stop, ...)`, how many of
 its arguments after i are handed on, and arguments of the right shapes. It returns `run(arguments, n)`, which takes n
@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from inference.training.scripted import as_it_is, scripted
 from zoo.datasets.sources import cache_folder
 
-__all__ = ["Body", "Runner", "graph_loop", "library_loop", "python_loop"]
+__all__ = ["Body", "Runner", "graph_loop", "library_loop", "scripted_loop"]
 
 KEPT = 200
 """Libraries in the cache folder, some 2 MB each."""
@@ -41,12 +42,14 @@ Body = Callable[..., tuple[Tensor, ...]]
 Runner = Callable[[list[Any], int], Sequence[Tensor]]
 
 
-def python_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
-    """Operation by operation."""
+def scripted_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
+    """Operation by operation, without Python and without a compiler."""
+    step = scripted(body, inputs)
 
     def run(arguments: list[Any], n: int) -> Sequence[Tensor]:
-        for _ in range(n):
-            arguments[: 1 + carried] = body(*arguments)
+        with as_it_is():
+            for _ in range(n):
+                arguments[: 1 + carried] = step(*arguments)
         return arguments[: 1 + carried]
 
     return run
@@ -141,7 +144,9 @@ def _library(
                 warnings.simplefilter("ignore")  # torch's, about torch's own future
                 program = torch.export.export(loop, tuple(inputs), strict=False)
                 package = str(folder / "loop.pt2")
-                torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs={**options})
+                # What the processor says that it can is not tried by compilations, which took three quarters of all.
+                configs = {**options, "cpp.vec_isa_ok": True}
+                torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
                 os.replace(package, path)
             _prune(path.parent)
     return torch._inductor.aoti_load_package(str(path))

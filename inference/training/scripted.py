@@ -1,13 +1,16 @@
-"""A function of one tensor without Python: traced once, run by TorchScript's interpreter, which needs no compiler.
+"""Functions of tensors without Python: traced once, run by TorchScript's interpreter, which needs no compiler.
 
 Between Python, where a small density takes a millisecond of Pyro's handlers, and compiled code, which takes seconds to
-make: what is the same at every call is computed once, and the operations that are left run one by one in C++.
+make. Densities of chains (`Scripted`) and training steps (`inference.training.compiled`) are run by it: what is the
+same at every call is computed once, and the operations that are left run one by one in C++.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,9 +21,21 @@ from torch.fx.node import map_arg
 
 from inference.training.tracing import NotStatic, explain, made_static, shapes_by_one_mode, without_mutations
 
-__all__ = ["Scripted"]
+__all__ = ["Scripted", "as_it_is", "scripted", "simplify"]
 
 aten = torch.ops.aten
+
+BACKWARD = """
+def backward(
+    slope: Tensor, x: Tensor, weight: Tensor, bias: Optional[List[int]], stride: List[int], padding: List[int],
+    dilation: List[int], transposed: bool, output_padding: List[int], groups: int, a: bool, b: bool, c: bool
+):
+    dx, dw, db = torch.ops.aten.convolution_backward(
+        slope, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, [a, b, c]
+    )
+    return dx if a else slope, dw if b else slope, db if c else slope
+"""
+"""Slopes of a convolution as TorchScript: its tracer takes no list of truth values, and no result that is not there."""
 
 FILLED = (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_zeros.default)
 """Operations whose results depend on the shape alone."""
@@ -42,11 +57,8 @@ class Scripted:
 
     def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], points: Sequence[Tensor], rtol: float):
         graph = _graph(function, points[0])
-        _simplify(graph)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that tracing is deprecated, and what it takes for constants: all is
-            traced = torch.jit.trace(graph.eval(), (points[0].detach(),), check_trace=False)
-            self._run: Any = torch.jit.freeze(traced)
+        simplify(graph)
+        self._run = scripted(graph.eval(), [points[0].detach()])
         for point in points:
             for found, expected in zip(self(point), function(point), strict=True):
                 scale = expected.abs().nan_to_num(posinf=0.0).max() if expected.numel() else 0.0
@@ -54,12 +66,25 @@ class Scripted:
                 if found.shape != expected.shape or not near:
                     raise NotStatic("its operations, one after the other, give something else than its Python code")
 
-    @torch.no_grad()
     def __call__(self, point: Tensor) -> tuple[Tensor, ...]:
         """The function's results."""
-        # Its optimizer looks at every call whether shapes are those of the call before: here they are.
-        with torch.jit.optimized_execution(False):
+        with as_it_is():
             return self._run(point)
+
+
+def scripted(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+    """A pure function of tensors with the shapes of `inputs`, as TorchScript; to be called inside `as_it_is`."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that tracing is deprecated, and what it takes for constants: all is
+        run: Any = torch.jit.trace(function, tuple(inputs), check_trace=False)
+        return torch.jit.freeze(run) if isinstance(function, GraphModule) else run
+
+
+@contextmanager
+def as_it_is() -> Iterator[None]:
+    """Without gradients, and without torch's optimizer, which looks at every call whether shapes are as before."""
+    with torch.no_grad(), torch.jit.optimized_execution(False):
+        yield
 
 
 @shapes_by_one_mode()
@@ -82,14 +107,18 @@ def _graph(function: Callable[[Tensor], tuple[Tensor, ...]], point: Tensor) -> G
 
 
 @torch.no_grad()
-def _simplify(graph: GraphModule) -> None:
-    """Computes once what does not depend on the input, and drops what changes nothing or is computed twice."""
-    # Here, because it imports sympy, which takes a second and changes the filters of warnings.
-    from torch._functorch.compile_utils import fx_graph_cse
-
-    graph.graph = fx_graph_cse(graph.graph)
+def simplify(graph: GraphModule) -> None:
+    """Computes once what does not depend on the input; drops what changes nothing or is computed twice."""
     known: dict[Node, Any] = {}
+    first: dict[tuple[Any, str], Node] = {}  # torch has a pass for this, whose import takes longer than all else here
     for node in list(graph.graph.nodes):
+        if node.target is aten.convolution_backward.default:
+            node.target = convolution_backward
+        if node.op in ("get_attr", "call_function"):
+            same = first.setdefault((node.target, f"{node.args} {node.kwargs}"), node)
+            if same is not node:
+                node.replace_all_uses_with(same)
+                continue
         if node.op == "get_attr":
             known[node] = getattr(graph, str(node.target))
         elif node.op == "call_function":
@@ -108,6 +137,16 @@ def _simplify(graph: GraphModule) -> None:
                 node.replace_all_uses_with(graph.graph.get_attr(f"known_{i}"))
     graph.graph.eliminate_dead_code()
     graph.recompile()
+
+
+@cache
+def _backward() -> Any:
+    return torch.jit.CompilationUnit(BACKWARD)
+
+
+def convolution_backward(*arguments: Any) -> Any:
+    """`aten.convolution_backward`, with its first argument in the place of results that are not wanted."""
+    return _backward().backward(*arguments[:-1], *arguments[-1])
 
 
 def _nodes(*arguments: Any) -> list[Node]:

@@ -94,17 +94,23 @@ class Trace:
 
 
 class CapturableOptimizers:
-    """While it lasts, optimizers take the path that keeps step counts in tensors, as under torch.compile."""
+    """While it lasts, optimizers take the path that keeps step counts in tensors, as under torch.compile.
+
+    Args:
+        optimizers: Of the step.
+        fused: Leaves Adam and AdamW their one operation for all parameters, where they have it.
+    """
 
     OPTIONS = {"capturable": True, "foreach": False, "fused": False}  # noqa: RUF012
 
-    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]):
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], fused: bool):
         self.groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self.fused = [fused and isinstance(o, torch.optim.Adam) for o in optimizers for _ in o.param_groups]
 
     def __enter__(self) -> None:
         self.before = [{k: group[k] for k in (*self.OPTIONS, "lr") if k in group} for group in self.groups]
-        for group in self.groups:
-            group.update({k: v for k, v in self.OPTIONS.items() if k in group})
+        for group, fused in zip(self.groups, self.fused, strict=True):
+            group.update({k: v for k, v in self.OPTIONS.items() if k in group and not (fused and k == "fused")})
         self.flag = torch.compiler._is_compiling_flag
         torch.compiler._is_compiling_flag = True
 
@@ -114,14 +120,25 @@ class CapturableOptimizers:
             group.update(before)
 
 
-class TensorScalars(TorchFunctionMode):
+FUSED = {torch._fused_adam_: torch.ops.aten._fused_adam, torch._fused_adamw_: torch.ops.aten._fused_adamw}
+"""An update of all parameters in place -> the one that returns them, which tracing needs (no shapes of the first)."""
+
+
+class TracedOptimizers(TorchFunctionMode):
     """Lets a learning rate that is a tensor stand where optimizers want a number: add_(alpha=), addcdiv_(value=)."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Writes the product out."""
+        """Writes the product, or the changes in place, out."""
         kwargs = kwargs or {}
+        if func in FUSED:
+            parameters, _, means, squares, largest, _ = args
+            found = FUSED[func](*args, **kwargs)
+            for old, new in zip((parameters, means, squares, largest), (found[0], *found[2:]), strict=True):
+                for tensor, value in zip(old, new, strict=True):
+                    tensor.copy_(value)
+            return None
         if func is Tensor.add_ and isinstance(kwargs.get("alpha"), Tensor):
             return args[0].add_(kwargs["alpha"] * args[1])
         if func is Tensor.addcdiv_ and isinstance(kwargs.get("value"), Tensor):
@@ -138,11 +155,16 @@ def shapes_by_one_mode() -> Iterator[None]:
 
 @shapes_by_one_mode()
 def trace_step(
-    step: Step, state: State, batch: Data, scalars: Mapping[str, Tensor], noise: tuple[Tensor, Tensor]
+    step: Step,
+    state: State,
+    batch: Data,
+    scalars: Mapping[str, Tensor],
+    noise: tuple[Tensor, Tensor],
+    fused: bool = False,
 ) -> Trace:
-    """Traces a step; its effect on the state is undone."""
+    """Traces a step; its effect on the state is undone. `fused` keeps Adam one operation, which vmap cannot take."""
     before = state.copy()
-    graph, names = _recorded(step, state, batch, scalars, noise)
+    graph, names = _recorded(step, state, batch, scalars, noise, fused)
     constants = _lift_constants(graph)
     inputs = [value.detach() for value in (*before, *batch.tensors(), *noise, *scalars.values(), *constants)]
     pure = without_mutations(graph, [v.clone() if i < len(before) else v for i, v in enumerate(inputs)])
@@ -156,14 +178,19 @@ def trace_step(
 
 
 def _recorded(
-    step: Step, state: State, batch: Data, scalars: Mapping[str, Tensor], noise: tuple[Tensor, Tensor]
+    step: Step,
+    state: State,
+    batch: Data,
+    scalars: Mapping[str, Tensor],
+    noise: tuple[Tensor, Tensor],
+    fused: bool,
 ) -> tuple[GraphModule, list[str]]:
     """What the step does, as a graph that changes the state in place, and the names of its metrics."""
     names: list[str] = []
 
     # Tensors are known to the tracer by identity: what the step's closures hold is what is passed here.
     def traced(tensors: list[Tensor], rows: list[Tensor], noise: Any, now: dict[str, Tensor]) -> Any:
-        with TensorScalars(), Noise(*noise):
+        with TracedOptimizers(), Noise(*noise):
             metrics = step(batch.like(rows), now)
         names[:] = list(metrics)
         return state.tensors(), [value.detach() for value in metrics.values()]
@@ -174,7 +201,7 @@ def _recorded(
     before = state.copy()
     gradients = {p: p.grad for module in state.modules for p in module.parameters()}
     try:
-        with CapturableOptimizers(state.optimizers):
+        with CapturableOptimizers(state.optimizers, fused):
             graph = make_fx(traced)(state.tensors(), batch.tensors(), noise, dict(scalars))
     except NotStatic:
         raise

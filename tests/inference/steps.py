@@ -60,9 +60,9 @@ def ready(program: Program, data: Data, method: str = "svi", **options: Any) -> 
     return loop
 
 
-def both(loop: Loop, n: int = 5, interpreted: bool = True) -> tuple[list[Tensor], list[Tensor]]:
+def both(loop: Loop, n: int = 5, gear: str = "scripted") -> tuple[list[Tensor], list[Tensor]]:
     """What n steps leave behind, (compiled, eager): state and sums of metrics, by the same noise and minibatches."""
-    compiled = Compiled([loop], [reference(loop)], interpreted=interpreted)
+    compiled = Compiled([loop], [reference(loop)], gear)
     state, like = State(loop.parts), loop.data.x
     before, index = state.copy(), loop.indices(n)
     noise = [(torch.randn(compiled.trace.normals).to(like), torch.rand(compiled.trace.uniforms).to(like))]

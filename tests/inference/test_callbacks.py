@@ -86,7 +86,9 @@ def test_methods_without_gradient_steps_are_heard_too(method: str, options: dict
 
 @pytest.mark.parametrize("compile", ["never", "always"])
 def test_a_callback_that_draws_and_switches_modes_changes_no_number(monkeypatch, compile: str) -> None:
-    monkeypatch.setattr("inference.training.loop.Compiled", lambda *args: Compiled(*args, interpreted=True))
+    monkeypatch.setattr(
+        "inference.training.loop.Compiled", lambda loops, references, _: Compiled(loops, references, "scripted")
+    )
     given = {"steps": 30, "batch_size": 32, "compile": compile}
     plain, meddled = ppca(), ppca()
     meddler = Meddles()

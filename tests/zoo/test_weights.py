@@ -9,7 +9,7 @@ from inference.fit import fit_many
 from inference.guides.named import build_guide
 from inference.methods.bounds import make_objective
 from inference.training import compiled
-from inference.training.runners import python_loop
+from inference.training.runners import scripted_loop
 from inference.training.target import Target
 from zoo.bayes.coin import BetaBernoulli
 from zoo.bayes.regression import BayesianLinearRegression
@@ -102,7 +102,7 @@ def test_a_context_stays_with_its_rows():
 
 
 def test_a_traced_step_weighs_too(monkeypatch):
-    monkeypatch.setattr(compiled, "library_loop", python_loop)
+    monkeypatch.setattr(compiled, "library_loop", scripted_loop)
     options = {"guide": "normal", "particles": 100, "lr": 1e-6}  # which stays where it starts
     ends = {}
     for how, weights in (("always", TIMES), ("never", TIMES), ("unweighted", None)):

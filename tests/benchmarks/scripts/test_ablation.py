@@ -26,7 +26,7 @@ SETTING = next(iter(O0)).removeprefix("aot_inductor.")
 def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What the last way did: its fit, the steps given to `torch.compile`, how loops were made, and what they met."""
     found = SimpleNamespace(training=None, wrapped=[], made=[], flushed=[])
-    training, python_loop = Ways.training, compiled.python_loop
+    training, scripted_loop = Ways.training, compiled.scripted_loop
 
     def keep(self: Ways, compile: str) -> Any:
         found.training = training(self, compile)
@@ -36,7 +36,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         def loop(body: Any, moving: int, inputs: Any) -> Any:
             option = getattr(torch._inductor.config.aot_inductor, SETTING)
             found.made.append((kind, len(inputs), option))
-            run = python_loop(body, moving, inputs)
+            run = scripted_loop(body, moving, inputs)
 
             def watched(*arguments: Any) -> Any:
                 found.flushed.append(optimizers.flushes_denormals())
@@ -48,7 +48,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr(Ways, "training", keep)
     monkeypatch.setattr(compiled, "library_loop", make("library"))
-    monkeypatch.setattr(compiled, "python_loop", make("python"))
+    monkeypatch.setattr(compiled, "scripted_loop", make("scripted"))
     monkeypatch.setattr(torch, "compile", lambda step: found.wrapped.append(step) or (lambda *args: step(*args)))
     torch.set_default_dtype(torch.float32)
     yield found
@@ -79,7 +79,8 @@ def test_every_way_takes_away_what_it_names(seen: SimpleNamespace) -> None:
     # One thing is different in each, and nothing else.
     dynamo, traced = found["our loss under torch.compile, the rest in Python"], found["traced, operation by operation"]
     assert (len(dynamo.wrapped), dynamo.made) == (1, [])
-    assert traced.made == [("python", inputs, level)]
+    ((kind, _, _),) = traced.made
+    assert kind == "scripted"
     for steps in (2, 32):
         assert found[f"compiled, {steps} steps a call"].chunk == steps
     assert found["the same, C++ wrapper at -O0"].made == [("library", inputs, "O0")]

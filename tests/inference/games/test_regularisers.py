@@ -413,7 +413,7 @@ def test_a_step_traced_is_the_step_in_python(game: str, regulariser: str) -> Non
 @pytest.mark.parametrize(("game", "regulariser"), PLAYED)
 def test_a_step_compiled_is_the_step_in_python(game: str, regulariser: str, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for ours, theirs in zip(*both(step(game, regulariser), interpreted=False), strict=True):
+    for ours, theirs in zip(*both(step(game, regulariser), gear="library"), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
@@ -421,5 +421,5 @@ def test_a_step_compiled_is_the_step_in_python(game: str, regulariser: str, tmp_
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("game", "regulariser"), PLAYED)
 def test_a_step_on_the_gpu_is_the_step_in_python(game: str, regulariser: str) -> None:
-    for ours, theirs in zip(*both(step(game, regulariser, "cuda"), interpreted=False), strict=True):
+    for ours, theirs in zip(*both(step(game, regulariser, "cuda"), gear="library"), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)

@@ -43,7 +43,7 @@ LIBRARY = [
 )
 def test_the_library_gives_the_numbers_of_python(cache, name, method, chosen):
     program, data = small(name)
-    agree(both(ready(program, data, method, **chosen), interpreted=False), rtol=1e-6, atol=1e-7)
+    agree(both(ready(program, data, method, **chosen), gear="library"), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_the_library_in_float32(cache):
     program, data = small("gaussian-mixture")
     loop = ready(program, data, batch_size=5, optimizer="sgd")
     assert loop.data.x.dtype == torch.float32
-    agree(both(loop, interpreted=False), rtol=1e-4, atol=1e-5)
+    agree(both(loop, gear="library"), rtol=1e-4, atol=1e-5)
 
 
 def test_a_seed_gives_the_same_fit_bit_for_bit_and_its_library_is_made_once(cache):
@@ -156,7 +156,7 @@ def test_a_killed_fit_resumes_in_its_library_and_ends_with_the_same_numbers(cach
 def test_the_cuda_graph_gives_the_numbers_of_python(name, method, chosen):
     program, data = small(name)
     loop = ready(program.to("cuda"), data.to("cuda"), method, **chosen)
-    agree(both(loop, interpreted=False), rtol=1e-6, atol=1e-7)
+    agree(both(loop, gear="library"), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ from inference.fitted import Fit
 from inference.restarts import final_loss
 from inference.training import compiled
 from inference.training.compiled import CompileNotice
-from inference.training.runners import python_loop
+from inference.training.runners import scripted_loop
 from zoo import catalogue, datasets
 from zoo.bayes.eight_schools import EightSchools
 from zoo.datasets import Data
@@ -19,9 +19,9 @@ from zoo.errors import CapabilityError, OptionError
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced and vectorised, but run operation by operation: compiling is tested elsewhere."""
-    monkeypatch.setattr(compiled, "library_loop", python_loop)
+    monkeypatch.setattr(compiled, "library_loop", scripted_loop)
 
 
 def digits(n: int) -> Data:

@@ -138,7 +138,7 @@ def test_integer_powers_are_handed_to_the_library_as_tensors(power):
         return {**metrics, "power": power(torch.ones(4, dtype=torch.long).cumsum(0)).sum().to(batch.x)}
 
     loop.step = step
-    compiled = Compiled([loop], [reference(loop)], interpreted=True)
+    compiled = Compiled([loop], [reference(loop)], gear="scripted")
     powers = [node for node in compiled.trace.graph.graph.nodes if "aten.pow" in str(node.target)]
     whole = [node.target for node in powers if node.meta["val"].dtype == torch.long]
     assert whole == [torch.ops.aten.pow.Tensor_Tensor]
