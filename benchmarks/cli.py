@@ -125,15 +125,20 @@ def fit(
     """Fit a program to data and save it: a checkpoint that loads again, history.png, and config.toml, which repeats it.
 
     Example: `zoo fit vae --data digits-binary --out runs/vae -o latent_dim=2 -o epochs=50`,
-    `zoo fit --config runs/vae/config.toml --out runs/again --log tensorboard`
+    `zoo fit --config runs/vae/config.toml --out runs/again --log tensorboard`,
+    `torchrun --nproc-per-node 2 -m benchmarks.cli fit vae --out runs/vae` (two processes share each minibatch)
     """
     from benchmarks.fitting import fit_program, name_columns, parse_options, repeatable
+    from inference.processes import joined
 
-    columns, options = name_columns(data, target, context), parse_options(option or [])
     show_bar = sys.stderr.isatty()
-    found = fit_program(
-        name, columns, out, method, preset, options, binarise, seed, device, show_bar, restart, log=log or ()
-    )
+    with joined(device) as leads:
+        columns, options = name_columns(data, target, context), parse_options(option or [])
+        found = fit_program(
+            name, columns, out, method, preset, options, binarise, seed, device, show_bar, restart, log=log or ()
+        )
+    if not leads:
+        return
     write_config(ctx, out, **repeatable(name, data, method, preset, context))
     if as_json:
         return printing.print_json(found)

@@ -11,6 +11,7 @@ from typing import Any
 
 from inference.fit import fit, make_method
 from inference.loggers import make_logger
+from inference.processes import leads
 from zoo import catalogue, datasets
 from zoo.adopted import Adopted
 from zoo.errors import OptionError
@@ -118,13 +119,13 @@ def fit_program(
         log: Names of loggers (`inference.loggers`).
     """
     cls, data, method, preset = resolved(name, data, method, preset)
-    callbacks = [make_logger(each, out) for each in log]
+    callbacks = [make_logger(each, out) for each in log] if leads() else []
     dataset: Any = data if issubclass(cls, Adopted) else datasets.load(str(data), binarise=binarise)
     found = fit(
         name, dataset, method, preset=preset, seed=seed, device=device, progress=progress, out=out, restart=restart,
         callbacks=callbacks, **(options or {}),
     )  # fmt: skip
-    if found.history.metrics:
+    if found.history.metrics and leads():
         found.history.plot(out / "history.png")
     last = {metric: found.history.last(metric) for metric in found.history.metrics}
     return {

@@ -19,8 +19,9 @@ from inference.checkpoint import Checkpoint, fingerprint
 from inference.environment import resolve_device, seeded
 from inference.fitted import Fit, why_not_saved
 from inference.method import Method, Outcome, Run
+from inference.processes import Team, leads
 from inference.restarts import count_modes, final_loss
-from inference.training.gradient import GradientMethod
+from inference.training.gradient import GradientMethod, check_team
 from inference.training.loop import Schedule, progress_bar
 from inference.training.together import Begun, train_together
 from zoo import catalogue, folders
@@ -193,6 +194,7 @@ class _Job:
         train = program.take(train)
         valid = None if valid is None else intake.accepted(program, valid)
         intake.check_missing(wish.method, train, valid)
+        check_team(Team.now(), wish.method, program, train.size)
         if where.weights is not None:
             train = intake.weighted(wish.method, program, train, where.weights)
         device = resolve_device(where.device)
@@ -200,7 +202,8 @@ class _Job:
         train, held_out = train.to(device), None if valid is None else valid.to(device)
         with seeded(seed, device):
             program.declare(*train)
-        run = Run(train, held_out, seed, progress=where.progress, listeners=Listeners(where.callbacks, program))
+        heard = Listeners(where.callbacks, program)
+        run = Run(train, held_out, seed, progress=where.progress, listeners=heard, team=Team.now())
         return cls(program, wish.method, run, data=name, initialise=where.initialise)
 
     def kept(self, folder: Path, given: bool, restart: bool) -> _Job:
@@ -326,6 +329,8 @@ def fit(
         CheckpointError for one that is in use, or has the checkpoint of another fit); DivergenceError during it.
     """
     seed, num_restarts = plain(seed), plain(num_restarts)
+    if not leads():  # of several processes only the first writes and speaks
+        out, restart, progress, callbacks = None, False, False, ()
     given: dict[str, Any] = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress}
     given |= {"initialise": initialise, "device": device, "num_restarts": num_restarts, "out": out, "restart": restart}
     _check_call({**given, "callbacks": callbacks})
@@ -431,6 +436,8 @@ def _many(wish: _Wish, data: Any, seeds: Sequence[int], where: _Where) -> list[F
                     module.refuse_borrowed()
             yield job
 
+    if not Team.now().alone:
+        raise OptionError("Several processes share one fit, not several seeds; fit them without torchrun.")
     if isinstance(wish.method, GradientMethod) and len(seeds) > 1:
         started, together, begun = time.perf_counter(), list(jobs()), []
         for job in together:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from inference.callbacks import Listeners
 from inference.checkpoint import Checkpoint
 from inference.history import History
+from inference.processes import Team
 from zoo.datasets.data import Data
 from zoo.options import check_options
 from zoo.program import Program
@@ -21,7 +22,8 @@ __all__ = ["Method", "Outcome", "Run"]
 
 @dataclass(frozen=True)
 class Run:
-    """The circumstances of one fit: data on the device, seed, progress bar, the folder's checkpoint, who listens."""
+    """The circumstances of one fit: data on the device, seed, progress bar, the folder's checkpoint, who listens, and
+    which processes share it."""
 
     train: Data
     valid: Data | None = None
@@ -29,6 +31,7 @@ class Run:
     progress: bool = False
     checkpoint: Checkpoint | None = None
     listeners: Listeners = field(default_factory=Listeners)
+    team: Team = field(default_factory=Team)
 
 
 @dataclass
@@ -91,6 +94,10 @@ class Method(ABC):
     @abstractmethod
     def why_not(self, program: Program) -> str | None:
         """The reason why this method cannot take the program, or None if it can."""
+
+    def why_not_shared(self, program: Program) -> str | None:
+        """The reason why several processes cannot share a fit (`inference.processes`), or None if they can."""
+        return "it takes no steps on minibatches, whose rows they would share; fit in one process (without torchrun)"
 
     @abstractmethod
     def run(self, program: Program, run: Run) -> Outcome:

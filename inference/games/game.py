@@ -282,8 +282,8 @@ class _Match:
         if self.contest.grows:
             self.contest.grow(now["share"])
         # Each critic step has a minibatch of its own; the other player's is the last one.
-        full = batch.size == self.size
-        own = [batch] * self.method.critic_steps if full else list(batch.batches(self.method.batch_size))
+        steps, full = self.method.critic_steps, self.size <= self.method.batch_size
+        own = [batch] * steps if full else list(batch.batches(batch.size // steps))
         for seen in map(self.contest.fresh, own):
             critic_loss = self.critic_turn(seen, now["critic_lr"], checked)
         judge = self.contest.judge(seen)

@@ -88,6 +88,12 @@ class ContrastiveDivergence(EnergyMethod):
             return "regularise weighs f of examples beside its base, which is of hidden states here; leave it out"
         return reason
 
+    def why_not_shared(self, program: Program) -> str | None:
+        """Chains that start at the data are as many as rows; those that go on are the program's."""
+        if self.chains in ("data", "exact"):
+            return None
+        return f"chains={self.chains!r} go on from step to step, and each process would have others; take chains='data'"
+
     def prepare(self, program: Program, run: Run) -> Training:
         """Chains, and the optimizer of the program's parameters."""
         assert isinstance(program, EnergyProgram)

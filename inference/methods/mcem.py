@@ -99,6 +99,10 @@ class MonteCarloEM(GradientMethod):
                     return f"its latent {name!r} lies in {site.support}, and HMC here moves unconstrained latents"
         return reason
 
+    def why_not_shared(self, program: Program) -> str | None:
+        """Chains belong to examples, which each process meets in turn."""
+        return "each example has a chain, which only the process knows that moved it last; fit in one process"
+
     def prepare(self, program: Program, run: Run) -> Training:
         """Starts the chains at draws from the prior, ready to take steps."""
         n = run.train.size

@@ -173,10 +173,18 @@ class SVI(GradientMethod):
             return "it is implicit: it has no density, so no evidence bound"
         return None
 
+    def why_not_shared(self, program: Program) -> str | None:
+        """Not where a step looks at its minibatch as a whole."""
+        if isinstance(program, KeepsAverages):
+            return "its running averages are of whole minibatches; fit in one process"
+        if self.tc != 1:
+            return f"tc={self.tc} compares the examples of a whole minibatch; leave it at 1, or fit in one process"
+        return None
+
     def prepare(self, program: Program, run: Run) -> Training:
         """Builds guide, objective and optimizer, ready to take steps."""
         seen = run.train.plain()
-        guide, spec = self._guide(program, seen)
+        guide, spec = self._guide(program, run)
         elbo = self._choose_elbo(program, guide, seen)
         _check_bound(elbo, program, guide, run.train)
         objective = make_objective(elbo, self.particles, self.alpha)
@@ -252,17 +260,24 @@ class SVI(GradientMethod):
         """Of gradient steps."""
         return LEARNING_RATE if self.lr is None else self.lr
 
-    def _guide(self, program: Program, data: Data) -> tuple[Callable[..., Any], dict[str, Any]]:
+    def _guide(self, program: Program, run: Run) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The guide, and how to build it again.
 
         Raises: CapabilityError for an autoguide over local latents that would see minibatches.
         """
+        data = run.train.plain()
         spec = guide_spec(self.guide) if isinstance(self.guide, str) else {"kind": "custom"}
         if spec["kind"] == "own" and not program.has_guide and any(not s.is_discrete for s in program.sites().values()):
             spec = guide_spec("normal")
         named = isinstance(self.guide, str)
         init = None if self.init_loc_fn is None else init_function(self.init_loc_fn)
         guide = build_guide(spec, program, data, init) if named else stated_guide(self.guide, data)  # type: ignore[arg-type]
+        if needs_full_batch(guide, program) and not run.team.alone:
+            raise CapabilityError(
+                f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so "
+                "processes cannot share their rows: fit in one (without torchrun), or take an amortised guide "
+                "(guide='own')."
+            )
         if needs_full_batch(guide, program) and data.size > self.batch_size:
             raise CapabilityError(
                 f"An autoguide holds one factor for each example of {type(program).__name__}'s local latents, so it "
@@ -277,10 +292,13 @@ class SVI(GradientMethod):
         if elbo not in ("trace", "mean_field", "enum") or self._weighed:
             return Start({"start": "as Pyro has it: this objective is not that of a density's best fit"})
         init = None if self.init_loc_fn is None else init_function(self.init_loc_fn)
-        given = any(getattr(self, name) != getattr(type(self), name) for name in OF_STEPS) or self.compile in (
-            "always",
-            "traced",
-        )
+        asked = self.compile in ("always", "traced")
+        given = asked or any(getattr(self, name) != getattr(type(self), name) for name in OF_STEPS)
+        if not given and not run.team.alone:
+            raise CapabilityError(
+                "An autoguide over global latents is settled on all the data, where more processes do not help: fit in "
+                "one process (without torchrun), or ask for gradient steps (lr=0.01)."
+            )
         most = None if given else Schedule.of(self).total_steps(run.train.size)
         return begin(spec["name"], guide, program, run, trained=self.train_program, init=init, most=most)
 

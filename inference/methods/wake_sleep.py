@@ -21,6 +21,7 @@ from inference.method import Run
 from inference.methods.bounds import Renyi
 from inference.methods.diagnosis import diagnose, evaluate_objective
 from inference.particles import draw, guide_log_prob, log_joint, simulate
+from inference.processes import average_gradients
 from inference.requirements import why_no_dreams, why_not_local_density
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
@@ -89,6 +90,7 @@ class WakeSleep(GradientMethod):
             optimizer.zero_grad(set_to_none=True)
             with pyro.validation_enabled(loop.done == 0):
                 metrics = self.gradients(program, generative, recognition, batch)
+            average_gradients([*generative, *recognition])
             set_rate(optimizer, now["lr"])
             optimizer.step()
             return metrics

@@ -14,13 +14,15 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from inference.method import Method, Outcome, Run
+from inference.processes import Team
 from inference.training.compiled import COMPILE
 from inference.training.loop import PRECISIONS, Loop, Schedule
 from inference.training.optimizers import DECAYS, Rate, rate
+from zoo.errors import CapabilityError, OptionError
 from zoo.options import Count, NonNegative, OneOf, Positive
 from zoo.program import Program
 
-__all__ = ["GradientMethod", "Training"]
+__all__ = ["GradientMethod", "Training", "check_team"]
 
 
 @dataclass
@@ -72,6 +74,10 @@ class GradientMethod(Method):
         super().__post_init__()
         Schedule.of(self)  # steps or epochs
 
+    def why_not_shared(self, program: Program) -> str | None:
+        """Losses are means over rows, which processes can share."""
+        return None
+
     @abstractmethod
     def prepare(self, program: Program, run: Run) -> Training:
         """Everything but the training."""
@@ -104,3 +110,26 @@ class GradientMethod(Method):
         """A weight that grows from 0 to 1 over a share of the run, by number of steps done."""
         total = Schedule.of(self).total_steps(run.train.size)
         return lambda done: min(1.0, (done + 1) / (share * total))
+
+
+def check_team(team: Team, method: Method, program: Program, size: int) -> None:
+    """Checks that several processes can share the rows of a fit.
+
+    Args:
+        team: The processes.
+        method, program: What is fitted, and how.
+        size: How many examples there are.
+
+    Raises: CapabilityError, OptionError.
+    """
+    if team.alone:
+        return
+    reason = method.why_not_shared(program)
+    if reason is not None:
+        raise CapabilityError(f"{team.size} processes cannot share a fit of {method.name!r}: {reason}.")
+    rows = min(size, Schedule.of(method).batch_size)
+    if rows < team.size:
+        raise OptionError(
+            f"{team.size} processes share the rows of a minibatch, and it has {rows} (batch_size of all, at most the "
+            "number of examples): take a larger batch_size or fewer processes."
+        )

@@ -111,6 +111,7 @@ class Loop:
     ):
         self.run, self.schedule, self.parts, self.label, self.diagnose = run, schedule, dict(parts), label, diagnose
         self.step, self.schedules, self.rows = step, dict(scalars or {}), batches * schedule.batch_size
+        self.batches, self.team = batches, run.team
         self.data = run.train
         self.history = History()
         self.total = schedule.total_steps(run.train.size)
@@ -133,6 +134,11 @@ class Loop:
         self.compiled: Compiled | None = None
         self.compiling = schedule.compile
         """What is left of the option: 'never' once it is decided to go on eagerly."""
+        if not self.team.alone:
+            if schedule.compile == "always" and self.team.rank == 0:
+                reason = "processes exchange gradients between the parts of a step"
+                warnings.warn(f"{label} goes on eagerly: {reason}.", CompileNotice, stacklevel=3)
+            self.compiling = "never"
 
     def indices(self, n: int) -> Tensor | None:
         """Rows of the next n minibatches (n, rows): one shuffled epoch after the other. None where all data fit."""
@@ -144,9 +150,12 @@ class Loop:
         return index.reshape(n, self.rows)
 
     def batch(self) -> Data:
-        """The next minibatch; all the data when they fit into one."""
+        """The next minibatch, all the data when they fit into one; of these, the rows that this process takes."""
         index = self.indices(1)
-        return self.data if index is None else self.data.rows(index[0].to(self.data.x.device))
+        if index is None:
+            return self.data if self.team.alone else self.data.rows(self.team.share(self.data.size))
+        own = index.reshape(self.batches, -1)[:, self.team.share(self.schedule.batch_size)].reshape(-1)
+        return self.data.rows(own.to(self.data.x.device))
 
     def scalars(self, start: int, n: int) -> dict[str, list[float]]:
         """Values of the scheduled quantities at n steps from the one after `start` steps."""
@@ -167,12 +176,18 @@ class Loop:
             if self.compiled is not None:
                 found, k = self.compiled.advance(n, self.done)[0], n
             else:
-                batch = self.batch()
-                found, k = self.step(batch, {name: f(self.done) for name, f in self.schedules.items()}), 1
+                batch, now = self.batch(), {name: f(self.done) for name, f in self.schedules.items()}
+                with self.team.step(self._shared, self.run.seed, self.done):
+                    found, k = self.step(batch, now), 1
             for name, value in found.items():
                 sums[name] = sums[name] + value if name in sums else value
             self.done, n = self.done + k, n - k
-        return sums
+        return dict(self.team.mean(sums, self._shared))
+
+    @property
+    def _shared(self) -> int:
+        """Rows of a minibatch, of which each process takes some."""
+        return min(self.data.size, self.schedule.batch_size)
 
     def train(self, validate: Callable[[], float] | None = None) -> History:
         """Runs to the end, from the checkpoint of a killed run when there is one.
@@ -196,6 +211,7 @@ class Loop:
     ) -> Generator[int, Mapping[str, Tensor], None]:
         """Yields how many steps to take next, and wants to be sent the metrics summed over them."""
         self._resume()
+        self.team.level(self.parts.values())
         report("")
         started, saved = time.perf_counter() - self.seconds, time.perf_counter()
         report_every = self.schedule.report_every or max(1, self.total // 100)
@@ -221,7 +237,7 @@ class Loop:
                 self.run.listeners.report(self.history.rows)
             if validate is not None and (self.done % validate_every == 0 or self.done == self.total):
                 self.seconds = time.perf_counter() - started
-                if self._stop_early(validate()):
+                if self._stop_early(self.team.told(validate() if self.team.rank == 0 else 0.0)):
                     break
             if self.run.checkpoint is not None and time.perf_counter() - saved > self.schedule.checkpoint_seconds:
                 self.seconds, saved = time.perf_counter() - started, time.perf_counter()
@@ -281,7 +297,7 @@ class Loop:
         self.run.listeners.tell("on_checkpoint", self.done, self.run.checkpoint.path)
 
     def _resume(self) -> None:
-        state = None if self.run.checkpoint is None else self.run.checkpoint.take()
+        state = self.team.told(None if self.run.checkpoint is None else self.run.checkpoint.take())
         if state is None:
             return
         for name, part in self.parts.items():

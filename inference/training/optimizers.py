@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inference.processes import average_gradients
 from zoo.errors import OptionError
 from zoo.options import NonNegative, check_value
 
@@ -70,7 +71,7 @@ def descend(
     clip_norm: float | None = None,
     inputs: Sequence[Tensor] | None = None,
 ) -> None:
-    """One step down the slope of a loss.
+    """One step down the slope of a loss, which is that of all processes where several share the step.
 
     Args:
         optimizer: Moves its own parameters.
@@ -81,8 +82,9 @@ def descend(
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward(inputs=inputs)
+    moved = [p for group in optimizer.param_groups for p in group["params"]]
+    average_gradients(moved)
     if clip_norm is not None:
-        moved = [p for group in optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(moved, clip_norm, foreach=False)
     set_rate(optimizer, lr)
     optimizer.step()
