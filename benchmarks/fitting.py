@@ -14,6 +14,7 @@ from inference.loggers import make_logger
 from inference.processes import leads
 from zoo import catalogue, datasets
 from zoo.adopted import Adopted
+from zoo.datasets.arrow import has_columns
 from zoo.errors import OptionError
 from zoo.program import Program
 
@@ -51,11 +52,10 @@ def name_columns(data: str | None, target: str | None, context: str | None) -> s
         return None if text is None else [name.strip() for name in next(csv.reader([text]))]
 
     of_target, of_context = columns(target), columns(context)
-    is_csv = Path(data).suffix.lower() == ".csv"
     return datasets.named(
         data,
         target=of_target[0] if of_target and len(of_target) == 1 else of_target,
-        context=context if not is_csv or context == "*" else of_context,
+        context=context if not has_columns(Path(data)) or context == "*" else of_context,
     )
 
 

@@ -41,7 +41,7 @@ DataOption = Annotated[
         "--data",
         "-d",
         autocompletion=_data,
-        help="A name (`zoo list --datasets`) or a file: .npz, .npy, .csv, image folder.",
+        help="A name (`zoo list --datasets`) or a file: .npz, .npy, .csv, .parquet, image folder.",
     ),
 ]
 Target = Annotated[

@@ -24,6 +24,7 @@ from zoo.adopted import Adopted
 from zoo.datasets.data import Data
 from zoo.errors import CheckpointError
 from zoo.program import Program
+from zoo.stored import blocks
 
 __all__ = ["CHECKPOINT", "Checkpoint", "ResumeNotice", "differences", "fingerprint", "source_of"]
 
@@ -224,8 +225,9 @@ def _sum(tensors: Iterable[Tensor]) -> str:
     total = hashlib.sha256()
     for value in tensors:
         total.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        total.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+        for part in blocks(value):
+            flat = part.detach().cpu().contiguous().reshape(-1)
+            total.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
     return total.hexdigest()
 
 

@@ -232,7 +232,7 @@ class _Job:
                 # How long it takes nobody knows: most programs look at the data once, some train a small network.
                 with torch.no_grad(), progress_bar(self.run.progress) as bar:
                     bar.add_task(f"initialise {type(self.program).__name__}", total=None, note="")
-                    self.program.initialise(*self.run.train.plain())
+                    self.program.initialise(*self.run.train.plain().beginning())
             yield
 
     def done(self) -> Fit:
@@ -306,11 +306,10 @@ def fit(
 
     Args:
         program: A program, or a name of the catalogue (then built for the data).
-        data: A name, a file, a Dataset, examples (N, *event_shape) or (x, context), as tensors, NumPy arrays, lists,
-            data frames, or data sets and loaders of torch (`Data.of`); None is the data set that the preset is for, or
-            the program's default. All splits are checked, and converted to the program's dtype (torch's default where
-            it is given by name). NaN in x is a missing value, for programs that `takes_missing`. Of adopted code, its
-            arguments by name, in order, or in a file.
+        data: A name, a file, a Dataset, examples (N, *event_shape) or (x, context) of any kind that `Data.of` takes;
+            None is the data set that the preset is for, or the program's default. All splits are checked, and converted
+            to the program's dtype (torch's default where it is given by name). NaN in x is a missing value, for
+            programs that `takes_missing`. Of adopted code, its arguments by name, in order, or in a file.
         method: A name of METHODS, or a method object; None is the preset's, or 'svi'.
         preset: A named configuration of the program, see `Program.presets`: how to build it, a method, its options.
         seed: Everything random follows from it.
@@ -329,8 +328,7 @@ def fit(
         CheckpointError for one that is in use, or has the checkpoint of another fit); DivergenceError during it.
     """
     seed, num_restarts = plain(seed), plain(num_restarts)
-    if not leads():  # of several processes only the first writes and speaks
-        out, restart, progress, callbacks = None, False, False, ()
+    out, restart, progress, callbacks = (out, restart, progress, callbacks) if leads() else (None, False, False, ())
     given: dict[str, Any] = {"program": program, "method": method, "preset": preset, "seed": seed, "progress": progress}
     given |= {"initialise": initialise, "device": device, "num_restarts": num_restarts, "out": out, "restart": restart}
     _check_call({**given, "callbacks": callbacks})

@@ -8,6 +8,7 @@ from typing import Any
 from inference.method import Method
 from zoo import catalogue, datasets
 from zoo.adopted import Adopted
+from zoo.arrays import count_gaps
 from zoo.datasets import Data, Dataset
 from zoo.errors import CapabilityError, NonFiniteError, OptionError, ZooError
 from zoo.implicit.translators import ImageTranslation, TranslatesBack
@@ -65,7 +66,7 @@ def accepted(program: Program, valid: Data) -> Data:
 
 def check_missing(method: Method, *splits: Data | None) -> None:
     """Raises NonFiniteError for missing values, which the program takes and the method does not."""
-    missing = sum(int(split.x.isnan().sum()) for split in splits if split is not None)
+    missing = sum(count_gaps(split.x)[0] for split in splits if split is not None)
     if missing and not method.takes_missing:
         raise NonFiniteError(
             f"Method {method.name!r} looks at whole examples, and {missing} values are missing (NaN): fill them in, or "

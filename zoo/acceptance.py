@@ -23,6 +23,7 @@ from zoo.guards import (
     same_support,
     words,
 )
+from zoo.stored import blocks
 
 __all__ = ["Acceptance"]
 
@@ -71,15 +72,14 @@ class Acceptance:
         check_context_shape(self, context, len(x))
         check_rows(x, name)
         check_finite(name, x, missing=self.takes_missing)
-        if self.takes_missing and bool(x.isnan().any()):
-            x = x[~x.isnan()]
-        if not bool(self.support.check(x).all()):
-            hint = ""
-            if same_support(self.support, constraints.boolean):
-                hint = " Binarise the data first (zoo.datasets.binarise, or the option --binarise)."
-            raise SupportError(
-                f"{name} needs values in {words(self.support)}, got values from {x.min():g} to {x.max():g}.{hint}"
-            )
+        for part in blocks(x):
+            found = part[~part.isnan()] if self.takes_missing and bool(part.isnan().any()) else part
+            if not bool(self.support.check(found).all()):
+                hint = ""
+                if same_support(self.support, constraints.boolean):
+                    hint = " Binarise the data first (zoo.datasets.binarise, or the option --binarise)."
+                span = f"values from {found.min():g} to {found.max():g}"
+                raise SupportError(f"{name} needs values in {words(self.support)}, got {span}.{hint}")
         self.check_context(context)
 
     def check_context(self, context: Tensor | None) -> None:
@@ -95,11 +95,12 @@ class Acceptance:
         if context.numel() == 0:
             raise EmptyDataError(f"{name} got a context without numbers, of shape {tuple(context.shape)}.")
         check_finite(name, context[:0], context)
-        if not bool(self.context_support.check(context).all()):
-            raise SupportError(
-                f"{name} needs contexts in {words(self.context_support)}, got values from {context.min():g} to "
-                f"{context.max():g}.{one_hot_hint(self.context_support)}"
-            )
+        for part in blocks(context):
+            if not bool(self.context_support.check(part).all()):
+                raise SupportError(
+                    f"{name} needs contexts in {words(self.context_support)}, got values from {part.min():g} to "
+                    f"{part.max():g}.{one_hot_hint(self.context_support)}"
+                )
 
     def accept(self, x: Any, context: Any = None) -> tuple[Tensor, Tensor | None]:
         """Data of any kind as the program takes them: tensors of its dtype (`zoo.arrays.as_tensor`), checked.

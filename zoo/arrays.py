@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError, SupportError
+from zoo.stored import Facts, Stored
 
-__all__ = ["RoundingNotice", "as_tensor", "check_finite", "check_rows", "count_rounded", "count_values", "fill"]
+__all__ = [
+    "RoundingNotice", "as_tensor", "check_finite", "check_rows", "count_gaps", "count_rounded", "count_values", "fill",
+]  # fmt: skip
 
 MAX_VALUES = 2**16
 """The most categories that are taken from data without being asked for."""
@@ -28,7 +31,7 @@ def as_tensor(values: Any, what: str = "data", dtype: torch.dtype | None = None)
     Args:
         values: A tensor; a NumPy array of any byte order and strides; lists of numbers; whatever turns itself into an
             array (a pandas frame). Booleans and integers count as numbers. A floating tensor of the right dtype is
-            returned as it is, all else is copied.
+            returned as it is, all else is copied; rows of a file (`zoo.stored`) stay there.
         what: It is called in errors: 'data', 'context'.
         dtype: Of the result; None keeps that of single and double precision and gives all else torch's default.
 
@@ -45,7 +48,7 @@ def as_tensor(values: Any, what: str = "data", dtype: torch.dtype | None = None)
         raise SupportError(f"The {what} are of type {found.dtype}; expected real numbers. Give x.real, or two columns.")
     kept = found.dtype if found.dtype in (torch.float32, torch.float64) else torch.get_default_dtype()
     result = found.to(dtype or kept)
-    if result.dtype != found.dtype:
+    if result.dtype != found.dtype and not isinstance(found, Stored):
         _say_if_rounded(found, result, what)
     return result
 
@@ -131,18 +134,29 @@ def check_finite(name: str, x: Tensor, context: Tensor | None = None, missing: b
     for what, values in (("data", x), ("context", context)):
         if values is None:
             continue
-        bad = ~torch.isfinite(values)
+        gaps, bad = count_gaps(values)
         if missing and what == "data":
-            bad = torch.isinf(values)
-            if bool(values.isnan().all()):
+            if gaps == values.numel() > 0:
                 raise NonFiniteError(f"{name}: all {values.numel()} values of the data are missing (NaN).")
-        if bool(bad.any()):
+        else:
+            bad += gaps
+        if bad:
             hint = ""
-            if what == "data" and not missing and bool(values.isnan().any()):
+            if what == "data" and not missing and gaps:
                 hint = f" If NaN is a missing value, these programs integrate it out: {', '.join(TAKE_MISSING)}."
             raise NonFiniteError(
-                f"{name}: {int(bad.sum())} of {values.numel()} {what} values are NaN or infinite; clean them.{hint}"
+                f"{name}: {bad} of {values.numel()} {what} values are NaN or infinite; clean them.{hint}"
             )
+
+
+def count_gaps(x: Tensor) -> tuple[int, int]:
+    """How many values are missing (NaN), and how many infinite."""
+    if isinstance(x, Stored):
+        facts = x.facts()
+        return facts.missing, facts.infinite
+    bad = int((~torch.isfinite(x)).sum())
+    missing = int(x.isnan().sum()) if bad else 0
+    return missing, bad - missing
 
 
 def fill(x: Tensor) -> Tensor:
@@ -160,10 +174,10 @@ def count_values(x: Tensor) -> int:
 
     Raises: OptionError for more than MAX_VALUES, which are rather numbers than categories.
     """
-    x = x[~x.isnan()]
-    if x.numel() == 0 or not bool((torch.isfinite(x) & (x >= 0) & (x == x.round())).all()):
+    facts = x.facts() if isinstance(x, Stored) else Facts.of(iter((x,)))
+    if facts.infinite or not facts.whole or not 0 <= facts.least <= facts.most:
         return 2
-    found = max(2, int(x.max()) + 1)
+    found = max(2, int(facts.most) + 1)
     if found > MAX_VALUES:
         raise OptionError(
             f"The largest value of the data is {found - 1:,}, which would make {found:,} categories, most of them "

@@ -20,6 +20,7 @@ __all__ = [
     "OptionError",
     "ShapeError",
     "SupportError",
+    "TooLargeError",
     "UnknownNameError",
     "UnnormalisedError",
     "ZooError",
@@ -82,6 +83,10 @@ class UnnormalisedError(ImplicitDensityError):
 
 class DatasetError(ZooError, OSError):
     """A data file that is missing, damaged (sha256) or of an unknown form."""
+
+
+class TooLargeError(ZooError, MemoryError):
+    """Data that stay in their file, of which something asks for all rows at once."""
 
 
 class CheckpointError(ZooError, OSError):

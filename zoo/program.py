@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.acceptance import Acceptance
+from zoo.arrays import count_gaps
 from zoo.datasets.data import Data
 from zoo.errors import ImplicitDensityError, UnknownNameError
 from zoo.flat import FlatPriors, drawing
@@ -176,7 +177,7 @@ class Program(Acceptance, PyroModule, PyTorchModelHubMixin):
         Raises: CapabilityError where a statement has a value for each example.
         """
         state_parameters(self, [self.model, self.guide], x, context)
-        self.__dict__["_declared_gaps"] = self.takes_missing and bool(x.isnan().any())
+        self.__dict__["_declared_gaps"] = self.takes_missing and count_gaps(x)[0] > 0
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
         if any(key.startswith(f"{prefix}{KEPT}.") for key in state_dict):

@@ -26,6 +26,7 @@ from inference.particles import LogDensity, draw, guide_log_prob, log_joint, tra
 from zoo import datasets
 from zoo.adopted import Adopted
 from zoo.arguments import Arguments
+from zoo.arrays import count_gaps
 from zoo.datasets import Data, Dataset
 from zoo.errors import CapabilityError, ImplicitDensityError, NonFiniteError, ShapeError
 from zoo.options import Count, check_value
@@ -109,8 +110,8 @@ def checked(program: Program, data: Any, context: Any = None, complete: bool = F
     if isinstance(data, Dataset):
         data = data.split("test")
     found = program.take(data, context)
-    if complete and bool(found.x.isnan().any()):
-        missing = int(found.x.isnan().sum())
+    missing = count_gaps(found.x)[0] if complete else 0
+    if missing:
         raise NonFiniteError(f"{missing} values are missing (NaN), and this looks at whole examples; fill them in.")
     return found
 

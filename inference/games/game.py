@@ -257,7 +257,7 @@ class _Match:
     def __init__(self, method: Adversarial, program: Program, contest: Contest, data: Data):
         self.method, self.contest, self.size = method, contest, data.size
         self.game, self.regulariser = make_game(method.game), make_regulariser(method.regulariser)
-        self.critic, self.parameters = contest.critic.to(data.x), list(contest.parameters)
+        self.critic, self.parameters = contest.critic.to(data.x.device, data.x.dtype), list(contest.parameters)
         if self.regulariser is not None:
             self.regulariser.prepare(self.critic)
         betas = (float(method.betas[0]), float(method.betas[1]))

@@ -101,7 +101,7 @@ class ImplicitGuide(nn.Module):
         reason = why_no_implicit_guide(program)
         if reason is not None:
             raise CapabilityError(f"No implicit guide for {type(program).__name__}: {reason}.")
-        raw = _flat(*data)
+        raw = _flat(*data.beginning())
         scale = raw.std(0, correction=0)
         self.register_buffer("feature_loc", raw.mean(0))
         self.register_buffer("feature_scale", torch.where(scale > 0, scale, torch.ones_like(scale)))
@@ -120,7 +120,7 @@ class ImplicitGuide(nn.Module):
             self.blocks[kind] = Block(chosen, packed, features, hidden=hidden, extra_noise=extra_noise)
             features += packed.shape[-1]
         self._plate, self._model = program.plate, program.model
-        self.to(data.x)
+        self.to(data.x.device, data.x.dtype)
         self.prior_learns = False
         """Whether the program's own parameters move the density of its latents."""
         if why_no_implicit_guide(program, "prior") is None:

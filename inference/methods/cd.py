@@ -28,6 +28,7 @@ from zoo.datasets.data import Data
 from zoo.energy.base import EnergyProgram, SummableEnergy
 from zoo.options import Count, NonNegative, OneOf, Positive, Share
 from zoo.program import Program
+from zoo.stored import blocks
 
 __all__ = ["ContrastiveDivergence"]
 
@@ -162,4 +163,5 @@ class ContrastiveDivergence(EnergyMethod):
 def _nats(program: Any, data: Data | None) -> float:
     """Negative log-likelihood per example."""
     assert data is not None
-    return float(program.log_partition() - program.unnormalised_log_prob(data.x).mean())
+    values = torch.cat([program.unnormalised_log_prob(x) for x in blocks(data.x)])
+    return float(program.log_partition() - values.mean())

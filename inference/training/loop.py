@@ -134,9 +134,10 @@ class Loop:
         self.compiled: Compiled | None = None
         self.compiling = schedule.compile
         """What is left of the option: 'never' once it is decided to go on eagerly."""
-        if not self.team.alone:
+        if self.data.stored or not self.team.alone:
             if schedule.compile == "always" and self.team.rank == 0:
-                reason = "processes exchange gradients between the parts of a step"
+                stored = "its data stay in a file, and a compiled step has them in memory"
+                reason = stored if self.data.stored else "processes exchange gradients between the parts of a step"
                 warnings.warn(f"{label} goes on eagerly: {reason}.", CompileNotice, stacklevel=3)
             self.compiling = "never"
 
@@ -144,7 +145,8 @@ class Loop:
         """Rows of the next n minibatches (n, rows): one shuffled epoch after the other. None where all data fit."""
         if self.data.size <= self.schedule.batch_size:
             return None
-        while len(self.order) < n * self.rows:
+        # Rows that stay in a file are read one step ahead, so their order must be known.
+        while len(self.order) < (n + self.data.stored) * self.rows:
             self.order = torch.cat([self.order, torch.randperm(self.data.size, generator=self.shuffler)])
         index, self.order = self.order[: n * self.rows], self.order[n * self.rows :]
         return index.reshape(n, self.rows)
@@ -153,9 +155,16 @@ class Loop:
         """The next minibatch, all the data when they fit into one; of these, the rows that this process takes."""
         index = self.indices(1)
         if index is None:
-            return self.data if self.team.alone else self.data.rows(self.team.share(self.data.size))
-        own = index.reshape(self.batches, -1)[:, self.team.share(self.schedule.batch_size)].reshape(-1)
-        return self.data.rows(own.to(self.data.x.device))
+            whole = self.team.alone and not self.data.stored
+            return self.data if whole else self.data.rows(self.team.share(self.data.size))
+        found = self.data.rows(self._own(index).to(self.data.x.device))
+        if self.data.stored:
+            self.data.expect(self._own(self.order[: self.rows]))
+        return found
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """Those of the rows of a step that this process takes, of each minibatch alike."""
+        return rows.reshape(self.batches, -1)[:, self.team.share(self.schedule.batch_size)].reshape(-1)
 
     def scalars(self, start: int, n: int) -> dict[str, list[float]]:
         """Values of the scheduled quantities at n steps from the one after `start` steps."""

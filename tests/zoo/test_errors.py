@@ -23,6 +23,7 @@ def test_an_unknown_name_names_the_nearest_or_all():
         (errors.CapabilityError, TypeError),
         (errors.ImplicitDensityError, errors.CapabilityError),
         (errors.DatasetError, OSError),
+        (errors.TooLargeError, MemoryError),
         (errors.CheckpointError, OSError),
         (errors.DivergenceError, ArithmeticError),
     ],

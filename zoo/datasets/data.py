@@ -14,9 +14,13 @@ from zoo.arrays import check_rows
 from zoo.datasets.given import Fields, read, support_of
 from zoo.errors import EmptyDataError, OptionError, ShapeError
 from zoo.notebook import facts
+from zoo.stored import Stored
 from zoo.weights import Weighted
 
 __all__ = ["Card", "Data", "Dataset", "File"]
+
+FEW = 2**27
+"""Numbers of x that `Data.beginning` has at most: 0.5 GiB in single precision."""
 
 
 class Data(NamedTuple):
@@ -61,6 +65,22 @@ class Data(NamedTuple):
         if context is not None:
             context = context.rows(index) if isinstance(context, (Arguments, Weighted)) else context[index]
         return Data(self.x[index], context)
+
+    @property
+    def stored(self) -> bool:
+        """Whether rows stay in a file until they are asked for (`zoo.stored`)."""
+        return isinstance(self.x, Stored) or isinstance(self.context, Stored)
+
+    def beginning(self) -> Data:
+        """The examples that programs and guides are initialised with: all, or the first FEW numbers of them."""
+        most = max(1, FEW // max(1, self.x[:1].numel()))
+        return self if self.size <= most and not self.stored else self.rows(slice(0, most))
+
+    def expect(self, index: Tensor) -> None:
+        """Says which rows are asked for next; those that are stored are read meanwhile."""
+        for part in (self.x, self.context):
+            if isinstance(part, Stored):
+                part.expect(index)
 
     def to(self, *args: Any, **kwargs: Any) -> Data:
         """Moves all tensors, as `Tensor.to`."""

@@ -1,19 +1,24 @@
-"""Data of the user's own: `.npz`, `.npy`, `.csv`, or a folder of images.
+"""Data of the user's own: `.npz`, `.npy`, `.csv`, Parquet, a folder of images, or one of Hugging Face `datasets`.
 
 Values are taken as they are, bytes included; only images, whose format says what a value means, are divided by 255.
-The card's description says what was done, and a `ReadNotice` which images of a folder were left out.
+The card's description says what was done, and a `ReadNotice` which images of a folder were left out. Of files that
+would fill the memory the rows stay where they are (`zoo.stored`).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from zoo.arrays import MAX_VALUES
-from zoo.datasets.data import Card, Dataset
+from zoo.arrays import MAX_VALUES, RoundingNotice, as_tensor
+from zoo.datasets.arrow import Converted, Files, convert, has_columns, is_table
+from zoo.datasets.data import Card, Data, Dataset
 from zoo.datasets.given import support_of
 from zoo.datasets.picture_folders import SIDES
 from zoo.datasets.picture_folders import read as read_folder
@@ -21,13 +26,16 @@ from zoo.datasets.sources import at_home
 from zoo.datasets.splits import SPLITS, Splits, split_rows
 from zoo.datasets.tables import Address, Form, read_columns, read_csv
 from zoo.errors import DatasetError, EmptyDataError, ShapeError
+from zoo.stored import Facts, Stored
 
 __all__ = ["FORMS", "is_path", "load", "named_arrays"]
 
 Array = np.ndarray[Any, Any]
 
-FORMS = ".npz, .npy, .csv, or a folder of .png or .jpg images"
-ENDINGS = (".npz", ".npy", ".csv")
+FORMS = ".npz, .npy, .csv, .parquet, or a folder of .png or .jpg images or of Hugging Face datasets"
+ENDINGS = (".npz", ".npy", ".csv", ".parquet")
+STORED_FROM = 2**30
+"""Bytes that rows would take in memory, from which on they stay in their file unless it is said otherwise."""
 KINDS = {"": "examples", "_context": "contexts", "_labels": "labels"}
 """What follows the name of a split in an .npz, and what that array holds."""
 AS_SEEN = Form()
@@ -41,13 +49,15 @@ def is_path(name: str) -> bool:
     return bool(name) and (path.exists() or len(path.parts) > 1 or path.suffix.lower() in ENDINGS)
 
 
-def load(path: Path, form: Form = AS_SEEN) -> Dataset:
+def load(path: Path, form: Form = AS_SEEN, stored: bool | None = None) -> Dataset:
     """Reads a file or folder into a data set.
 
     Args:
         path: Where it is.
-        form: Of a .csv, its header and columns; of others, as the context, a file beside them with as many rows, or,
-            of a folder of image pairs, the side that is given, 'A' or 'B'.
+        form: Of a .csv, its header and columns; of Parquet and of folders of `datasets`, columns; of others, as the
+            context, a file beside them with as many rows, or, of a folder of image pairs, the side that is given, 'A'
+            or 'B'.
+        stored: Whether rows stay in the file; None is where they would take more than STORED_FROM.
 
     Raises: DatasetError for what is missing, damaged or of another form; EmptyDataError; ShapeError.
 
@@ -57,10 +67,13 @@ def load(path: Path, form: Form = AS_SEEN) -> Dataset:
     is_csv = path.suffix.lower() == ".csv" and not path.is_dir()
     if form.header is not None and not is_csv:
         raise DatasetError(f"header is of .csv files; {path} is none.")
-    if form.fields.target is not None and not is_csv:
-        raise DatasetError(f"target names columns of .csv files; {path} is none.")
+    if form.fields.target is not None and not has_columns(path):
+        raise DatasetError(f"target names columns of .csv and .parquet files; {path} is none.")
     _check_readable(path)
-    is_beside = not is_csv and form.fields and not (path.is_dir() and form.fields.context in SIDES)
+    tables = _tables(path, form)
+    if _stays(path, tables, stored):
+        return _stored(path, form, tables)
+    is_beside = not has_columns(path) and form.fields and not (path.is_dir() and form.fields.context in SIDES)
     beside = _array(path.parent / str(form.fields.context)) if is_beside else None
     splits, how, special = _read(path, form, beside)
     shape = _event_shape(splits, path)
@@ -103,12 +116,15 @@ def _read(path: Path, form: Form, context: Array | None) -> tuple[Splits, str, d
         form: Of a .csv its columns, of a folder a side.
         context: From another file, or None.
     """
+    if is_table(path):
+        found = convert(path, form.fields)
+        return *_from_tables(found), {"names": found.names}
     if path.is_dir():
         return read_folder(path, None if context is not None else form.fields.context, context)
     if path.suffix.lower() == ".npz":
         return *_npz(path, context), {}
     if path.suffix.lower() == ".npy":
-        return *_split(_npy(path), "values as in the file", context=context), {}
+        return *_split(_npy(path), HOW, context=context), {}
     table = read_csv(path, form)
     return *_split(table.x, table.how, context=table.context), {"names": table.names}
 
@@ -151,7 +167,7 @@ def _split(x: Array, how: str, context: Array | None = None, labels: Array | Non
     def shared(array: Array | None) -> dict[str, Array]:
         return {} if array is None else {name: array[index] for name, index in rows.items()}
 
-    return Splits(shared(x), shared(context), shared(labels)), f"{how}; random 80/10/10 split with seed 0"
+    return Splits(shared(x), shared(context), shared(labels)), f"{how}; {SHARED_OUT}"
 
 
 def _npz(path: Path, context: Array | None) -> tuple[Splits, str]:
@@ -211,6 +227,113 @@ def _unreadable(path: Path, error: Exception) -> DatasetError:
     return DatasetError(
         f"{path} cannot be read as {path.suffix}: {error}. It may be cut off, or hold objects; write it again."
     )
+
+
+# Rows that stay in their file.
+
+
+def _tables(path: Path, form: Form) -> Converted:
+    """The .npy files that the rows of a path lie in; none where it is of another form."""
+    if is_table(path):
+        return convert(path, form.fields)
+    if path.suffix.lower() != ".npy" or path.is_dir():
+        return Converted({}, ())
+    context = form.fields.context
+    return Converted({"": Files(path, None if context is None else path.parent / str(context))}, ())
+
+
+def _stays(path: Path, tables: Converted, stored: bool | None) -> bool:
+    """Whether the rows of a file stay in it.
+
+    Raises: DatasetError for a form that is read whole.
+    """
+    if stored and not tables.files:
+        raise DatasetError(f"{path} is read whole (stored=True is of .npy, .parquet, and folders of datasets).")
+    if stored is not None:
+        return stored
+    itemsize = torch.get_default_dtype().itemsize
+    return sum(_mapped(files.x).size for files in tables.files.values()) * itemsize > STORED_FROM
+
+
+def _mapped(path: Path) -> Array:
+    """The array of an .npy, which stays in the file."""
+    try:
+        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    _check(array, str(path))
+    return array
+
+
+HOW = "values as in the file"
+SHARED_OUT = "random 80/10/10 split with seed 0"
+
+
+def _from_tables(tables: Converted) -> tuple[Splits, str]:
+    """All rows, in memory."""
+    parts = {split: (_npy(f.x), None if f.context is None else _npy(f.context)) for split, f in tables.files.items()}
+    if "" in parts:
+        return _split(parts[""][0], HOW, context=parts[""][1])
+    contexts = {split: context for split, (_, context) in parts.items() if context is not None}
+    return Splits({split: x for split, (x, _) in parts.items()}, contexts), f"{HOW}, in its splits"
+
+
+def _stored(path: Path, form: Form, tables: Converted) -> Dataset:
+    """A data set whose rows are read when they are asked for; looks at all of them once, block by block.
+
+    Raises: ShapeError, SupportError, EmptyDataError.
+
+    Warns: RoundingNotice for whole numbers that the dtype cannot hold.
+    """
+    arrays = {split: _mapped(files.x) for split, files in tables.files.items()}
+    beside = {split: _beside(files.context) for split, files in tables.files.items() if files.context is not None}
+    if "" in arrays:
+        how, files = f"{HOW}, which stay there; {SHARED_OUT}", dict.fromkeys(SPLITS, tables.files[""])
+        rows = split_rows(len(arrays[""]))
+        arrays, beside = ({name: part[""] for name in SPLITS if part} for part in (arrays, beside))
+    else:
+        how, files = f"{HOW}, which stay there, in its splits", tables.files
+        rows = {name: np.arange(len(arrays[name])) for name in SPLITS}
+    shape = _event_shape(Splits(arrays, beside), path)
+    x = {name: Stored(arrays[name], rows[name], str(files[name].x)) for name in SPLITS}
+    facts = Facts.joined([part.facts() for part in x.values()])
+    exact = int(2 / torch.finfo(torch.get_default_dtype()).eps)
+    if facts.whole and max(-facts.least, facts.most) > exact and arrays["train"].dtype.itemsize > 2:
+        warnings.warn(
+            f"Whole numbers of {path} are beyond {exact:,}, up to which {torch.get_default_dtype()} counts exactly, "
+            "and may be rounded. Subtract an offset, or compute in double precision.",
+            RoundingNotice,
+            stacklevel=4,
+        )
+
+    def context(name: str) -> Tensor | None:
+        file = files[name].context
+        if file is None:
+            return None
+        if file.suffix.lower() == ".npy":
+            return Stored(beside[name], rows[name], str(file))
+        return as_tensor(beside[name][rows[name]], "context", torch.get_default_dtype())
+
+    parts = {name: Data(x[name], context(name)) for name in SPLITS}
+    card = Card(
+        str(path) + form.ending(),
+        f"User data: {how}.",
+        shape=shape,
+        support=facts.support,
+        splits={name: len(rows[name]) for name in SPLITS},
+        source=f"file {path.absolute()}",
+        licence="not known (user data)",
+        names=tables.names,
+    )
+    return Dataset(card, train=parts["train"], valid=parts["valid"], test=parts["test"])
+
+
+def _beside(path: Path) -> Array:
+    """A context in a file of its own."""
+    if path.suffix.lower() != ".npy":
+        return _array(path)
+    _check_readable(path)
+    return _mapped(path)
 
 
 def _check(array: Array, what: str) -> None:

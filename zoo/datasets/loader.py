@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from zoo.datasets import binary, files
+from zoo.datasets.arrow import has_columns
 from zoo.datasets.data import Card, Data, Dataset
 from zoo.datasets.given import Fields
 from zoo.datasets.picture_folders import SIDES
@@ -29,25 +30,26 @@ def load(
     header: bool | None = None,
     target: str | Sequence[str] | None = None,
     context: str | os.PathLike[str] | Sequence[str] | None = None,
+    stored: bool | None = None,
 ) -> Dataset:
     """Loads a data set by its name, or a file of your own.
 
     Args:
         name_or_file: One of `names()`; or a path: `.npz` (arrays train, valid, test and optionally train_context, ...,
             train_labels, ...; or train alone, or one array, split 80/10/10), `.npy`, `.csv` (numbers, optionally a
-            header row) or a folder of images: alone, in classes, in pairs, with captions. A path is also looked for
-            under `ZOO_DATA`, there without '.npz' too: 'debd/mine' is `debd/mine.npz`.
+            header row), `.parquet`, or a folder of images or of Hugging Face `datasets` (docs/data.md). A path is also
+            looked for under `ZOO_DATA`, there without '.npz' too: 'debd/mine' is `debd/mine.npz`.
         binarise: 'threshold' or 'stochastic' (drawn once, with a fixed seed) for data in [0, 1]; binary data stay as
             they are. None leaves all data as they are. 'NAME-binary' and 'NAME-stochastic' are short for it, also after
             the path of a file.
         header: Whether the first row of a .csv is a header; must be said where it counts 0, 1, 2, ..., and is seen
             elsewhere. 'mine.csv-with-header' and 'mine.csv-without-header' are short for it.
-        target: Which columns of a .csv with a header are x: a name, x is then (N,); or a list, x is (N, columns). None,
-            or '*', is all that are not the context. Other columns are not read, and may hold text.
+        target: Which columns of a table with a header are x: a name, x is then (N,); or a list, x is (N, columns).
+            None, or '*', is all that are not the context. Other columns are not read, and may hold text.
         context: Which columns are the context, (N, columns), '*' for all that are not the target; of a folder of image
-            pairs, the side that is given, 'A' or 'B'; of another file that is no .csv, another file (.npy, .csv, .npz
-            of one array) with a row for each example. A name that says it is that of the data set,
-            'mine.csv?target=y&context=a,b', 'facades?context=B'.
+            pairs, the side that is given, 'A' or 'B'; of what has no columns, another file (.npy, .csv, .npz of one
+            array) with a row for each example. A name may say both: 'mine.csv?target=y&context=a,b'.
+        stored: Whether rows of .npy, Parquet or `datasets` stay in their file (`zoo.stored`); None: from 1 GiB on.
 
     'NAME-labelled' (or 'NAME-binary-labelled') has the class labels as context, one-hot (N, classes), for programs that
     are conditional on them.
@@ -61,16 +63,16 @@ def load(
         raise OptionError(f"binarise is {binarise!r}; expected {' or '.join(map(repr, binary.HOWS))}, or None.")
     said = Form(header, Fields(target, context))
     if isinstance(name_or_file, os.PathLike):  # a Path is never a name
-        return _binarised(files.load(Path(name_or_file), _from_here(Path(name_or_file), said)), binarise)
+        return _binarised(files.load(Path(name_or_file), _from_here(Path(name_or_file), said), stored), binarise)
     if _is_labelled(name_or_file):
         base = _with_labels(name_or_file)
-        return _labelled(load(base, binarise=binarise, header=header, target=target, context=context))
+        return _labelled(load(base, binarise=binarise, header=header, target=target, context=context, stored=stored))
     base, how = _parse(name_or_file)
     if how and binarise and how != binarise:
         raise OptionError(f"{name_or_file!r} is binarised by {how}, but binarise is {binarise!r}; give one of them.")
     if base in REGISTRY:
-        if said:
-            raise OptionError(f"header, target and context are of files; {base!r} is a data set of the zoo.")
+        if said or stored:
+            raise OptionError(f"header, target, context and stored are of files; {base!r} is a data set of the zoo.")
         entry = REGISTRY[base]
         return _binarised(entry.read().dataset(entry.card), how or binarise)
     path, of_name = Address.of(base)
@@ -80,15 +82,15 @@ def load(
         path = own
     elif not files.is_path(base):
         raise UnknownNameError("data set", name_or_file, names())
-    return _binarised(files.load(path, of_name or _from_here(path, said)), how or binarise)
+    return _binarised(files.load(path, of_name or _from_here(path, said), stored), how or binarise)
 
 
 def like(name: str, other: str) -> str:
-    """The name of another file read as the one that `name` is of: a .csv without a word of its own gets its columns, a
-    folder its side."""
+    """The name of another file read as the one that `name` is of: a table without a word of its own gets its columns,
+    a folder its side."""
     path, form = Address.of(other)
     of_name = Address.of(_without_suffixes(name))
-    tables = all(p.suffix.lower() == ".csv" for p in (path, of_name.path))
+    tables = all(has_columns(p) for p in (path, of_name.path))
     sided = path.is_dir() and of_name.form.fields.context in SIDES
     return other + of_name.form.ending() if of_name.form.fields and not form and (tables or sided) else other
 
@@ -110,10 +112,10 @@ def named(
 def _from_here(path: Path, form: Form) -> Form:
     """A form given as options: a context in another file is named by its way from the data."""
     context = form.fields.context
-    if context is not None and path.suffix.lower() != ".csv" and not (path.is_dir() and context in SIDES):
+    if context is not None and not has_columns(path) and not (path.is_dir() and context in SIDES):
         if not isinstance(context, str | os.PathLike):
             raise DatasetError(
-                f"context={context!r} names columns of a .csv; {path} is none. Give a file with its rows."
+                f"context={context!r} names columns of a .csv or .parquet; {path} is none. Give a file with its rows."
             )
         way = os.path.relpath(context, path.parent)
         return form._replace(fields=replace(form.fields, context=way))

@@ -28,6 +28,7 @@ from zoo.energy.base import EnergyProgram, binary_states, choose_states, spread_
 from zoo.errors import CapabilityError
 from zoo.options import Count, OneOf, Shape
 from zoo.program import Preset
+from zoo.stored import blocks
 
 __all__ = ["RBM"]
 
@@ -77,7 +78,8 @@ class RBM(EnergyProgram):
     @classmethod
     def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> RBM:
         """Sized for the data, with Gaussian visibles where x is not all 0 and 1."""
-        options.setdefault("visible", "bernoulli" if bool(((x == 0) | (x == 1)).all()) else "gaussian")
+        binary = all(bool(((part == 0) | (part == 1)).all()) for part in blocks(x))
+        options.setdefault("visible", "bernoulli" if binary else "gaussian")
         return super().for_data(x, context, **options)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
