@@ -135,7 +135,7 @@ class Loop:
         self.compiling = schedule.compile
         """What is left of the option: 'never' once it is decided to go on eagerly."""
         if self.data.stored or not self.team.alone:
-            if schedule.compile == "always" and self.team.rank == 0:
+            if schedule.compile in ("always", "traced") and self.team.rank == 0:
                 stored = "its data stay in a file, and a compiled step has them in memory"
                 reason = stored if self.data.stored else "processes exchange gradients between the parts of a step"
                 warnings.warn(f"{label} goes on eagerly: {reason}.", CompileNotice, stacklevel=3)
