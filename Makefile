@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND := Agg
 
-.PHONY: bench test lint docs slow mutants wheel release clean
+.PHONY: bench test lint docs slow cluster mutants wheel release clean
 
 bench: .venv/bench.stamp  ## Install, then compare exact, variational and adversarial inference on real data
 	$(BIN)/zoo bench main --out runs/main
@@ -22,6 +22,10 @@ docs: .venv/test.stamp
 
 slow: .venv/test.stamp  ## Training to a criterion (minutes to an hour)
 	$(BIN)/python -m pytest -m slow
+
+cluster: .venv/test.stamp  ## Install Ray (240 MB), then run the tests that need a cluster (minutes)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
 
 mutants: .venv/test.stamp  ## Plant N random mistakes and see which the tests notice (an hour or more)
 	$(BIN)/python tests/mutants.py -n $(or $(N),200) --seed $(or $(SEED),0)

@@ -43,11 +43,13 @@ LEAST_SAMPLES, LEAST_DATA = 10, 6
 """To judge by: scores look at the five nearest of an example."""
 
 
-def check_bench_options(suite: str, of_cells: Mapping[str, Any], of_speed: Mapping[str, Any]) -> None:
-    """Refuses the options of `zoo bench` that do nothing for the suite: 'speed' has its own, all others share theirs.
+def check_bench_options(suite: str | None, of_cells: Mapping[str, Any], of_speed: Mapping[str, Any]) -> str:
+    """The suite; refuses the options of `zoo bench` that do nothing for it: 'speed' has its own, all others share.
 
-    Raises: OptionError.
+    Raises: OptionError, without a suite too.
     """
+    if suite is None:
+        raise OptionError("Name a suite, such as main: zoo bench main --out FOLDER; see `zoo bench --help`.")
     useless, useful = (of_cells, of_speed) if suite == "speed" else (of_speed, of_cells)
     for option, value in useless.items():
         if value:
@@ -55,6 +57,7 @@ def check_bench_options(suite: str, of_cells: Mapping[str, Any], of_speed: Mappi
                 f"--{option} does nothing for the suite {suite!r}, which takes "
                 f"{', '.join('--' + name for name in useful)}."
             )
+    return suite
 
 
 def sample_program(

@@ -21,7 +21,7 @@ __all__ = ["CONFIG", "read_config", "to_toml", "with_options", "write_config"]
 CONFIG = "config.toml"
 """The file in a folder that repeats the command which made the folder."""
 OPTIONS = "option"
-HERE = ("config", "json", "restart", "help")
+HERE = ("config", "json", "restart", "status", "help")
 """Options that are of one call, and no part of what is asked for."""
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "print_judgement",
     "print_likelihood",
     "print_list",
+    "print_status",
     "print_trials",
     "shape",
 ]
@@ -182,3 +184,32 @@ def shape(sizes: list[int] | dict[str, list[int]]) -> str:
 
 def _options(options: dict[str, Any]) -> str:
     return ", ".join(f"{name}={json.dumps(value, default=str)}" for name, value in options.items()) or "defaults"
+
+
+def print_status(found: dict[str, Any], folder: Path) -> None:
+    """What runs where, or how far a run came."""
+    console = Console()
+    driver = f"{found['suite']} ({found['executor']}) from {found['node']}, process {found['pid']}"
+    says = {
+        "running": f"running since {_when(found['since'])}",
+        "finished": f"finished, {_when(found['written'])}",
+        "stopped": f"stopped, last seen {_when(found['written'])}; the same command continues",
+    }
+    print(f"{driver}: {says[found['state']]}")
+    print(
+        f"{found['cells']} cells: {found['done']} done, {found['failed']} failed, {len(found['running'])} running, "
+        f"{found['waiting']} waiting" + (f" ({len(found['lost'])} of them were lost)" if found["lost"] else "")
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("running" if found["running"] else "lost", "node", "process", "since"):
+        table.add_column(column)
+    for each in found["running"] or found["lost"]:
+        table.add_row(escape(each["cell"]), escape(each["node"]), str(each["pid"]), _when(each["since"]))
+    if table.rows:
+        console.print(table)
+    if found["failed"]:
+        print(f"why they failed: zoo report {folder}")
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")

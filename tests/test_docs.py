@@ -131,7 +131,9 @@ def test_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             given = known[words[0]].make_context(f"zoo {words[0]}", words[1:]).params
             if words[0] in ("show", "fit") and ":" not in given["name"]:
                 assert given["name"] in catalogue.BUILTIN
-            if words[0] == "bench" and given["suite"] == "speed":
+            if words[0] == "bench" and given["status"]:
+                assert given["suite"] is None
+            elif words[0] == "bench" and given["suite"] == "speed":
                 speed.chosen(given["only"])
             elif words[0] == "bench" and ":" not in given["suite"]:
                 for pattern in given["select"] or [""]:

@@ -27,8 +27,8 @@ from torch import Tensor
 from zoo.errors import CheckpointError, OptionError
 
 __all__ = [
-    "FORMAT", "NAMES", "Saved", "as_path", "finite", "from_json", "held", "opened", "pack", "read", "read_bytes",
-    "remove", "sha256", "sum_of", "to_json", "unpack", "write", "write_bytes",
+    "FORMAT", "NAMES", "Saved", "as_path", "finite", "from_json", "held", "is_held", "opened", "pack", "read",
+    "read_bytes", "remove", "sha256", "sum_of", "to_json", "unpack", "write", "write_bytes",
 ]  # fmt: skip
 
 FORMAT = 3
@@ -210,6 +210,22 @@ def held(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(folder: str | Path) -> bool:
+    """Whether somebody holds a folder just now, this process included; leaves it as it is.
+
+    Raises: CheckpointError when that cannot be told: the lock is another user's.
+    """
+    path = as_path(folder).resolve() / LOCK
+    if not path.exists():
+        return False
+    with _said(path.parent):
+        try:
+            with FileLock(path, timeout=0):  # whoever wants to hold it meanwhile is refused: a moment, and no loss
+                return False
+        except Timeout:
+            return True
 
 
 def as_path(folder: str | Path) -> Path:

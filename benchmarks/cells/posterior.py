@@ -50,7 +50,7 @@ from zoo import datasets
 from zoo.datasets import Data
 from zoo.program import Program
 
-__all__ = ["Problem", "default_dtype", "measure"]
+__all__ = ["Problem", "default_dtype", "measure", "prepare", "shared"]
 
 Array = np.ndarray[Any, Any]
 
@@ -82,6 +82,20 @@ def measure(cell: Cell, artifacts: Path, device: str) -> list[Measurement]:
         shown = {str(cell.evaluation["picture"])} if "picture" in cell.evaluation else answer.continuous
         save_artifact(artifacts / f"{file_name(cell.key)}.npz", answer, shown)
     return [m for m in measured if m.metric in cell.metrics]
+
+
+def shared(cell: Cell, artifacts: Path) -> Path | None:
+    """The folder in the artifacts that a cell has in common with others, a trained program; None where it has none."""
+    if cell.program.name not in trained.TRAINED or "truth" in cell.evaluation:
+        return None
+    with default_dtype(torch.float64):
+        return trained.place(cell.program.name, cell.seed, artifacts, **cell.program.options)
+
+
+def prepare(cell: Cell, artifacts: Path) -> None:
+    """Makes what `shared` names."""
+    with default_dtype(torch.float64):
+        trained.keep(cell.program.name, cell.seed, artifacts, **cell.program.options)
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from typing import Any
 
 from benchmarks.freshness import stale
 from benchmarks.machine import in_words
+from benchmarks.measuring import ARTIFACTS
 from benchmarks.metrics import METRICS
 from benchmarks.report import pictures, plots, published
 from benchmarks.report.document import Cell, Column, Details, Picture, Report, Section, Table, once
 from benchmarks.report.summary import Row, cell_text, summarise
 from benchmarks.results import Record, declared, read_results
-from benchmarks.run import ARTIFACTS
 from benchmarks.suite import file_name
 from benchmarks.suites import SUITES, get_suite
 from benchmarks.targets import REFERENCES

@@ -14,8 +14,7 @@ import pytest
 
 from benchmarks import suite as suite_module
 from benchmarks.results import latest, read_results
-from benchmarks.run import run_cell, run_suite
-from benchmarks.suite import Cell, MethodSpec, ProgramSpec
+from benchmarks.run import run_suite
 from benchmarks.suites import get_suite
 from tests import processes
 from tests.benchmarks.tiny import tiny
@@ -72,6 +71,10 @@ def test_mistakes_are_named(stub: None, tmp_path: Path) -> None:
         run_suite(tiny(), tmp_path, seeds=0)
     with pytest.raises(OptionError, match="jobs must be at least 1"):
         run_suite(tiny(), tmp_path, jobs=0)
+    with pytest.raises(UnknownNameError, match=r"executor 'rya'\. Did you mean 'ray'"):
+        run_suite(tiny(), tmp_path, executor="rya")
+    with pytest.raises(OptionError, match="gpus says what each cell of a cluster takes"):
+        run_suite(tiny(), tmp_path, gpus=1)
     with pytest.raises(UnknownNameError, match="Did you mean 'posterior'"):
         get_suite("posteriors")
     with pytest.raises(CheckpointError, match="does not exist"):
@@ -91,12 +94,6 @@ def test_a_folder_that_cannot_be_written_is_refused(stub: None, tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="Cannot write into the folder"):
         run_suite(tiny(), tmp_path / "file", jobs=1)
-
-
-def test_an_unknown_program_fails_its_cell_only(tmp_path: Path) -> None:
-    cell = Cell("s", "density", ProgramSpec("no-such-program"), MethodSpec("SVI", "svi"), "digits", "test", (), 0)
-    (record,) = run_cell(cell, tmp_path)
-    assert record["failed"].startswith("UnknownNameError")
 
 
 SLOW_SUITE = textwrap.dedent(

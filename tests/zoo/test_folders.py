@@ -246,6 +246,16 @@ def test_a_folder_is_held_by_one_at_a_time_and_may_be_by_the_same_twice(tmp_path
     folders.write(tmp_path, {}, "two", NEW)
 
 
+def test_whether_a_folder_is_held_is_seen_by_all_and_changes_nothing(tmp_path: Path) -> None:
+    assert not folders.is_held(tmp_path)
+    assert not folders.is_held(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+    with folders.held(tmp_path):
+        assert folders.is_held(tmp_path)
+        assert folders.is_held(tmp_path)  # still
+    assert not folders.is_held(tmp_path)
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
 def test_files_are_readable_to_whom_the_umask_says(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
