@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = {
-    path: ast.parse(path.read_text())
-    for top in ("zoo", "inference", "benchmarks")
-    for path in (ROOT / top).rglob("*.py")
-}
+PACKAGES = ("zoo", "inference", "benchmarks")
+
+
+@cache
+def files() -> dict[Path, ast.Module]:
+    """Every file of the packages, parsed when the first test asks: half of the workers never do."""
+    return {path: ast.parse(path.read_text()) for top in PACKAGES for path in (ROOT / top).rglob("*.py")}
 
 
 def nodes(kind: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
     """(place, node) of every node of a kind."""
-    for path, tree in FILES.items():
+    for path, tree in files().items():
         for node in ast.walk(tree):
             if isinstance(node, kind):
                 yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", node

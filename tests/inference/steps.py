@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,11 +34,12 @@ def small(name: str, n: int = 12, **options: Any) -> tuple[Program, Data]:
     return program, Data(x, context)
 
 
-def bounds(name: str) -> list[str]:
-    """The bounds that a program of the catalogue supports with its own guide."""
+@cache
+def bounds(name: str) -> tuple[str, ...]:
+    """The bounds that a program of the catalogue supports with its own guide; asked of each as tests are collected."""
     cls, found = catalogue.get(name), ["auto"]
     if cls.family in ("implicit", "energy"):
-        return []
+        return ()
     latents = catalogue.create(name).sites()
     reparameterised = name not in (*SUMMED_OUT, "hmm")
     if reparameterised:
@@ -47,7 +49,7 @@ def bounds(name: str) -> list[str]:
         found.append("score")
     if issubclass(cls, ExactDensity):
         found.append("exact")
-    return found
+    return tuple(found)
 
 
 def ready(program: Program, data: Data, method: str = "svi", **options: Any) -> Loop:

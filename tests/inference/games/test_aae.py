@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyro
@@ -200,18 +201,18 @@ class Silent(PPCA):
 
 
 @pytest.mark.parametrize(
-    ("program", "says"),
+    ("name", "says"),
     [
         ("gan", "it is implicit"),
         ("hmm", "is discrete"),
         ("normal", "is global"),
         ("nade", "no latents"),
-        (Unfeeling([3], 1), "no gradient"),
-        (Silent([3], 1), "leaves out 'z'"),
+        (lambda: Unfeeling([3], 1), "no gradient"),
+        (lambda: Silent([3], 1), "leaves out 'z'"),
     ],
 )
-def test_refusals(program: Program | str, says: str) -> None:
-    program = catalogue.create(program) if isinstance(program, str) else program
+def test_refusals(name: str | Callable[[], Program], says: str) -> None:
+    program = catalogue.create(name) if isinstance(name, str) else name()
     x, context = program.generate(6, program.example_context(6)), program.example_context(6)
     with pytest.raises(CapabilityError, match=says):
         fit(program, x if context is None else (x, context), "aae", steps=1)
