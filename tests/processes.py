@@ -17,7 +17,17 @@ from pathlib import Path
 __all__ = ["Done", "run", "start"]
 
 _FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload(["benchmarks.commands", "benchmarks.run", "inference.methods.svi", "torch._inductor"])
+_FORKS.set_forkserver_preload(
+    [
+        "benchmarks.commands",
+        "benchmarks.comparing",
+        "benchmarks.run",
+        "inference.methods.svi",
+        "sklearn.datasets",
+        "sklearn.neural_network",
+        "torch._inductor.compile_fx",
+    ]
+)
 
 
 @dataclass(frozen=True)
