@@ -55,7 +55,7 @@ def log_likelihood(
         data: Examples, of any kind that `Data.of` takes.
         guide: The proposal of IWAE; None is that of the fit, or the program's own.
         how: 'exact' (the program's own density), 'iwae' (Burda et al. 2016), or 'auto': exact where that exists, and
-            predictive where latents are global. Of energy-based models how log Z is had, as in
+            predictive where latents are global. Of energy-based models how log Z is estimated, as in
             `inference.evaluation.partition`.
         particles: Importance samples for each example; draws of global latents.
         chunk: Particle-example pairs evaluated at once; bounds the memory.

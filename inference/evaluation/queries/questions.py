@@ -25,7 +25,7 @@ __all__ = ["Answer", "Question", "Sampling", "Way", "answered", "blocks_of", "ob
 
 @dataclass(frozen=True)
 class Answer:
-    """Draws of whole examples given what is known of them, and how they were had."""
+    """Draws of whole examples given what is known of them, and how they were made."""
 
     values: Tensor
     """(draws, B, *event_shape)."""
