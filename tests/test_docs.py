@@ -31,8 +31,11 @@ from zoo.datasets.files import is_path
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+HABITS = DOCS / "habits.md"
 NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 FRONT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+CELL = re.compile(r"^\|.*\| `([^`]+)` \|$")
+"""A row of a table whose last cell is code and nothing else."""
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -45,8 +48,8 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 
 def code(page: Path) -> str:
-    """The python blocks of a page, everything else blank, so that line numbers in errors are those of the page; of a
-    notebook its cells, one after the other."""
+    """The python blocks of a page, everything else blank, so that line numbers in errors are those of the page; of the
+    page of habits the rows of its tables too; of a notebook its cells, one after the other."""
     if page.suffix == ".ipynb":
         return "\n\n".join(cells(page))
     text = page.read_text()
@@ -56,7 +59,16 @@ def code(page: Path) -> str:
             first = text.count("\n", 0, found.start(2))
             for i, line in enumerate(found[2].splitlines()):
                 lines[first + i] = line
+    for i, cell in rows(page).items():
+        if not cell.startswith("zoo "):
+            lines[i] = cell
     return "\n".join(lines)
+
+
+def rows(page: Path) -> dict[int, str]:
+    """Line -> what the last cell of a table says to write; of the page of habits, whose tables are run."""
+    lines = enumerate(page.read_text().splitlines()) if page == HABITS else ()
+    return {i: found[1] for i, line in lines if (found := CELL.match(line))}
 
 
 def cells(notebook: Path) -> list[str]:
@@ -65,8 +77,9 @@ def cells(notebook: Path) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The lines of its shell blocks as words."""
-    text = "\n".join(blocks(page, "bash", "sh")).replace("\\\n", " ")
+    """The lines of its shell blocks, and of the page of habits the commands in its tables, as words."""
+    told = [cell for cell in rows(page).values() if cell.startswith("zoo ")]
+    text = "\n".join([*blocks(page, "bash", "sh"), *told]).replace("\\\n", " ")
     lines = [shlex.split(line, comments=True) for line in text.splitlines()]
     return [line for line in lines if line]
 
