@@ -7,7 +7,8 @@ import functools
 import pytest
 import torch
 
-from inference.training.compiled import Compiled, NotStatic, reference
+from inference.training.compiled import NotStatic, State, reference
+from inference.training.tracing import trace_step
 from tests.inference.steps import SUMMED_OUT, both, bounds, ready, small
 from tests.inference.training.lines import NAMES, Line, agree, line_data, marked
 from zoo import catalogue
@@ -138,7 +139,9 @@ def test_integer_powers_are_handed_to_the_library_as_tensors(power):
         return {**metrics, "power": power(torch.ones(4, dtype=torch.long).cumsum(0)).sum().to(batch.x)}
 
     loop.step = step
-    compiled = Compiled([loop], [reference(loop)], gear="scripted")
-    powers = [node for node in compiled.trace.graph.graph.nodes if "aten.pow" in str(node.target)]
+    now = {name: torch.tensor(values[0]) for name, values in loop.scalars(loop.done, 1).items()}
+    batch, noise = loop.data.rows(slice(0, 32)), reference(loop).noise[0]
+    traced = trace_step(loop.step, State(loop.parts), batch, now, noise)
+    powers = [node for node in traced.graph.graph.nodes if "aten.pow" in str(node.target)]
     whole = [node.target for node in powers if node.meta["val"].dtype == torch.long]
     assert whole == [torch.ops.aten.pow.Tensor_Tensor]
