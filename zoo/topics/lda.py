@@ -72,6 +72,8 @@ class LDA(TopicModel):
         self.register_buffer("prior_mixing", torch.full((topics,), 1 / topics if mixing is None else float(mixing)))
         self.register_buffer("prior_words", torch.full((v,), float(sparsity)))
         self.q_topics = PyroParam(self._start(), constraints.positive)
+        # The documents, q(topics) and bound that the last step has ended with: the next one begins there.
+        self._last: tuple[Tensor, Tensor, tuple[Tensor, Tensor]] | None = None
 
     def _start(self) -> Tensor:
         """Of q(topics): about one of each word, as in the code of Hoffman et al.; equal topics would stay equal."""
@@ -123,12 +125,15 @@ class LDA(TopicModel):
         mixture, and a step of the topics that should raise the bound lower it: such a step is halved, or left out.
         """
         self.length = self.mean_length(x)
-        before, expected = self._bound(x)
-        start, target = self.q_topics.clone(), self.prior_words + expected
+        start = self.q_topics.clone()
+        known = self._last is not None and self._last[0] is x and torch.equal(self._last[1], start)
+        before, expected = self._last[2] if self._last is not None and known else self._bound(x)
+        target = self.prior_words + expected
         for halving in range(HALVINGS):
             self.q_topics = start + (target - start) / 2**halving
-            after, _ = self._bound(x)
+            after, _ = found = self._bound(x)
             if bool(after >= before):
+                self._last = x, self.q_topics.clone(), found
                 return after
         self.q_topics = start
         return before

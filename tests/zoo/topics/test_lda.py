@@ -149,6 +149,23 @@ def test_coordinate_ascent_never_goes_down_and_its_bound_is_that_of_its_factors(
     assert noise < 0.5
 
 
+def test_a_step_begins_with_what_the_last_one_found(monkeypatch):
+    """So that it infers the documents once; other documents, or topics that were set, are looked at anew."""
+    program, other, seen = LDA((7,), 3), LDA((7,), 3), []
+    x = LDA((7,), 3).generate(20)
+    other.load_state_dict(program.state_dict())
+    bound = LDA._bound
+    monkeypatch.setattr(LDA, "_bound", lambda self, x: seen.append(self) or bound(self, x))
+    ours = [float(program.cavi_step(x)) for _ in range(4)]
+    theirs = [float(other.cavi_step(x.clone())) for _ in range(4)]  # other documents, for all it knows
+    assert ours == theirs
+    assert seen.count(program) == seen.count(other) - 3
+    program.q_topics = program.q_topics + 1
+    before = seen.count(program)
+    program.cavi_step(x)
+    assert seen.count(program) >= before + 2
+
+
 def test_the_bound_of_svi_is_above_that_of_coordinate_ascent():
     x = LDA((20,), 3).generate(40)
     program = LDA((20,), 3)
