@@ -126,7 +126,8 @@ def get(name: str) -> type[Program]:
     location = BUILTIN.get(name) or _locations().get(name, name)
     if ":" not in location:
         raise UnknownNameError("program", name, names())
-    module, class_name = code_at("program", name, location, names())
+    # Only an error wants to know what else there is, and asking all installed packages takes milliseconds.
+    module, class_name = code_at("program", name, location, BUILTIN if name in BUILTIN else names())
     code, _, guide = class_name.partition("+")
     found, beside = getattr(module, code, None), getattr(module, guide, None) if guide else None
     if found is None or (guide and beside is None):

@@ -14,7 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo.program import Program
+from zoo.program import Program, Site
 
 __all__ = ["DensityProgram", "NetworkDensity"]
 
@@ -41,6 +41,11 @@ class DensityProgram(Program):
         """One site; nothing is latent."""
         with self.plate(x, context, size):
             return pyro.sample("x", NetworkDensity(self, context), obs=x)
+
+    def sites(self) -> dict[str, Site]:
+        """None, unless a subclass writes a model of its own: nothing is drawn to know it, which may take a network's
+        pass for every number."""
+        return {} if type(self).model is DensityProgram.model else super().sites()
 
 
 class NetworkDensity(TorchDistribution):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
@@ -69,6 +71,21 @@ def test_the_estimate_is_for_training_alone():
     torch.testing.assert_close(density.log_prob(x), normal(x, torch.zeros(2)) - 100)
     program.eval()
     torch.testing.assert_close(density.log_prob(x), normal(x, torch.zeros(2)))
+
+
+class Latent(Shift):
+    """With a model of its own, which has a latent."""
+
+    def model(self, x=None, context=None, size=None):
+        with self.plate(x, context, size):
+            centre = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            return pyro.sample("x", dist.Normal(centre, 1.0).to_event(1), obs=x)
+
+
+def test_nothing_is_drawn_to_know_that_there_are_no_latents(monkeypatch):
+    monkeypatch.setattr(Shift, "draw", None)
+    assert Shift().sites() == {}
+    assert list(Latent().sites()) == ["z"]
 
 
 def test_what_a_subclass_must_give():
