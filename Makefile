@@ -8,7 +8,7 @@ export MPLBACKEND := Agg
 bench: .venv/bench.stamp  ## Install, then compare exact, variational and adversarial inference on real data
 	$(BIN)/zoo bench main --out runs/main
 
-test: lint docs  ## Install, then lint, types, layers, docs and all fast tests
+test: lint  ## Install, then lint, types, layers and all fast tests, one of which builds the docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
 
 lint: .venv/test.stamp
