@@ -267,6 +267,18 @@ def test_page_of_programs_is_what_the_programs_say() -> None:
     assert (DOCS / "models.md").read_text() == made, "run: python docs/models.py"
 
 
+def test_gallery_is_what_its_script_says_and_every_program_has_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))  # the pictures lie in a file beside the script
+    gallery = runpy.run_path(str(DOCS / "gallery.py"))
+    assert list(gallery["ENTRIES"]) == list(catalogue.BUILTIN)
+    assert (DOCS / "gallery.md").read_text() == gallery["page"](), "run: python docs/gallery.py --page"
+    shown = re.findall(r"\]\((img/gallery/\S+\.png)\)", (DOCS / "gallery.md").read_text())
+    assert shown == [f"img/gallery/{name}.png" for name in catalogue.BUILTIN]
+    files = {path.name: path.stat().st_size for path in (DOCS / "img" / "gallery").iterdir()}
+    assert sorted(files) == sorted(f"{name}.png" for name in catalogue.BUILTIN)
+    assert sum(files.values()) < 3e6, "smaller pictures, or fewer colours"
+
+
 @pytest.mark.parametrize(
     ("page", "names"),
     [
