@@ -29,6 +29,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from zoo.errors import OptionError
+
 __all__ = ["ProcessesNotice", "Team", "average_gradients", "joined", "leads"]
 
 T = TypeVar("T")
@@ -213,14 +215,17 @@ def joined(device: str = "auto") -> Iterator[bool]:
     Args:
         device: As `fit` is given it.
 
-    Raises: SystemExit, see above.
+    Raises: SystemExit, see above; OptionError for more processes than GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or running():
         yield leads()
         return
-    on_cuda = torch.device("cuda" if device == "auto" else device).type == "cuda" and torch.cuda.is_available()
+    on_cuda = device.partition(":")[0] in ("auto", "cuda") and torch.cuda.is_available()
     if on_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        place, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if place >= gpus:
+            raise OptionError(f"Each process takes a GPU, and there are {gpus}: start at most {gpus}, or --device cpu.")
+        torch.cuda.set_device(place)
     dist.init_process_group("nccl" if on_cuda else "gloo")
     store = dist.distributed_c10d._get_default_store()
     try:
