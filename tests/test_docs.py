@@ -1,4 +1,4 @@
-"""The docs do not lie: their code runs, their commands parse, what they name exists, the site builds without a warning."""
+"""The docs do not lie: code runs, commands parse, what they name exists, the site builds without a warning."""
 
 from __future__ import annotations
 
