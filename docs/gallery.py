@@ -49,6 +49,22 @@ class Entry:
     """A command that looks at the fit in much the same way, after `zoo`."""
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A picture that a benchmark has drawn already, of a fit that takes minutes."""
+
+    file: str
+    """In docs/results."""
+    shown: str
+    panels: tuple[int, ...] = ()
+    """Those that are shown of a sheet of samples."""
+    part: tuple[float, float] = (1.0, 1.0)
+    """Shares of the picture that are shown, from the left and from the top."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    then: str = ""
+
+
 # What is drawn of each program
 
 SHEET = "64 test images of {data}, and 64 samples"
@@ -70,22 +86,6 @@ DECODED = "test images of {data}, the same after their codes, and samples"
 EVERY = "ten samples of each class of {data}, a row each"
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A picture that a benchmark has drawn already, of a fit that takes minutes."""
-
-    file: str
-    """In docs/results."""
-    shown: str
-    panels: tuple[int, ...] = ()
-    """Those that are shown of a sheet of samples."""
-    part: tuple[float, float] = (1.0, 1.0)
-    """Shares of the picture that are shown, from the left and from the top."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    data: str | None = None
-    then: str = ""
-
-
 def sheet(draw: Draw = made.samples, shown: str = SHEET, *, data: str | None = None, **options: Any) -> Entry:
     """A program of images."""
     return Entry(draw, shown, options, data, SAMPLE)
@@ -102,17 +102,26 @@ def truth(draw: Draw, of: str, **options: Any) -> Entry:
 
 
 ENTRIES: dict[str, Entry | Recorded] = {
-    "independent": sheet(made.beside("probabilities of ink", lambda p: p.logits.softmax(-1)[..., 1].reshape(1, 8, 8))),
+    "independent": sheet(
+        made.beside("probabilities of ink", lambda p: p.logits.softmax(-1)[..., 1].reshape(1, 8, 8)),
+        f"{SHEET}; how probable ink is at each pixel",
+    ),
     "full-joint": Entry(made.correlations, "which answers of {data} go together (red), in data and in 5,000 samples"),
     "markov-chain": sheet(),
     "chow-liu": sheet(made.tree, f"{SHEET}; the tree that was learned"),
     "ar-chain": sheet(steps=500),
-    "hmm": sheet(made.beside("p(next state | state)", lambda p: p.transition_logits.softmax(-1)[None])),
+    "hmm": sheet(
+        made.beside("p(next state | state)", lambda p: p.transition_logits.softmax(-1)[None]),
+        f"{SHEET}; how probable each state is after each",
+    ),
     "lda": Entry(made.words, "the words of twelve topics of {data}", {"topics": 12, "iterations": 20, "restarts": 1}),
     "prodlda": Entry(made.words, "the words of twelve topics of {data}", {"topics": 12, "epochs": 15}),
     "lgssm": sheet(made.lower_halves, HALVES, iterations=30),
     "dmm": Entry(made.rolls, "the starts of three test pieces of {data}, and of three samples", {"steps": 200}),
-    "bernoulli-mixture": sheet(made.beside("causes", lambda p: p.logits.sigmoid().reshape(-1, 8, 8))),
+    "bernoulli-mixture": sheet(
+        made.beside("causes", lambda p: p.logits.sigmoid().reshape(-1, 8, 8)),
+        f"{SHEET}; the 40 components",
+    ),
     "gaussian-mixture": plane(),
     "bayesian-gaussian-mixture": Entry(made.clusters, "test data of {data} (grey), and 500 predictions (red)"),
     "ppca": sheet(made.lower_halves, HALVES, steps=500),
@@ -161,7 +170,7 @@ ENTRIES: dict[str, Entry | Recorded] = {
         "density-plots/samples-mnist10k-binary.png", SHEET, (0, 1), options={"epochs": 10}, data="mnist10k-binary",
         then='bench density --select "density/PixelCNN/*/mnist10k-binary" --seeds 1 --out runs/density',
     ),
-    "gated-pixelcnn": sheet(epochs=1),
+    "gated-pixelcnn": sheet(epochs=6),
     "pixelcnn++": sheet(epochs=1),
     "pixelrnn": sheet(epochs=1),
     "gan": Recorded(MNIST, DIGITS, (0, 12), data="mnist10k", then=SAMPLE),
@@ -225,22 +234,21 @@ TOP = """\
 
 <!-- Written by `python docs/gallery.py`; edit the entries there, not this page. -->
 
-One picture of every program, after a short fit: a few seconds of one core each. They show what a program does, not how
-well it can do it; for that see [what was found](findings.md) and [the records](results/README.md). Below each picture
-stand the paper, what is drawn, and the commands that fit the program and look at the fit. `python docs/gallery.py NAME`
-draws one picture again. [The list of programs](models.md) says more of each, and which methods can fit it.
+One picture of every program. Most are of short fits, a few seconds of one core; where minutes are needed, as for
+games, they are taken from [the records](results/README.md). They show what a program does, not how well it can do it;
+for that see [what was found](findings.md). Below each picture stand the paper, what is drawn, and the commands that
+fit the program and look at the fit. `python docs/gallery.py NAME` draws one picture again. [The list of
+programs](models.md) says more of each, and which methods can fit it.
 """
 
 
 def page() -> str:
     """The page as text."""
-    parts, family = [TOP], ""
-    for name, entry in ENTRIES.items():
-        cls = catalogue.get(name)
-        if cls.family != family:
-            family = cls.family
-            parts.append(f"\n## {family}\n")
-        parts.append(_section(name, entry))
+    families = {name: catalogue.get(name).family for name in ENTRIES}
+    parts = [TOP]
+    for family in dict.fromkeys(families.values()):
+        parts.append(f"\n## {family}\n")
+        parts += [_section(name, ENTRIES[name]) for name in families if families[name] == family]
     return "\n".join(parts)
 
 
