@@ -170,7 +170,7 @@ ENTRIES: dict[str, Entry | Recorded] = {
         "density-plots/samples-mnist10k-binary.png", SHEET, (0, 1), options={"epochs": 10}, data="mnist10k-binary",
         then='bench density --select "density/PixelCNN/*/mnist10k-binary" --seeds 1 --out runs/density',
     ),
-    "gated-pixelcnn": sheet(epochs=6),
+    "gated-pixelcnn": sheet(epochs=16),
     "pixelcnn++": sheet(epochs=1),
     "pixelrnn": sheet(epochs=1),
     "gan": Recorded(MNIST, DIGITS, (0, 12), data="mnist10k", then=SAMPLE),
