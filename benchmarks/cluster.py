@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.cells import posterior
-from benchmarks.freshness import basis
+from benchmarks.freshness import bases, basis
 from benchmarks.measuring import ARTIFACTS, failure, run_cell
 from benchmarks.results import Record
 from benchmarks.status import News, Start
@@ -34,6 +34,8 @@ __all__ = ["RETRIES", "executor", "needs"]
 
 RETRIES = 3
 """Times that a cell is run again whose worker died."""
+AT_ONCE = 100
+"""Cells that are handed out before the driver looks again whether there are results."""
 
 Files = dict[str, bytes]
 """Content by path, relative to some folder."""
@@ -66,7 +68,11 @@ def executor(jobs: int | None, device: str, gpus: float | None) -> Callable[[lis
                     f"A cell takes {asks['num_gpus']:g} GPU and the cluster has {has:g}: start a machine of it by "
                     "`ray start --num-gpus N`, or choose device 'cpu'."
                 )
-            yield from _Run(ray, where, asks, folder).news(cells, jobs)
+            driver = _Run(ray, where, asks, folder)
+            try:
+                yield from driver.news(cells, jobs)
+            finally:
+                ray.kill(driver.board)  # who still listens would keep it
         finally:
             if ours:
                 ray.shutdown()
@@ -127,13 +133,15 @@ class _Run:
 
     def news(self, cells: list[Cell], jobs: int | None) -> Iterator[News]:
         """Until all cells are done; each wake-up hands over all that is there."""
-        files = self.ray.put(_own(cells))
+        files, expected = self.ray.put(_own(cells)), bases(cells)
         waiting, listening = deque(cells), [self.board.take.remote()]
         while waiting or self.cells:
-            while waiting and (jobs is None or len(self.cells) + len(self.making) < jobs):
-                self.submit(waiting, files)
+            for _ in range(AT_ONCE):
+                if waiting and self.has_room(jobs):
+                    self.submit(waiting, expected, files)
             refs = [*self.cells, *self.making, *listening]
-            self.ray.wait(refs)
+            if not (waiting and self.has_room(jobs)):
+                self.ray.wait(refs)
             ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0)
             started: list[Start] = []
             for ref in listening:
@@ -142,9 +150,14 @@ class _Run:
             for ref in ready:
                 if ref in self.making:
                     self.keep(self.making.pop(ref), ref)
-            yield News(started, [self.found(self.cells.pop(ref), ref) for ref in ready if ref in self.cells])
+            if ready:
+                yield News(started, [self.found(self.cells.pop(ref), ref) for ref in ready if ref in self.cells])
 
-    def submit(self, waiting: deque[Cell], files: Any) -> None:
+    def has_room(self, jobs: int | None) -> bool:
+        """Whether another task may be under way."""
+        return jobs is None or len(self.cells) + len(self.making) < jobs
+
+    def submit(self, waiting: deque[Cell], expected: Mapping[str, Mapping[str, str]], files: Any) -> None:
         """Hands out the next cell, or what has to be made before it; Ray waits with the cell until that is there."""
         cell = waiting[0]
         place = posterior.shared(cell, self.artifacts) if cell.kind == "posterior" else None
@@ -157,7 +170,7 @@ class _Run:
                 return
         waiting.popleft()
         common = {} if place is None else self.shared[place]
-        ref = self.work.remote(cell, self.device, basis(cell), files, common, board=self.board)
+        ref = self.work.remote(cell, self.device, expected[cell.key], files, common, board=self.board)
         self.cells[ref] = cell
 
     def listen(self, ref: Any) -> tuple[list[Any], list[Start]]:

@@ -25,7 +25,7 @@ from zoo.datasets.registry import REGISTRY
 from zoo.errors import ZooError
 from zoo.program import Program
 
-__all__ = ["basis", "own_files", "stale"]
+__all__ = ["bases", "basis", "own_files", "stale"]
 
 CONTRACT = ("zoo.program", "zoo.acceptance")
 """What all programs share does not count: with any change of it everything would be stale."""
@@ -39,6 +39,18 @@ def basis(cell: Cell) -> dict[str, str]:
             found[part] = hashlib.sha256(look(cell).encode()).hexdigest()[:16]
         except (ZooError, OSError):
             continue
+    return found
+
+
+def bases(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
+    """By key the `basis` of each cell; cells of the same program, method and data are looked up once."""
+    known: dict[tuple[str, ...], dict[str, str]] = {}
+    found = {}
+    for cell in cells:
+        hangs_on = (cell.kind, cell.program.name, cell.method.method, cell.dataset)
+        if hangs_on not in known:
+            known[hangs_on] = basis(cell)
+        found[cell.key] = known[hangs_on]
     return found
 
 

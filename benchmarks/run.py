@@ -22,7 +22,7 @@ from threading import Thread
 import torch
 
 from benchmarks import status
-from benchmarks.freshness import basis, own_files
+from benchmarks.freshness import bases, own_files
 from benchmarks.machine import cores
 from benchmarks.measuring import ARTIFACTS, run_cell
 from benchmarks.results import Record, append_cell, declare, declared, finished, read_results, repair
@@ -102,7 +102,7 @@ def _run_missing(
     repair(folder)
     there = read_results(folder) if (folder / "results.jsonl").exists() else []
     _note(suite, folder, declared(folder).get(suite.name, {}).get("files", own_files(suite)))
-    done = finished(there, {cell.key: basis(cell) for cell in cells} if there else {})
+    done = finished(there, bases(cells) if there else {})
     todo = [cell for cell in cells if cell.key not in done]
     driver = Driver(folder, suite.name, executor, [cell.key for cell in cells], done)
     with progress_bar(progress) as bar:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import freshness, run, targets
-from benchmarks.freshness import basis, own_files, stale
+from benchmarks.freshness import bases, basis, own_files, stale
 from benchmarks.results import declared, read_results
 from benchmarks.run import run_suite
 from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
@@ -62,15 +62,23 @@ def test_every_cell_of_our_suites_has_a_basis(name: str) -> None:
         assert set(basis(each)) == ({"code", "data"} if is_program else {"data"}), each.name
 
 
+def test_many_cells_hang_on_what_each_hangs_on() -> None:
+    cells = [each for name in ("main", "density") for each in get_suite(name).cells(seeds=2)]
+    assert bases(cells) == {each.key: basis(each) for each in cells}
+
+
 def test_what_has_changed_is_measured_anew(stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def changed(each: Cell) -> dict[str, str]:
-        return {**basis(each), **({"code": "another"} if each.program.name == "coin" else {})}
+    def changed(cells: list[Cell]) -> dict[str, dict[str, str]]:
+        of_coin = {each.key for each in cells if each.program.name == "coin"}
+        return {
+            key: {**found, **({"code": "another"} if key in of_coin else {})} for key, found in bases(cells).items()
+        }
 
     run_suite(tiny(), tmp_path, jobs=1)
     before = read_results(tmp_path)
     run_suite(tiny(), tmp_path, jobs=1)
     assert read_results(tmp_path) == before
-    monkeypatch.setattr(run, "basis", changed)
+    monkeypatch.setattr(run, "bases", changed)
     run_suite(tiny(), tmp_path, jobs=1)
     again = read_results(tmp_path)[len(before) :]
     assert {r["cell"] for r in again} == {r["cell"] for r in before if r["program"] == "coin"}
