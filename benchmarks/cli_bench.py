@@ -16,17 +16,29 @@ from benchmarks.parameters import Config, Device, Json
 
 __all__ = ["bench", "report"]
 
+Suite = Annotated[
+    str | None,
+    typer.Argument(
+        help="'main' (three minutes), 'posterior', 'references', 'density', 'aevb', 'published', 'anomalies', "
+        "'adversarial', 'translation', 'regression', 'restoration', 'representation', 'topics', 'speed'; or your "
+        "own, 'file.py:SUITE'."
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(help="Cells at a time, at most, one thread each; default: one a core, of a cluster all it holds."),
+]
+Executor = Annotated[
+    str, typer.Option(help="Who runs cells: 'local', this machine; 'ray', the cluster of RAY_ADDRESS, or one here.")
+]
+Gpus = Annotated[
+    float | None, typer.Option(help="ray: of each cell on 'cuda'; 0.25 lets four share a GPU; default: 1.")
+]
+
 
 def bench(
     ctx: typer.Context,
-    suite: Annotated[
-        str | None,
-        typer.Argument(
-            help="'main' (three minutes), 'posterior', 'references', 'density', 'aevb', 'published', 'anomalies', "
-            "'adversarial', 'translation', 'regression', 'restoration', 'representation', 'topics', 'speed'; or your "
-            "own, 'file.py:SUITE'."
-        ),
-    ] = None,
+    suite: Suite = None,
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder for results and report; a killed run continues.")],
     select: Annotated[
@@ -34,17 +46,10 @@ def bench(
         typer.Option("--select", help="Only cells whose suite/program/method/data contains this (or this glob)."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the suite's own number.")] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(help="Cells at a time, at most, one thread each; default: one a core, of a cluster all it holds."),
-    ] = None,
+    jobs: Jobs = None,
     device: Device = "cpu",
-    executor: Annotated[
-        str, typer.Option(help="Who runs cells: 'local', this machine; 'ray', the cluster of RAY_ADDRESS, or one here.")
-    ] = "local",
-    gpus: Annotated[
-        float | None, typer.Option(help="ray: of each cell on 'cuda'; 0.25 lets four share a GPU; default: 1.")
-    ] = None,
+    executor: Executor = "local",
+    gpus: Gpus = None,
     status: Annotated[
         bool, typer.Option("--status", help="Only say what runs where in the folder: done, failed, running, waiting.")
     ] = False,

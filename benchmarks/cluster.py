@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,9 @@ RETRIES = 3
 """Times that a cell is run again whose worker died."""
 AT_ONCE = 100
 """Cells that are handed out before the driver looks again whether there are results."""
+
+COLOUR = re.compile(r"\x1b\[\d*m")
+"""What Ray paints its errors with."""
 
 Files = dict[str, bytes]
 """Content by path, relative to some folder."""
@@ -68,7 +72,7 @@ def executor(jobs: int | None, device: str, gpus: float | None) -> Callable[[lis
                     f"A cell takes {asks['num_gpus']:g} GPU and the cluster has {has:g}: start a machine of it by "
                     "`ray start --num-gpus N`, or choose device 'cpu'."
                 )
-            driver = _Run(ray, where, asks, folder)
+            driver = _Run(ray, where, asks, folder=folder)
             try:
                 yield from driver.news(cells, jobs)
             finally:
@@ -197,7 +201,8 @@ class _Run:
         try:
             records, files = self.ray.get(ref)
         except self.ray.exceptions.RayError as error:
-            return [failure(cell, self.device, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")]
+            said = " ".join(COLOUR.sub("", str(error)).split())[:500]
+            return [failure(cell, self.device, f"{type(error).__name__}: {said}")]
         _unpack(files, self.artifacts)
         return list(records)
 

@@ -104,7 +104,7 @@ def _run_missing(
     _note(suite, folder, declared(folder).get(suite.name, {}).get("files", own_files(suite)))
     done = finished(there, bases(cells) if there else {})
     todo = [cell for cell in cells if cell.key not in done]
-    driver = Driver(folder, suite.name, executor, [cell.key for cell in cells], done)
+    driver = Driver(folder, suite.name, executor, cells=[cell.key for cell in cells], done=done)
     with progress_bar(progress) as bar:
         task = bar.add_task(f"bench {suite.name}", total=len(cells), completed=len(cells) - len(todo), note="")
         for news in execute(todo, folder) if todo else ():
@@ -148,7 +148,7 @@ def _run_here(cells: list[Cell], folder: Path, device: str, jobs: int | None) ->
 
 
 def _start(cell: Cell) -> Start:
-    return Start(cell.key, platform.node(), os.getpid(), time.time())
+    return Start(cell.key, node=platform.node(), pid=os.getpid(), since=time.time())
 
 
 _starts: SimpleQueue[Start]

@@ -123,9 +123,9 @@ def measured(folder: Path, slots: int) -> Costs:
         append_cell(folder, [{**record, "started": number} for record in records])
 
     def note(running: int) -> float:
-        driver = Driver(folder, "paper", "ray", map(str, range(running)), ())
-        driver.take(News([Start(cells[0].key, "a machine", 12345, time.time()) for _ in range(1)]))
-        driver.running = {str(n): Start(cells[0].key, "a machine", 12345, time.time()) for n in range(running)}
+        keys = [f"{cells[0].key}{number}" for number in range(running)]
+        driver = Driver(folder, "paper", "ray", cells=keys, done=())
+        driver.take(News([Start(key, "a machine", pid=12345, since=time.time()) for key in keys]))
         return timed(lambda _: driver.take(News()))
 
     few, many = note(1), note(slots)

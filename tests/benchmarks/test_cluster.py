@@ -164,7 +164,7 @@ class TestOnACluster:
         self, address: str, here: Path, marks: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(cluster, "RETRIES", 0)
-        (marks / "died").unlink()
+        (marks / "died").unlink(missing_ok=True)
         run_suite(get_suite("suites.py:DEADLY"), "out", select=("EM",), executor="ray", jobs=1)
         records = {r["program"]: r.get("failed") or "" for r in read_results("out")}
         assert records["mine.py:Mine"] == ""

@@ -104,6 +104,7 @@ def test_a_benchmark_is_configured_and_repeated_too(zoo: Any, stub: None, tmp_pa
     said = tomllib.loads((out / "config.toml").read_text())
     assert said == {
         "suite": "posterior", "out": str(out), "select": ["*/coin/exact/*"], "seeds": 1, "jobs": 1, "device": "cpu",
+        "executor": "local",
     }  # fmt: skip
     file.write_text('suite = "speed"\nquick = "yes"\n')
     code, _, error = zoo("bench", "--config", file, "--out", out)
