@@ -99,7 +99,7 @@ def simulate(cells: Sequence[float], slots: int, costs: Costs) -> Outcome:
         spent = costs.status + costs.running * max(running, 0) + costs.pending * left + costs.result * finished
         left -= finished
         busy, now = busy + spent, now + spent
-    return Outcome(now, busy / now, most, now - max(ends))
+    return Outcome(now, busy / now, waiting=most, late=now - max(ends))
 
 
 def timed(action: Callable[[int], Any], times: int = TIMES) -> float:
@@ -202,7 +202,7 @@ def main() -> None:
     )
     print("| machines | run | without a driver | driver at work | results waiting | written after the last cell |")
     print("|---|---|---|---|---|---|")
-    nothing = Costs(0, 0, 0, 0, 0, start=costs.start)
+    nothing = Costs(submit=0, result=0, status=0, running=0, pending=0, start=costs.start)
     for machines in (1, 10, 100, 1000):
         slots = machines * asked.cores
         real, ideal = simulate(seconds, slots, costs), simulate(seconds, slots, nothing)
