@@ -51,7 +51,7 @@ LIBRARY = [
 def test_the_library_gives_the_numbers_of_python(cache, straight):
     """Of the program whose library is there; each of the others takes the compiler twenty seconds and more."""
     made = libraries(cache)
-    agree(both(ready(Line(), Data(line_data()), batch_size=32), interpreted=False), rtol=1e-6, atol=1e-7)
+    agree(both(ready(Line(), Data(line_data()), batch_size=32), gear="library"), rtol=1e-6, atol=1e-7)
     assert libraries(cache) == made
 
 
