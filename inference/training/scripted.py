@@ -75,9 +75,22 @@ class Scripted:
 def scripted(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
     """A pure function of tensors with the shapes of `inputs`, as TorchScript; to be called inside `as_it_is`."""
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that tracing is deprecated, and what it takes for constants: all is
-        run: Any = torch.jit.trace(function, tuple(inputs), check_trace=False)
-        return torch.jit.freeze(run) if isinstance(function, GraphModule) else run
+        warnings.simplefilter("ignore")  # of what is taken for constants: all is
+
+        # What `torch.jit.trace` does, which keeps each function for ever in a unit that belongs to all of the process.
+        try:
+            graph = _recorded(lambda *given: tuple(function(*given)), inputs)
+        except RuntimeError as error:
+            if "data dependence" not in str(error):
+                raise
+            # A result is the same whatever is given: it has to come out of an operation.
+            graph = _recorded(lambda *given: tuple(aten.alias.default(value) for value in function(*given)), inputs)
+        return torch._C.CompilationUnit().create_function("run", graph)
+
+
+def _recorded(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> Any:
+    graph, _ = torch._C._create_graph_by_tracing(function, tuple(inputs), lambda value: "", True, True, None, [])
+    return graph
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.training.scripted import Scripted
+from inference.training.scripted import Scripted, as_it_is, scripted
 from inference.training.tracing import NotStatic
 
 POINTS = [torch.tensor(rows, dtype=torch.float64) for rows in ([[0.3, -1.0], [2.0, 0.5]], [[-0.7, 0.1], [1.0, 1.5]])]
@@ -68,11 +68,20 @@ def test_what_does_not_depend_on_the_input_is_computed_once() -> None:
 def test_a_matrix_without_a_factor_spoils_its_own_row_alone() -> None:
     both = slope_of(lambda z: torch.linalg.cholesky(matrices(z)).diagonal(0, -2, -1).log().sum(-1))
     good = torch.tensor([[0.0, 0.5], [0.0, -0.2]])
-    scripted = Scripted(both, [good], 1e-12)
-    value, slope = scripted(torch.tensor([[0.0, 0.5], [0.0, 2.0]]))
+    found = Scripted(both, [good], 1e-12)
+    value, slope = found(torch.tensor([[0.0, 0.5], [0.0, 2.0]]))
     assert torch.isnan(value[1])
     torch.testing.assert_close(value[0], both(good)[0][0])
     torch.testing.assert_close(slope[0], both(good)[1][0])
+
+
+def test_nothing_is_left_in_the_process_when_it_is_gone() -> None:
+    """`torch.jit.trace` would add each function to a unit of the process, with its constants: 3 MB for a VAE's step."""
+    before = len(torch.jit._state._python_cu.get_functions())
+    run = scripted(lambda z: (z.exp(),), [torch.zeros(3, dtype=torch.float64)])
+    with as_it_is():
+        torch.testing.assert_close(run(torch.zeros(3, dtype=torch.float64))[0], torch.ones(3, dtype=torch.float64))
+    assert len(torch.jit._state._python_cu.get_functions()) == before
 
 
 def test_what_cannot_be_traced_is_refused() -> None:
