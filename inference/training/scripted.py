@@ -125,8 +125,7 @@ def simplify(graph: GraphModule) -> None:
     known: dict[Node, Any] = {}
     first: dict[tuple[Any, str], Node] = {}  # torch has a pass for this, whose import takes longer than all else here
     for node in list(graph.graph.nodes):
-        if node.target is aten.convolution_backward.default:
-            node.target = convolution_backward
+        node.target = INSTEAD.get(node.target, node.target)
         if node.op in ("get_attr", "call_function"):
             same = first.setdefault((node.target, f"{node.args} {node.kwargs}"), node)
             if same is not node:
@@ -160,6 +159,15 @@ def _backward() -> Any:
 def convolution_backward(*arguments: Any) -> Any:
     """`aten.convolution_backward`, with its first argument in the place of results that are not wanted."""
     return _backward().backward(*arguments[:-1], *arguments[-1])
+
+
+def filled(like: Tensor, value: Tensor) -> Tensor:
+    """`aten.fill.Tensor`, which TorchScript knows with numbers alone."""
+    return value.to(like.dtype).expand(like.shape)
+
+
+INSTEAD = {aten.convolution_backward.default: convolution_backward, aten.fill.Tensor: filled}
+"""Operation -> what is done in its place."""
 
 
 def _nodes(*arguments: Any) -> list[Node]:
