@@ -263,7 +263,7 @@ def test_paths_are_from_the_folder(tmp_path: Path) -> None:
     assert folders.read(tmp_path / "fit").record["program"] == "../trap.py:X"
 
 
-@says("Who may read the files is what your umask says.")
+@says("Who may read the files is decided by your umask, as for any file that you write.")
 def test_the_umask_counts(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
