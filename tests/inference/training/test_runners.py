@@ -32,6 +32,7 @@ def libraries(cache: Path) -> set[tuple[str, int]]:
 def straight(cache):
     """A fit, and the library that was made for it: by this module's other fits of its program it is found again."""
     torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)  # which a library is made for; a test before may have left another number
     before = libraries(cache)
     found = fitted("always", 3)
     ((name, _),) = libraries(cache) - before
