@@ -10,6 +10,7 @@ from zoo import catalogue, datasets
 from zoo.adopted import Adopted
 from zoo.arrays import count_gaps
 from zoo.datasets import Data, Dataset
+from zoo.datasets.tables import Address
 from zoo.errors import CapabilityError, NonFiniteError, OptionError, ZooError
 from zoo.implicit.translators import ImageTranslation, TranslatesBack
 from zoo.program import Program
@@ -45,6 +46,12 @@ def _check_pairs(data: Dataset, program: Program | str | None) -> None:
 def arguments_of(data: Any, program: Adopted) -> tuple[str, Data, Data | None]:
     """(name, train, valid) for a program whose data are arguments: as `take` has them, or a file of arrays by name."""
     if isinstance(data, (str, Path)):
+        path, form = Address.of(str(data))
+        if form.fields:
+            raise OptionError(
+                f"The data of your own code are its arguments, and {path} is read by their names: leave target and "
+                "context out."
+            )
         return str(data), program.take(program.call.read(Path(data))), None
     if isinstance(data, Dataset):
         return data.name, program.take(data.train), _valid(data)

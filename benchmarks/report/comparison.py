@@ -161,6 +161,7 @@ def pairs_picture(
                        linewidths=0.6, alpha=0.7)  # fmt: skip
             _contours(ax, values[k], window, filled=False, colour=mine.colour, line=mine.line)
             ax.set(xlim=window[0], ylim=window[1])
+            ax.locator_params(axis="x", nbins=4)  # numbers of six digits must not touch
             _name(ax, across if i == len(answers) - 1 else "", down, label if k == 0 else "")
     shares = " and ".join(f"{100 * share:.0f}%" for share in reversed(MASS))
     lines = [_line(i, label, marked=True) for i, (label, _) in enumerate(answers)]

@@ -36,7 +36,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 """Name -> class, of torch.optim."""
 
 FUSED = (torch.optim.Adam, torch.optim.AdamW)
-"""Those that update all parameters by one operation: a third of the time, a fifth where there are many small ones."""
+"""Those that update all parameters by one operation, where they would take a dozen for each."""
 
 
 def rate(decay: str, start: float, total: int, end: float = 0.0) -> Rate:

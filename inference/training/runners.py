@@ -144,7 +144,7 @@ def _library(
                 warnings.simplefilter("ignore")  # torch's, about torch's own future
                 program = torch.export.export(loop, tuple(inputs), strict=False)
                 package = str(folder / "loop.pt2")
-                # What the processor says that it can is not tried by compilations, which took three quarters of all.
+                # What the processor says that it can is not tried, by compilations that took longer than all others.
                 configs = {**options, "cpp.vec_isa_ok": True}
                 torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
                 os.replace(package, path)

@@ -57,3 +57,19 @@ def test_adopted_code_weighs_by_itself():
 
     with pytest.raises(CapabilityError, match=r"poutine\.scale"):
         fit(zoo.adopt(coin), X, "svi", weights=TIMES, steps=2)
+
+
+def test_columns_of_adopted_code_are_its_arguments(tmp_path):
+    """They have no target and no context; a file whose name says so was looked for and not found."""
+
+    def model(x, y=None):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(x)):
+            return pyro.sample("y", dist.Normal(mean + x, 1.0), obs=y)
+
+    file = tmp_path / "rows.csv"
+    file.write_text("x,y\n1,2\n2,3\n3,5\n")
+    program = zoo.adopt(model)
+    with pytest.raises(OptionError, match="read by their names: leave target and context out"):
+        fit(program, f"{file}?target=y&context=x", steps=2)
+    assert fit(program, str(file), steps=2).posterior.training().context["y"].tolist() == [[2, 3, 5]]
