@@ -15,7 +15,7 @@ from zoo.errors import OptionError
 from zoo.options import Seed, check_value
 from zoo.process import LOCK
 
-__all__ = ["continued", "evaluating", "random_state", "seeded", "versions"]
+__all__ = ["continued", "convolutions", "evaluating", "random_state", "seeded", "versions"]
 
 
 @contextmanager
@@ -42,11 +42,24 @@ def evaluating(
     for module in modules:
         module.eval()
     try:
-        with seeded(seed, device), pyro.validation_enabled(False):
+        with seeded(seed, device), pyro.validation_enabled(False), convolutions():
             yield
     finally:
         for module in modules:
             module.train()
+
+
+@contextmanager
+def convolutions(rounded: bool = False) -> Iterator[None]:
+    """While it lasts, a GPU's convolutions are those of a seed, to the last digit.
+
+    Args:
+        rounded: To ten bits (TF32), as torch has it unless told otherwise; no by default.
+    """
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=rounded
+    ):
+        yield
 
 
 def random_state(device: torch.device | str = "cpu") -> list[Tensor]:

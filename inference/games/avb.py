@@ -23,7 +23,7 @@ from inference.particles import LogDensity, log_joint
 from inference.requirements import why_no_implicit_guide
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import descend
+from inference.training.optimizers import adam, descend
 from zoo.datasets.data import Data
 from zoo.errors import OptionError, UnknownNameError
 from zoo.options import Count, Counts, Fraction, Natural, Positive, Range
@@ -108,14 +108,14 @@ class AVB(GradientMethod):
         size = run.train.size
         particles, moments = self._draws(guide, size)
         critic = RatioCritic(guide, moments, self.critic_hidden, contrast=self.contrast)
-        optimizer = torch.optim.Adam(parameters, self.lr, (0.5, 0.999))
-        critic_optimizer = torch.optim.Adam(critic.parameters(), self.critic_lr, (0.5, 0.999))
+        optimizer = adam(parameters, self.lr, (0.5, 0.999))
+        critic_optimizer = adam(critic.parameters(), self.critic_lr, (0.5, 0.999))
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
-            for pieces in compared(guide, critic, particles, batch, self.critic_steps):
-                critic_loss = contrast_loss(critic, pieces)
-                descend(critic_optimizer, critic_loss, now["critic_lr"])
             with pyro.validation_enabled(loop.done == 0):
+                for pieces in compared(guide, critic, particles, batch, self.critic_steps):
+                    critic_loss = contrast_loss(critic, pieces)
+                    descend(critic_optimizer, critic_loss, now["critic_lr"])
                 loss, elbo = annealed_loss(program, guide, critic, particles, batch, size, now.get("beta", 1.0))
             descend(optimizer, loss, now["lr"], inputs=parameters)
             return {"loss": -elbo, "critic_loss": critic_loss.detach()}

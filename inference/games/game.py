@@ -25,7 +25,7 @@ from inference.method import Outcome, Run
 from inference.particles import Simulated
 from inference.training.gradient import GradientMethod, Training
 from inference.training.loop import Loop, Schedule
-from inference.training.optimizers import descend
+from inference.training.optimizers import adam, descend
 from zoo.datasets.data import Data
 from zoo.errors import UnknownNameError
 from zoo.options import Count, Length, Positive, Probability, Share
@@ -216,6 +216,11 @@ class Adversarial(GradientMethod):
     def prepare(self, program: Program, run: Run) -> Training:
         """Sets up both players, ready to take steps."""
         match = _Match(self, program, self.contest(program, run.train), data=run.train)
+
+        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            with pyro.validation_enabled(loop.done == 0):
+                return match.step(batch, now)
+
         scalars = {"lr": self.rate(run), "critic_lr": self.rate(run, self.critic_lr)}
         if self.ema is not None:
             ema = self.ema
@@ -226,7 +231,7 @@ class Adversarial(GradientMethod):
             scalars["share"] = lambda done: done / total
         loop = Loop(
             run, Schedule.of(self), match.parts, label=f"{self.name} {type(program).__name__}",
-            step=lambda batch, now: match.step(batch, now, checked=loop.done == 0), scalars=scalars,
+            step=step, scalars=scalars,
             batches=self.critic_steps,
         )  # fmt: skip
         if match.contest.grows:
@@ -261,9 +266,8 @@ class _Match:
         if self.regulariser is not None:
             self.regulariser.prepare(self.critic)
         betas = (float(method.betas[0]), float(method.betas[1]))
-        self.optimizer = torch.optim.Adam(self.parameters, method.lr, betas)
-        critic_lr = method.critic_lr or method.lr
-        self.critic_optimizer = torch.optim.Adam(contest.critic_parameters(), critic_lr, betas)
+        self.optimizer = adam(self.parameters, method.lr, betas)
+        self.critic_optimizer = adam(contest.critic_parameters(), method.critic_lr or method.lr, betas)
         self.averaged = [*self.parameters, *(b for b in program.buffers() if b.is_floating_point())]
         self.average = Average(self.averaged) if method.ema is not None else None
         parts = {
@@ -277,15 +281,15 @@ class _Match:
         self.parts: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
         self.players = [part for part in self.parts.values() if isinstance(part, nn.Module)]
 
-    def step(self, batch: Data, now: Mapping[str, Any], checked: bool) -> Mapping[str, Tensor]:
-        """The critic's turns, then one of the other player; `checked` with Pyro's checks."""
+    def step(self, batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """The critic's turns, then one of the other player."""
         if self.contest.grows:
             self.contest.grow(now["share"])
         # Each critic step has a minibatch of its own; the other player's is the last one.
         steps, full = self.method.critic_steps, self.size <= self.method.batch_size
         own = [batch] * steps if full else list(batch.batches(batch.size // steps))
         for seen in map(self.contest.fresh, own):
-            critic_loss = self.critic_turn(seen, now["critic_lr"], checked)
+            critic_loss = self.critic_turn(seen, now["critic_lr"])
         judge = self.contest.judge(seen)
         loss, sides = self.maker_turn(seen, judge, now["lr"])
         if self.average is not None:
@@ -297,9 +301,9 @@ class _Match:
             **_position(self.game, judge, sides),
         }
 
-    def critic_turn(self, batch: Data, lr: Any, checked: bool) -> Tensor:
+    def critic_turn(self, batch: Data, lr: Any) -> Tensor:
         """One step of the critic on a minibatch; returns its loss in the game."""
-        with torch.no_grad(), pyro.validation_enabled(checked):
+        with torch.no_grad():
             sides = self.contest.sides(batch, makers=False)
         judge = self.contest.judge(batch)
         loss = self.game.critic_loss(judge, sides.real, sides.fake)
@@ -313,8 +317,7 @@ class _Match:
 
     def maker_turn(self, batch: Data, judge: CriticFn, lr: Any) -> tuple[Tensor, Sides]:
         """One step of the other player; returns its loss in the game, and what it made."""
-        with pyro.validation_enabled(False):
-            sides = self.contest.sides(batch, makers=True)
+        sides = self.contest.sides(batch, makers=True)
         loss = self.game.generator_loss(judge, sides.real, sides.fake)
         if self.contest.two_sided:
             loss = loss + self.game.real_loss(judge, sides.real)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inference.environment import convolutions
 from inference.processes import average_gradients
 from zoo.errors import OptionError
 from zoo.options import NonNegative, check_value
 
 __all__ = [
-    "DECAYS", "OPTIMIZERS", "Rate", "check_optimizer", "descend", "make_optimizer", "numerics", "rate", "set_rate",
+    "DECAYS", "OPTIMIZERS", "Rate", "adam", "check_optimizer", "descend", "make_optimizer", "numerics", "rate",
+    "set_rate",
 ]  # fmt: skip
 
 
@@ -113,14 +115,23 @@ def make_optimizer(
     check_optimizer(name)
     factory: Any = name if callable(name) else OPTIMIZERS[name.lower()]
     params = list(params)
-    options = {"fused": True} if factory in FUSED and _one_kind(params) else {}
     try:
-        made = factory(params, lr=lr, **options)
+        made = factory(params, lr=lr, **_fused(factory, params))
     except TypeError as error:
         raise OptionError(f"optimizer must take (params, lr=...), as {factory!r} does not: {error}.") from error
     if not isinstance(made, torch.optim.Optimizer):
         raise OptionError(f"optimizer must make a torch.optim.Optimizer, but {factory!r} made a {type(made).__name__}.")
     return made
+
+
+def adam(params: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    """Adam with decay rates of its own, as games want it."""
+    params = list(params)
+    return torch.optim.Adam(params, lr, betas, **_fused(torch.optim.Adam, params))
+
+
+def _fused(factory: Any, params: Sequence[Any]) -> dict[str, Any]:
+    return {"fused": True} if factory in FUSED and _one_kind(params) else {}
 
 
 def _one_kind(params: Sequence[Any]) -> bool:
@@ -140,7 +151,7 @@ OMP_PAUSE_HARD = 2
 
 @contextmanager
 def numerics(precision: str, device: torch.device) -> Iterator[None]:
-    """Arithmetic of training steps: matrix products as `Schedule.precision` says, and no denormal numbers.
+    """Arithmetic of training steps: products of matrices and convolutions as `precision` says, no denormal numbers.
 
     Numbers below 1e-38 (float32) are set to zero, as XLA does. Responsibilities of far components and Adam's moments of
     parameters that no longer move get there, and a processor is up to a hundred times slower on them.
@@ -149,7 +160,8 @@ def numerics(precision: str, device: torch.device) -> Iterator[None]:
     torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
     _flush_denormals(True, flushed)
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+        rounded = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+        with rounded, convolutions(precision == "tf32"):
             yield
     finally:
         torch.set_float32_matmul_precision(before)

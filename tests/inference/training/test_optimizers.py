@@ -7,6 +7,7 @@ import contextlib
 import pytest
 import torch
 
+from inference.environment import evaluating
 from inference.training.optimizers import descend, flushes_denormals, make_optimizer, numerics, rate, set_rate
 from zoo import errors
 
@@ -89,6 +90,19 @@ def test_arithmetic_is_put_back_even_after_an_exception(flushed):
         assert not torch.is_autocast_enabled("cpu")
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("full", False), ("tf32", True), ("bf16", False)])
+def test_convolutions_of_a_gpu_round_where_that_was_asked_for_only(precision, rounded):
+    """torch lets them unless told otherwise; and those of a seed are the same every time."""
+    cudnn = torch.backends.cudnn
+    before = (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
+    with numerics(precision, torch.device("cpu")):
+        assert (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (rounded, True, False)
+    assert (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == before
+    with evaluating(torch.nn.Linear(1, 1)):
+        assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
+    assert (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == before
 
 
 def test_denormal_numbers_are_zero_while_steps_are_taken_only():
