@@ -98,7 +98,7 @@ class _Attributes(Contest):
     def sides(self, batch: Data, *, makers: bool) -> Sides:
         x, mine = batch.x, batch.context
         assert mine is not None
-        asked = mine[torch.randperm(len(x)).to(x.device)]
+        asked = mine[torch.randperm(len(x), device=x.device)]
         made = self.changed(x, asked)
         if not makers:
             return Sides(x, made)

@@ -140,7 +140,7 @@ class ContrastiveDivergence(EnergyMethod):
 
         Also the share of them that the last transition moved, ().
         """
-        rows = torch.randperm(len(program.particles))[: len(x)].to(x.device)
+        rows = torch.randperm(len(program.particles), device=x.device)[: len(x)]
         if self.chains == "data":
             at = program.started(x)
         elif self.chains == "persistent":

@@ -24,8 +24,9 @@ GAMMA_TRIES = 8
 class Noise(TorchFunctionMode):
     """Within it, torch's random functions read from `normals` and `uniforms`; without those, it draws and keeps them.
 
-    Covers torch.randn, rand, normal, bernoulli, multinomial (one draw, or with replacement), dropout, gamma and
-    Dirichlet variates, and the in-place normal_, uniform_, exponential_, cauchy_, bernoulli_. Others are left to torch.
+    Covers torch.randn, rand, normal, bernoulli, multinomial (one draw, or with replacement), randperm, randint, dropout
+    and the variates of gamma and Dirichlet laws, and the in-place normal_, uniform_, exponential_, cauchy_ and
+    bernoulli_. Others are left to torch.
 
     Args:
         normals: Standard normal numbers (n,), or None to record.
@@ -152,6 +153,21 @@ def _multinomial(noise: Noise, func: Any, probs: Tensor, n: int, replacement: bo
     return torch.minimum(found, (cdf < total).sum(-1, keepdim=True))
 
 
+def _randperm(noise: Noise, func: Any, n: int, **kwargs: Any) -> Tensor:
+    """The order of so many uniform numbers; equal ones, two of a hundred in 3,000 draws, stand as they came."""
+    like = torch.empty(n, dtype=torch.float64, device=kwargs.get("device"))
+    return noise.uniform(like).argsort()
+
+
+def _randint(noise: Noise, func: Any, *bounds: Any, size: Any = None, **kwargs: Any) -> Tensor:
+    """Whole numbers from low (0) to high - 1, as (high, size) or (low, high, size)."""
+    *ends, size = bounds if size is None else (*bounds, size)
+    ends = [*ends, *(kwargs[name] for name in ("low", "high") if name in kwargs)]
+    low, high = ends if len(ends) == 2 else (0, *ends)
+    uniforms = noise.uniform(torch.empty(size, dtype=torch.float64, device=kwargs.get("device")))
+    return (low + (uniforms * (high - low)).floor()).to(kwargs.get("dtype") or torch.int64)
+
+
 class _Gamma(torch.autograd.Function):
     """Marsaglia & Tsang 2000, with a fixed number of proposals; torch's own gradient."""
 
@@ -208,6 +224,8 @@ REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     torch.Tensor.multinomial: _multinomial,
     torch.nn.functional.dropout: _dropout,
     torch.dropout: _dropout,
+    torch.randperm: _randperm,
+    torch.randint: _randint,
     torch._standard_gamma: _gamma,
     torch._sample_dirichlet: _dirichlet,
 }

@@ -8,7 +8,7 @@ same at every call is computed once, and the operations that are left run one by
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -21,21 +21,16 @@ from torch.fx.node import map_arg
 
 from inference.training.tracing import NotStatic, explain, made_static, shapes_by_one_mode, without_mutations
 
-__all__ = ["Scripted", "as_it_is", "scripted", "simplify"]
+__all__ = ["INSTEAD", "Scripted", "as_it_is", "scripted", "simplify"]
 
 aten = torch.ops.aten
 
-BACKWARD = """
-def backward(
-    slope: Tensor, x: Tensor, weight: Tensor, bias: Optional[List[int]], stride: List[int], padding: List[int],
-    dilation: List[int], transposed: bool, output_padding: List[int], groups: int, a: bool, b: bool, c: bool
-):
-    dx, dw, db = torch.ops.aten.convolution_backward(
-        slope, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, [a, b, c]
-    )
-    return dx if a else slope, dw if b else slope, db if c else slope
+MASKED = """
+def backward({arguments}, {wanted}):
+    {made} = torch.ops.aten.{name}({names}, [{flags}])
+    return {returned}
 """
-"""Slopes of a convolution as TorchScript: its tracer takes no list of truth values, and no result that is not there."""
+"""Slopes of a layer as TorchScript: its tracer takes no list of truth values, and no result that is not there."""
 
 FILLED = (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_zeros.default)
 """Operations whose results depend on the shape alone."""
@@ -57,7 +52,7 @@ class Scripted:
 
     def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], points: Sequence[Tensor], rtol: float):
         graph = _graph(function, points[0])
-        simplify(graph)
+        simplify(graph, INSTEAD)
         self._run = scripted(graph.eval(), [points[0].detach()])
         for point in points:
             for found, expected in zip(self(point), function(point), strict=True):
@@ -120,12 +115,17 @@ def _graph(function: Callable[[Tensor], tuple[Tensor, ...]], point: Tensor) -> G
 
 
 @torch.no_grad()
-def simplify(graph: GraphModule) -> None:
-    """Computes once what does not depend on the input; drops what changes nothing or is computed twice."""
+def simplify(graph: GraphModule, instead: Mapping[Any, Any]) -> None:
+    """Computes once what does not depend on the input; drops what changes nothing or is computed twice.
+
+    Args:
+        graph: Changed in place.
+        instead: Operation -> what is done in its place.
+    """
     known: dict[Node, Any] = {}
     first: dict[tuple[Any, str], Node] = {}  # torch has a pass for this, whose import takes longer than all else here
     for node in list(graph.graph.nodes):
-        node.target = INSTEAD.get(node.target, node.target)
+        node.target = instead.get(node.target, node.target)
         if node.op in ("get_attr", "call_function"):
             same = first.setdefault((node.target, f"{node.args} {node.kwargs}"), node)
             if same is not node:
@@ -152,13 +152,24 @@ def simplify(graph: GraphModule) -> None:
 
 
 @cache
-def _backward() -> Any:
-    return torch.jit.CompilationUnit(BACKWARD)
+def _masked(operation: Any) -> Any:
+    schema = operation._schema
+    names, made = [each.name for each in schema.arguments[:-1]], [f"made_{i}" for i in range(len(schema.returns))]
+    source = MASKED.format(
+        name=schema.name.removeprefix("aten::"),
+        arguments=", ".join(f"{each.name}: {each.type.annotation_str}" for each in schema.arguments[:-1]),
+        names=", ".join(names),
+        wanted=", ".join(f"wants_{one}: bool" for one in made),
+        flags=", ".join(f"wants_{one}" for one in made),
+        made=", ".join(made),
+        returned=", ".join(f"{one} if wants_{one} else {names[0]}" for one in made),
+    )
+    return torch.jit.CompilationUnit(source).backward
 
 
-def convolution_backward(*arguments: Any) -> Any:
-    """`aten.convolution_backward`, with its first argument in the place of results that are not wanted."""
-    return _backward().backward(*arguments[:-1], *arguments[-1])
+def masked(operation: Any) -> Callable[..., Any]:
+    """A backward operation, its first argument in the place of results that its last one says are not wanted."""
+    return lambda *arguments: _masked(operation)(*arguments[:-1], *arguments[-1])
 
 
 def filled(like: Tensor, value: Tensor) -> Tensor:
@@ -166,8 +177,16 @@ def filled(like: Tensor, value: Tensor) -> Tensor:
     return value.to(like.dtype).expand(like.shape)
 
 
-INSTEAD = {aten.convolution_backward.default: convolution_backward, aten.fill.Tensor: filled}
-"""Operation -> what is done in its place."""
+BACKWARD = (
+    aten.convolution_backward.default,
+    aten.grid_sampler_2d_backward.default,
+    aten.grid_sampler_3d_backward.default,
+    aten.native_batch_norm_backward.default,
+    aten.native_group_norm_backward.default,
+    aten.native_layer_norm_backward.default,
+)
+INSTEAD = {**{operation: masked(operation) for operation in BACKWARD}, aten.fill.Tensor: filled}
+"""Operation -> what TorchScript is given in its place."""
 
 
 def _nodes(*arguments: Any) -> list[Node]:
@@ -191,5 +210,5 @@ def _changes_nothing(node: Node, known: dict[Node, Any]) -> bool:
     before, after = node.args[0].meta.get("val"), node.meta.get("val")
     if other is None or not isinstance(before, Tensor) or not isinstance(after, Tensor):
         return False
-    same = before.shape == after.shape and before.dtype == after.dtype
+    same = (before.shape, before.dtype, before.stride()) == (after.shape, after.dtype, after.stride())
     return same and bool((torch.as_tensor(other) == NEUTRAL[node.target]).all())

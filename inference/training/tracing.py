@@ -22,7 +22,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from inference.training.noise import Noise
@@ -124,8 +123,15 @@ FUSED = {torch._fused_adam_: torch.ops.aten._fused_adam, torch._fused_adamw_: to
 """An update of all parameters in place -> the one that returns them, which tracing needs (no shapes of the first)."""
 
 
-class TracedOptimizers(TorchFunctionMode):
-    """Lets a learning rate that is a tensor stand where optimizers want a number: add_(alpha=), addcdiv_(value=)."""
+RECURRENT = (torch.gru, torch.lstm, torch.rnn_relu, torch.rnn_tanh)
+"""Networks whose weights cuDNN moves to a place of its own."""
+
+
+class Traceable(TorchFunctionMode):
+    """Writes out what is done out of the tracer's sight: running averages, fused optimizers, rates that are tensors.
+
+    Optimizers want a number where the learning rate stands in add_(alpha=) and addcdiv_(value=).
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
@@ -139,11 +145,41 @@ class TracedOptimizers(TorchFunctionMode):
                 for tensor, value in zip(old, new, strict=True):
                     tensor.copy_(value)
             return None
+        if func is torch.nn.functional.batch_norm:
+            return _batch_norm(*args, **kwargs)
+        if func is torch.nn.functional.one_hot and (classes := [*args[1:], *kwargs.values(), -1][0]) > 0:
+            # Which would see whether the classes are there.
+            return (args[0][..., None] == torch.arange(classes, device=args[0].device)).long()
+        if func in RECURRENT:
+            with torch.backends.cudnn.flags(enabled=False):
+                return func(*args, **kwargs)
         if func is Tensor.add_ and isinstance(kwargs.get("alpha"), Tensor):
             return args[0].add_(kwargs["alpha"] * args[1])
         if func is Tensor.addcdiv_ and isinstance(kwargs.get("value"), Tensor):
             return args[0].add_(kwargs["value"] * args[1] / args[2])
         return func(*args, **kwargs)
+
+
+def _batch_norm(
+    x: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`F.batch_norm`, which would change the running averages inside of its kernel."""
+    if not training or mean is None or var is None:
+        return torch.nn.functional.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+    found, seen, inverse = torch.native_batch_norm(x, weight, bias, None, None, True, momentum, eps)
+    with torch.no_grad():
+        rows = x.numel() // x.shape[1]
+        spread = (inverse**-2 - eps) * (rows / (rows - 1))
+        for average, value in ((mean, seen), (var, spread)):
+            average.copy_((1 - momentum) * average + momentum * value)
+    return found
 
 
 @contextmanager
@@ -190,14 +226,11 @@ def _recorded(
 
     # Tensors are known to the tracer by identity: what the step's closures hold is what is passed here.
     def traced(tensors: list[Tensor], rows: list[Tensor], noise: Any, now: dict[str, Tensor]) -> Any:
-        with TracedOptimizers(), Noise(*noise):
+        with Traceable(), Noise(*noise):
             metrics = step(batch.like(rows), now)
         names[:] = list(metrics)
         return state.tensors(), [value.detach() for value in metrics.values()]
 
-    if any(isinstance(m, _BatchNorm) and m.track_running_stats for part in state.modules for m in part.modules()):
-        # The kernel changes them out of the tracer's sight: a trace leaves other averages behind than the step does.
-        raise NotStatic("its batch normalisation keeps running averages")
     before = state.copy()
     gradients = {p: p.grad for module in state.modules for p in module.parameters()}
     try:
@@ -232,7 +265,8 @@ def made_static(pure: GraphModule, node: Any) -> None:
         node.replace_all_uses_with(node.args[1])
         pure.graph.erase_node(node)
     elif node.target is torch.ops.aten.copy.default and _same(*node.args[:2]):
-        node.replace_all_uses_with(node.args[1])  # vmap has no rule for it, nor for the next one
+        with pure.graph.inserting_before(node):  # vmap has no rule for it, nor for the next one
+            node.replace_all_uses_with(_as_laid_out(pure.graph, *node.args[:2]))
     elif node.target is torch.ops.aten.fill.Scalar:
         node.target = torch.ops.aten.full_like.default
     elif node.target in INTEGER_POWERS and not node.meta["val"].is_floating_point():
@@ -248,6 +282,16 @@ def made_static(pure: GraphModule, node: Any) -> None:
         _check_in_tensors(pure.graph, node)
     elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         raise NotStatic(f"it draws by {node.target}, which cannot be fed from given noise")
+
+
+def _as_laid_out(graph: Graph, place: Node, value: Node) -> Node:
+    """A value whose numbers stand in memory as they would in its place: a fused optimizer takes them as they come."""
+    if place.meta["val"].stride() == value.meta["val"].stride() or not place.meta["val"].is_contiguous():
+        return value
+    options = {"memory_format": torch.contiguous_format}
+    kept = graph.call_function(torch.ops.aten.clone.default, (value,), options)
+    kept.meta = dict(place.meta)
+    return kept
 
 
 def _check_in_tensors(graph: Graph, check: Node) -> None:

@@ -153,7 +153,7 @@ class ConditionalGAN(ImplicitProgram):
             {"network": "conv", "latent_dim": 64, "channels": [64, 32, 8], "critic": {"channels": [8, 16]}}, "gan",
             {
                 "game": "hinge", "regulariser": "spectral-norm", "steps": 3000, "batch_size": 32, "lr": 1e-3,
-                "ema": 0.995, "compile": "never",
+                "ema": 0.995,
             },
         ),
         "paper": Preset(

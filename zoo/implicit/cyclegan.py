@@ -104,7 +104,7 @@ class CycleGAN(ImageTranslation):
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset(
             {"channels": [8, 16, 32], "ink": True}, "cycle",
-            {"steps": 1500, "batch_size": 8, "lr": 1e-3, "critic_lr": 5e-4, "compile": "never"},
+            {"steps": 1500, "batch_size": 8, "lr": 1e-3, "critic_lr": 5e-4},
         ),
         "paper": Preset(
             {"channels": [64, 128, 256], "blocks": 9, "critic": {"channels": [64, 128, 256, 512]}}, "cycle",

@@ -38,7 +38,6 @@ class DCGAN(ConvolutionalGAN):
             {"latent_dim": 64, "channels": [64, 32]}, "gan",
             {
                 "steps": 3000, "batch_size": 32, "lr": 4e-3, "critic_lr": 2e-3, "betas": [0.5, 0.999], "ema": 0.995,
-                "compile": "never",
             },
         ),
         "paper": Preset(

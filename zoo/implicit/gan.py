@@ -104,7 +104,7 @@ class GAN(ImplicitProgram):
                 "critic_hidden": [128, 128, 128], "pieces": 2, "dropout": 0.0,
             },
             "gan",
-            {"steps": 7000, "batch_size": 128, "lr": 1e-3, "betas": [0.0, 0.9], "ema": 0.999, "compile": "never"},
+            {"steps": 7000, "batch_size": 128, "lr": 1e-3, "betas": [0.0, 0.9], "ema": 0.999},
             data="ring",
         ),
     }  # fmt: skip

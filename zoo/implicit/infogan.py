@@ -145,13 +145,13 @@ class InfoGAN(ImplicitProgram):
             {"latent_dim": 32, "hidden": 128, "channels": [16, 32], "reader": {"hidden": 64, "moves": 0.7}}, "gan",
             {
                 "steps": 3000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3,
-                "information": {"c": 1.0, "s": 0.2}, "compile": "never",
+                "information": {"c": 1.0, "s": 0.2},
             },
         ),
         "digits": Preset(
             {"hidden": 64, "channels": [16, 32]}, "gan",
             {
-                "steps": 5000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3, "compile": "never",
+                "steps": 5000, "batch_size": 64, "lr": 4e-3, "critic_lr": 2e-3,
                 "information": {"c": 1.0, "s": 0.3},
             }, data="digits",
         ),

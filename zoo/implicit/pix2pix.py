@@ -99,7 +99,6 @@ class Pix2Pix(ImageTranslation):
             {"channels": [16, 32, 64, 128, 128], "norm": "batch", "dropout": 0.1}, "gan",
             {
                 "steps": 3000, "batch_size": 16, "lr": 2e-3, "critic_lr": 5e-4, "ema": 0.99, "reconstruction": 100.0,
-                "compile": "never",
             },
         ),
         "paper": Preset(

@@ -130,7 +130,7 @@ class PuzzleGAN(Solves, ImplicitProgram):
             {"latent_dim": 32, "hidden": 256, "channels": [16, 32, 64]}, "gan",
             {
                 "game": "hinge", "regulariser": "spectral-norm", "reconstruction": 50.0, "steps": 1500,
-                "batch_size": 32, "lr": 3e-3, "critic_lr": 1e-3, "ema": 0.995, "compile": "never",
+                "batch_size": 32, "lr": 3e-3, "critic_lr": 1e-3, "ema": 0.995,
             },
         ),
         "paper": Preset(

@@ -35,7 +35,7 @@ class SNGAN(ConvolutionalGAN):
             {"latent_dim": 64, "channels": [64, 32, 8], "critic_channels": [8, 16]}, "gan",
             {
                 "game": "hinge", "regulariser": "spectral-norm", "steps": 2200, "batch_size": 32, "lr": 4e-3,
-                "critic_lr": 2e-3, "betas": [0.5, 0.999], "ema": 0.995, "compile": "never",
+                "critic_lr": 2e-3, "betas": [0.5, 0.999], "ema": 0.995,
             },
         ),
         "paper": Preset(
@@ -49,7 +49,7 @@ class SNGAN(ConvolutionalGAN):
             {"latent_dim": 2, "hidden": [128, 128, 128], "support": "real"}, "gan",
             {
                 "game": "hinge", "regulariser": "spectral-norm", "steps": 7000, "batch_size": 128, "lr": 1e-3,
-                "critic_lr": 2e-3, "betas": [0.0, 0.9], "ema": 0.999, "compile": "never",
+                "critic_lr": 2e-3, "betas": [0.0, 0.9], "ema": 0.999,
             }, data="ring",
         ),
     }  # fmt: skip

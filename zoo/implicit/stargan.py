@@ -108,7 +108,7 @@ class StarGAN(ImageTranslation):
         """Fills the gallery with random training images, once more from the start where there are too few."""
         super().initialise(x, context)
         assert context is not None
-        rows = torch.randperm(len(x))[torch.arange(len(self.images)) % len(x)].to(x.device)
+        rows = torch.randperm(len(x), device=x.device)[torch.arange(len(self.images), device=x.device) % len(x)]
         self.images.copy_(x[rows])
         self.looks.copy_(context[rows])
 
@@ -148,7 +148,7 @@ class StarGAN(ImageTranslation):
             # Without `identity`, and at twice the rate, letters turn into others that lead back.
             {
                 "steps": 2000, "batch_size": 16, "lr": 5e-4, "critic_lr": 1e-3, "critic_steps": 2, "ema": 0.99,
-                "reconstruction": 20.0, "identity": 10.0, "compile": "never",
+                "reconstruction": 20.0, "identity": 10.0,
             },
         ),
         # For images of 128x128, [0, 1] instead of [-1, 1], so that distances are half as large.

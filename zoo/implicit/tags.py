@@ -149,7 +149,7 @@ class TagGAN(ImplicitProgram):
             {"latent_dim": 32, "hidden": [128, 128]}, "gan",
             {
                 "game": "hinge", "regulariser": "spectral-norm", "reconstruction": 10.0, "steps": 1500,
-                "batch_size": 64, "lr": 1e-3, "ema": 0.995, "compile": "never",
+                "batch_size": 64, "lr": 1e-3, "ema": 0.995,
             },
         ),
         "paper": Preset(

@@ -131,7 +131,7 @@ class TextToImage(ImplicitProgram):
         "small": Preset(
             {"latent_dim": 32, "projection": 64, "channels": [64, 32, 16], "encoder": {"steps": 600}}, "gan-cls",
             {
-                "steps": 1500, "batch_size": 64, "lr": 2e-3, "critic_lr": 1e-3, "ema": 0.995, "compile": "never",
+                "steps": 1500, "batch_size": 64, "lr": 2e-3, "critic_lr": 1e-3, "ema": 0.995,
             },
         ),
         "paper": Preset(

@@ -129,7 +129,7 @@ class WaveGAN(ImplicitProgram):
             {"latent_dim": 100, "channels": [64, 32, 16, 8], "batch_norm": True}, "gan",
             {
                 "game": "wasserstein", "regulariser": "gradient-penalty", "steps": 1600, "batch_size": 16, "lr": 1e-3,
-                "critic_lr": 3e-3, "betas": [0.5, 0.9], "ema": 0.99, "compile": "never",
+                "critic_lr": 3e-3, "betas": [0.5, 0.9], "ema": 0.99,
             }, data="spoken_digits-4khz-labelled",
         ),
         "paper": Preset(

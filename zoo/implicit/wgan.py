@@ -34,7 +34,7 @@ class WGAN(ConvolutionalGAN):
             {"latent_dim": 64, "channels": [64, 16]}, "gan",
             {
                 "game": "wasserstein", "regulariser": "clip", "steps": 1800, "batch_size": 32, "lr": 5e-3,
-                "critic_lr": 1e-3, "betas": [0.0, 0.99], "critic_steps": 5, "ema": 0.99, "compile": "never",
+                "critic_lr": 1e-3, "betas": [0.0, 0.99], "critic_steps": 5, "ema": 0.99,
             },
         ),
         "paper": Preset(
@@ -61,7 +61,7 @@ class WGANGP(ConvolutionalGAN):
             {"latent_dim": 64, "channels": [64, 16]}, "gan",
             {
                 "game": "wasserstein", "regulariser": "gradient-penalty", "steps": 1000, "batch_size": 32, "lr": 3e-3,
-                "critic_lr": 2e-3, "betas": [0.0, 0.9], "critic_steps": 5, "ema": 0.99, "compile": "never",
+                "critic_lr": 2e-3, "betas": [0.0, 0.9], "critic_steps": 5, "ema": 0.99,
             },
         ),
         "paper": Preset(
@@ -77,7 +77,7 @@ class WGANGP(ConvolutionalGAN):
             {
                 "game": "wasserstein", "regulariser": {"name": "gradient-penalty", "weight": 0.1}, "steps": 7000,
                 "batch_size": 128, "lr": 1e-3, "critic_lr": 2e-3, "betas": [0.0, 0.9], "critic_steps": 2,
-                "ema": 0.999, "compile": "never",
+                "ema": 0.999,
             }, data="ring",
         ),
     }  # fmt: skip

@@ -255,7 +255,7 @@ class VQVAE(Program):
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Sets the decoder's last bias to what fits each pixel on its own, and the codebook to features of examples."""
         self.bias.copy_(self.likelihood.initial(x).movedim(-1, 0))
-        few = x[torch.randperm(len(x))[:START].to(x.device)]
+        few = x[torch.randperm(len(x), device=x.device)[:START]]
         rows = self.look(few).movedim(1, -1).flatten(0, -2)
         order = torch.cat([torch.randperm(len(rows)) for _ in range(-(-self.number // len(rows)))])[: self.number]
         self.codebook.copy_(rows[order.to(x.device)])

@@ -53,6 +53,10 @@ DISCRETE = {
     "bernoulli_ of a tensor": (lambda: torch.empty(N).bernoulli_(full(0.3)), [0.7, 0.3]),
     "multinomial": (lambda: torch.multinomial(5 * CATEGORIES.expand(N, 6), 1), CATEGORIES.tolist()),
     "multinomial method": (lambda: CATEGORIES.multinomial(N, True), CATEGORIES.tolist()),
+    "randperm": (lambda: torch.stack([torch.randperm(3)[0] for _ in range(N)]), [1 / 3, 1 / 3, 1 / 3]),
+    "randint": (lambda: torch.randint(3, (N,)), [1 / 3, 1 / 3, 1 / 3]),
+    "randint from": (lambda: torch.randint(1, 3, (N,)), [0.0, 0.5, 0.5]),
+    "randint by name": (lambda: torch.randint(low=1, high=3, size=(N,)), [0.0, 0.5, 0.5]),
     "dropout": (lambda: nn.functional.dropout(full(0.75), 0.25), [0.25, 0.75]),
     "dropout in place": (lambda: nn.functional.dropout(full(0.75), 0.25, inplace=True), [0.25, 0.75]),
     "torch.dropout": (lambda: torch.dropout(full(0.75), 0.25, True), [0.25, 0.75]),
@@ -205,8 +209,9 @@ def test_other_functions_and_generators_of_their_own_are_left_alone():
         with Noise(torch.empty(0), torch.empty(0)) if key == "under" else torch.no_grad():
             expected[key] = [
                 torch.poisson(torch.full((5,), 3.0)),
-                torch.randperm(7),
-                torch.randint(9, (5,)),
+                torch.randperm(7, generator=own),
+                torch.randint(9, (5,), generator=own),
+                torch.randint_like(torch.ones(5), 9),
                 torch.multinomial(torch.ones(6), 3),
                 torch.rand(5, generator=own),
                 torch.randn(5, generator=own),

@@ -6,8 +6,9 @@ import functools
 
 import pytest
 import torch
+from torch import nn
 
-from inference.training.compiled import NotStatic, State, reference
+from inference.training.compiled import State, reference
 from inference.training.tracing import trace_step
 from tests.inference.steps import SUMMED_OUT, both, bounds, ready, small
 from tests.inference.training.lines import NAMES, Line, agree, line_data, marked
@@ -34,10 +35,44 @@ def test_every_bound_of_every_program(name, bound):
     agree(both(ready(program, data, **options(name, bound))))
 
 
-def test_running_averages_of_batch_normalisation_are_not_traced():
-    program, data = small("prodlda")
-    with pytest.raises(NotStatic, match="keeps running averages"):
-        both(ready(program, data, **options("prodlda", "auto")))
+@pytest.mark.parametrize("momentum", [0.1, 0.7])
+def test_running_averages_of_batch_normalisation_are_traced(momentum):
+    """They are buffers, which both ways must leave alike, as torch's kernel would."""
+    program, data = small("dcgan")
+    layers = [m for m in program.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert layers
+    for layer in layers:
+        layer.momentum = momentum
+    before = [layer.running_var.clone() for layer in layers]
+    found = both(ready(program, data, "gan", batch_size=5))
+    agree(found, rtol=1e-6, atol=1e-8)
+    assert all(not torch.equal(layer.running_var, old) for layer, old in zip(layers, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("pix2pix", "text2image") else pytest.mark.slow)
+        for name in catalogue.names()
+        if catalogue.get(name).family == "implicit" and name != "progan"  # which grows
+    ],
+)
+def test_the_small_preset_of_every_game(name):
+    chosen = catalogue.get(name).presets["small"]
+    options = {key: value for key, value in chosen.fit.items() if key not in ("steps", "epochs", "batch_size")}
+    program, data = small(name, **chosen.program)
+    agree(both(ready(program, data, chosen.method, batch_size=4, **options), n=2), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("regulariser", ["gradient-penalty", None])
+def test_a_fused_optimizer_finds_slopes_laid_out_as_their_parameters(regulariser):
+    """In float32, where Adam is one operation that takes numbers as they lie in memory; by one step, before what is
+    rounding to Adam moves the next."""
+    torch.set_default_dtype(torch.float32)
+    program, data = small("wgan-gp", event_shape=[8, 8], channels=[8, 4])
+    loop = ready(program, data, "gan", batch_size=4, critic_steps=1, regulariser=regulariser, game="hinge")
+    assert loop.parts["optimizer"].defaults["fused"]
+    agree(both(loop, n=1), rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(
