@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from inference.training.noise import Noise
-from inference.training.runners import graph_loop, library_loop, scripted_loop
-from inference.training.scripted import simplify
+from inference.training.runners import Runner, captured_loop, graph_loop, library_loop, scripted_loop
+from inference.training.scripted import INSTEAD, simplify
 from inference.training.tracing import NotStatic, State, Step, trace_step
 from zoo.datasets.data import Data
 
@@ -74,6 +74,13 @@ def gear(steps: int, calls: int) -> str:
     return "scripted" if steps >= TRACED_FROM else "eager"
 
 
+def _runner(gear: str, device: str) -> Callable[[Any, int, list[Any]], Runner]:
+    """What makes the loop of a gear on a kind of device."""
+    if device == "cuda":
+        return graph_loop if gear == "library" else captured_loop
+    return library_loop if gear == "library" and device == "cpu" else scripted_loop
+
+
 class Replica(Protocol):
     """One fit, as the compiled loop sees it."""
 
@@ -123,8 +130,13 @@ class Reference:
 def _first(replica: Replica) -> tuple[Data, dict[str, Tensor]]:
     """The first rows and the next scalars: what a step is traced and checked on."""
     index, data = replica.indices(0), replica.data
-    batch = data if index is None else data.rows(slice(0, index.shape[1]))
+    batch = data if index is None else data.rows(_from_the_start(index.shape[1], data).to(data.x.device))
     return batch, {name: data.x.new_tensor(values[0]) for name, values in replica.scalars(replica.done, 1).items()}
+
+
+def _from_the_start(n: int, data: Data) -> Tensor:
+    """The first n rows, which begin anew where a step of several minibatches takes more than there are."""
+    return torch.arange(n) % data.size
 
 
 def reference(replica: Replica) -> Reference:
@@ -232,10 +244,9 @@ class Compiled:
         packed = PACKED_UP_TO if gear == "library" else 0
         self.moving, self.still = Packing(moving, packed), Packing(still, packed)
         inputs = self._inputs(2, first.done, [[r.noise[0], r.noise[1]] for r in references], self._first_rows(2))
-        compiling = {"cpu": library_loop, "cuda": graph_loop}.get(self.data.x.device.type, scripted_loop)
-        make = compiling if gear == "library" else scripted_loop
+        make = _runner(gear, self.data.x.device.type)
         try:
-            self.step = self._step(gear)
+            self.step = self._step(gear, INSTEAD if make is scripted_loop else {})
             self.run = make(self.body, len(self.moving), inputs)
             self._check(references)
         except NotStatic:
@@ -276,7 +287,7 @@ class Compiled:
         sums = [a + b for a, b in zip(moving[len(self.changed) :], outputs[self.n_state :], strict=True)]
         return (i + 1, *self.moving.pack([*(outputs[k] for k in self.changed), *sums]))
 
-    def _step(self, gear: str) -> Callable[..., Sequence[Tensor]]:
+    def _step(self, gear: str, instead: Mapping[Any, Any]) -> Callable[..., Sequence[Tensor]]:
         """The traced step of one fit, or of all at once."""
         if len(self.replicas) > 1:
             rows = [None if self.rows is None else 0] * len(self.data.tensors())
@@ -285,7 +296,7 @@ class Compiled:
             dims += [None] * (inputs - len(dims))
             return vmap(lambda *a: tuple(self.trace.graph(*a)), tuple(dims))
         if gear == "scripted":
-            simplify(self.trace.graph)
+            simplify(self.trace.graph, instead)
         return cast("Callable[..., Sequence[Tensor]]", self.trace.graph)
 
     def _moving_and_still(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -300,7 +311,7 @@ class Compiled:
         """The minibatches of the check: the first rows, for each replica (n, R, rows)."""
         if self.rows is None:
             return None
-        return torch.arange(self.rows).expand(n, len(self.replicas), self.rows)
+        return _from_the_start(self.rows, self.data).expand(n, len(self.replicas), self.rows)
 
     def _inputs(
         self, n: int, done: int, noise: Sequence[Sequence[tuple[Tensor, Tensor]]] | None, index: Tensor | None

@@ -1,4 +1,4 @@
-"""The compiled loop for each kind of device: a C++ library on the CPU, a CUDA graph on the GPU, or TorchScript.
+"""The loop without Python, for each kind of device: a compiled library, a CUDA graph, or one operation after another.
 
 Each maker takes the body of the loop `while i < stop: (i, state, sums) = body(i, state, sums, stop, ...)`, how many of
 its arguments after i are handed on, and arguments of the right shapes. It returns `run(arguments, n)`, which takes n
@@ -28,7 +28,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from inference.training.scripted import as_it_is, scripted
 from zoo.datasets.sources import cache_folder
 
-__all__ = ["Body", "Runner", "graph_loop", "library_loop", "scripted_loop"]
+__all__ = ["Body", "Runner", "captured", "captured_loop", "graph_loop", "library_loop", "scripted_loop"]
 
 KEPT = 200
 """Libraries in the cache folder, some 2 MB each."""
@@ -98,35 +98,52 @@ def _scalars_once(graph: GraphModule) -> None:
 
 
 def graph_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
-    """One step in place as a CUDA graph, replayed; the data stay where they are, all else is copied to fixed places."""
-    large = max(v.numel() for v in inputs)
-    buffers = [v if v.numel() == large else v.clone() for v in inputs]
+    """One step compiled for the GPU, captured as a CUDA graph and replayed."""
+    return _replayed(body, carried, inputs, lambda step: torch.compile(step, fullgraph=True, dynamic=False))
+
+
+def captured_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
+    """The operations of one step as they are, captured as a CUDA graph and replayed: no Python and no compiler."""
+    return _replayed(body, carried, inputs, lambda step: step)
+
+
+def _replayed(body: Body, carried: int, inputs: list[Any], made: Callable[[GraphModule], Any]) -> Runner:
+    """The step in fixed places; the data, when they are the largest, stay where they are, all else is copied there."""
+    stop = 1 + carried
+    large = max(v.numel() for v in inputs[stop:])
+    buffers = [v if k >= stop and v.numel() == large else v.clone() for k, v in enumerate(inputs)]
 
     def turn(*buffers: Tensor) -> None:
         for buffer, value in zip(buffers, body(*buffers), strict=False):
             buffer.copy_(value)
 
     with torch.no_grad():
-        compiled = torch.compile(make_fx(turn)(*buffers), fullgraph=True, dynamic=False)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                compiled(*buffers)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            compiled(*buffers)
+        step = made(make_fx(turn)(*buffers))
+        replay = captured(lambda: step(*buffers))
 
     def run(arguments: list[Any], n: int) -> Sequence[Tensor]:
         for buffer, value in zip(buffers, arguments, strict=True):
             if buffer is not value:
                 buffer.copy_(value)
         for _ in range(n):
-            graph.replay()
-        return [buffer.clone() for buffer in buffers[: 1 + carried]]
+            replay()
+        return [buffer.clone() for buffer in buffers[:stop]]
 
     return run
+
+
+def captured(work: Callable[[], Any]) -> Callable[[], None]:
+    """What a function of tensors in fixed places asks of the GPU, to be asked for again in one call."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries take their workspace, and kernels are compiled, before the recording
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
 
 
 def _library(

@@ -9,9 +9,13 @@ from threading import Event, Thread
 import pytest
 import torch
 from filelock import FileLock
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from inference.checkpoint import CHECKPOINT
+from inference.fit import fit_many
 from inference.training import runners
+from inference.training.compiled import Compiled, State, reference
 from inference.training.loop import Loop
 from tests import processes
 from tests.inference.factors import steps_done
@@ -168,13 +172,99 @@ def test_so_does_one_whose_process_was_killed(cache, tmp_path):
     assert numbers(resumed) == numbers(straight)
 
 
+# On the GPU a CUDA graph is replayed: what that does is here done by the processor, in the same places, without Python.
+
+
+class Recording(TorchDispatchMode):
+    """Keeps every operation with the very tensors that it read and wrote."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, made))
+        return made
+
+    def replay(self):
+        for func, args, kwargs, made in self.calls:
+            again = func(*args, **kwargs)
+            for place, value in zip(tree_leaves(made), tree_leaves(again), strict=True):
+                if isinstance(place, torch.Tensor) and place.data_ptr() != value.data_ptr():
+                    place.copy_(value)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Loops as on the GPU; how often the recorded step was done again."""
+    replays = []
+
+    def captured(work):
+        for _ in range(3):
+            work()
+        with torch.no_grad(), Recording() as recording:
+            work()
+
+        def replay():
+            replays.append(None)
+            with torch.no_grad():
+                recording.replay()
+
+        return replay
+
+    monkeypatch.setattr(runners, "captured", captured)
+    monkeypatch.setattr("inference.training.compiled.scripted_loop", runners.captured_loop)
+    return replays
+
+
+def weights(found) -> list[torch.Tensor]:
+    return list(found.program.state_dict().values())
+
+
+@pytest.mark.parametrize(("name", "method", "chosen"), LIBRARY[:6] + LIBRARY[-3:])
+def test_a_replayed_step_gives_the_numbers_of_python(recorded, name, method, chosen):
+    program, data = small(name)
+    agree(both(ready(program, data, method, **chosen)), rtol=1e-6, atol=1e-7)
+    assert len(recorded) == 2 + 5  # the check, and the steps
+
+
+def test_making_a_replayed_step_leaves_every_parameter_alone(recorded):
+    """Even the largest tensor of all, which a loop over few data would leave in its place."""
+    loop = ready(*small("vae", 2, hidden=[64]))
+    before = [tensor.clone() for tensor in State(loop.parts).tensors()]
+    assert max(v.numel() for v in before) > loop.data.x.numel()
+    Compiled([loop], [reference(loop)], "scripted")
+    for found, expected in zip(State(loop.parts).tensors(), before, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_replayed_fits_draw_new_noise_every_step_and_new_rows(recorded):
+    """A whole fit, in chunks, equals the traced one: what is copied to the fixed places is what that was given."""
+    replayed = fitted("traced", 3, steps=90)
+    assert len(recorded) > 80
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inference.training.compiled.scripted_loop", runners.scripted_loop)
+        traced = fitted("traced", 3, steps=90)
+    agree((weights(replayed), weights(traced)))
+
+
+def test_many_replayed_fits_are_each_what_it_is_alone(recorded):
+    given = {"steps": 30, "batch_size": 32, "lr": 0.02, "compile": "traced"}
+    together = fit_many(Line(), line_data(), "svi", seeds=[0, 1], **given)
+    assert recorded
+    for seed, found in enumerate(together):
+        agree((weights(found), weights(fitted("traced", seed, steps=30, batch_size=32, lr=0.02))))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("name", "method", "chosen"), LIBRARY)
-def test_the_cuda_graph_gives_the_numbers_of_python(name, method, chosen):
+@pytest.mark.parametrize("gear", ["scripted", "library"])
+def test_the_cuda_graph_gives_the_numbers_of_python(name, method, chosen, gear):
     program, data = small(name)
     loop = ready(program.to("cuda"), data.to("cuda"), method, **chosen)
-    agree(both(loop, gear="library"), rtol=1e-6, atol=1e-7)
+    agree(both(loop, gear=gear), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.gpu
