@@ -288,7 +288,7 @@ def _as_laid_out(graph: Graph, place: Node, value: Node) -> Node:
     """A value whose numbers stand in memory as they would in its place: a fused optimizer takes them as they come."""
     if place.meta["val"].stride() == value.meta["val"].stride() or not place.meta["val"].is_contiguous():
         return value
-    options = {"memory_format": torch.contiguous_format}
+    options: dict[str, Any] = {"memory_format": torch.contiguous_format}
     kept = graph.call_function(torch.ops.aten.clone.default, (value,), options)
     kept.meta = dict(place.meta)
     return kept

@@ -1,0 +1,145 @@
+"""What a training step of a preset takes in each gear, on this machine: `python -m benchmarks.scripts.gears`.
+
+    python -m benchmarks.scripts.gears --device cuda --rows gears.json > docs/results/gears-cuda.md
+
+Each preset is prepared as a fit would, in float32, and takes steps for some seconds; ready is what the second step
+took, which traces or compiles. Rows that the file holds already are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import hardware, in_words
+from inference.environment import resolve_device, versions
+from inference.fit import make_method
+from inference.method import Run
+from inference.training.compiled import CompileNotice
+from inference.training.gradient import GradientMethod
+from inference.training.loop import Loop, progress_bar
+from zoo import catalogue, datasets
+from zoo.errors import ZooError
+
+__all__ = ["GEARS", "PRESETS", "main", "measure", "page"]
+
+GEARS = ("never", "traced", "always")
+"""Values of the option `compile`."""
+PRESETS: tuple[tuple[str, str, str | None], ...] = (
+    ("vae", "small", "mnist10k-binary"), ("nade", "small", "mnist10k-binary"), ("made", "small", "mnist10k-binary"),
+    ("gated-pixelcnn", "small", "mnist10k-binary"), ("wavenet", "small", None), ("dcgan", "small", "mnist10k"),
+    ("dcgan", "paper", "mnist10k"), ("wgan-gp", "small", "mnist10k"), ("pix2pix", "small", None),
+    ("cyclegan", "small", None), ("stargan", "small", None), ("puzzle-gan", "small", None),
+    ("text2image", "small", None), ("tag-gan", "small", None), ("wavegan", "small", None),
+)  # fmt: skip
+"""(program, preset, data set or None for the preset's own)."""
+
+Row = dict[str, Any]
+
+
+def measure(name: str, preset: str, data: str | None, gear: str, device: torch.device, seconds: float) -> Row:
+    """One row: milliseconds a step, seconds until it was ready, GiB of the GPU, and why it went on eagerly if so.
+
+    Raises: ZooError, when the data are not on this machine.
+    """
+    chosen = catalogue.get(name).preset(preset)
+    loaded = datasets.load(data or chosen.data or catalogue.get(name).dataset)
+    program = catalogue.create_for(name, loaded.train, preset).to(device, torch.float32)
+    train = program.take(loaded.train).to(device, torch.float32)
+    options = {key: value for key, value in chosen.fit.items() if key not in ("epochs", "patience", "report_every")}
+    method = make_method(chosen.method, **{**options, "steps": 10**6, "compile": gear})
+    assert isinstance(method, GradientMethod)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop = method.prepare(program, Run(train)).loop
+        _timed(loop, 1)
+        ready = _timed(loop, 1)
+        first = max(_timed(loop, 5) / 5, 1e-6)
+        steps = max(5, int(seconds / first))
+        spent = _timed(loop, steps) / steps
+    refused = [str(each.message) for each in caught if issubclass(each.category, CompileNotice)]
+    memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+    return {"ms": 1e3 * spent, "ready": ready, "memory": memory, "refused": "".join(refused[:1])}
+
+
+def _timed(loop: Loop, steps: int) -> float:
+    """Seconds that steps take, the device's included."""
+    started = time.perf_counter()
+    float(sum(value.sum() for value in loop.advance(steps).values()))  # waits for the device
+    return time.perf_counter() - started
+
+
+def rows(
+    presets: Iterable[tuple[str, str, str | None]], device: torch.device, seconds: float, known: Mapping[str, Row]
+) -> Iterator[tuple[str, Row]]:
+    """(key, row) of each preset and gear."""
+    for name, preset, data in presets:
+        for gear in GEARS:
+            key = f"{name} {preset} {gear}"
+            if key in known:
+                yield key, known[key]
+                continue
+            try:
+                yield key, measure(name, preset, data, gear, device, seconds)
+            except ZooError as error:
+                yield key, {"refused": str(error).split("\n")[0]}
+
+
+def page(found: Mapping[str, Row], machine: str) -> str:
+    """The table as Markdown."""
+    lines = [
+        "# A training step in each gear", "",
+        f"`python -m benchmarks.scripts.gears` on {machine}.", "",
+        "Milliseconds a step; in brackets the seconds until the first. [What the gears are](../speed.md#when).", "",
+        "| program | preset | eager | traced | compiled |", "|---|---|---:|---:|---:|",
+    ]  # fmt: skip
+    notes: dict[str, None] = {}
+    for name, preset in dict.fromkeys(tuple(key.split()[:2]) for key in found):
+        cells = []
+        for gear in GEARS:
+            row = found.get(f"{name} {preset} {gear}")
+            if row is None:
+                cells.append("")
+            elif row["refused"] or "ms" not in row:
+                cells.append("refused")
+                notes[f"{name}, {preset}: {row['refused']}"] = None
+            else:
+                cells.append(f"{row['ms']:.3g} ({row['ready']:.1f})" if gear != "never" else f"{row['ms']:.3g}")
+        lines.append(f"| {name} | {preset} | {' | '.join(cells)} |")
+    return "\n".join([*lines, *([""] if notes else []), *(f"- {note}" for note in notes), ""])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", default="cpu", help="'cpu', 'cuda' or 'auto'")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of steps, for each row")
+    parser.add_argument("--rows", type=Path, help="a JSON file that keeps rows, of which known ones are not measured")
+    parser.add_argument("--only", help="programs, separated by commas")
+    given = parser.parse_args(arguments)
+    device = resolve_device(given.device)
+    torch.set_default_dtype(torch.float32)
+    kept = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
+    chosen = [each for each in PRESETS if not given.only or each[0] in given.only.split(",")]
+    found: dict[str, Row] = {}
+    with progress_bar(sys.stderr.isatty()) as bar:
+        task = bar.add_task("gears", total=len(chosen) * len(GEARS), note="")
+        for key, row in rows(chosen, device, given.seconds, kept.get("rows", {})):
+            found[key] = row
+            bar.update(task, advance=1, note=key)
+            if given.rows:
+                machine = kept.get("machine") or f"{in_words(hardware(str(device)))}, torch {versions()['torch']}"
+                given.rows.write_text(json.dumps({"machine": machine, "rows": {**kept.get("rows", {}), **found}}))
+    print(page(found, kept.get("machine") or f"{in_words(hardware(str(device)))}, torch {versions()['torch']}"), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The table of gears: rows that were measured, one that was not made, rows that are kept."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from benchmarks.scripts import gears
+
+ROWS = {
+    "vae small never": {"ms": 5.157, "ready": 0.01, "memory": None, "refused": ""},
+    "vae small traced": {"ms": 0.354, "ready": 0.93, "memory": None, "refused": ""},
+    "gan small traced": {"ms": 12.3, "ready": 3.0, "memory": None, "refused": "gan GAN goes on eagerly: why."},
+}
+
+
+def test_a_page_has_a_row_for_each_preset_and_says_why_a_gear_was_refused():
+    text = gears.page(ROWS, "a machine")
+    assert "| vae | small | 5.16 | 0.354 (0.9) |  |" in text
+    assert "| gan | small |  | refused |  |" in text
+    assert text.endswith("- gan, small: gan GAN goes on eagerly: why.\n")
+
+
+def test_steps_are_timed_in_the_gear_that_was_asked_for():
+    row = gears.measure("vae", "small", "digits-binary", "never", torch.device("cpu"), 0.01)
+    assert row["ms"] > 0
+    assert (row["refused"], row["memory"]) == ("", None)
+
+
+def test_what_was_measured_is_kept_and_data_that_are_not_there_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gears, "PRESETS", (("vae", "small", "digits-binary"), ("vae", "paper", "no-such-data")))
+    path = tmp_path / "rows.json"
+    known = {f"vae small {gear}": ROWS["vae small never"] for gear in gears.GEARS}
+    path.write_text(json.dumps({"machine": "another machine", "rows": known}))
+    gears.main(["--rows", str(path)])
+    said = capsys.readouterr().out
+    assert "on another machine." in said
+    assert "| vae | small | 5.16 | 5.16 (0.0) | 5.16 (0.0) |" in said
+    assert "no-such-data" in said
+    assert len(json.loads(path.read_text())["rows"]) == 6
