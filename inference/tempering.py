@@ -19,10 +19,14 @@ from inference.unconstrained import Coordinates
 from zoo.adopted import Adopted
 from zoo.program import Implicit, ImplicitProgram, Program
 
-__all__ = ["TARGET_ACCEPTANCE", "LogDensities", "Tempered", "move", "why_no_tempering", "why_not_summed_out"]
+__all__ = [
+    "TARGET_ACCEPTANCE", "LogDensities", "Tempered", "TemperedSlope", "move", "why_no_tempering", "why_not_summed_out",
+]  # fmt: skip
 
 LogDensities = Callable[[Tensor], tuple[Tensor, Tensor]]
 """z (S, U, D) -> (log start(z), log rest(z)), each (S, U); rows must not depend on each other."""
+TemperedSlope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(z, inverse temperature b ()) -> (log start + b log rest (S, U), log rest (S, U), the gradient of the first)."""
 TARGET_ACCEPTANCE = 0.7
 
 
@@ -92,7 +96,12 @@ class Tempered:
 
 
 def move(
-    log_densities: LogDensities, z: Tensor, beta: Tensor, size: Tensor, leapfrog: int
+    log_densities: LogDensities,
+    z: Tensor,
+    beta: Tensor,
+    size: Tensor,
+    leapfrog: int,
+    tempered_slope: TemperedSlope | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One Hamiltonian transition of every chain and unit at one temperature.
 
@@ -102,6 +111,7 @@ def move(
         beta: Inverse temperature ().
         size: Step sizes (U,), or ().
         leapfrog: Leapfrog steps.
+        tempered_slope: A faster way to the density and its slope; None differentiates `log_densities`.
 
     Returns: states (S, U, D), their log rest (S, U), rate of acceptance (U,).
     """
@@ -110,7 +120,12 @@ def move(
         start, rest = log_densities(at["z"])
         return start + beta * rest, rest
 
+    def known(at: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        assert tempered_slope is not None
+        density, rest, slope = tempered_slope(at["z"], beta)
+        return density, rest, {"z": slope}
+
     # A random length for each chain, since a fixed one can be a period of the orbit and go nowhere.
     step = size * (0.6 + 0.8 * torch.rand_like(z[..., 0]))
-    moved = transition(tempered, {"z": z}, step, leapfrog)
+    moved = transition(tempered, {"z": z}, step, leapfrog, None if tempered_slope is None else known)
     return moved.values["z"], moved.aside, moved.acceptance.mean(0)

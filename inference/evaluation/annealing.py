@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,13 +22,19 @@ from inference.environment import evaluating
 from inference.evaluation.estimates import Estimate, checked, density, log_mean_exp
 from inference.particles import draw, log_joint, simulate
 from inference.requirements import why_no_dreams
-from inference.tempering import TARGET_ACCEPTANCE, LogDensities, Tempered, move, why_not_summed_out
+from inference.tempering import TARGET_ACCEPTANCE, LogDensities, Tempered, TemperedSlope, move, why_not_summed_out
+from inference.training.scripted import Scripted
+from inference.training.tracing import NotStatic
+from zoo.adopted import Adopted
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
 from zoo.options import Count, check_value
 from zoo.program import ImplicitProgram, Program
 
-__all__ = ["Annealed", "Bracket", "Path", "ais", "anneal", "bidirectional", "sigmoid_schedule"]
+__all__ = ["Annealed", "Bracket", "Path", "ais", "anneal", "bidirectional", "sigmoid_schedule", "without_python"]
+
+TRACED_FROM = 500
+"""Slopes of a run from which tracing, which costs some hundred of them, pays."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ def anneal(
     leapfrog: int = 5,
     step_size: float = 0.3,
     path: Path | None = None,
+    traced: bool = True,
 ) -> Annealed:
     """AIS on plain callables, vectorised over S chains and U units.
 
@@ -94,6 +101,7 @@ def anneal(
         step_size: HMC step size with which the preliminary run begins.
         path: A frozen path; None finds step sizes for each temperature and unit in a preliminary run of other chains.
             (Sizes that adapt within the counted run would make them depend on its states and break exactness.)
+        traced: Whether a long run may trace the densities and leave Python; they must do the same at every z.
     """
     if chains < 1 or steps < 1 or leapfrog < 1:
         raise OptionError(f"chains, steps and leapfrog must be at least 1, got {chains}, {steps}, {leapfrog}.")
@@ -101,12 +109,18 @@ def anneal(
         z = draw_start(max(4, chains // 4))
         betas = sigmoid_schedule(steps).to(z)
         guess = Path(betas, torch.full((steps, z.shape[1]), step_size).to(z), leapfrog)
-        path = _run(log_densities, z, guess, adapt=True).path
-    return _run(log_densities, draw_start(chains), path)
+        path = _run(log_densities, z, guess, adapt=True, traced=traced).path
+    return _run(log_densities, draw_start(chains), path, traced=traced)
 
 
 def _run(
-    log_densities: LogDensities, z: Tensor, path: Path, *, adapt: bool = False, backwards: bool = False
+    log_densities: LogDensities,
+    z: Tensor,
+    path: Path,
+    *,
+    adapt: bool = False,
+    backwards: bool = False,
+    traced: bool = True,
 ) -> Annealed:
     """One pass along the path, from start to target or backwards; `backwards` weights are those of 1/evidence."""
     count = len(path.betas) - 1
@@ -114,18 +128,43 @@ def _run(
     log_weights, accepted = z.new_zeros(z.shape[:-1]), z.new_zeros(z.shape[1])
     with torch.no_grad():
         rest = log_densities(z)[1]
+    slope = without_python(log_densities, z) if traced and count * (path.leapfrog + 1) >= TRACED_FROM else None
     for i in range(count):
         t = count - i if backwards else i + 1
         rise = path.betas[t] - path.betas[t - 1]
         if not backwards:
             log_weights = log_weights + rise * rest
-        z, rest, accept = move(log_densities, z, path.betas[t], sizes[t - 1], path.leapfrog)
+        z, rest, accept = move(log_densities, z, path.betas[t], sizes[t - 1], path.leapfrog, slope)
         if backwards:
             log_weights = log_weights - rise * rest
         accepted = accepted + accept
         if adapt and t < count:
             sizes[t] = sizes[t - 1] * torch.exp(0.2 * (accept - TARGET_ACCEPTANCE))
     return Annealed(log_weights, z, accepted / count, path=Path(path.betas, sizes, path.leapfrog))
+
+
+def without_python(log_densities: LogDensities, z: Tensor) -> TemperedSlope | None:
+    """The tempered density and its slope as traced at z (S, U, D); None where the code cannot be traced."""
+
+    def together(point: Tensor) -> tuple[Tensor, ...]:
+        at, beta = point[..., :-1].detach().requires_grad_(), point[..., -1]
+        with torch.enable_grad():
+            start, rest = log_densities(at)
+            density = start + beta * rest
+            (slope,) = torch.autograd.grad(density.sum(), at)
+        return density.detach(), rest.detach(), slope
+
+    def point(z: Tensor, beta: Tensor) -> Tensor:
+        return torch.cat([z, beta.expand(*z.shape[:-1], 1)], -1)
+
+    half = z.new_tensor(0.5)
+    try:
+        scripted = Scripted(
+            together, (point(z, half), point(z / 2, half / 2)), 1e-9 if z.dtype == torch.float64 else 1e-4
+        )
+    except NotStatic:
+        return None
+    return lambda z, beta: cast("tuple[Tensor, Tensor, Tensor]", scripted(point(z, beta)))
 
 
 def ais(
@@ -159,7 +198,10 @@ def ais(
     x, context = checked(program, x, context)
     problem = _Problem(program, x, context, start=start)
     with evaluating(program, start, seed, x.device):
-        run = anneal(problem.log_densities, problem.draw_start, chains=chains, steps=steps, leapfrog=leapfrog)
+        run = anneal(
+            problem.log_densities, problem.draw_start, chains=chains, steps=steps, leapfrog=leapfrog,
+            traced=not isinstance(program, Adopted),
+        )  # fmt: skip
     values, error = log_mean_exp(run.log_weights)
     return Estimate(values, f"AIS-{steps}x{chains}", True, monte_carlo_error=error)
 
@@ -190,14 +232,17 @@ def bidirectional(
         with torch.no_grad():
             made = simulate(program, n, context)
         problem = _Problem(program, made.x, context, start=None)
-        forward = anneal(problem.log_densities, problem.draw_start, chains=chains, steps=steps, leapfrog=leapfrog)
+        traced = not isinstance(program, Adopted)
+        forward = anneal(
+            problem.log_densities, problem.draw_start, chains=chains, steps=steps, leapfrog=leapfrog, traced=traced
+        )
         # Sites outside the plate get its dimension, so that all have the form (S, B or 1, *event) with S = 1.
         truth = {
             name: (made.latents[name][None] if site.is_global else made.latents[name])[None]
             for name, site in problem.coordinates.sites.items()
         }
         z = problem.coordinates.pack(truth).expand(chains, -1, -1)
-        backward = _run(problem.log_densities, z, forward.path, backwards=True)
+        backward = _run(problem.log_densities, z, forward.path, backwards=True, traced=traced)
     lower, lower_error = log_mean_exp(forward.log_weights)
     inverse, upper_error = log_mean_exp(backward.log_weights)
     return Bracket(

@@ -106,6 +106,11 @@ def _graph(function: Callable[[Tensor], tuple[Tensor, ...]], point: Tensor) -> G
         if node.op == "call_function" and "profiler" in str(node.target):
             graph.graph.erase_node(node)
     pure = without_mutations(graph, [point.detach()])
+    for name in {str(node.target) for node in pure.graph.nodes if node.op == "get_attr"}:
+        held = getattr(pure, name)
+        if isinstance(held, Tensor) and held.requires_grad:  # parameters are constants here
+            delattr(pure, name)
+            pure.register_buffer(name, held.detach())
     # Draws of discrete latents that are summed out are made and not used.
     pure.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     for node in list(pure.graph.nodes):

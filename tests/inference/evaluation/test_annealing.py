@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
+import zoo
+from inference.evaluation import annealing
 from inference.evaluation.annealing import Path, _run, ais, anneal, bidirectional, sigmoid_schedule
 from tests.inference.toys import Mean, Pair, Rate, Sampler, linear
 from tests.zoo.readings import Nudged, Pulled, TwoReadings
+from zoo import catalogue, datasets
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError
 from zoo.mixtures.bernoulli import BernoulliMixture
 
@@ -145,3 +150,40 @@ def test_a_factor_of_a_global_latent_counts_once():
 def test_what_is_generated_heeds_no_second_reading_so_that_it_brackets_nothing():
     with pytest.raises(CapabilityError, match="bidirectional cannot bracket TwoReadings: it observes 'y' besides x"):
         bidirectional(TwoReadings(), 3, TwoReadings().example_context(3))
+
+
+@pytest.mark.parametrize(("name", "data"), [("vae", "digits-binary"), ("eight-schools", "eight_schools")])
+def test_a_long_run_leaves_python_and_gives_the_same_numbers(monkeypatch, name, data):
+    loaded = datasets.load(data)
+    program = catalogue.create_for(name, loaded.train)
+    few = loaded.train.rows(slice(0, 8))
+    made = []
+    original = annealing.without_python
+    monkeypatch.setattr(annealing, "without_python", lambda *given: made.append(original(*given)) or made[-1])
+    traced = ais(program, *few, chains=2, steps=annealing.TRACED_FROM // 6 + 1, leapfrog=5)
+    assert [each is not None for each in made] == [True, True]  # to find step sizes, and the run that counts
+    monkeypatch.setattr(annealing, "TRACED_FROM", 10**9)
+    eager = ais(program, *few, chains=2, steps=500 // 6 + 1, leapfrog=5)
+    assert len(made) == 2
+    torch.testing.assert_close(traced.values, eager.values, rtol=1e-8, atol=1e-8)
+
+
+def test_densities_that_look_at_values_stay_in_python():
+    def looks(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        start = -z.square().sum(-1) / 2
+        return start, -start if float(z.sum()) > 0 else start
+
+    assert annealing.without_python(looks, torch.randn(2, 3, 1)) is None
+
+
+def test_adopted_code_may_go_another_way_at_every_place(monkeypatch):
+    def model(y):
+        mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    monkeypatch.setattr(annealing, "TRACED_FROM", 1)
+    monkeypatch.setattr(annealing, "without_python", lambda *given: pytest.fail("it was traced"))
+    y = torch.tensor([0.3, -0.2, 1.0])
+    found = ais(zoo.adopt(model), y, chains=4, steps=2)
+    assert bool(torch.isfinite(found.values).all())
