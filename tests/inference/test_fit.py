@@ -8,6 +8,7 @@ import torch
 
 from inference import METHODS, SVI, fit, fit_many, make_method
 from inference.environment import seeded
+from tests import processes
 from tests.inference.factors import data, ppca, same, state
 from zoo import catalogue, datasets, errors
 from zoo.errors import OptionError, UnknownNameError
@@ -140,3 +141,33 @@ def test_scalars_of_numpy_are_taken_and_kept_as_numbers(tmp_path):
 def test_no_name_of_a_folder_is_no_folder():
     with pytest.raises(errors.OptionError, match="out is ''"):
         fit("coin", "coin", "exact", out="")
+
+
+REPEATED = {
+    "traced": lambda seed: fit(ppca(), data(), "svi", steps=20, batch_size=20, compile="traced", seed=seed),
+    "eager": lambda seed: fit(ppca(), data(), "svi", steps=20, batch_size=20, compile="never", seed=seed),
+    "together": lambda seed: fit_many(ppca(), data(), "svi", seeds=[seed, seed + 1], steps=20, compile="traced"),
+    "game": lambda seed: fit("gan", "digits", "gan", steps=5, batch_size=20, compile="traced", seed=seed),
+    "nuts": lambda seed: fit("eight-schools", "eight_schools", "nuts", warmup=40, draws=40, chains=1, seed=seed),
+}
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in REPEATED])
+def test_fifty_fits_leave_nothing_behind(kind, tmp_path):
+    """In a process of its own: what a traced function leaves for ever is 3 MiB a fit, 120 in forty of them."""
+    done = processes.run(LEFT, [kind], scratch=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 20
+
+
+LEFT = """
+import gc, sys
+from benchmarks.speed.resources import resident
+from tests.inference.test_fit import REPEATED
+for i in range(50):
+    REPEATED[sys.argv[1]](i)
+    gc.collect()
+    if i == 9:
+        before = resident()
+print(resident() - before)
+"""
