@@ -6,9 +6,10 @@ import time
 
 import pytest
 import torch
+from rich.progress import BarColumn
 
 from inference import SVI, fit
-from inference.training.loop import Schedule
+from inference.training.loop import Schedule, progress_bar
 from tests import processes
 from tests.inference.factors import data, ppca, same, state, steps_done
 
@@ -28,6 +29,19 @@ def _dataset(train: torch.Tensor, valid: torch.Tensor):
 
     card = Card("test", "made up", (6,), "real", {"train": len(train), "valid": len(valid), "test": 1}, "here", "none")
     return Dataset(card, Data(train), Data(valid), Data(valid[:1]))
+
+
+def test_the_bar_tells_how_long_a_step_has_been_in_preparation(monkeypatch):
+    """While nothing is done, as when a compiler runs: the time that has passed is all that moves."""
+    with progress_bar(True) as bar:
+        bar.disable = False
+        task = bar.add_task("svi Line", total=10, note="preparing the step ...")
+        started = bar.tasks[0].start_time
+        for seconds, shown in ((0.0, "0:00:00"), (75.0, "0:01:15")):
+            monkeypatch.setattr(bar.tasks[0], "get_time", lambda seconds=seconds: started + seconds)
+            text = "".join(str(column(bar.tasks[task])) for column in bar.columns if not isinstance(column, BarColumn))
+            assert shown in text
+            assert "preparing the step" in text
 
 
 def test_schedule_counts_epochs():
