@@ -1,8 +1,8 @@
 """Particles of a user's own code (`zoo.adopt`), which may use batch dimensions as it likes: one run for each.
 
 What comes out has the shapes that `inference.particles` promises: local sites (S, B, *event), global ones (S, 1,
-*event), other plates being the first dimensions of the event. Densities at given values are computed under
-`torch.func.vmap` where the code allows it, so that it still sees a single particle.
+*event), other plates being the first dimensions of the event. Densities at given values, and draws of Gaussian
+autoguides, are computed under `torch.func.vmap` where the code allows it, so that it still sees a single particle.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceEnum_ELBO, config_enumerate
+from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal
 from pyro.infer.traceenum_elbo import _compute_dice_elbo, _compute_model_factors
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
@@ -44,6 +45,8 @@ __all__ = [
 
 CHUNK = 512
 """Particles evaluated at once under vmap."""
+GAUSSIANS = (AutoNormal, AutoMultivariateNormal, AutoLowRankMultivariateNormal)
+"""Guides that draw from normal distributions, none of which hangs on what another gave, and nothing else at random."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +131,40 @@ def together(parts: list[tuple[Tensor, Tensor, bool]]) -> LogDensity:
 
 
 def draw(guide: Callable[..., Any], n: int, x: Tensor, context: Arguments, density: bool) -> Draws:
-    """As `inference.particles.draw`."""
-    found = __gathered([poutine.trace(guide).get_trace(x, context, None) for _ in range(n)], x, context, density)
-    return found
+    """As `inference.particles.draw`; of Gaussian autoguides all at once, where no gradient is asked for."""
+    if n > 1 and type(guide) in GAUSSIANS and guide not in LOOPED and not torch.is_grad_enabled():
+        found = _drawn_by_vmap(guide, n, x, context, density)
+        if found is not None:
+            return found
+    return _gathered([poutine.trace(guide).get_trace(x, context, None) for _ in range(n)], x, context, density)
 
 
-def __gathered(traces: list[poutine.Trace], x: Tensor, context: Arguments, density: bool) -> Draws:
+def _drawn_by_vmap(guide: Callable[..., Any], n: int, x: Tensor, context: Arguments, density: bool) -> Draws | None:
+    """All draws at once: the normal numbers, then what the guide makes of each; None where vmap cannot do that."""
+    joint: list[bool] = []
+
+    def single(mine: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        trace = poutine.trace(poutine.condition(guide, data=dict(mine))).get_trace(x, context, None)
+        one = _gathered([trace], x, context, density)
+        joint.append(one.log_prob.joint)
+        return {name: value[0] for name, value in one.values.items()}, one.log_prob.local[0], one.log_prob.globals[0]
+
+    sites = poutine.trace(guide).get_trace(x, context, None).nodes
+    normals = {name: site["fn"].sample((n,)) for name, site in sites.items() if _is_auxiliary(site)}
+    try:
+        with pyro.validation_enabled(False):
+            values, local, rest = vmap(single, chunk_size=CHUNK)(normals)
+    except Exception:  # as for densities: run plainly, it shows what is the guide's own fault
+        LOOPED.add(guide)
+        return None
+    return Draws(values, LogDensity(local, rest, joint[0]))
+
+
+def _is_auxiliary(site: Mapping[str, Any]) -> bool:
+    return site["type"] == "sample" and bool(site["infer"].get("is_auxiliary"))
+
+
+def _gathered(traces: list[poutine.Trace], x: Tensor, context: Arguments, density: bool) -> Draws:
     names = [
         name for name, site in traces[0].nodes.items()
         if site["type"] == "sample" and not site["infer"].get("is_auxiliary", False) and not site_is_subsample(site)
@@ -175,7 +206,7 @@ def prior_draws(
 
 
 LOOPED: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Programs whose code vmap cannot take."""
+"""Programs whose code, and guides that, vmap cannot take."""
 TRIED: weakref.WeakSet[Any] = weakref.WeakSet()
 """Programs whose code gives the same under vmap as without."""
 

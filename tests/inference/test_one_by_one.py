@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import zoo
+from inference import one_by_one
+from inference.guides.named import build_guide, guide_spec
 from inference.particles import draw, guide_log_prob, log_joint, prior_and_likelihood, prior_draws
 from zoo.errors import CapabilityError
 
@@ -57,6 +59,51 @@ def test_draws_and_both_densities_are_those_of_each_particle(adopted):
     prior, likelihood = prior_and_likelihood(program, found.values, *data)
     torch.testing.assert_close(prior.total + likelihood.total, joint.total)
     torch.testing.assert_close(prior.total[0], by_hand(found.values["scale"][0, 0], found.values["a"][0, 0])[0])
+
+
+@pytest.mark.parametrize("kind", ["normal", "multivariate_normal", "low_rank"])
+@torch.no_grad()
+def test_draws_of_gaussian_guides_made_at_once_follow_the_density_that_they_have(kind):
+    program = zoo.adopt(grouped)
+    data = program.take({"group": GROUP, "y": Y})
+    guide = build_guide(guide_spec(kind), program, data)
+    for parameter in guide.parameters():
+        parameter.add_(0.2 * torch.rand_like(parameter))
+    found = draw(guide, 4000, *data)
+    assert guide not in one_by_one.LOOPED
+    scale, a = found.values["scale"], found.values["a"]
+    assert (scale.shape, a.shape) == ((4000, 1), (4000, 1, 2))
+    u = torch.cat([scale.log(), a[:, 0]], -1)
+    if kind == "normal":
+        loc, sd = (torch.cat([each.scale.reshape(1), each.a]) for each in (guide.locs, guide.scales))
+        q = dist.Normal(loc, sd).to_event(1)
+    else:
+        q = guide.get_posterior()
+    torch.testing.assert_close(found.log_prob.total, q.log_prob(u) - scale[:, 0].log())
+    # Five standard errors: one in 300,000 for each of six numbers.
+    sd = q.variance.sqrt()
+    assert bool(((u.mean(0) - q.mean).abs() < 5 * sd / 4000**0.5).all())
+    assert bool(((u.std(0) - sd).abs() < 5 * sd / 8000**0.5).all())
+    assert len(u.unique(dim=0)) == 4000
+
+
+@torch.no_grad()
+def test_local_latents_drawn_at_once_have_noise_of_their_own_in_each_example():
+    def local(y):
+        with pyro.plate("rows", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    program = zoo.adopt(local, examples="rows")
+    data = program.take(Y)
+    guide = build_guide(guide_spec("normal"), program, data)
+    found = draw(guide, 1000, *data)
+    assert guide not in one_by_one.LOOPED
+    z = found.values["z"]
+    assert len(z.flatten().unique()) == 3000
+    torch.testing.assert_close(found.log_prob.local, dist.Normal(guide.locs.z, guide.scales.z).log_prob(z))
+    assert not found.log_prob.joint
+    assert bool(draw(guide, 1000, *data, density=False).log_prob.local.isnan().all())
 
 
 def test_the_prior_is_drawn_from_given_some_of_it(adopted):
