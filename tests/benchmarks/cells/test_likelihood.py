@@ -42,7 +42,7 @@ def test_a_gan_gets_its_two_estimates_and_no_likelihood(tmp_path: Path) -> None:
         "density", "gan", MethodSpec("GAN", "gan", {"steps": 3, "batch_size": 50}), tmp_path,
         data="digits", options={"hidden": [16], "critic_hidden": [8]},
         metrics=("log_likelihood", "parzen", "ais", "diversity"),
-        evaluation={"ais_chains": 4, "ais_steps": 10, "ais_examples": 5, "ais_sigmas": (0.2, 0.3)},
+        evaluation={"ais_chains": 2, "ais_steps": 3, "ais_examples": 5, "ais_sigmas": (0.2, 0.3)},
     )  # fmt: skip
     assert found["log_likelihood"].value is None
     assert "implicit" in found["log_likelihood"].how

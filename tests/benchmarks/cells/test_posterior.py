@@ -48,11 +48,11 @@ def test_a_better_guide_has_the_smaller_divergence(tmp_path: Path) -> None:
 
 
 def test_methods_without_a_density_say_so(tmp_path: Path) -> None:
-    chain = run("posterior", "coin", nuts(50, 100, 2), tmp_path)
+    chain = run("posterior", "coin", nuts(50, 100, 2), tmp_path, **QUICK)
     assert all(chain[m].value is None for m in ("elbo", "kl_reverse", "kl_forward", "k_hat"))
     assert all(chain[m].how.startswith("n/a") for m in ("elbo", "kl_reverse", "kl_forward", "k_hat"))
     assert chain["mean_error"].value < 0.5
-    implicit = run("posterior", "banana", avb(steps=20), tmp_path)
+    implicit = run("posterior", "banana", avb(steps=20), tmp_path, **QUICK)
     assert implicit["elbo"].value is None
     assert implicit["kl_reverse"].value > 0.1  # 20 steps are not enough; the estimate from draws sees it
     assert "nearest neighbours" in implicit["kl_reverse"].how

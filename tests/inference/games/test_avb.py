@@ -62,7 +62,7 @@ def ppca() -> tuple[PPCA, Tensor, Fit]:
     """The same, fitted in float64."""
     torch.set_default_dtype(torch.float64)
     program, x = known_ppca()
-    return program, x, fit(program, x, "avb", train_program=False, initialise=False, steps=600, batch_size=64)
+    return program, x, fit(program, x, "avb", train_program=False, initialise=False, steps=300, batch_size=64)
 
 
 def test_avb_finds_the_amortised_posterior_of_ppca(ppca) -> None:
@@ -215,20 +215,22 @@ def histogram_kl(draws: Tensor, cells: Tensor, log_mass: Tensor, bins: int = 50)
     return float((q[hit] * (q[hit] / p[hit].clamp_min(1e-12)).log()).sum())
 
 
-def compare(problem: str, seed: int, steps: int, judged: int) -> dict[str, tuple[float, float]]:
-    """Method -> (C2ST on so many draws a side, histogram KL) to the exact posterior."""
+def compare(problem: str, seed: int, steps: int, judged: int = 0) -> dict[str, list[float]]:
+    """Method -> histogram KL to the exact posterior; and C2ST, which is slow, on so many draws a side if any."""
     make, row = PROBLEMS[problem]
     program, x = make(), torch.tensor(row)
     cells, log_mass = grid_posterior(program, x)
     torch.manual_seed(seed)
-    exact = grid_draws(cells, log_mass, judged)
+    exact = grid_draws(cells, log_mass, max(judged, 1))
     found = {}
     for method, options in (
         ("svi", {"guide": "multivariate_normal", "particles": 16, "steps": 1000}),
         ("avb", {"steps": steps}),
     ):
         draws = fit(program, x, method, train_program=False, seed=seed, **options).draw(20_000, x)["z"].reshape(-1, 2)
-        found[method] = (c2st(exact, draws[:judged], seed=seed).accuracy, histogram_kl(draws, cells, log_mass))
+        found[method] = [histogram_kl(draws, cells, log_mass)]
+        if judged:
+            found[method].append(c2st(exact, draws[:judged], seed=seed).accuracy)
     return found
 
 
@@ -243,10 +245,9 @@ def test_the_yardsticks_know_the_exact_posterior() -> None:
 
 
 def test_avb_beats_the_gaussian_guide_on_two_modes() -> None:
-    """One seed and fewer steps than the real test below."""
-    found = compare("two modes", seed=0, steps=700, judged=1000)
-    assert found["avb"][0] < found["svi"][0] - 0.05
-    assert found["avb"][1] < 0.6 * found["svi"][1]
+    """One seed and fewer steps than the real test below, by the distance that has no classifier to train."""
+    found = compare("two modes", seed=0, steps=700)
+    assert found["avb"][0] < 0.6 * found["svi"][0]
 
 
 @pytest.mark.slow
