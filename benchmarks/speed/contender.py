@@ -8,8 +8,8 @@ with a constant learning rate everywhere.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,15 +18,19 @@ import pyro.infer
 import torch
 from torch import Tensor, nn
 
+from inference.fit import make_method
 from inference.method import Run
-from inference.methods.svi import SVI
-from zoo.datasets import Data
+from inference.training.gradient import GradientMethod
+from zoo import datasets
+from zoo.datasets import Data, Dataset, base_name, sources
+from zoo.datasets.registry import REGISTRY
 from zoo.errors import ZooError
 from zoo.program import Program
 
 __all__ = [
-    "NUMPYRO", "PYRO", "ZOO", "ZOO_COMPILED", "ZOO_EAGER", "ZOO_TRACED", "Advance", "Contender", "Unavailable", "Work",
-    "numpyro_contenders", "pyro_contender", "torch_contenders", "zoo_contenders",
+    "NUMPYRO", "PYRO", "ZOO", "ZOO_COMPILED", "ZOO_EAGER", "ZOO_TRACED", "Advance", "ByHand", "Contender", "Turn",
+    "Unavailable", "Work", "at_hand", "numpyro_contenders", "pyro_contender", "torch_contenders", "turn_contenders",
+    "zoo_contenders",
 ]  # fmt: skip
 
 ZOO_COMPILED, ZOO_TRACED, ZOO_EAGER = ZOO = "zoo, compiled", "zoo, traced", "zoo, eager"
@@ -41,6 +45,18 @@ Advance = Callable[[int], float]
 
 class Unavailable(ZooError):
     """A workload or a contender that cannot be run here; says why and what would change that."""
+
+
+def at_hand(name: str) -> Dataset:
+    """A data set, if it is on this machine: nothing is downloaded to be timed.
+
+    Raises: Unavailable.
+    """
+    base = base_name(name)
+    compact, *originals = REGISTRY[base].card.files
+    if not any(all(sources.local(file) for file in way) for way in ([compact], originals) if way):
+        raise Unavailable(f"{base} is not on this machine: set ZOO_DATA, or load it once (zoo.datasets, {base!r})")
+    return datasets.load(name)
 
 
 @dataclass(frozen=True)
@@ -98,18 +114,23 @@ class Work:
 # This project.
 
 
-def zoo_contenders(make: Callable[[], tuple[Program, Mapping[str, Any]]], work: Work) -> list[Contender]:
+def zoo_contenders(
+    make: Callable[[], tuple[Program, Mapping[str, Any]]], work: Work, method: str = "svi"
+) -> list[Contender]:
     """Ours: compiled, traced, and neither.
 
     Args:
-        make: Gives the program, at its starting point, and the options of SVI (guide, elbo).
+        make: Gives the program, at its starting point, and the options of the method (guide, elbo).
+        method: Name of one that takes gradient steps.
     """
 
     def prepare(compiled: str) -> Advance:
         torch.manual_seed(work.seed)
         program, options = make()
-        method = SVI(**options, lr=work.lr, decay="constant", batch_size=work.batch_size, steps=10**9, compile=compiled)
-        training = method.prepare(program.to(work.device), Run(work.data, seed=work.seed))
+        shared = {"lr": work.lr, "decay": "constant", "batch_size": work.batch_size, "steps": 10**9}
+        made = make_method(method, **options, **shared, compile=compiled)
+        assert isinstance(made, GradientMethod)
+        training = made.prepare(program.to(work.device), Run(work.data, seed=work.seed))
 
         def advance(n: int) -> float:
             loss = float(training.advance(n))
@@ -120,10 +141,10 @@ def zoo_contenders(make: Callable[[], tuple[Program, Mapping[str, Any]]], work: 
 
         return advance
 
+    gears = {ZOO_COMPILED: "always", ZOO_TRACED: "traced", ZOO_EAGER: "never"}
     return [
-        Contender(ZOO_COMPILED, functools.partial(prepare, "always"), "SVI(compile='always')"),
-        Contender(ZOO_TRACED, functools.partial(prepare, "traced"), "SVI(compile='traced')"),
-        Contender(ZOO_EAGER, functools.partial(prepare, "never"), "SVI(compile='never')"),
+        Contender(name, functools.partial(prepare, gear), f"fit(method={method!r}, compile={gear!r})")
+        for name, gear in gears.items()
     ]
 
 
@@ -160,36 +181,101 @@ def pyro_contender(make: Callable[[], tuple[Any, Any, pyro.infer.ELBO]], work: W
 Loss = Callable[[Tensor, "Tensor | None"], Tensor]
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One player's part of a step: Adam on the parameters that it moves, down its loss(x, context), a mean."""
+
+    parameters: Sequence[nn.Parameter]
+    loss: Loss
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def adam(self, **kind: bool) -> torch.optim.Adam:
+        """Its optimizer."""
+        return torch.optim.Adam(self.parameters, lr=self.lr, betas=self.betas, **kind)
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """A step written out: turns one after the other, on the same minibatch, and what ends it.
+
+    Args:
+        turns: In order; the loss of the last one is that of the step.
+        after: Called at the end of each step, an average of weights say; None is nothing.
+    """
+
+    turns: Sequence[Turn]
+    after: Callable[[], Any] | None = None
+
+    def of(self, optimizers: Sequence[torch.optim.Optimizer], keep: bool = False) -> Callable[[Data], Tensor]:
+        """The step as a function of a minibatch, which returns its loss ().
+
+        Args:
+            optimizers: One for each turn.
+            keep: Gradients stay where they are in memory and are set to zero.
+        """
+        descents = [optimizer.step for optimizer in optimizers]
+
+        def step(batch: Data) -> Tensor:
+            for turn, optimizer, descend in zip(self.turns, optimizers, descents, strict=True):
+                if len(self.turns) > 1:  # no slopes for those whose turn it is not
+                    for each in self.turns:
+                        for parameter in each.parameters:
+                            parameter.requires_grad_(each is turn)
+                loss = turn.loss(*batch)
+                optimizer.zero_grad(set_to_none=not keep)
+                loss.backward()
+                descend()
+            if self.after is not None:
+                self.after()
+            return loss.detach()
+
+        return step
+
+
 def torch_contenders(make: Callable[[], tuple[list[nn.Parameter], Loss]], work: Work, how: str = "") -> list[Contender]:
-    """The loss written out: eager; the loss compiled; Adam compiled as well; on CUDA, the step captured as a graph.
+    """One loss, with one Adam; see `turn_contenders`.
 
     Args:
         make: Gives the parameters and loss(x, context), the mean per example.
         how: How it was written.
     """
 
-    def prepare(compile_loss: bool, compile_adam: bool) -> Advance:
+    def by_hand() -> ByHand:
+        parameters, loss = make()
+        return ByHand([Turn(parameters, loss, work.lr)])
+
+    return turn_contenders(by_hand, work, how)
+
+
+def turn_contenders(make: Callable[[], ByHand], work: Work, how: str = "") -> list[Contender]:
+    """Steps written out: eager; losses compiled; all else compiled as well; on CUDA, the step captured as a graph.
+
+    Args:
+        make: Gives the step.
+        how: How it was written.
+    """
+
+    def prepare(compile_losses: bool, compile_adam: bool) -> Advance:
         torch.manual_seed(work.seed)
-        parameters, loss_of = make()
+        hand = make()
         # Adam as one kernel, except where the compiler is to make one of it.
-        optimizer = torch.optim.Adam(parameters, lr=work.lr, fused=not compile_adam)
-        step: Callable[[], Any] = optimizer.step
-        if compile_loss:
+        optimizers = [turn.adam(fused=not compile_adam) for turn in hand.turns]
+        if compile_losses:
             # Shapes never change, so both values mean the same; with one, the second contender would find in memory
             # what was compiled for the first.
-            loss_of = torch.compile(loss_of, fullgraph=True, dynamic=None if compile_adam else False)
+            compiled = functools.partial(torch.compile, fullgraph=True, dynamic=None if compile_adam else False)
+            hand = replace(hand, turns=[replace(turn, loss=compiled(turn.loss)) for turn in hand.turns])
         if compile_adam:
-            step = torch.compile(step, fullgraph=False)
-        batch = work.batches()
+            for optimizer in optimizers:
+                optimizer.step = torch.compile(optimizer.step, fullgraph=False)  # type: ignore[method-assign]
+            hand = hand if hand.after is None else replace(hand, after=torch.compile(hand.after))
+        step, batch = hand.of(optimizers), work.batches()
 
         def advance(n: int) -> float:
             total = torch.zeros((), device=work.device)
             for _ in range(n):
-                loss = loss_of(*batch())
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                step()
-                total += loss.detach()
+                total += step(batch())
             return float(total) / n
 
         return advance
@@ -206,32 +292,25 @@ def torch_contenders(make: Callable[[], tuple[list[nn.Parameter], Loss]], work: 
     return found
 
 
-def _captured(make: Callable[[], tuple[list[nn.Parameter], Loss]], work: Work) -> Advance:
+def _captured(make: Callable[[], ByHand], work: Work) -> Advance:
     """One step as a CUDA graph that is replayed on a batch copied into place."""
     torch.manual_seed(work.seed)
-    parameters, loss_of = make()
-    optimizer = torch.optim.Adam(parameters, lr=work.lr, capturable=True)
+    hand = make()
+    step = hand.of([turn.adam(capturable=True) for turn in hand.turns], keep=True)
     batch = work.batches()
     first = batch()
     place = Data(first.x.clone(), None if first.context is None else first.context.clone())
     total = torch.zeros((), device=work.device)
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=False)
-        loss = loss_of(*place)
-        loss.backward()
-        optimizer.step()
-        total.add_(loss.detach())
-
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
-            step()
+            total.add_(step(place))
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step()
+        total.add_(step(place))
 
     def advance(n: int) -> float:
         total.zero_()

@@ -14,17 +14,14 @@ from torch import Tensor, nn
 
 from benchmarks.speed.contender import (
     Contender,
-    Unavailable,
     Work,
+    at_hand,
     numpyro_contenders,
     pyro_contender,
     torch_contenders,
     zoo_contenders,
 )
-from zoo import datasets
 from zoo.chains.hmm import HMM
-from zoo.datasets import sources
-from zoo.datasets.registry import REGISTRY
 from zoo.program import Program
 
 __all__ = ["contenders", "work"]
@@ -38,9 +35,7 @@ def work(device: str = "cpu", seed: int = 0, k: int = 16, batch_size: int = 32, 
 
     Raises: Unavailable when the data are not on this machine.
     """
-    if all(sources.local(file) is None for file in REGISTRY["jsb"].card.files):
-        raise Unavailable("the chorales are not on this machine: set ZOO_DATA, or load them once (zoo.datasets, 'jsb')")
-    data = datasets.load("jsb").train.rows(slice(0, ROWS)).to(torch.device(device), torch.float32)
+    data = at_hand("jsb").train.rows(slice(0, ROWS)).to(torch.device(device), torch.float32)
     return Work(data, batch_size, lr, seed=seed, facts={"k": k, "estimator": "exact log-likelihood"})
 
 

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from benchmarks.speed.contender import (
     Contender,
+    Unavailable,
     Work,
+    at_hand,
     numpyro_contenders,
     pyro_contender,
     torch_contenders,
     zoo_contenders,
 )
-from zoo import datasets
-from zoo.datasets import Data, sources
-from zoo.datasets.registry import REGISTRY
+from zoo.datasets import Data
 from zoo.latent.vae import VAE
 
 __all__ = ["contenders", "work"]
@@ -39,10 +39,10 @@ def work(
     device: str = "cpu", seed: int = 0, batch_size: int = 128, network: str = "mlp", rows: int = ROWS, lr: float = 1e-3
 ) -> Work:
     """Binary digits; random pixels of the same shape where MNIST is not on this machine (the work is the same)."""
-    if any(sources.local(file) is not None for file in REGISTRY["mnist10k"].card.files[:1]):
-        loaded, source = datasets.load("mnist10k-binary"), "mnist10k-binary"
+    try:
+        loaded, source = at_hand("mnist10k-binary"), "mnist10k-binary"
         x = torch.cat([loaded.train.x, loaded.valid.x])[:rows].float()
-    else:
+    except Unavailable:
         generator = torch.Generator().manual_seed(seed)
         x, source = torch.rand(rows, 28, 28, generator=generator, dtype=torch.float32).lt(0.13).float(), "random pixels"
     facts = {"network": network, "latent_dim": LATENT, "data": source, "estimator": "one draw of the ELBO"}

@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from benchmarks.speed import contender
 from benchmarks.speed.contender import (
     PYRO,
+    TORCH_COMPILED,
     TORCH_EAGER,
+    TORCH_WHOLE,
     ZOO_EAGER,
+    ByHand,
+    Turn,
     Work,
     numpyro_contenders,
     pyro_contender,
     torch_contenders,
+    turn_contenders,
     zoo_contenders,
 )
 from tests.inference.toys import Mean
@@ -90,6 +95,36 @@ def test_every_one_starts_afresh_and_climbs_the_same_bound():
         assert losses[0] == losses[1]
         # Adam's 1e-8 beside the root of the second moment is added before or after the bias is corrected.
         assert losses[0] == pytest.approx(found[TORCH_EAGER][0], rel=1e-7)
+
+
+def duel(counts: list[int]) -> ByHand:
+    """a runs from b, b follows a; neither turn moves both."""
+    a, b = nn.Parameter(torch.tensor(0.5)), nn.Parameter(torch.tensor(-1.0))
+
+    def apart(x: Tensor, context: Tensor | None) -> Tensor:
+        counts.append(a.requires_grad + 2 * b.requires_grad)
+        return -(a - b).square() * x.mean()
+
+    return ByHand([Turn([a], apart, 0.1), Turn([b], lambda *given: -apart(*given), 0.2)], lambda: counts.append(0))
+
+
+def test_turns_move_one_player_each_and_compile_what_their_names_say(monkeypatch):
+    """Beside the same steps derived on paper: while slopes keep their signs, Adam's steps are nearly the rates."""
+    compiled: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compiled.append(f.__name__) or f)
+    work, found = Work(Data(torch.ones(3)), batch_size=3, lr=1.0), {}
+    slopes: list[int] = []
+    for each in turn_contenders(lambda: duel(slopes), work):
+        slopes.clear()
+        compiled.clear()
+        found[each.name] = each.prepare()(2)
+        assert slopes == [1, 2, 0] * 2
+        losses, others = ["apart", "<lambda>"], ["step", "step", "<lambda>"]
+        assert compiled == {TORCH_EAGER: [], TORCH_COMPILED: losses, TORCH_WHOLE: losses + others}[each.name]
+    # a: 0.5, 0.6, 0.7; b: -1, -0.8; the loss of a step is that of b's turn, after a's.
+    assert found[TORCH_EAGER] == pytest.approx((1.6**2 + 1.5**2) / 2, rel=1e-2)
+    assert found[TORCH_COMPILED] == found[TORCH_EAGER]
+    assert found[TORCH_WHOLE] == pytest.approx(found[TORCH_EAGER], rel=1e-6)
 
 
 def test_who_is_not_installed_says_how_to_get_it(monkeypatch):

@@ -21,6 +21,8 @@ from benchmarks.speed.contender import (
     Unavailable,
 )
 from benchmarks.speed.suite import WORKLOADS
+from inference.games.gan import GANGame
+from zoo.datasets import sources
 
 SMALL = {
     "eight-schools": {},
@@ -29,11 +31,18 @@ SMALL = {
     "hmm-chorales": {"k": 4, "batch_size": 224},
     "vae-128": {"rows": 64, "batch_size": 64},
     "vae-conv": {"rows": 32, "batch_size": 32, "network": "conv"},
+    "made": {"rows": 32, "batch_size": 32, "hidden": [16]},
+    "gated-pixelcnn": {"network": "gated-pixelcnn", "rows": 8, "batch_size": 8, "features": 4, "layers": 3},
+    "dcgan": {"rows": 16, "batch_size": 16, "channels": [8, 4]},
 }
 
 
-EXACT = ("mixture", "hmm-chorales")
+EXACT = ("mixture", "hmm-chorales", "made", "gated-pixelcnn")
 """Workloads without noise."""
+WITHOUT_NUMPYRO = ("made", "gated-pixelcnn", "dcgan")
+WITHOUT_PYRO = ("dcgan",)
+STILL = {name: {"lr": 1e-12} for name in SMALL} | {"dcgan": {"lr": 1e-12, "critic_lr": 1e-12}}
+"""Options with which nobody gets anywhere."""
 
 
 @pytest.fixture
@@ -69,19 +78,46 @@ def test_every_workload_is_tested():
 def test_ours_pyro_and_pytorch_train_alike_under_the_same_noise(name, float32):
     """The losses of five steps of training: equal losses, gradients, optimizers and parametrisations."""
     contenders = build(name)
-    ours, theirs, by_hand = (losses(contenders[who], 5) for who in (ZOO_EAGER, PYRO, TORCH_EAGER))
+    ours = losses(contenders[ZOO_EAGER], 5)
     assert all(math.isfinite(loss) for loss in ours)
     assert abs(ours[-1] / ours[0] - 1) > 5e-3  # five steps lead somewhere
-    # Sums of float32 in other orders; Adam's normalised steps carry what that does to small gradients.
-    assert theirs == pytest.approx(ours, rel=2e-4)
-    assert by_hand == pytest.approx(ours, rel=2e-4)
+    for who in (TORCH_EAGER,) if name in WITHOUT_PYRO else (PYRO, TORCH_EAGER):
+        # Sums of float32 in other orders; Adam's normalised steps carry what that does to small gradients.
+        assert losses(contenders[who], 5) == pytest.approx(ours, rel=2e-4)
+
+
+def test_a_game_by_hand_leaves_the_weights_and_averages_that_ours_leaves(monkeypatch, float32):
+    """Those of both players; the averages have the generator's running moments too."""
+    from benchmarks.speed.workloads import gan
+
+    kept, by_hand, prepare = [], gan.by_hand, GANGame.prepare
+
+    def keep(found):
+        kept.append(found)
+        return found
+
+    monkeypatch.setattr(gan, "by_hand", lambda job: keep(by_hand(job)))
+    monkeypatch.setattr(GANGame, "prepare", lambda method, *given: keep(prepare(method, *given)))
+    contenders = build("dcgan")
+    for who in (ZOO_EAGER, TORCH_EAGER):
+        losses(contenders[who], 5)
+    ours, theirs = kept
+    parts, (critic, generator) = ours.loop.parts, theirs.turns
+    pairs = [
+        *zip(critic.parameters, parts["critic"].parameters(), strict=True),
+        *zip(generator.parameters, parts["program"].parameters(), strict=True),
+        *zip(theirs.after.values, parts["average"].buffers(), strict=True),
+    ]
+    for found, expected in pairs:
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(theirs.after.values[0], generator.parameters[0], rtol=1e-2)
 
 
 @pytest.mark.skipif(find_spec("numpyro") is None, reason="NumPyro is not installed (extra `peers`)")
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in WITHOUT_NUMPYRO])
 def test_numpyro_has_the_same_loss(name, float32):
     """At the starting point (with a learning rate of nearly nothing): to rounding, or within the Monte Carlo error."""
-    contenders = build(name, lr=1e-12)
+    contenders = build(name, **STILL[name])
     by_hand, fused, calls = (contenders[who] for who in (TORCH_EAGER, NUMPYRO, NUMPYRO_CALLS))
     if name in EXACT:
         want = losses(by_hand, 1)[0]
@@ -104,7 +140,7 @@ def test_numpyro_has_the_same_loss(name, float32):
 @pytest.mark.parametrize("name", SMALL)
 def test_our_compiled_step_has_the_same_loss(name, float32):
     """As NumPyro's: at the starting point, to rounding or within the Monte Carlo error. Compiles for seconds each."""
-    contenders = build(name, lr=1e-12)
+    contenders = build(name, **STILL[name])
     draws = 1 if name in EXACT else {"logistic-10k": 1000}.get(name, 200)
     want = torch.tensor(losses(contenders[ZOO_EAGER], draws, same_noise=False)).double()
     advance = contenders[ZOO_COMPILED].prepare()
@@ -114,11 +150,12 @@ def test_our_compiled_step_has_the_same_loss(name, float32):
 
 
 def test_missing_data_skip_a_workload(monkeypatch):
-    from benchmarks.speed.workloads import chorales, vae
+    from benchmarks.speed.workloads import autoregressive, chorales, gan, vae
 
-    monkeypatch.setattr(chorales.sources, "local", lambda file: None)
-    with pytest.raises(Unavailable, match="ZOO_DATA"):
-        chorales.work()
+    monkeypatch.setattr(sources, "local", lambda file: None)
+    for module in (autoregressive, chorales, gan):
+        with pytest.raises(Unavailable, match="set ZOO_DATA"):
+            module.work()
     assert vae.work(rows=256).facts["data"] == "random pixels"
 
 
