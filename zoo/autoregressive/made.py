@@ -84,6 +84,22 @@ class MADE(OrderEnsemble):
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairs)
         self.aware = nn.ParameterList(torch.zeros(b, a) for a, b in pairs) if chosen.aware else None
         self.direct = nn.Parameter(torch.zeros(widths[-1], sites)) if direct else None
+        self.keeps = chosen.count == 1
+        if self.keeps:  # one mask is made once, and again when others are loaded
+            self.keep_masks()
+            self.register_load_state_dict_post_hook(_loaded)
+
+    def keep_masks(self) -> None:
+        """Makes the masks of a single order, as numbers beside the weights; they are not saved."""
+        for i, mask in enumerate(self.masks_of(0)):
+            self.register_buffer(f"mask_{i}", mask.to(next(self.parameters())), persistent=False)
+
+    def masks_of(self, k: int | Tensor) -> list[Tensor]:
+        """The mask of each layer, and of the direct connection, under order k."""
+        below = self.degrees(k)
+        rank = below[0].unsqueeze(-1).expand(-1, self.likelihood.size).reshape(-1, 1)
+        masks = [above.unsqueeze(-1) >= under for under, above in pairwise(below)]
+        return [*masks, rank > below[-1], *([] if self.direct is None else [rank > below[0]])]
 
     def degrees(self, k: int | Tensor) -> list[Tensor]:
         """Ranks (D,) of the inputs, from 1, and degrees of the units of each hidden layer, under mask k."""
@@ -92,16 +108,18 @@ class MADE(OrderEnsemble):
 
     def masked(self, k: int | Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
         """(weight, bias) of each layer under mask k, and the weights of the direct connection."""
-        below = self.degrees(k)
-        rank = below[0].unsqueeze(-1).expand(-1, self.likelihood.size).reshape(-1, 1)
-        masks = [above.unsqueeze(-1) >= under for under, above in pairwise(below)]
-        masks.append(rank > below[-1])
+        kept = (
+            [getattr(self, f"mask_{i}") for i in range(self.depth + 1 + (self.direct is not None))]
+            if self.keeps
+            else []
+        )
+        masks = kept or self.masks_of(k)
         found = []
-        for i, (layer, mask) in enumerate(zip(self.layers, masks, strict=True)):
+        for i, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
-            bias = layer.bias if self.aware is None else layer.bias + (self.aware[i] * mask).sum(-1)
-            found.append((layer.weight * mask, bias))
-        return found, None if self.direct is None else self.direct * (rank > below[0])
+            bias = layer.bias if self.aware is None else layer.bias + (self.aware[i] * masks[i]).sum(-1)
+            found.append((layer.weight * masks[i], bias))
+        return found, None if self.direct is None else self.direct * masks[-1]
 
     def outputs_of(self, x: Tensor, k: int | Tensor, context: Tensor | None = None) -> Tensor:
         """One pass under mask k."""
@@ -206,3 +224,7 @@ def draw_degrees(sites: int, hidden: Sequence[int], masks: int, generator: torch
         degrees.append(least + (uniform * (most + 1 - least)).long())
         least = degrees[-1].amin(1, keepdim=True)
     return degrees
+
+
+def _loaded(program: MADE, keys: Any) -> None:
+    program.keep_masks()

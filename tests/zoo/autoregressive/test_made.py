@@ -347,3 +347,14 @@ def test_traced_steps_are_those_of_python(name):
     x = program.generate(40)
     for ours, theirs in zip(*both(ready(program, Data(x), batch_size=10)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+
+
+def test_one_mask_is_made_once_and_again_where_other_degrees_are_loaded():
+    first, other = (MADE((3, 3), [8], masks={"count": 1, "shuffle": True, "seed": seed}) for seed in (0, 1))
+    assert not torch.equal(first.mask_0, other.mask_0)
+    assert not any(name.startswith("mask_") for name in first.state_dict())
+    first.load_state_dict(other.state_dict())
+    for i, mask in enumerate(other.masks_of(0)):
+        torch.testing.assert_close(getattr(first, f"mask_{i}"), mask.to(first.mask_0), rtol=0, atol=0)
+    x = torch.bernoulli(torch.full((5, 3, 3), 0.5))
+    torch.testing.assert_close(first.log_prob(x), other.log_prob(x), rtol=0, atol=0)
