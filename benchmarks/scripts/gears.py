@@ -13,7 +13,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,15 @@ def _timed(loop: Loop, steps: int) -> float:
 
 
 def rows(
-    presets: Iterable[tuple[str, str, str | None]], device: torch.device, seconds: float, known: Mapping[str, Row]
+    presets: Iterable[tuple[str, str, str | None]],
+    gears: Sequence[str],
+    device: torch.device,
+    seconds: float,
+    known: Mapping[str, Row],
 ) -> Iterator[tuple[str, Row]]:
     """(key, row) of each preset and gear."""
     for name, preset, data in presets:
-        for gear in GEARS:
+        for gear in gears:
             key = f"{name} {preset} {gear}"
             if key in known:
                 yield key, known[key]
@@ -124,15 +128,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of steps, for each row")
     parser.add_argument("--rows", type=Path, help="a JSON file that keeps rows, of which known ones are not measured")
     parser.add_argument("--only", help="programs, separated by commas")
+    parser.add_argument(
+        "--gears", help="some of never,traced,always: the last compiles for minutes", default="never,traced"
+    )
     given = parser.parse_args(arguments)
     device = resolve_device(given.device)
     torch.set_default_dtype(torch.float32)
     kept = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
     chosen = [each for each in PRESETS if not given.only or each[0] in given.only.split(",")]
+    gears = [gear for gear in GEARS if gear in given.gears.split(",")]
     found: dict[str, Row] = {}
     with progress_bar(sys.stderr.isatty()) as bar:
-        task = bar.add_task("gears", total=len(chosen) * len(GEARS), note="")
-        for key, row in rows(chosen, device, given.seconds, kept.get("rows", {})):
+        task = bar.add_task("gears", total=len(chosen) * len(gears), note="")
+        for key, row in rows(chosen, gears, device, given.seconds, kept.get("rows", {})):
             found[key] = row
             bar.update(task, advance=1, note=key)
             if given.rows:

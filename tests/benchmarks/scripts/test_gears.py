@@ -33,9 +33,11 @@ def test_what_was_measured_is_kept_and_data_that_are_not_there_are_named(tmp_pat
     path = tmp_path / "rows.json"
     known = {f"vae small {gear}": ROWS["vae small never"] for gear in gears.GEARS}
     path.write_text(json.dumps({"machine": "another machine", "rows": known}))
-    gears.main(["--rows", str(path)])
+    gears.main(["--rows", str(path), "--gears", "never,traced,always"])
     said = capsys.readouterr().out
     assert "on another machine." in said
     assert "| vae | small | 5.16 | 5.16 (0.0) | 5.16 (0.0) |" in said
     assert "no-such-data" in said
     assert len(json.loads(path.read_text())["rows"]) == 6
+    gears.main(["--rows", str(path), "--only", "vae"])
+    assert "| vae | small | 5.16 | 5.16 (0.0) |  |" in capsys.readouterr().out
