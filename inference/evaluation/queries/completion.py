@@ -116,7 +116,7 @@ def hidden_log_likelihood(
     some = log_likelihood(program, Data(whole.x.masked_fill(~known, torch.nan), whole.context), **options)
     errors = [each.monte_carlo_error for each in (both, some) if each.monte_carlo_error is not None]
     error = torch.stack(errors).square().sum(0).sqrt() if errors else None
-    how = both.how if both.how == some.how else f"{both.how} - {some.how}"
+    how = both.how if both.how == some.how == "exact" else f"{both.how} less {some.how}, no bound"
     return Estimate(both.values - some.values, how, False, monte_carlo_error=error)
 
 
