@@ -97,7 +97,8 @@ def print_fit(found: dict[str, Any], out: Path) -> None:
         print(f"at the end: {last}")
     if found["convergence"] is not None:
         further = found["convergence"].get("gain", 0.0)
-        note = f" (the bound rises by {further:.3g} nats per example further along)" if further > 0 else ""
+        unit = next(iter(units.values()), "nats")
+        note = f" (the bound rises by {further:.3g} {unit} further along)" if further > 0 else ""
         print(f"convergence: {found['convergence']['verdict']}{note}")
     if found["warning"] is not None:
         print(f"zoo: warning: {found['warning']}", file=sys.stderr)

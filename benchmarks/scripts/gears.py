@@ -46,7 +46,7 @@ Row = dict[str, Any]
 
 
 def measure(name: str, preset: str, data: str | None, gear: str, device: torch.device, seconds: float) -> Row:
-    """One row: milliseconds a step, seconds until it was ready, GiB of the GPU, and why it went on eagerly if so.
+    """One row: milliseconds a step, seconds until it was ready, and why it went on eagerly if so.
 
     Raises: ZooError, when the data are not on this machine.
     """
@@ -66,8 +66,7 @@ def measure(name: str, preset: str, data: str | None, gear: str, device: torch.d
         steps = max(5, int(seconds / first))
         spent = _timed(loop, steps) / steps
     refused = [str(each.message) for each in caught if issubclass(each.category, CompileNotice)]
-    memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
-    return {"ms": 1e3 * spent, "ready": ready, "memory": memory, "refused": "".join(refused[:1])}
+    return {"ms": 1e3 * spent, "ready": ready, "refused": "".join(refused[:1])}
 
 
 def _timed(loop: Loop, steps: int) -> float:
@@ -137,6 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     kept = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
     chosen = [each for each in PRESETS if not given.only or each[0] in given.only.split(",")]
     gears = [gear for gear in GEARS if gear in given.gears.split(",")]
+    machine = kept.get("machine") or f"{in_words(hardware(str(device)))}, torch {versions()['torch']}"
     found: dict[str, Row] = {}
     with progress_bar(sys.stderr.isatty()) as bar:
         task = bar.add_task("gears", total=len(chosen) * len(gears), note="")
@@ -144,9 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
             found[key] = row
             bar.update(task, advance=1, note=key)
             if given.rows:
-                machine = kept.get("machine") or f"{in_words(hardware(str(device)))}, torch {versions()['torch']}"
                 given.rows.write_text(json.dumps({"machine": machine, "rows": {**kept.get("rows", {}), **found}}))
-    print(page(found, kept.get("machine") or f"{in_words(hardware(str(device)))}, torch {versions()['torch']}"), end="")
+    print(page(found, machine), end="")
 
 
 if __name__ == "__main__":

@@ -269,6 +269,9 @@ def test_adopted_code_goes_from_a_table_to_a_prediction(tmp_path):
     name, out = f"{tmp_path / 'coin.py'}:model", tmp_path / "fit"
     fitted = fit_program(name, str(tmp_path / "coin.csv"), out, "exact")
     assert fitted["splits"] is False
+    climbed = fit_program(name, str(tmp_path / "coin.csv"), tmp_path / "svi", "svi", options={"steps": 300})
+    assert climbed["units"]["loss"] == "nats of all data"
+    assert climbed["last"]["loss"] > math.log(13 * math.comb(12, 6)) - 1  # minus log evidence of twelve tosses
     own = score_program(out, trust_code=True)
     assert (own["split"], own["examples"]) == ("all of the fit", 12)
     found = score_program(out, str(tmp_path / "new.csv"), trust_code=True)

@@ -20,6 +20,12 @@ def test_each_metric_has_its_own_unit_or_none(capsys):
     assert "at the end: loss 0.5 nats per example, divergences 18\n" in capsys.readouterr().out
 
 
+def test_what_a_bound_would_still_gain_has_the_unit_of_the_bound(capsys):
+    found = {**FIT, "units": {"loss": "nats of all data"}, "convergence": {"verdict": "not converged", "gain": 0.25}}
+    printing.print_fit(found, Path("runs/coin"))
+    assert "(the bound rises by 0.25 nats of all data further along)" in capsys.readouterr().out
+
+
 def test_the_next_command_says_yes_to_code_of_the_users_own(capsys):
     printing.print_fit({**FIT, "program": "mine.py:Model"}, Path("runs/mine"))
     assert capsys.readouterr().out.count("--trust-code") == 2
