@@ -19,7 +19,7 @@ from torch.func import vmap
 
 from inference.training.noise import Noise
 from inference.training.runners import Runner, captured_loop, graph_loop, library_loop, scripted_loop
-from inference.training.scripted import INSTEAD, simplify
+from inference.training.scripted import INSTEAD, simplify, update_in_place
 from inference.training.tracing import NotStatic, State, Step, trace_step
 from zoo.datasets.data import Data
 
@@ -201,6 +201,28 @@ class Packing:
         return found
 
 
+def _apart(values: Sequence[Tensor], own: Sequence[Tensor], given: Sequence[Tensor]) -> list[Tensor]:
+    """What is handed on, a copy where another one has its memory: the next turn may write to each.
+
+    Args:
+        values: What is handed on.
+        own: What was handed over in the place of each.
+        given: All that was handed over.
+    """
+    taken = {_memory(value) for value in given}
+    found = []
+    for value, mine in zip(values, own, strict=True):
+        if _memory(value) in taken - {_memory(mine)}:
+            value = value.clone(memory_format=torch.contiguous_format)
+        taken.add(_memory(value))
+        found.append(value)
+    return found
+
+
+def _memory(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()
+
+
 class Compiled:
     """`advance(n)`: n training steps of one fit, or of several that differ only in their numbers, without Python.
 
@@ -241,7 +263,8 @@ class Compiled:
         self.index: Tensor | None = None
         self.drawn: Tensor | None = None
         moving, still = self._moving_and_still()
-        packed = PACKED_UP_TO if gear == "library" else 0
+        self.alone = gear == "scripted"  # what is handed on is a copy only where it must be
+        packed = 0 if self.alone else PACKED_UP_TO
         self.moving, self.still = Packing(moving, packed), Packing(still, packed)
         inputs = self._inputs(2, first.done, [[r.noise[0], r.noise[1]] for r in references], self._first_rows(2))
         make = _runner(gear, self.data.x.device.type)
@@ -285,7 +308,10 @@ class Compiled:
         arguments = [*state, *data, noise[..., : trace.normals], noise[..., trace.normals :], *now, *constants]
         outputs = self.step(*arguments)
         sums = [a + b for a, b in zip(moving[len(self.changed) :], outputs[self.n_state :], strict=True)]
-        return (i + 1, *self.moving.pack([*(outputs[k] for k in self.changed), *sums]))
+        handed = [*(outputs[k] for k in self.changed), *sums]
+        if self.alone:
+            return (i + 1, *self.moving.pack(_apart(handed, moving, rest), fresh=False))
+        return (i + 1, *self.moving.pack(handed))
 
     def _step(self, gear: str, instead: Mapping[Any, Any]) -> Callable[..., Sequence[Tensor]]:
         """The traced step of one fit, or of all at once."""
@@ -297,6 +323,7 @@ class Compiled:
             return vmap(lambda *a: tuple(self.trace.graph(*a)), tuple(dims))
         if gear == "scripted":
             simplify(self.trace.graph, instead)
+            update_in_place(self.trace.graph, self.changed)
         return cast("Callable[..., Sequence[Tensor]]", self.trace.graph)
 
     def _moving_and_still(self) -> tuple[list[Tensor], list[Tensor]]:

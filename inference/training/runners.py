@@ -44,10 +44,12 @@ Runner = Callable[[list[Any], int], Sequence[Tensor]]
 
 def scripted_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
     """Operation by operation, without Python and without a compiler."""
-    step = scripted(body, inputs)
+    step = scripted(body, [value.clone() if k <= carried else value for k, value in enumerate(inputs)])
 
     def run(arguments: list[Any], n: int) -> Sequence[Tensor]:
         with as_it_is():
+            # A step may write to what it is handed over.
+            arguments[: 1 + carried] = [value.clone() for value in arguments[: 1 + carried]]
             for _ in range(n):
                 arguments[: 1 + carried] = step(*arguments)
         return arguments[: 1 + carried]
@@ -114,8 +116,8 @@ def _replayed(body: Body, carried: int, inputs: list[Any], made: Callable[[Graph
     buffers = [v if k >= stop and v.numel() == large else v.clone() for k, v in enumerate(inputs)]
 
     def turn(*buffers: Tensor) -> None:
-        for buffer, value in zip(buffers, body(*buffers), strict=False):
-            buffer.copy_(value)
+        pairs = [pair for pair in zip(buffers, body(*buffers), strict=False) if pair[0] is not pair[1]]
+        torch._foreach_copy_([buffer for buffer, _ in pairs], [value for _, value in pairs])
 
     with torch.no_grad():
         step = made(make_fx(turn)(*buffers))

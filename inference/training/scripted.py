@@ -7,11 +7,13 @@ same at every call is computed once, and the operations that are left run one by
 
 from __future__ import annotations
 
+import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ from torch.fx.node import map_arg
 
 from inference.training.tracing import NotStatic, explain, made_static, shapes_by_one_mode, without_mutations
 
-__all__ = ["INSTEAD", "Scripted", "as_it_is", "scripted", "simplify"]
+__all__ = ["INSTEAD", "Scripted", "as_it_is", "scripted", "simplify", "update_in_place"]
 
 aten = torch.ops.aten
 
@@ -68,7 +70,7 @@ class Scripted:
 
 
 def scripted(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
-    """A pure function of tensors with the shapes of `inputs`, as TorchScript; to be called inside `as_it_is`."""
+    """A function of tensors with the shapes of `inputs`, as TorchScript; to be called inside `as_it_is`."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is taken for constants: all is
 
@@ -84,7 +86,7 @@ def scripted(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
 
 
 def _recorded(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> Any:
-    graph, _ = torch._C._create_graph_by_tracing(function, tuple(inputs), lambda value: "", True, True, None, [])
+    graph, _ = torch._C._create_graph_by_tracing(function, tuple(inputs), lambda value: "", True, False, None, [])
     return graph
 
 
@@ -192,6 +194,99 @@ BACKWARD = (
 )
 INSTEAD = {**{operation: masked(operation) for operation in BACKWARD}, aten.fill.Tensor: filled}
 """Operation -> what TorchScript is given in its place."""
+
+
+WRITING = """
+def update({arguments}, {options}):
+    torch.ops.aten.{name}_({names}, {given})
+    return {names}
+"""
+"""A fused optimizer's operation as TorchScript, whose tracer does not see an operation without results."""
+
+
+@cache
+def _writing(operation: Any) -> Any:
+    schema = operation._schema
+    lists = [each for each in schema.arguments if not each.kwarg_only]
+    options = [each for each in schema.arguments if each.kwarg_only and not each.has_default_value()]
+    source = WRITING.format(
+        name=schema.name.removeprefix("aten::"),
+        arguments=", ".join(f"{each.name}: List[Tensor]" for each in lists),
+        options=", ".join(f"{each.name}: {each.type.annotation_str}" for each in options),
+        names=", ".join(each.name for each in lists),
+        given=", ".join(f"{each.name}={each.name}" for each in options),
+    )
+    return torch.jit.CompilationUnit(source).update
+
+
+def writing(operation: Any) -> Callable[..., Any]:
+    """A fused optimizer's operation in place; its results are the lists that it was given."""
+    in_place = getattr(getattr(aten, f"{operation._schema.name.removeprefix('aten::')}_"), operation._overloadname)
+
+    def update(*lists: list[Tensor], **options: Any) -> Any:
+        if torch._C._get_tracing_state() is not None:
+            return _writing(operation)(*lists, **options)
+        in_place(*lists, **options)
+        return lists
+
+    return update
+
+
+FUSED = (aten._fused_adam, aten._fused_adamw)
+IN_PLACE = {one: writing(one) for each in FUSED for one in (each.default, each.tensor_lr)}
+"""Operation on (parameters, slopes, means, squares, largest squares, counts) -> the same in place."""
+CHANGED = (0, 2, 3, 4)
+"""Which of these lists it changes."""
+
+
+def update_in_place(graph: GraphModule, owned: Collection[int]) -> None:
+    """Has fused optimizers write where the numbers stand; what is read afterwards is copied before.
+
+    Args:
+        graph: A pure one, changed in place.
+        owned: Inputs that may be written to, each of which has its memory for itself.
+    """
+    nodes = list(graph.graph.nodes)
+    order = {node: i for i, node in enumerate(nodes)}
+    starts = [node for node in nodes if node.op == "placeholder"]
+    may = {starts[i] for i in owned}
+    memory: dict[Node, set[Node]] = {}  # by the node that was the first there
+    last: dict[Node, int] = {}  # where it is read for the last time
+    for node in nodes:
+        shared = _shares(node, memory)
+        if node.op == "call_function" and not shared:
+            may.add(node)
+        memory[node] = shared or {node}
+        for place in memory[node]:
+            last[place] = max([last.get(place, 0), *(order[user] for user in node.users)])
+    for node in nodes:
+        if node.target not in IN_PLACE:
+            continue
+        lists: list[Any] = [list(each) for each in cast("Any", node.args)]
+        read = Counter(place for each in lists for value in each for place in memory[value])
+        for k in CHANGED:
+            for j, value in enumerate(lists[k]):
+                (place, *others) = memory[value]
+                if others or place not in may or last[place] > order[node] or read[place] > 1:
+                    with graph.graph.inserting_before(node):
+                        lists[k][j] = graph.graph.call_function(aten.clone.default, (value,))
+        node.args, node.target = tuple(lists), IN_PLACE[node.target]
+    graph.recompile()
+
+
+def _shares(node: Node, memory: Mapping[Node, set[Node]]) -> set[Node]:
+    """Whose memory a node's value may be in; nobody's where it is new, as what an optimizer changed is taken to be."""
+    schema = getattr(node.target, "_schema", None)
+    views = schema is None or node.target is aten._unsafe_view.default or any(r.alias_info for r in schema.returns)
+    if node.op != "call_function" or not views:
+        return set()
+    return {place for value in node.all_input_nodes if not _updates(value) for place in memory[value]}
+
+
+def _updates(node: Node) -> bool:
+    """Whether its value is all that a fused optimizer changed, or one of the lists."""
+    source = node.args[0] if node.target is operator.getitem else node
+    return isinstance(source, Node) and source.target in IN_PLACE
 
 
 def _nodes(*arguments: Any) -> list[Node]:

@@ -8,11 +8,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inference import fit
+from inference.training.loop import Loop
 from tests.inference.steps import bounds
 from zoo import catalogue
+from zoo.datasets import Data
 from zoo.program import Program
 
 NAMES = [name for name in catalogue.names() if bounds(name)]
@@ -87,3 +89,27 @@ def numbers(found) -> list:
     """All that a fit ends with, but for times."""
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in found.history.rows]
     return [rows, *(v.tolist() for v in found.program.state_dict().values())]
+
+
+def in_float32() -> Data:
+    """The data as fits have them by default, where Adam updates all parameters by one operation."""
+    return Data(line_data().float())
+
+
+def keeping(loop: Loop) -> Loop:
+    """Its step also keeps what the weights were before and are after it, and lets two buffers change places."""
+    program, inner = loop.parts["program"], loop.step
+    for name in ("before", "after", "left", "right"):
+        program.register_buffer(name, torch.randn_like(program.w))
+
+    def step(batch: Data, now: dict[str, float]) -> dict[str, Tensor]:
+        program.before.copy_(program.w.detach())
+        metrics = inner(batch, now)
+        program.after.copy_(program.w.detach())
+        left = program.left.clone()
+        program.left.copy_(program.right)
+        program.right.copy_(left)
+        return metrics
+
+    loop.step = step
+    return loop

@@ -21,7 +21,7 @@ from tests import processes
 from tests.inference.factors import steps_done
 from tests.inference.killed import killed_after
 from tests.inference.steps import both, ready, small
-from tests.inference.training.lines import NAMES, Line, agree, fitted, line_data, numbers
+from tests.inference.training.lines import NAMES, Line, agree, fitted, in_float32, keeping, line_data, numbers
 from zoo.datasets import Data
 
 # On one worker, where a library that was made is found again by the next test.
@@ -237,6 +237,12 @@ def test_making_a_replayed_step_leaves_every_parameter_alone(recorded):
     Compiled([loop], [reference(loop)], "scripted")
     for found, expected in zip(State(loop.parts).tensors(), before, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_what_a_replayed_step_keeps_of_weights_is_not_written_to(recorded):
+    torch.set_default_dtype(torch.float32)  # where Adam is one operation, which writes where the numbers stand
+    agree(both(keeping(ready(Line(), in_float32(), batch_size=32)), n=7), rtol=1e-4, atol=1e-5)
+    assert len(recorded) == 2 + 7
 
 
 def test_replayed_fits_draw_new_noise_every_step_and_new_rows(recorded):

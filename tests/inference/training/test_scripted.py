@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from inference.training.scripted import Scripted, as_it_is, scripted
+from inference.training.compiled import Compiled, reference
+from inference.training.loop import Loop
+from inference.training.scripted import IN_PLACE, Scripted, as_it_is, scripted, update_in_place
 from inference.training.tracing import NotStatic
+from tests.inference.steps import both, ready, small
+from tests.inference.training.lines import Line, agree, in_float32, keeping
 
 POINTS = [torch.tensor(rows, dtype=torch.float64) for rows in ([[0.3, -1.0], [2.0, 0.5]], [[-0.7, 0.1], [1.0, 1.5]])]
 
@@ -100,3 +106,70 @@ def test_what_cannot_be_traced_is_refused() -> None:
         Scripted(slope_of(lambda z: (z * torch.rand_like(z)).sum(-1)), POINTS, 1e-12)
     with pytest.raises(NotStatic, match="give something else"):
         Scripted(slope_of(counting), POINTS, 1e-12)
+
+
+# Adam, one operation in float32, writes where the numbers stand, unless they are read afterwards.
+
+
+@pytest.fixture
+def float32() -> None:
+    torch.set_default_dtype(torch.float32)
+
+
+def test_what_a_step_keeps_of_weights_is_not_written_to(float32) -> None:
+    agree(both(keeping(ready(Line(), in_float32(), batch_size=32)), n=7), rtol=1e-4, atol=1e-5)
+
+
+def written(loop: Loop) -> list[list[str]]:
+    """Where the numbers come from that each fused update changes: an input, or an operation."""
+    nodes = Compiled([loop], [reference(loop)], "scripted").trace.graph.graph.nodes
+    updates = [node for node in nodes if node.target in IN_PLACE.values()]
+    changed = [[value for k in (0, 2, 3, 4) for value in node.args[k]] for node in updates]
+    return [[str(value.target) if value.op == "call_function" else value.op for value in each] for each in changed]
+
+
+def test_adam_changes_weights_and_moments_where_they_are(float32) -> None:
+    (update,) = written(ready(Line(), in_float32(), batch_size=32))
+    assert update == ["placeholder"] * (3 * 4)
+    (update,) = written(keeping(ready(Line(), in_float32(), batch_size=32)))
+    assert update == ["aten.clone.default"] + ["placeholder"] * (3 * 4 - 1)  # of w, which is kept
+
+
+def test_a_second_update_of_the_same_step_changes_what_the_first_one_left(float32) -> None:
+    program, data = small("gan")
+    found = written(ready(program, data, "gan", batch_size=5, critic_steps=2))
+    critic = len(list(found[0]))
+    assert [len(each) for each in found[:2]] == [critic] * 2
+    assert set(found[0]) == {"placeholder"}
+    assert set(found[1]) == {"<built-in function getitem>"}
+
+
+def graph_of(function, *inputs: Tensor) -> GraphModule:
+    return make_fx(function)(*inputs)
+
+
+@pytest.mark.parametrize("view", [lambda w: w, lambda w: w.t(), lambda w: w.reshape(-1), lambda w: w.split(1)[0]])
+def test_weights_that_are_read_after_their_update_are_copied_before_it(view) -> None:
+    """Through whatever view, and also where the view was made before."""
+
+    def step(w, m, v, count, slope):
+        seen = view(w)
+        found = torch.ops.aten._fused_adam(
+            [w], [slope], [m], [v], [], [count], lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.0, eps=1e-8,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
+        return found[0][0], found[2][0], found[3][0], seen * 2
+
+    inputs = [*torch.rand(3, 2, 2), torch.ones(()), torch.randn(2, 2)]
+    graph = graph_of(step, *inputs)
+    expected = [value.clone() for value in graph(*inputs)]
+    update_in_place(graph, range(3))
+    given = [value.clone() for value in inputs]
+    for found, right in zip(graph(*given), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=0, atol=0)
+    torch.testing.assert_close(given[0], inputs[0], rtol=0, atol=0)
+    torch.testing.assert_close(given[1], expected[1], rtol=0, atol=0)  # the mean, where it was
+    only = graph_of(step, *inputs)
+    update_in_place(only, [])
+    for found, right in zip(only(*inputs), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=0, atol=0)
