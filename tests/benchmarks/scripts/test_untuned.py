@@ -29,7 +29,7 @@ def test_a_page_names_what_is_too_far_too_slow_and_failed():
     text = untuned.page(ROWS, "a machine")
     assert "| near | full rank | 0.020 (0.040) | 0.010 | 3 of 3 | 2.0 | 0.1 | 20.0 |" in text
     assert "\n1 of 3 fits are within 0.05 nats" in text
-    far, slow, failed = (part.split("\n")[2:-1] for part in text.split("\n## ")[1:])
+    far, slow, _ = (part.split("\n")[2:-1] for part in text.split("\n## ")[1:])
     assert far == ["- far, mean-field: 0.300 nats below, converged, still improving."]
     assert slow == ["- far, mean-field: 50.0 s beside 20.0."]
     assert "- broken, full rank: CapabilityError: no density." in text
