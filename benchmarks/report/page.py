@@ -203,7 +203,8 @@ def _pictures(folder: Path, group: Sequence[Row]) -> Iterator[Picture]:
                 yield Picture(file_name(f"games-{program}"), f"{program}: {pictures.HOW_GAMES_WENT}", figure)
     else:
         both = ("log_likelihood", "grid_log_likelihood")
-        for metric in [m for m in both if any(row.median(m) is not None for row in group)][:1]:
+        # One point shows nothing that its number does not say.
+        for metric in [m for m in both if sum(row.median(m) is not None for row in group) > 1][:1]:
             meaning = METRICS[metric].meaning
             caption = f"{meaning[:1].upper()}{meaning[1:]}; higher is better."
             yield Picture(file_name(f"{metric}-{dataset}"), caption, plots.likelihood_bars(group, metric))

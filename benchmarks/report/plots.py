@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 from benchmarks.metrics import METRICS
-from benchmarks.report.summary import Row
+from benchmarks.report.summary import Row, cell_text
 from zoo import notebook
 
 __all__ = [
@@ -31,6 +31,8 @@ Array = np.ndarray[Any, Any]
 Artifact = Mapping[str, Array]
 
 MARKERS = "os^DvP*X"
+MOST_LINES = 30
+"""Of bars below each other."""
 EXACT, GUIDE = "#7a8597", "#d1495b"
 
 
@@ -60,8 +62,12 @@ def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Fig
     if len(names) == 1:
         return _histograms(title, names[0], panels)
     units, columns = len(first["draws"]), len(panels) + 1
-    figure = notebook.figure(2.1 * columns + 0.4, 2.15 * units + 0.55)
-    axes = figure.subplots(units, columns, squeeze=False)
+    # The image of a unit stands beside its posterior, where it hides nothing.
+    beside = [0.4] if "images" in first else []
+    figure = notebook.figure(2.1 * (columns + sum(beside)) + 0.4, 2.15 * units + 0.55)
+    ratios = [*beside, *[1.0] * columns]
+    every = figure.subplots(units, len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})
+    axes = every[:, len(beside) :]
     for unit in range(units):
         limits = _limits(panels, unit)
         for ax, (label, artifact) in zip(axes[unit], [("exact", first), *panels], strict=True):
@@ -75,10 +81,9 @@ def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Fig
                 ax.set_title(label, fontsize=9)
         axes[unit, 0].set_xlabel(names[0], fontsize=8)
         axes[unit, 0].set_ylabel(names[1], fontsize=8)
-        if "images" in first:
-            inset = axes[unit, 0].inset_axes((0.0, 0.7, 0.3, 0.3))
-            inset.imshow(first["images"][unit], cmap="gray_r", vmin=0, vmax=1)
-            inset.set(xticks=[], yticks=[])
+        if beside:
+            every[unit, 0].imshow(first["images"][unit], cmap="gray_r", vmin=0, vmax=1)
+            every[unit, 0].set(xticks=[], yticks=[], xlabel="x" if unit == 0 else "")
     exact = Line2D([], [], color="black", lw=0.8, label="exact") if "density" in first else _dots("exact", EXACT, ".")
     figure.legend(handles=[exact, _dots("draws of the method", GUIDE, "+")], loc="outside lower center", ncols=2,
                   fontsize=8, frameon=False)  # fmt: skip
@@ -144,27 +149,44 @@ def mass_levels(density: Array, shares: Sequence[float]) -> Array:
 
 
 def bars(rows: Sequence[Row], metric: str) -> Figure:
-    """A metric of every method, one panel a program; the bar is the median over seeds, the line its range."""
+    """A metric of every method, grouped by program: the bar is the median over seeds, the line its range."""
     shown = [row for row in rows if metric in row.values and row.values[metric].median is not None]
-    programs = list(dict.fromkeys(row.program for row in shown))
-    most = max(sum(row.program == program for row in shown) for program in programs)
-    figure, axes = panels(len(programs), 3, 3.7, 0.32 * most + 0.85)
+    lines: list[tuple[str, Row | None]] = []
+    for program in dict.fromkeys(row.program for row in shown):
+        lines += [(program, None), *((row.method, row) for row in shown if row.program == program)]
+    columns = 1 if len(lines) <= MOST_LINES else 2
+    cut = _cut(lines, columns)
+    parts = [lines[:cut], lines[cut:]][:columns]
+    figure = notebook.figure(6.2 if columns == 1 else 10.5, 0.21 * max(map(len, parts)) + 0.9)
     floor = 1e-4  # a logarithmic axis has no zero
-    for ax, program in zip(axes, programs, strict=True):
-        chosen = [row for row in shown if row.program == program][::-1]
-        values = [row.values[metric] for row in chosen]
-        medians = np.array([max(v.median or 0.0, floor) for v in values])
-        low = np.array([max(v.low or 0.0, floor) for v in values])
-        high = np.array([max(v.high or 0.0, floor) for v in values])
-        ax.barh([row.method for row in chosen], medians, color="#2e6f9e", height=0.65)
-        ax.hlines(np.arange(len(chosen)), low, high, color="black", lw=1.2)
-        ax.set(xscale="log", xlim=(floor, 30 * 10 ** np.ceil(np.log10(high.max() / 30))), ylim=(-0.6, most - 0.4))
+    values = [row.values[metric] for row in shown]
+    highest = max(max(value.high or 0.0, value.median or 0.0) for value in values)
+    limits = (floor, 10 ** np.ceil(np.log10(max(highest, 10 * floor)) + 0.7))
+    for ax, part in zip(figure.subplots(1, columns, squeeze=False)[0], parts, strict=True):
+        for place, (_, row) in enumerate(part):
+            if row is None:
+                continue
+            value = row.values[metric]
+            median, low, high = (max(number or 0.0, floor) for number in (value.median, value.low, value.high))
+            ax.barh(place, median - floor, left=floor, color="#2e6f9e", height=0.65)
+            ax.hlines(place, low, high, color="black", lw=1.2)
+            ax.text(max(median, high) * 1.15, place, cell_text(metric, value, spread=False), va="center", fontsize=7)
+        ax.set_yticks(range(len(part)), [text for text, _ in part], fontsize=8)
+        for tick, (_, row) in zip(ax.get_yticklabels(), part, strict=True):
+            tick.set_fontweight("normal" if row else "bold")
+        ax.set(xscale="log", xlim=limits, ylim=(len(part) - 0.4, -0.6))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_title(program, fontsize=9)
-        ax.tick_params(labelsize=8)
+        ax.tick_params(axis="x", labelsize=8)
+        ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", alpha=0.3)
     figure.suptitle(f"{METRICS[metric].title}: {METRICS[metric].meaning}", fontsize=10)
     return figure
+
+
+def _cut(lines: Sequence[tuple[str, Row | None]], columns: int) -> int:
+    """Where the second column begins: with the program nearest to the middle."""
+    heads = [place for place, (_, row) in enumerate(lines) if row is None and place]
+    return min(heads, key=lambda place: abs(place - len(lines) / 2), default=len(lines)) if columns > 1 else len(lines)
 
 
 def error_against_cost(rows: Sequence[Row], metric: str = "mean_worst", floor: str = "other chains") -> Figure:

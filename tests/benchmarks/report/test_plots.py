@@ -58,3 +58,46 @@ def test_errors_stand_over_what_they_cost_with_chance_as_a_line() -> None:
     assert [line.get_ydata()[0] for line in first.lines if line.get_linestyle() == ":"] == [0.01]
     assert len(second.lines) == 1
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["NUTS", "SVI"]
+
+
+def _kl(program: str, method: str, median: float, low: float, high: float) -> Row:
+    return Row("posterior", "", "train", program, method, {"kl_reverse": Value(median, low, high)})
+
+
+def test_bars_stand_below_the_name_of_their_program_and_say_their_number() -> None:
+    rows = [_kl("a", "SVI", 0.5, 0.4, 0.6), _kl("b", "SVI", 2.0, 2.0, 2.0), _kl("a", "AVB", 0.0, 0.0, 0.1)]
+    (ax,) = plots.bars(rows, "kl_reverse").axes
+    names = [(tick.get_text(), tick.get_fontweight() == "bold") for tick in ax.get_yticklabels()]
+    assert names == [("a", True), ("SVI", False), ("AVB", False), ("b", True), ("SVI", False)]
+    assert [(text.get_position()[1], text.get_text()) for text in ax.texts] == [
+        (1, "0.500"),
+        (2, "0.000"),
+        (4, "2.000"),
+    ]
+    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+    np.testing.assert_allclose(ends, [0.5, 1e-4, 2.0])
+    assert ax.yaxis_inverted()
+    assert ax.get_xlim()[1] > 2.0 * 1.15
+
+
+def test_many_bars_stand_in_two_columns_that_part_no_program() -> None:
+    rows = [_kl(f"program {i}", f"method {j}", 0.1, 0.1, 0.1) for i in range(9) for j in range(4)]
+    left, right = plots.bars(rows, "kl_reverse").axes
+    heads = [[t.get_text() for t in ax.get_yticklabels() if t.get_fontweight() == "bold"] for ax in (left, right)]
+    assert sum(map(len, heads)) == 9
+    assert abs(len(heads[0]) - len(heads[1])) == 1
+    assert all(len(ax.patches) == 4 * len(head) for ax, head in zip((left, right), heads, strict=True))
+
+
+def test_the_image_of_a_unit_hides_nothing_of_its_posterior() -> None:
+    rng = np.random.RandomState(0)
+    artifact = {
+        "draws": rng.randn(2, 50, 2), "exact": rng.randn(2, 50, 2), "names": np.array(["a", "b"]),
+        "images": rng.rand(2, 8, 8),
+    }  # fmt: skip
+    figure = plots.posterior_picture("title", [("SVI", artifact)])
+    assert len(figure.axes) == 2 * 3
+    assert not any(ax.child_axes for ax in figure.axes)
+    for unit in range(2):
+        np.testing.assert_array_equal(figure.axes[3 * unit].images[0].get_array(), artifact["images"][unit])
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["", "exact", "SVI"]
