@@ -38,7 +38,7 @@ FAMILIES = {"mean-field": "normal", "full rank": "multivariate_normal"}
 RATES = (0.1, 0.03, 0.01)
 TUNED: dict[str, Any] = {"steps": 20_000, "particles": 8, "decay": "cosine"}
 SEEDS = 3
-LOOKS, DRAWS = 5, 4000
+LOOKS, DRAWS = 5, 1000
 """Estimates of both bounds by the same noise, and the draws of each."""
 BY_ITSELF = 10
 """As many times fewer, where the program bears one vector at a time."""
