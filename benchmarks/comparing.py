@@ -33,6 +33,7 @@ from inference import METHODS, Fit, fit, intake, make_method
 from inference.environment import seeded
 from inference.guides.exact import why_not_exact
 from inference.guides.named import AUTOGUIDES, guide_parameters
+from inference.training.target import why_no_target
 from zoo import catalogue, folders
 from zoo.adopted import Adopted
 from zoo.datasets import Data
@@ -346,6 +347,7 @@ def _able(problem: _Problem) -> list[Any]:
         found.append("svi")
     if numbers:
         found += ["svi:normal", *(["svi:multivariate_normal"] if 1 < numbers <= FULL_RANK else [])]
+    found += [name for name in ("laplace", "pathfinder") if why_no_target(problem.program, problem.data) is None]
     if make_method("nuts").why_not(problem.program) is None:
         found.append("nuts")
     if why_not_exact(problem.program) is None:

@@ -143,18 +143,26 @@ def pairs_picture(
 ) -> Figure:
     """Each method's draws over the truth in some pairs of numbers: a row for each method, a column for each pair.
 
+    A single pair has its methods side by side, three in a row.
+
     Args:
         pairs: Names of the two numbers.
         truth: True draws (S, 2) of each pair.
         answers: (label, draws (S, 2) of each pair), in the order of styles.
     """
-    drawn = figure(3.1 * len(pairs) + 0.3, 2.7 * len(answers) + 0.5)
-    axes = drawn.subplots(len(answers), len(pairs), squeeze=False, sharex="col", sharey="col")
+    panels = len(answers) * len(pairs)
+    columns = len(pairs) if len(pairs) > 1 else min(3, panels)
+    lines = -(-panels // columns)
+    drawn = figure(3.1 * columns + 0.3, 2.7 * lines + 0.5)
+    axes = drawn.subplots(lines, columns, squeeze=False, sharex="col", sharey="col").ravel()
+    for ax in axes[panels:]:
+        ax.set_visible(False)
     for k, (across, down) in enumerate(pairs):
         others = [values[k] for _, values in answers]
         window = [_window(truth[k][:, i], [values[:, i] for values in others]) for i in range(2)]
         for i, (label, values) in enumerate(answers):
-            ax, mine = axes[i, k], style(i)
+            place, mine = i * len(pairs) + k, style(i)
+            ax = axes[place]
             _contours(ax, truth[k], window, filled=True, colour="black", line="-")
             points = values[k][:: max(1, len(values[k]) // 120)]
             ax.scatter(points[:, 0], points[:, 1], s=9, marker=mine.marker, facecolor="none", edgecolor=mine.colour,
@@ -162,10 +170,12 @@ def pairs_picture(
             _contours(ax, values[k], window, filled=False, colour=mine.colour, line=mine.line)
             ax.set(xlim=window[0], ylim=window[1])
             ax.locator_params(axis="x", nbins=4)  # numbers of six digits must not touch
-            _name(ax, across if i == len(answers) - 1 else "", down, label if k == 0 else "")
+            lowest = place + columns >= panels
+            ax.tick_params(axis="x", labelbottom=lowest)  # shared axes leave it to the last line, which may be short
+            _name(ax, across if lowest else "", down, label if k == 0 else "")
     shares = " and ".join(f"{100 * share:.0f}%" for share in reversed(MASS))
-    lines = [_line(i, label, marked=True) for i, (label, _) in enumerate(answers)]
-    _legend(drawn, [Patch(facecolor=TRUTH, edgecolor="black", label=f"truth, {shares} of its mass"), *lines])
+    marks = [_line(i, label, marked=True) for i, (label, _) in enumerate(answers)]
+    _legend(drawn, [Patch(facecolor=TRUTH, edgecolor="black", label=f"truth, {shares} of its mass"), *marks])
     return drawn
 
 

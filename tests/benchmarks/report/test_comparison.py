@@ -24,6 +24,9 @@ PICTURES = {
         ]
     ),
     "pairs": lambda: comparison.pairs_picture([("a", "b")], [TRUTH], [(label, [v]) for label, v in ANSWERS]),
+    "several pairs": lambda: comparison.pairs_picture(
+        [("a", "b"), ("b", "c")], [TRUTH, TRUTH], [(label, [v, v]) for label, v in ANSWERS]
+    ),
     "curves": lambda: comparison.curves_picture(
         [(i, label, np.arange(50), -1 / (1 + np.arange(50.0))) for i, (label, _) in enumerate(ANSWERS)], 0.1
     ),
@@ -62,6 +65,15 @@ def test_methods_differ_in_more_than_colour() -> None:
     assert len({each.marker for each in comparison.STYLES}) == len(comparison.STYLES)
     assert len({each.hatch for each in comparison.STYLES}) == len(comparison.STYLES)
     assert comparison.style(len(comparison.STYLES)) is comparison.STYLES[0]
+
+
+def test_methods_stand_side_by_side_for_one_pair_and_below_each_other_for_several() -> None:
+    for name, columns in (("pairs", 3), ("several pairs", 2)):
+        axes = PICTURES[name]().axes
+        assert len({ax.get_subplotspec().colspan.start for ax in axes}) == columns
+        assert [ax.get_title() for ax in axes if ax.get_title()] == ["one", "<two>", "a point"]
+    (last,) = [ax for ax in axes if ax.get_xlabel() == "b"]
+    assert last.get_subplotspec().rowspan.start == 2
 
 
 def test_what_is_drawn_is_what_was_given() -> None:

@@ -15,11 +15,12 @@ from inference import fit
 ROWS = {
     "near full rank": {
         "below": [0.01, 0.04, 0.02], "error": 0.01, "seconds": [1.0, 2.0, 3.0], "verdicts": ["converged"] * 3,
-        "rate": 0.1, "tuned seconds": 20.0,
+        "rate": 0.1, "steps": 20_000, "tuned seconds": 20.0,
     },
     "far mean-field": {
         "below": [0.2, 0.3, 0.25], "error": 0.01, "seconds": [50.0] * 3,
-        "verdicts": ["converged", "still improving", "still improving"], "rate": 0.03, "tuned seconds": 20.0,
+        "verdicts": ["converged", "still improving", "still improving"], "rate": 0.03, "steps": 500,
+        "tuned seconds": 20.0,
     },
     "broken full rank": {"failed": "CapabilityError: no density."},
 }  # fmt: skip
@@ -27,7 +28,7 @@ ROWS = {
 
 def test_a_page_names_what_is_too_far_too_slow_and_failed():
     text = untuned.page(ROWS, "a machine")
-    assert "| near | full rank | 0.020 (0.040) | 0.010 | 3 of 3 | 2.0 | 0.1 | 20.0 |" in text
+    assert "| near | full rank | 0.020 (0.040) | 0.010 | 3 of 3 | 2.0 | 20,000 | 0.1 | 20.0 |" in text
     assert "\n1 of 3 fits are within 0.05 nats" in text
     far, slow, _ = (part.split("\n")[2:-1] for part in text.split("\n## ")[1:])
     assert far == ["- far, mean-field: 0.300 nats below, converged, still improving."]
