@@ -87,6 +87,7 @@ TOGETHER = {
 THEMES = {
     "zoo/implicit/test_image_sizes.py": "faces, colour and other devices, over all generators of images",
     "zoo/test_meta_device.py": "tensors made on another device, over the whole catalogue, without a GPU",
+    "inference/methods/test_steps_on_meta.py": "tensors made on another device, over the steps of all methods",
     "zoo/test_missing.py": "missing values, over all programs that take them",
     "test_options.py": "values that the options of programs and methods cannot have",
     "inference/test_regressions.py": "bugs of other libraries that must not come back",

@@ -5,7 +5,8 @@ Every program of the catalogue runs there, model and guide, forwards and backwar
 
 from __future__ import annotations
 
-import pyro
+from collections.abc import Iterator
+
 import pytest
 import torch
 from pyro import poutine
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from inference.methods.bounds import make_objective
 from tests.inference.steps import small
+from tests.valueless import without_values
 from zoo import catalogue
 from zoo.datasets import Data
 from zoo.program import Program
@@ -31,11 +33,8 @@ OTHERWISE = {
 
 
 @pytest.fixture(autouse=True)
-def valueless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing looks whether values are allowed; tensors without values are taken for others, which are refused."""
-    monkeypatch.setattr(torch.Tensor, "is_meta", property(lambda self: False), raising=False)
-    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", False)
-    with pyro.validation_enabled(False):
+def valueless() -> Iterator[None]:
+    with without_values():
         yield
 
 
