@@ -30,6 +30,7 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
         pyro.set_rng_seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a fixture of their module run on one worker, so that it is made once."""
     for item in items:
