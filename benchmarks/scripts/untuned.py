@@ -38,8 +38,8 @@ __all__ = ["FAMILIES", "RATES", "cases", "gap", "main", "measure", "page"]
 FAMILIES = {"mean-field": "normal", "full rank": "multivariate_normal"}
 RATES = (0.1, 0.03, 0.01)
 TUNED: dict[str, Any] = {"steps": 20_000, "particles": 8, "decay": "cosine"}
-FEWER = {"arma": 5000, "garch": 5000, "hmm": 5000, "casino": 5000, "lotka": 500}
-"""Steps of tuned runs where one takes as long as many elsewhere: recursions in time, differential equations."""
+FEWER = {"arma": 5000, "diamonds": 5000, "garch": 5000, "hmm": 5000, "casino": 5000, "lotka": 500}
+"""Steps of tuned runs where one takes as long as many elsewhere: recursions in time, many rows, an equation solver."""
 SEEDS = 3
 LOOKS, DRAWS = 5, 1000
 """Estimates of both bounds by the same noise, and the draws of each."""
