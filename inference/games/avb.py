@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -112,11 +111,10 @@ class AVB(GradientMethod):
         critic_optimizer = adam(critic.parameters(), self.critic_lr, (0.5, 0.999))
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
-            with pyro.validation_enabled(loop.done == 0):
-                for pieces in compared(guide, critic, particles, batch, self.critic_steps):
-                    critic_loss = contrast_loss(critic, pieces)
-                    descend(critic_optimizer, critic_loss, now["critic_lr"])
-                loss, elbo = annealed_loss(program, guide, critic, particles, batch, size, now.get("beta", 1.0))
+            for pieces in compared(guide, critic, particles, batch, self.critic_steps):
+                critic_loss = contrast_loss(critic, pieces)
+                descend(critic_optimizer, critic_loss, now["critic_lr"])
+            loss, elbo = annealed_loss(program, guide, critic, particles, batch, size, now.get("beta", 1.0))
             descend(optimizer, loss, now["lr"], inputs=parameters)
             return {"loss": -elbo, "critic_loss": critic_loss.detach()}
 

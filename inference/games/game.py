@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-import pyro
 import torch
 from torch import Tensor, nn
 
@@ -217,10 +216,6 @@ class Adversarial(GradientMethod):
         """Sets up both players, ready to take steps."""
         match = _Match(self, program, self.contest(program, run.train), data=run.train)
 
-        def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
-            with pyro.validation_enabled(loop.done == 0):
-                return match.step(batch, now)
-
         scalars = {"lr": self.rate(run), "critic_lr": self.rate(run, self.critic_lr)}
         if self.ema is not None:
             ema = self.ema
@@ -231,7 +226,7 @@ class Adversarial(GradientMethod):
             scalars["share"] = lambda done: done / total
         loop = Loop(
             run, Schedule.of(self), match.parts, label=f"{self.name} {type(program).__name__}",
-            step=step, scalars=scalars,
+            step=match.step, scalars=scalars,
             batches=self.critic_steps,
         )  # fmt: skip
         if match.contest.grows:

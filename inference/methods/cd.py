@@ -58,8 +58,7 @@ class ContrastiveDivergence(EnergyMethod):
         clip_norm: Clips the gradient's norm; None does not.
         patience: Looks at the exact likelihood of the validation data (where it can be summed) without an improvement
             after which the run stops; None never stops early.
-        lr, decay, steps, epochs, batch_size, checkpoint_seconds, precision: See `GradientMethod`.
-        compile: See `GradientMethod`; 'never' by default: chains are drawn in a loop.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
     """
 
     name: ClassVar[str] = "cd"
@@ -110,6 +109,9 @@ class ContrastiveDivergence(EnergyMethod):
             run, Schedule.of(self), {"program": program, "optimizer": optimizer},
             label=f"cd {type(program).__name__}", step=step, scalars={"lr": self.rate(run)},
         )  # fmt: skip
+
+        if program.looks_at_values and self.compile == "auto":
+            loop.compiling = "never"
 
         program.train()
         known = run.valid is not None and isinstance(program, SummableEnergy)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from inference.method import Outcome
 from inference.mixing import chain_mixing
-from inference.training.compiled import COMPILE
 from inference.training.gradient import GradientMethod
 from inference.training.loop import Loop
 from zoo.energy.base import EnergyProgram
-from zoo.options import OneOf
 from zoo.program import Program
 
 __all__ = ["EnergyMethod", "why_no_energy", "why_not_of_examples"]
@@ -43,8 +41,6 @@ class EnergyMethod(GradientMethod):
 
     takes_missing: ClassVar[bool] = False
     NATS: ClassVar[frozenset[str]] = frozenset()
-
-    compile: Annotated[str, OneOf(COMPILE)] = "never"
 
     def ended(
         self, program: Program, loop: Loop, *, evaluations: int = 1, info: dict[str, Any] | None = None

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
-import pyro
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -112,12 +111,11 @@ class MonteCarloEM(GradientMethod):
 
         def step(index: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             batch = run.train.rows(index.x)
-            with pyro.validation_enabled(loop.done == 0):
-                acceptance = self.propose(program, chains, index.x, batch)
-                latents = chains.at(index.x)
-                for _ in range(self.m_steps):
-                    loss = -log_joint(program, latents, *batch).local.mean()
-                    descend(optimizer, loss, now["lr"], inputs=parameters)
+            acceptance = self.propose(program, chains, index.x, batch)
+            latents = chains.at(index.x)
+            for _ in range(self.m_steps):
+                loss = -log_joint(program, latents, *batch).local.mean()
+                descend(optimizer, loss, now["lr"], inputs=parameters)
             return {"loss": loss.detach(), "acceptance": acceptance, "step_size": chains.log_step_size.exp()}
 
         # The loop deals in row numbers instead of rows, so that an example finds its chain again.

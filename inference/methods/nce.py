@@ -28,6 +28,7 @@ from zoo.energy.base import EnergyProgram
 from zoo.errors import CapabilityError, OptionError
 from zoo.options import Count
 from zoo.program import ExactDensity, Program
+from zoo.stored import blocks
 
 __all__ = ["NoiseContrastive"]
 
@@ -51,8 +52,7 @@ class NoiseContrastive(EnergyMethod):
         noise: 'base', the program's own, which `initialise` fits to the data unit by unit; or a program with an exact
             density, fitted to the same data (`fit(...).program`), which is not changed.
         ratio: Draws of noise for each example.
-        lr, decay, steps, epochs, batch_size, checkpoint_seconds, precision: See `GradientMethod`.
-        compile: See `GradientMethod`; 'never' by default.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
     """
 
     name: ClassVar[str] = "nce"
@@ -79,6 +79,7 @@ class NoiseContrastive(EnergyMethod):
     def prepare(self, program: Program, run: Run) -> Training:
         """Noise, constant and the optimizer of both."""
         assert isinstance(program, EnergyProgram)
+        self._check_noise(program, run.train.x)
         constant = _Constant(self.guess(program))
         parameters = [p for p in program.parameters() if p.requires_grad] + list(constant.parameters())
         optimizer = make_optimizer("adam", parameters, self.lr)
@@ -124,13 +125,15 @@ class NoiseContrastive(EnergyMethod):
 
     @torch.no_grad()
     def _density(self, program: EnergyProgram, x: Tensor) -> Tensor:
-        density = self.noise.log_prob(x) if isinstance(self.noise, ExactDensity) else program.base().log_prob(x)
-        if not bool(torch.isfinite(density).all()):
+        return self.noise.log_prob(x) if isinstance(self.noise, ExactDensity) else program.base().log_prob(x)
+
+    def _check_noise(self, program: EnergyProgram, x: Tensor) -> None:
+        """Raises CapabilityError where the noise gives an example no density: once, as steps look at no values."""
+        if not all(bool(torch.isfinite(self._density(program, part)).all()) for part in blocks(x)):
             raise CapabilityError(
                 "The noise gives some examples no density, so they are told at once and nothing is learned: take noise "
                 "that may be anything that the data may be."
             )
-        return density
 
     def _logits(self, program: EnergyProgram, x: Tensor, noise: Tensor, constant: Tensor) -> Tensor:
         """G: log of the odds that x is an example."""

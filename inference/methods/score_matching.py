@@ -76,8 +76,7 @@ class ScoreMatching(EnergyMethod):
     Args:
         objective: 'denoising' or 'sliced'.
         noise: Standard deviation of what denoising adds to the data, in spreads of the program's base.
-        lr, decay, steps, epochs, batch_size, checkpoint_seconds, precision: See `GradientMethod`.
-        compile: See `GradientMethod`; 'never' by default: it differentiates twice.
+        lr, decay, steps, epochs, batch_size, checkpoint_seconds, compile, precision: See `GradientMethod`.
     """
 
     name: ClassVar[str] = "score-matching"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
-import pyro
 import torch
 from torch import Tensor, nn
 
@@ -197,8 +196,7 @@ class SVI(GradientMethod):
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             assert optimizer is not None
-            # Pyro's checks (shapes, supports, model against guide) on the first step; they cost a third of a step.
-            with pyro.validation_enabled(loop.done == 0), _named(program, first=loop.done == 0):
+            with _named(program, first=loop.done == 0):
                 batch = _fresh(program, batch)
                 loss, bound = climbed(program, guide, batch, size, now.get("beta", 1.0))
             start.step(partial(descend, optimizer, loss, now["lr"], clip_norm=self.clip_norm))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
-import pyro
 import torch
 from torch import Tensor, nn
 
@@ -88,8 +87,7 @@ class WakeSleep(GradientMethod):
 
         def step(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
             optimizer.zero_grad(set_to_none=True)
-            with pyro.validation_enabled(loop.done == 0):
-                metrics = self.gradients(program, generative, recognition, batch)
+            metrics = self.gradients(program, generative, recognition, batch)
             average_gradients([*generative, *recognition])
             set_rate(optimizer, now["lr"])
             optimizer.step()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
+import pyro
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -111,7 +112,8 @@ class Loop:
         diagnose: Callable[[Data], str] | None = None,
     ):
         self.run, self.schedule, self.parts, self.label, self.diagnose = run, schedule, dict(parts), label, diagnose
-        self.step, self.schedules, self.rows = step, dict(scalars or {}), batches * schedule.batch_size
+        self.step = self._checked_once(step)
+        self.schedules, self.rows = dict(scalars or {}), batches * schedule.batch_size
         self.batches, self.team = batches, run.team
         self.data = run.train
         self.history = History()
@@ -166,6 +168,18 @@ class Loop:
     def _own(self, rows: Tensor) -> Tensor:
         """Those of the rows of a step that this process takes, of each minibatch alike."""
         return rows.reshape(self.batches, -1)[:, self.team.share(self.schedule.batch_size)].reshape(-1)
+
+    def _checked_once(self, step: Step) -> Step:
+        """The step, with the checks of Pyro and torch (shapes, supports, model against guide) the first time alone.
+
+        They read values, for which a GPU is waited for and of which no trace can be made.
+        """
+
+        def checked(batch: Data, now: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            with pyro.validation_enabled(self.done == 0):
+                return step(batch, now)
+
+        return checked
 
     def scalars(self, start: int, n: int) -> dict[str, list[float]]:
         """Values of the scheduled quantities at n steps from the one after `start` steps."""

@@ -57,6 +57,8 @@ class EnergyProgram(ImplicitProgram):
     """What the density is relative to, where that is nothing that likelihoods can be compared by."""
     sweep_gradients: ClassVar[int] = 0
     """Gradients of f that a transition takes."""
+    looks_at_values: ClassVar[bool] = False
+    """Whether what it computes depends on values, as iterating until nothing changes does: no step is traced then."""
     particles: Tensor
 
     def __init__(self, draw_sweeps: Count, particles: Tensor, event_shape: Sequence[int] | None = None):

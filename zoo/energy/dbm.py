@@ -64,6 +64,7 @@ class DBM(EnergyProgram):
     paper = "Salakhutdinov & Hinton, Deep Boltzmann machines, 2009; Montavon & Mueller 2012"
     dataset = "digits-binary"
     support = constraints.boolean
+    looks_at_values = True
 
     def __init__(
         self,

@@ -9,6 +9,8 @@ import torch
 
 from inference import fit
 from inference.methods.cd import ContrastiveDivergence
+from inference.training.compiled import CompileNotice
+from zoo.energy.dbm import DBM
 from zoo.energy.deep import DeepEnergy
 from zoo.energy.rbm import RBM
 from zoo.errors import CapabilityError, OptionError
@@ -143,3 +145,11 @@ def _dataset(x: torch.Tensor):
     from zoo.datasets import Dataset
 
     return Dataset.of(x[:400], x[400:450], x[450:])
+
+
+def test_a_mean_field_that_stops_when_nothing_changes_is_not_traced(recwarn) -> None:
+    """Without a notice, since nobody asked for it."""
+    x = (torch.rand(40, 5) < 0.4).double()
+    found = fit(DBM([5], [4, 3], particles=20), x, "cd", chains="persistent", steps=1000, batch_size=20)
+    assert not [each for each in recwarn if issubclass(each.category, CompileNotice)]
+    assert "compile_seconds" not in found.info

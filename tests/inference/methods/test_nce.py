@@ -8,8 +8,10 @@ import torch
 from inference import fit
 from inference.methods.nce import NoiseContrastive
 from zoo.chains.independent import Independent
+from zoo.energy.deep import DeepEnergy
 from zoo.energy.rbm import RBM
 from zoo.errors import CapabilityError
+from zoo.flows.realnvp import RealNVP
 
 
 @pytest.fixture
@@ -75,3 +77,12 @@ def test_what_it_refuses():
         fit(RBM([5], 3), x, "nce", noise=RBM([5], 3), steps=1)
     with pytest.raises(CapabilityError, match="shape"):
         fit(RBM([5], 3), x, "nce", noise=Independent([4]), steps=1)
+    with pytest.raises(CapabilityError, match="some examples no density"):
+        fit(DeepEnergy([2]), torch.randn(400, 2), "nce", noise=Boxed([2]), steps=1)
+
+
+class Boxed(RealNVP):
+    """Has a density in a box, which some data leave."""
+
+    def log_prob(self, x, context=None):
+        return torch.where((x.abs() < 2).all(-1), 0.0, -torch.inf)

@@ -46,11 +46,11 @@ STEPS: list[tuple[str, str, dict[str, Any]]] = [
     ("text2image", "gan-cls", {}),
     *(("rbm", "cd", {"chains": chains}) for chains in ("data", "persistent")),
     ("deep-energy", "cd", {"chains": "replay"}),
+    ("deep-energy", "nce", {}),
 ]  # fmt: skip
 ELSEWHERE = {
     "mcem": "its chains stay where they were when the program lost its values",
     "score-matching": "its step keeps the scale of the data, which was measured before the data lost their values",
-    "nce": "each step looks whether its noise gives the data a density",
 }
 
 

@@ -145,6 +145,26 @@ def test_other_methods_through_the_same_loop(name, method, chosen):
     agree(both(ready(program, data, method, **{"batch_size": 5, **chosen})))
 
 
+@pytest.mark.parametrize(
+    ("name", "method", "chosen"),
+    [
+        ("rbm", "cd", {"chains": "data"}),
+        ("rbm", "cd", {"chains": "persistent"}),
+        ("rbm", "cd", {"chains": "exact"}),
+        ("deep-energy", "cd", {"chains": "replay", "regularise": 0.1}),
+        ("deep-energy", "score-matching", {}),
+        ("deep-energy", "score-matching", {"objective": "sliced"}),
+        ("deep-energy", "nce", {}),
+        ("vae", "svi", {"beta": 2.0}),
+        ("vae", "svi", {"tc": 2.0}),
+    ],
+)
+def test_steps_that_build_distributions_outside_of_the_bound(name, method, chosen):
+    """Chains, bases and second passes: whose arguments torch looks at in the first step alone."""
+    program, data = small(name)
+    agree(both(ready(program, data, method, batch_size=5, **chosen)))
+
+
 @pytest.mark.parametrize(("name", "bound"), [("ppca", "auto"), ("gaussian-mixture", "auto"), ("hmm", "score")])
 def test_gradients_when_the_batch_size_changes(name, bound):
     """One step of gradient descent at rate 1 is the gradient."""
