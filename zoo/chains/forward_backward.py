@@ -29,6 +29,10 @@ from zoo.errors import CapabilityError
 __all__ = ["forward_backward", "log_evidence"]
 
 
+MANY = 8
+"""Models from which a product for each takes longer than threads do."""
+
+
 def log_evidence(initial: Tensor, transition: Tensor, emission: Tensor) -> Tensor:
     """log p(x), (B,), differentiable once: its gradient is the expected counts.
 
@@ -40,7 +44,8 @@ def log_evidence(initial: Tensor, transition: Tensor, emission: Tensor) -> Tenso
         emission: log p(x_t | z_t = k), (B, T, K).
     """
     inputs = initial.unsqueeze(0), transition.unsqueeze(0), emission.unsqueeze(0)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
+    # Under vmap a tensor does not say whether its slope is wanted.
+    if torch.is_grad_enabled() and any(t.requires_grad or torch._C._functorch.is_batchedtensor(t) for t in inputs):
         return _Evidence.apply(*inputs)[0].squeeze(0)
     return _evidence(*inputs).squeeze(0)
 
@@ -195,11 +200,14 @@ def _sweep(matrix: Tensor, flow: Tensor) -> Tensor:
     """Makes messages of likelihoods (D, T, B, K), in place, by matrices (D, K, K); returns their sums (D, T, B)."""
     total = torch.empty_like(flow[..., :1])
     product = torch.empty_like(flow[:, 0])
-    last = None
+    last, models = None, len(matrix)
     for now, size in zip(flow.unbind(1), total.unbind(1), strict=True):
         if last is not None:
-            for d in range(len(matrix)):  # not bmm, which takes a thread for each however small
-                torch.mm(last[d], matrix[d], out=product[d])
+            if models >= MANY:
+                torch.bmm(last, matrix, out=product)
+            else:
+                for d in range(models):  # not bmm, which takes a thread for each however small
+                    torch.mm(last[d], matrix[d], out=product[d])
             now.mul_(product)
         torch.sum(now, -1, keepdim=True, out=size)
         last = now.div_(size)

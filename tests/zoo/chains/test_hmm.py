@@ -408,16 +408,24 @@ class TestTransforms:
     @pytest.mark.parametrize("dims", [(0, 0, 0), (0, None, None), (None, None, 1), (1, 2, 0)])
     def test_vmap_of_value_and_gradient_equals_one_model_at_a_time(self, dims):
         inputs = self.inputs()
-        many = [t if d is None else torch.stack([t, t - 1, t / 2], d) for t, d in zip(inputs, dims, strict=True)]
+        models = [lambda t, k=k: (1 - k / 4) * t - k for k in range(9)]
+        many = [t if d is None else torch.stack([f(t) for f in models], d) for t, d in zip(inputs, dims, strict=True)]
 
         def value(*inputs: Tensor) -> Tensor:
             return log_evidence(*inputs).square().sum()
 
         gradient = grad(value, argnums=(0, 1, 2))
         found = vmap(value, dims)(*many), *vmap(gradient, dims)(*many)
-        for r in range(3):
+        for r in range(len(models)):
             one = [t if d is None else t.select(d, r) for t, d in zip(many, dims, strict=True)]
             torch.testing.assert_close([t[r] for t in found], [value(*one), *gradient(*one)])
+
+    def test_slopes_of_what_vmap_found_are_those_of_one_model_at_a_time(self):
+        inputs = [torch.stack([t, t - 1, t / 2]).requires_grad_() for t in self.inputs()]
+        found = vmap(log_evidence)(*inputs).sum()
+        expected = torch.stack([log_evidence(*(t[r] for t in inputs)).sum() for r in range(3)]).sum()
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs))
 
     def test_second_derivatives_are_refused(self):
         inputs = [t.requires_grad_() for t in self.inputs()]
