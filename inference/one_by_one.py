@@ -60,12 +60,30 @@ class Layout:
     is_enumerable: bool
 
 
-@torch.no_grad()
+LAYOUTS: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Any, Any]]] = weakref.WeakKeyDictionary()
+"""Program -> its model or guide -> the arguments that it had last, and what `layout_of` said of them."""
+
+
 def layout_of(code: Callable[..., Any], x: Tensor, context: Arguments) -> tuple[dict[str, Layout], int]:
     """Site -> its layout, from a run that leaves the random state; and how many dimensions plates take.
 
+    A program is run once for as long as its arguments stay the same object: a density is asked for many times.
+
     Raises: CapabilityError for a plate that draws a subsample, which makes every density another one.
     """
+    owner, function = getattr(code, "__self__", None), getattr(code, "__func__", None)
+    if owner is None or function is None:
+        return _layout_of(code, x, context)
+    known = LAYOUTS.setdefault(owner, {})
+    of, found = known.get(function, (lambda: None, ({}, 0)))
+    if of() is not context:
+        found = _layout_of(code, x, context)
+        known[function] = weakref.ref(context), found
+    return found
+
+
+@torch.no_grad()
+def _layout_of(code: Callable[..., Any], x: Tensor, context: Arguments) -> tuple[dict[str, Layout], int]:
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), pyro.validation_enabled(False):
         trace = poutine.trace(FlatPriors()(code)).get_trace(x, context, None)
     found, nesting = {}, 0
@@ -317,6 +335,8 @@ def _by_vmap(
                 near = partial(torch.allclose, rtol=1e-4, atol=1e-4, equal_nan=True)
                 if not (near(local[0], one_local) and near(rest[0], one_rest)):
                     raise RuntimeError("it gives something else under vmap")
+    except torch.linalg.LinAlgError:  # of a matrix at one of the particles, whoever runs it
+        raise
     except Exception:  # whatever vmap has against the code; run plainly, it shows what is the code's own fault
         LOOPED.add(owner)
         return None

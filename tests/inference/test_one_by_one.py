@@ -201,3 +201,17 @@ def test_sites_are_summed_out_example_by_example():
         torch.testing.assert_close(found.globals[s], dist.Dirichlet(torch.ones(3)).log_prob(phi[s, 0]).sum())
     alone = log_joint(zoo.adopt(topics), {"phi": phi, "theta": theta[:, None]}, *zoo.adopt(topics).take(words))
     torch.testing.assert_close(alone.total, found.total)
+
+
+def test_the_layout_of_a_program_is_looked_at_once_for_the_same_arguments(adopted, monkeypatch):
+    program, data = adopted
+    runs, look = [], one_by_one._layout_of
+    monkeypatch.setattr(one_by_one, "_layout_of", lambda *given: runs.append(given) or look(*given))
+    values = {"scale": torch.rand(3, 1) + 0.5, "a": torch.randn(3, 1, 2)}
+    for _ in range(3):
+        log_joint(program, values, *data)
+    assert len(runs) == 1
+    other = program.take({"group": torch.tensor([0, 1]), "y": Y[:2]})
+    log_joint(program, values, *other)
+    guide_log_prob(program.guide, values, *data)
+    assert len(runs) == 3
