@@ -201,8 +201,6 @@ class _Density:
                 self.target.held()
                 self.target(torch.zeros(chains, self.target.size, dtype=torch.float64, device=data.x.device))
                 break
-            except torch.linalg.LinAlgError:  # at this place, and perhaps nowhere else
-                break
             except RuntimeError:
                 if precision == own:
                     raise
@@ -225,13 +223,7 @@ class _Density:
 
     def __call__(self, where: Vector) -> tuple[Vector, Vector]:
         """Minus infinity where there is no density."""
-        try:
-            values, slopes = self._slope(torch.from_numpy(where).to(self.target.data.x.device))
-        except torch.linalg.LinAlgError:  # of one of the chains
-            if len(where) == 1:
-                return np.full(1, -np.inf), np.zeros_like(where)
-            parts = [self(each[None]) for each in where]
-            return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        values, slopes = self._slope(torch.from_numpy(where).to(self.target.data.x.device))
         found = values.cpu().numpy()
         return np.where(np.isfinite(found), found, -np.inf), slopes.cpu().numpy()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.training.target import Target
+from inference.training.target import Target, where_it_can
 
 __all__ = ["Mode", "around", "find_modes"]
 
@@ -50,10 +50,10 @@ class Mode:
 
 
 def _scaled(curvature: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Units (K, D) of the numbers, and eigenvalues (K, D) and vectors (K, D, D) of the curvature in these."""
+    """Units (K, D) of the numbers, and eigenvalues (K, D) and vectors (K, D, D) of the curvature in these, or NaN."""
     diagonal = curvature.diagonal(dim1=-2, dim2=-1).abs()
-    units = (diagonal + 1e-8 * slope.square() + 1e-300).rsqrt()
-    values, vectors = torch.linalg.eigh(curvature * units[:, :, None] * units[:, None, :])
+    units = 1 / (diagonal.sqrt().hypot(1e-4 * slope) + 1e-150)  # whose squares may be too large for a number
+    values, vectors = where_it_can(torch.linalg.eigh, curvature * units[:, :, None] * units[:, None, :], 1, 2)
     return units, values, vectors
 
 

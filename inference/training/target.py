@@ -1,12 +1,13 @@
 """A posterior that is one density of one vector: all latents of all data, unconstrained, in double precision.
 
 What second-order methods stand on. Values, slopes and curvatures are of many vectors at a time, since a program bears
-particles; curvature is exact, by differentiating twice.
+particles; curvature is exact, by differentiating twice, or where code can be differentiated once only by differences.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,12 +31,14 @@ from zoo.flat import FlatPriors
 from zoo.program import Implicit, ImplicitProgram, Program, Site
 from zoo.weights import Weighted
 
-__all__ = ["Target", "following", "make_target", "why_no_target", "why_no_vector"]
+__all__ = ["Target", "following", "make_target", "where_it_can", "why_no_target", "why_no_vector"]
 
 AT_ONCE = 2**21
 """Vectors times examples whose densities are computed together."""
 MOST_NUMBERS = 200
 """Latent numbers up to which curvature is kept as a matrix."""
+NEAR = 1e-5
+"""Step of a difference of slopes, beside a number or 1."""
 MOST_EXAMPLES = 100_000
 """Examples up to which every step sees all of them."""
 
@@ -93,10 +96,30 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def where_it_can(function: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor, *shapes: int) -> tuple[Tensor, ...]:
+    """What a function gives at rows (S, ...): NaN at those where a matrix has no decomposition, which would end it all.
+
+    Args:
+        function: Rows -> results with a row for each.
+        rows: Where.
+        shapes: Dimensions of D, the last of `rows`, that each result has besides.
+
+    Returns: each result, (S, ...).
+    """
+    try:
+        return function(rows)
+    except torch.linalg.LinAlgError:
+        if len(rows) == 1:
+            return tuple(rows.new_full((1, *[rows.shape[-1]] * n), math.nan) for n in shapes)
+        parts = [where_it_can(function, part, *shapes) for part in rows.chunk(2)]
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
 class Target:
     """log p(x, latents) of all data, as a function of latents laid out in a vector of D unconstrained numbers.
 
-    Rows count as often as their weights say. The program is copied: its own parameters keep their precision.
+    Rows count as often as their weights say. The program is copied: its own parameters keep their precision. Where a
+    matrix of the program has no decomposition there is no density.
 
     Args:
         program: With a density and continuous latents; discrete ones can be summed out.
@@ -123,6 +146,7 @@ class Target:
         self.size = self.coordinates.size
         self.evaluations = 0
         """Vectors whose slope was asked for so far."""
+        self._smooth = True
 
     def _sites(self, program: Program) -> dict[str, Site]:
         """The continuous latents, with their supports on these data, whose bounds may be of each example."""
@@ -197,39 +221,59 @@ class Target:
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
         """Log density of S vectors, (S, D) -> (S,); minus infinity where there is none."""
-        found = torch.cat([self._log_density(part) for part in self._parts(z)])
-        return found.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+        parts = [where_it_can(lambda at: (self._log_density(at),), part, 0)[0] for part in self._parts(z)]
+        return torch.cat(parts).nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
     def slope(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Log density (S,) and its gradient (S, D)."""
-        values, slopes = [], []
-        for part in self._parts(z.detach()):
-            at = part.requires_grad_()
-            with torch.enable_grad():
-                value = self._log_density(at)
-                (slope,) = torch.autograd.grad(value.sum(), at)
-            values.append(value.detach())
-            slopes.append(slope)
+        """Log density (S,) and its gradient (S, D); not finite where there is none."""
+        parts = [where_it_can(self._slope, part, 0, 1) for part in self._parts(z.detach())]
         self.evaluations += len(z)
+        values, slopes = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(slopes)
 
+    def _slope(self, z: Tensor) -> tuple[Tensor, ...]:
+        at = z.detach().requires_grad_()
+        with torch.enable_grad():
+            value = self._log_density(at)
+            (slope,) = torch.autograd.grad(value.sum(), at)
+        return value.detach(), slope
+
     def curvature(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log density (S,), its gradient (S, D), and minus its Hessian (S, D, D)."""
-        at = z.detach().clone().requires_grad_()
+        """Log density (S,), its gradient (S, D), and minus its Hessian (S, D, D); not finite where there is none."""
+        if self._smooth:
+            try:
+                value, slope, curvature = where_it_can(self._curvature, z.detach(), 0, 1, 2)
+            except (CapabilityError, NotImplementedError, RuntimeError):  # which its slope shows, if it is a fault
+                self._smooth = False
+            else:
+                self.evaluations += len(z) * (1 + self.size)
+                return value, slope, curvature
+        return *self.slope(z), self._differences(z)
+
+    def _differences(self, z: Tensor) -> Tensor:
+        """Minus the Hessian (S, D, D) by central differences of the slope."""
+        steps = NEAR * z.abs().clamp(min=1.0)
+        apart = torch.diag_embed(steps)
+        after, before = (self.slope((z[:, None] + sign * apart).flatten(0, 1))[1] for sign in (1, -1))
+        rows = (after - before).reshape(apart.shape) / (2 * steps[..., None])
+        return -(rows + rows.mT) / 2
+
+    def _curvature(self, z: Tensor) -> tuple[Tensor, ...]:
+        at = z.clone().requires_grad_()
         with torch.enable_grad():
             value = self._log_density(at)
             (slope,) = torch.autograd.grad(value.sum(), at, create_graph=True)
-            rows = [self._row(slope[:, i], at) for i in range(self.size)]
-        self.evaluations += len(z) * (1 + self.size)
-        hessian = torch.stack(rows, 1).detach()
+            rows = self._rows(slope, at)
+        hessian = rows.movedim(0, 1).detach()
         return value.detach(), slope.detach(), -(hessian + hessian.mT) / 2
 
-    @staticmethod
-    def _row(slope: Tensor, at: Tensor) -> Tensor:
+    def _rows(self, slope: Tensor, at: Tensor) -> Tensor:
+        """Slopes of slopes, (D, S, D), all at once."""
+        each = torch.eye(self.size).to(at)[:, None].expand(-1, *at.shape)
         if not slope.requires_grad:  # flat, or linear
-            return torch.zeros_like(at)
-        (row,) = torch.autograd.grad(slope.sum(), at, retain_graph=True, allow_unused=True)
-        return torch.zeros_like(at) if row is None else row
+            return torch.zeros_like(each)
+        (rows,) = torch.autograd.grad(slope, at, (each,), is_grads_batched=True, allow_unused=True)
+        return torch.zeros_like(each) if rows is None else rows
 
 
 @contextmanager

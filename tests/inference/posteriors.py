@@ -39,6 +39,14 @@ def square(y: Tensor) -> None:
     pyro.sample("y", dist.Normal(z**2, 0.5), obs=y)
 
 
+def correlated(y: Tensor) -> None:
+    """z ~ N(0, 0.2) and a factor 1 - z^2 by the decomposition of a matrix, which has none where |z| > 1."""
+    z = pyro.sample("z", dist.Normal(0.0, 0.2))
+    one = torch.ones_like(z)
+    factor = torch.linalg.cholesky(torch.stack([torch.stack([one, z], -1), torch.stack([z, one], -1)], -2))
+    pyro.factor("determinant", 2 * factor[..., 1, 1].log() + 0 * y)
+
+
 def square_evidence(y: float) -> float:
     """Its log evidence, on a grid."""
     grid = torch.linspace(-15, 15, 30_001, dtype=torch.float64)
@@ -59,13 +67,17 @@ def dense(seed: int = 0, features: int = 4) -> tuple[BayesianLinearRegression, D
 
 @contextmanager
 def slopes_counted(monkeypatch) -> Iterator[list[int]]:
-    """How many vectors the density of a target was differentiated at, seen from outside; one number for each call."""
+    """How many vectors the density of a target was differentiated at, seen from outside; one number for each call.
+
+    A slope of each of D numbers counts as D.
+    """
     seen: list[int] = []
     grad = torch.autograd.grad
 
     def spy(outputs, inputs, *args, **options):
         rows = inputs if isinstance(inputs, Tensor) else inputs[0]
-        seen.append(len(rows))
+        many = len(args[0][0]) if options.get("is_grads_batched") else 1
+        seen.append(many * len(rows))
         return grad(outputs, inputs, *args, **options)
 
     with monkeypatch.context() as patch:

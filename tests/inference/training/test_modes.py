@@ -13,6 +13,7 @@ from torch import Tensor
 import zoo
 from inference.training.modes import around, find_modes
 from inference.training.target import Target
+from tests.inference.posteriors import correlated
 from zoo.bayes.eight_schools import EightSchools
 from zoo.bayes.regression import BayesianLinearRegression
 from zoo.datasets.data import Data
@@ -73,3 +74,28 @@ def test_a_flat_direction_is_no_mode() -> None:
     program = zoo.adopt(unsure)
     target = Target(program, program.take({"y": torch.tensor(4.0)}))
     assert find_modes(target, target.starts(4)) == []
+
+
+def test_a_slope_whose_square_is_too_large_for_a_number() -> None:
+    """From far off, where nothing is known but that the density is finite; y ~ N(z, 1e-5) beside z ~ N(0, 1)."""
+
+    def precise(y: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z, 1e-5), obs=y)
+
+    program = zoo.adopt(precise)
+    target = Target(program, program.take({"y": torch.tensor(3.0)}))
+    (mode,) = find_modes(target, torch.tensor([[1e148], [0.0]]))
+    assert float(mode.place) == pytest.approx(3e10 / (1e10 + 1), rel=1e-12)
+    assert float(mode.factor) == pytest.approx((1e10 + 1) ** -0.5)
+
+
+@pytest.mark.parametrize("start", [[0.5], [0.5, 3.0], [3.0, 0.5, -2.0]])
+def test_a_start_where_a_matrix_has_no_decomposition_ends_no_other(start: list[float]) -> None:
+    """1 - z^2 times the density of N(0, 0.2) has its mode at 0 with curvature 25 + 2."""
+    program = zoo.adopt(correlated)
+    target = Target(program, program.take({"y": torch.tensor(3.0)}))
+    (mode,) = find_modes(target, torch.tensor(start)[:, None])
+    assert float(mode.place) == pytest.approx(0.0, abs=1e-8)
+    assert float(mode.factor) == pytest.approx(27**-0.5)
+    assert find_modes(target, torch.tensor([[3.0], [-2.0]])) == []

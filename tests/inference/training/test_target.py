@@ -14,6 +14,7 @@ import zoo
 from inference.training.target import Target, why_no_target
 from tests.inference.factors import data, ppca
 from tests.inference.latents import Shifted
+from tests.inference.posteriors import correlated
 from tests.inference.toys import Mean
 from zoo.bayes.eight_schools import EightSchools
 from zoo.datasets.data import Data
@@ -144,6 +145,57 @@ def test_a_program_in_single_precision_has_densities_in_double() -> None:
     value, slope = target.slope(torch.tensor([[0.3, 0.2]], dtype=torch.float64))
     assert value.dtype == slope.dtype == torch.float64
     assert float(value) == pytest.approx(by_hand(0.3, 0.2, 2.0), rel=1e-6)
+
+
+def test_there_is_no_density_where_a_matrix_has_no_decomposition() -> None:
+    program = zoo.adopt(correlated)
+    target = Target(program, program.take({"y": torch.tensor(2.0)}))
+    at = torch.tensor([[0.5], [1.5], [-0.2], [-3.0], [0.0]])
+    z = at[:, 0]
+    there = z.abs() < 1
+    expected = torch.where(there, dist.Normal(0, 0.2).log_prob(z) + (1 - z.square()).log(), -torch.inf)
+    torch.testing.assert_close(target(at), expected)
+    value, slope, curvature = target.curvature(at)
+    for found in (target.slope(at), (value, slope)):
+        torch.testing.assert_close(found[0][there], expected[there])
+        torch.testing.assert_close(found[1][there, 0], (-25 * z - 2 * z / (1 - z.square()))[there])
+        assert not bool(found[1][~there].isfinite().any())
+    torch.testing.assert_close(curvature[there, 0, 0], (25 + 2 * (1 + z.square()) / (1 - z.square()).square())[there])
+    assert not bool(curvature[~there].isfinite().any())
+    assert not target.one_by_one()
+    assert target.evaluations == 5 * (1 + 1 + 1)
+
+
+class Once(torch.autograd.Function):
+    """-z^4 / 4, whose slope is known and no more."""
+
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return -(z**4) / 4
+
+    @staticmethod
+    def backward(ctx, weight):
+        if torch.is_grad_enabled():
+            raise NotImplementedError
+        (z,) = ctx.saved_tensors
+        return -weight * z**3
+
+
+def test_curvature_of_code_that_is_differentiated_once() -> None:
+    def quartic(y: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.factor("quartic", Once.apply(z[..., 0] + z[..., 1]) + 0 * y)
+
+    program = zoo.adopt(quartic)
+    target = Target(program, program.take({"y": torch.tensor(2.0)}))
+    at = torch.tensor([[0.5, 0.1], [-300.0, 200.0]])
+    value, slope, curvature = target.curvature(at)
+    assert target.evaluations == 2 * (1 + 2 * 2)
+    square = (at[:, 0] + at[:, 1]).square()[:, None, None]
+    torch.testing.assert_close(curvature, torch.eye(2) + 3 * square.expand(2, 2, 2), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(slope, target.slope(at)[1])
+    torch.testing.assert_close(value, target(at))
 
 
 def test_a_parameter_that_moves_the_density_is_noticed() -> None:
