@@ -39,6 +39,8 @@ BY_ITSELF = 256
 EXACT = 1e-4
 """Nats within which the first Gaussian was the best already."""
 MEMORY = 30
+WILD = 1e8
+"""How far a gradient falls in a step that tells of no curvature where it ended, should nothing seem left to gain."""
 NARROWER = 10
 
 
@@ -216,18 +218,22 @@ def climb(
         promised = float(step @ grad)
         if not promised > 0:
             pairs.clear()
-            step, promised = grad, float(grad @ grad)
+            step = _direction(grad, pairs)
+            promised = float(step @ grad)
         if promised < calm / 10:
-            return theta, values, True
-        share = 1.0 if pairs else min(1.0, 1.0 / float(step.norm()))
-        least = 1e-9 * share
+            tame = [pair for pair in pairs if not float(pair[1].norm()) > WILD * float(grad.norm())]
+            if len(tame) == len(pairs):
+                return theta, values, True
+            pairs = deque(tame, MEMORY)
+            continue
+        share = 1.0
         while True:
             there, there_grad = slope(theta + share * step)
             gained = float(there - value)
             if math.isfinite(gained) and bool(torch.isfinite(there_grad).all()) and gained >= 1e-4 * share * promised:
                 break
             share *= 0.5 if math.isfinite(gained) else 0.1
-            if share < least:  # rounding is all there is
+            if share < 1e-9:  # rounding is all there is
                 return theta, values, promised < ENOUGH
         move, change = share * step, grad - there_grad
         if float(move @ change) > 1e-10 * float(move.norm() * change.norm()):
@@ -242,15 +248,17 @@ def climb(
 
 
 def _direction(grad: Tensor, pairs: deque[tuple[Tensor, Tensor]]) -> Tensor:
-    """The gradient times the inverse curvature that the pairs tell of."""
+    """The gradient times the inverse curvature that the pairs tell of; where there are none, no longer than 1."""
+    if not pairs:
+        largest = grad.abs().max().clamp(min=1e-150)  # whose square may be too large for a number
+        return grad / (largest * (grad / largest).norm()).clamp(min=1.0)
     q, shares = grad, []
     for move, change in reversed(pairs):
         share = (move @ q) / (move @ change)
         shares.append(share)
         q = q - share * change
-    if pairs:
-        move, change = pairs[-1]
-        q = q * (move @ change) / (change @ change)
+    move, change = pairs[-1]
+    q = q * (move @ change) / (change @ change)
     for (move, change), share in zip(pairs, reversed(shares), strict=True):
         q = q + move * (share - (change @ q) / (move @ change))
     return q

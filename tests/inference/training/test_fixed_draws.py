@@ -143,3 +143,21 @@ def test_climbing_stays_where_values_are_finite() -> None:
     found, _, arrived = climb(slope, torch.tensor([0.01, 5.0]), 200)
     assert arrived
     torch.testing.assert_close(found, torch.ones(2), rtol=0, atol=1e-2)
+
+
+def test_a_slope_whose_square_is_too_large_for_a_number() -> None:
+    found, _, arrived = climb(lambda z: (-5e199 * (z - 1).square().sum(), 1e200 * (1 - z)), torch.tensor([5.5]), 200)
+    assert arrived
+    torch.testing.assert_close(found, torch.ones(1))
+
+
+def test_a_step_out_of_a_wall_tells_nothing_of_what_is_beyond() -> None:
+    """-(z - 1)^2 / 2 - exp(200 (z - 3)) / 200: from 3.9 a step of 1 leads to where the curvature is 1, and not 1e80."""
+
+    def slope(z: Tensor) -> tuple[Tensor, Tensor]:
+        wall = (200 * (z - 3)).exp()
+        return -((z - 1).square() / 2 + wall / 200).sum(), 1 - z - wall
+
+    found, _, arrived = climb(slope, torch.tensor([3.9]), 200)
+    assert arrived
+    torch.testing.assert_close(found, torch.ones(1), rtol=0, atol=1e-4)
