@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn.functional import linear
 
 __all__ = [
     "blr", "diamonds", "eight_schools_noncentered", "kidscore_interaction", "kidscore_momhs", "kilpisjarvi",
@@ -27,8 +28,7 @@ def _design(*columns: Tensor) -> Tensor:
 
 def _observe(name: str, y: Tensor, design: Tensor, beta: Tensor, sigma: Tensor) -> None:
     """y ~ N(design beta, sigma^2)."""
-    loc = (design * beta[..., None, :]).sum(-1)
-    pyro.sample(name, dist.Normal(loc, sigma[..., None]).to_event(1), obs=y.to(design))
+    pyro.sample(name, dist.Normal(linear(beta, design), sigma[..., None]).to_event(1), obs=y.to(design))
 
 
 def _flat_regression(name: str, y: Tensor, design: Tensor) -> None:

@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn.functional import linear, pad
 
 from zoo.chains.forward_backward import log_evidence
 from zoo.distributions import Restricted
@@ -25,21 +26,24 @@ def arK(y: Tensor, K: int) -> None:
     beta = pyro.sample("beta", dist.Normal(y.new_zeros(int(K)), 10.0).to_event(1))
     sigma = pyro.sample("sigma", dist.HalfCauchy(y.new_tensor(2.5)))
     lags = y.unfold(0, int(K), 1)[:-1].flip(-1)  # (T - K, K), the latest first
-    loc = alpha[..., None] + (lags * beta[..., None, :]).sum(-1)
+    loc = alpha[..., None] + linear(beta, lags)
     pyro.sample("y", dist.Normal(loc, sigma[..., None]).to_event(1), obs=y[int(K) :])
 
 
 def _recursion(drive: Tensor, coefficient: Tensor) -> Tensor:
-    """e_1 = drive_1, e_t = drive_t + coefficient e_t-1: a bidiagonal system, solved at once.
+    """e_1 = drive_1, e_t = drive_t + c e_t-1, in log2 T steps.
+
+    With L the lag, e = sum_k c^k L^k drive, and that sum is (1 + c L) (1 + c^2 L^2) (1 + c^4 L^4) ...
 
     Args:
         drive: (..., T).
-        coefficient: (...).
+        coefficient: c, (...).
     """
-    steps = drive.shape[-1]
-    shift = torch.diag(drive.new_ones(steps - 1), -1)
-    matrix = torch.eye(steps).to(drive) - coefficient[..., None, None] * shift
-    return torch.linalg.solve_triangular(matrix, drive[..., None], upper=False, unitriangular=True)[..., 0]
+    found, power, lag = drive, coefficient[..., None], 1
+    while lag < drive.shape[-1]:
+        found = found + power * pad(found[..., :-lag], (lag, 0))
+        power, lag = power.square(), 2 * lag
+    return found
 
 
 def arma11(y: Tensor) -> None:

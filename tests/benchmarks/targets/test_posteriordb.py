@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +19,9 @@ from benchmarks.targets import posteriordb
 from inference import fit
 from inference.evaluation.divergences import moment_errors
 from inference.particles import log_joint
+from inference.training.target import make_target
 from zoo import datasets
 from zoo.datasets.reference import POSTERIORS
-from zoo.errors import CapabilityError
 from zoo.flat import FlatPriors
 
 NAMES = sorted(posteriordb.PROGRAMS)
@@ -189,8 +188,6 @@ def latents(model: str, data: Values, z: Values) -> Values:
 
 @pytest.fixture
 def reference(request: pytest.FixtureRequest, zoo_data: Any) -> targets.Reference:
-    if "lotka" in request.param:
-        pytest.importorskip("torchdiffeq")
     return targets.load(f"posteriordb/{request.param}")
 
 
@@ -254,10 +251,16 @@ def test_nuts_agrees_with_the_reference_draws(reference: targets.Reference) -> N
     assert errors.sd_ratio < 1 + 5 * (1 / least) ** 0.5
 
 
-def test_a_missing_solver_is_named(monkeypatch: pytest.MonkeyPatch, zoo_data: Any) -> None:
-    monkeypatch.setitem(sys.modules, "torchdiffeq", None)
-    with pytest.raises(CapabilityError, match="pip install torchdiffeq"):
-        targets.load("posteriordb/hudson_lynx_hare-lotka_volterra")
+@every
+def test_a_run_of_the_program_takes_many_particles(reference: targets.Reference) -> None:
+    """None for each: that is what most methods take most time for."""
+    program = reference.program()
+    target = make_target("laplace", program, program.take(reference.data))
+    z = 0.1 * torch.randn(3, target.size)
+    values, slopes = target.slope(z)
+    assert not target.one_by_one()
+    for at, value, slope in zip(z, values, slopes, strict=True):
+        torch.testing.assert_close(target.slope(at[None]), (value[None], slope[None]))
 
 
 def test_every_posterior_of_the_data_has_its_program() -> None:
