@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from inference.training.compiled import Compiled, reference
+from inference.training.compiled import Compiled, State, reference
 from inference.training.loop import Loop
 from inference.training.scripted import IN_PLACE, Scripted, as_it_is, scripted, update_in_place
 from inference.training.tracing import NotStatic
@@ -142,6 +142,31 @@ def test_a_second_update_of_the_same_step_changes_what_the_first_one_left(float3
     assert [len(each) for each in found[:2]] == [critic] * 2
     assert set(found[0]) == {"placeholder"}
     assert set(found[1]) == {"<built-in function getitem>"}
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "chosen"),
+    [
+        ("vae", "svi", {}),
+        ("vae", "svi", {"optimizer": "adamw", "weight_decay": 0.1}),
+        pytest.param("vae", "avb", {}, marks=pytest.mark.slow),
+        ("gan", "gan", {"critic_steps": 3, "ema": 0.9}),
+        pytest.param("cyclegan", "cycle", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_in_place_or_not_the_numbers_are_the_same_bit_for_bit(float32, monkeypatch, name, method, chosen) -> None:
+    def trained() -> list[Tensor]:
+        torch.manual_seed(0)
+        loop = ready(*small(name), method, batch_size=5, **chosen)
+        compiled = Compiled([loop], [reference(loop)], "scripted")
+        loop.generator.manual_seed(1)
+        compiled.advance(6, loop.done)
+        return State(loop.parts).copy()
+
+    found = trained()
+    monkeypatch.setattr("inference.training.compiled.update_in_place", lambda graph, owned: None)
+    for ours, plain in zip(found, trained(), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=0, atol=0, equal_nan=True)
 
 
 def graph_of(function, *inputs: Tensor) -> GraphModule:
