@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Draws", "LogDensity", "NoneMasked", "ZeroWeighed", "has_path"]
+__all__ = ["Draws", "LogDensity", "NoneMasked", "ZeroWeighed", "has_path", "where_it_can"]
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,25 @@ class ZeroWeighed(NoneMasked):
             probabilities, terms = args
             args = (probabilities, torch.where(probabilities > 0, terms, torch.zeros_like(terms)))
         return super().__torch_function__(func, types, args, kwargs)
+
+
+def where_it_can(
+    function: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor, *shapes: tuple[int, ...]
+) -> tuple[Tensor, ...]:
+    """What a function gives at rows (S, ...): NaN at those where a matrix has no decomposition, which would end it all.
+
+    Args:
+        function: Rows -> results with a row for each; differentiable if it is.
+        rows: Where.
+        shapes: Of each result, for one row.
+
+    Returns: each result, (S, *shape).
+    """
+    try:
+        return function(rows)
+    except torch.linalg.LinAlgError:
+        if len(rows) == 1:
+            nothing = rows.sum() * torch.nan
+            return tuple(nothing.expand(1, *shape) for shape in shapes)
+        parts = [where_it_can(function, part, *shapes) for part in rows.chunk(2)]
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))

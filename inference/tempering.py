@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference.densities import where_it_can
 from inference.hmc import transition
 from inference.particles import log_joint, prior_and_likelihood, prior_draws, unit_log_weights
 from inference.requirements import why_no_fixed_density
@@ -81,7 +82,11 @@ class Tempered:
         return self.coordinates.pack({name: drawn[name] for name in self.coordinates.sites})
 
     def log_densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(log start, log joint - log start), each (S, U)."""
+        """(log start, log joint - log start), each (S, U); NaN where a matrix of the program has no decomposition."""
+        start, rest = where_it_can(self._log_densities, z, z.shape[1:-1], z.shape[1:-1])
+        return start, rest
+
+    def _log_densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
         values, log_dets = self.coordinates.unpack(z)
         prior, likelihood = prior_and_likelihood(self.program, values, self.x, self.context)
         start = self.units(prior)

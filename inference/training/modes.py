@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.training.target import Target, where_it_can
+from inference.densities import where_it_can
+from inference.training.target import Target
 
 __all__ = ["Mode", "around", "find_modes"]
 
@@ -53,7 +54,8 @@ def _scaled(curvature: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Units (K, D) of the numbers, and eigenvalues (K, D) and vectors (K, D, D) of the curvature in these, or NaN."""
     diagonal = curvature.diagonal(dim1=-2, dim2=-1).abs()
     units = 1 / (diagonal.sqrt().hypot(1e-4 * slope) + 1e-150)  # whose squares may be too large for a number
-    values, vectors = where_it_can(torch.linalg.eigh, curvature * units[:, :, None] * units[:, None, :], 1, 2)
+    scaled, d = curvature * units[:, :, None] * units[:, None, :], slope.shape[1:]
+    values, vectors = where_it_can(torch.linalg.eigh, scaled, d, d + d)
     return units, values, vectors
 
 

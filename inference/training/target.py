@@ -7,7 +7,6 @@ particles; curvature is exact, by differentiating twice, or where code can be di
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from pyro.infer.autoguide.initialization import InitMessenger
 from torch import Tensor
 from torch.distributions import biject_to
 
+from inference.densities import where_it_can
 from inference.one_by_one import LOOPED
 from inference.particles import log_joint, prior_draws
 from inference.requirements import why_no_fixed_density
@@ -31,7 +31,7 @@ from zoo.flat import FlatPriors
 from zoo.program import Implicit, ImplicitProgram, Program, Site
 from zoo.weights import Weighted
 
-__all__ = ["Target", "following", "make_target", "where_it_can", "why_no_target", "why_no_vector"]
+__all__ = ["Target", "following", "make_target", "why_no_target", "why_no_vector"]
 
 AT_ONCE = 2**21
 """Vectors times examples whose densities are computed together."""
@@ -94,25 +94,6 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def where_it_can(function: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor, *shapes: int) -> tuple[Tensor, ...]:
-    """What a function gives at rows (S, ...): NaN at those where a matrix has no decomposition, which would end it all.
-
-    Args:
-        function: Rows -> results with a row for each.
-        rows: Where.
-        shapes: Dimensions of D, the last of `rows`, that each result has besides.
-
-    Returns: each result, (S, ...).
-    """
-    try:
-        return function(rows)
-    except torch.linalg.LinAlgError:
-        if len(rows) == 1:
-            return tuple(rows.new_full((1, *[rows.shape[-1]] * n), math.nan) for n in shapes)
-        parts = [where_it_can(function, part, *shapes) for part in rows.chunk(2)]
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 class Target:
@@ -221,12 +202,12 @@ class Target:
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
         """Log density of S vectors, (S, D) -> (S,); minus infinity where there is none."""
-        parts = [where_it_can(lambda at: (self._log_density(at),), part, 0)[0] for part in self._parts(z)]
+        parts = [where_it_can(lambda at: (self._log_density(at),), part, ())[0] for part in self._parts(z)]
         return torch.cat(parts).nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
     def slope(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log density (S,) and its gradient (S, D); not finite where there is none."""
-        parts = [where_it_can(self._slope, part, 0, 1) for part in self._parts(z.detach())]
+        parts = [where_it_can(self._slope, part, (), (self.size,)) for part in self._parts(z.detach())]
         self.evaluations += len(z)
         values, slopes = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(slopes)
@@ -240,9 +221,10 @@ class Target:
 
     def curvature(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log density (S,), its gradient (S, D), and minus its Hessian (S, D, D); not finite where there is none."""
+        d = (self.size,)
         if self._smooth:
             try:
-                value, slope, curvature = where_it_can(self._curvature, z.detach(), 0, 1, 2)
+                value, slope, curvature = where_it_can(self._curvature, z.detach(), (), d, d + d)
             except (CapabilityError, NotImplementedError, RuntimeError):  # which its slope shows, if it is a fault
                 self._smooth = False
             else:

@@ -11,7 +11,7 @@ import zoo
 from inference.particles import log_joint
 from inference.tempering import Tempered, move, why_no_tempering, why_not_summed_out
 from tests.inference.methods.test_nuts import Counts, Switch
-from tests.inference.posteriors import FAR, far, flat
+from tests.inference.posteriors import FAR, correlated, far, flat
 from tests.inference.toys import Pair, Rate, Sampler, linear
 from zoo import create
 from zoo.mixtures.bernoulli import BernoulliMixture
@@ -75,3 +75,22 @@ def test_what_cannot_be_tempered() -> None:
     assert "'a' is flat" in why_no_tempering(adopted)
     assert why_not_summed_out(Counts()) == "its discrete latent sites ['z'] cannot be summed out"
     assert "stand beside continuous ones" in why_not_summed_out(create("semi-supervised-vae"))
+
+
+def test_a_particle_where_a_matrix_has_no_decomposition_ends_no_other() -> None:
+    """The factor is 1 - z^2; trying to move there is refused."""
+    program = zoo.adopt(correlated)
+    data = program.take({"y": torch.tensor(2.0)})
+    problem = Tempered(program, *data)
+    z = torch.tensor([[[0.5]], [[-1.5]], [[-0.2]], [[3.0]]], requires_grad=True)
+    rest = problem.log_densities(z)[1]
+    there, at = torch.tensor([True, False, True, False]), z[..., 0]
+    torch.testing.assert_close(rest[there], (1 - at.square())[there].log())
+    assert bool(rest[~there].isnan().all())
+    (slope,) = torch.autograd.grad(rest.sum(), z)
+    torch.testing.assert_close(slope[there, 0], (-2 * at / (1 - at.square()))[there])
+    still = torch.tensor([[[0.5]], [[-0.2]]])
+    states, rest, accepted = move(problem.log_densities, still, torch.tensor(1.0), torch.tensor(1e3), 1)
+    assert torch.equal(states, still)
+    torch.testing.assert_close(rest, (1 - still[..., 0].square()).log())
+    assert float(accepted) == 0.0
