@@ -18,7 +18,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceEnum_ELBO, config_enumerate
-from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoContinuous, AutoNormal
 from pyro.infer.traceenum_elbo import _compute_dice_elbo, _compute_model_factors
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
@@ -45,8 +45,8 @@ __all__ = [
 
 CHUNK = 512
 """Particles evaluated at once under vmap."""
-GAUSSIANS = (AutoNormal, AutoMultivariateNormal, AutoLowRankMultivariateNormal)
-"""Guides that draw from normal distributions, none of which hangs on what another gave, and nothing else at random."""
+APART = (AutoNormal, AutoContinuous)
+"""Guides that draw at random from sites none of which hangs on what another gave, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def together(parts: list[tuple[Tensor, Tensor, bool]]) -> LogDensity:
 
 
 def draw(guide: Callable[..., Any], n: int, x: Tensor, context: Arguments, density: bool) -> Draws:
-    """As `inference.particles.draw`; of Gaussian autoguides all at once, where no gradient is asked for."""
-    if n > 1 and type(guide) in GAUSSIANS and guide not in LOOPED and not torch.is_grad_enabled():
+    """As `inference.particles.draw`; of autoguides that are `APART` all at once, where no gradient is asked for."""
+    if n > 1 and isinstance(guide, APART) and guide not in LOOPED and not torch.is_grad_enabled():
         found = _drawn_by_vmap(guide, n, x, context, density)
         if found is not None:
             return found
@@ -158,24 +158,31 @@ def draw(guide: Callable[..., Any], n: int, x: Tensor, context: Arguments, densi
 
 
 def _drawn_by_vmap(guide: Callable[..., Any], n: int, x: Tensor, context: Arguments, density: bool) -> Draws | None:
-    """All draws at once: the normal numbers, then what the guide makes of each; None where vmap cannot do that."""
+    """All draws at once: what is random, then what the guide makes of each; None where vmap cannot do that."""
     joint: list[bool] = []
 
     def single(mine: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         trace = poutine.trace(poutine.condition(guide, data=dict(mine))).get_trace(x, context, None)
-        one = _gathered([trace], x, context, density)
-        joint.append(one.log_prob.joint)
-        return {name: value[0] for name, value in one.values.items()}, one.log_prob.local[0], one.log_prob.globals[0]
+        one = _gathered([trace], x, context, False)
+        local, rest, tied = density_of(trace, x, context, lambda site: site["name"] not in known)
+        joint.append(tied)
+        return {name: value[0] for name, value in one.values.items()}, local, rest
 
     sites = poutine.trace(guide).get_trace(x, context, None).nodes
-    normals = {name: site["fn"].sample((n,)) for name, site in sites.items() if _is_auxiliary(site)}
+    noise = {name: site["fn"].sample((n,)) for name, site in sites.items() if _is_auxiliary(site)}
+    # A vector of all latents: its density is asked for while a flow still knows where the draws came from.
+    whole = [name for name in noise if density and isinstance(guide, AutoContinuous)]
+    known = {name: sites[name]["fn"].log_prob(noise[name]) for name in whole}
     try:
         with pyro.validation_enabled(False):
-            values, local, rest = vmap(single, chunk_size=CHUNK)(normals)
+            values, local, rest = vmap(single, chunk_size=CHUNK)(noise)
     except Exception:  # as for densities: run plainly, it shows what is the guide's own fault
         LOOPED.add(guide)
         return None
-    return Draws(values, LogDensity(local, rest, joint[0]))
+    if not density:
+        rest = torch.full_like(rest, torch.nan)
+        return Draws(values, LogDensity(torch.full_like(local, torch.nan), rest, False))
+    return Draws(values, LogDensity(local, sum(known.values(), rest), joint[0] or bool(known)))
 
 
 def _is_auxiliary(site: Mapping[str, Any]) -> bool:

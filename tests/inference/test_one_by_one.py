@@ -87,6 +87,31 @@ def test_draws_of_gaussian_guides_made_at_once_follow_the_density_that_they_have
     assert len(u.unique(dim=0)) == 4000
 
 
+@pytest.mark.parametrize("kind", ["iaf", "spline"])
+@torch.no_grad()
+def test_draws_of_flows_made_at_once_have_the_density_that_inverting_them_gives(kind):
+    program = zoo.adopt(grouped)
+    data = program.take({"group": GROUP, "y": Y})
+    guide = build_guide(guide_spec(kind), program, data)
+    for parameter in guide.parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    found = draw(guide, 500, *data)
+    assert guide not in one_by_one.LOOPED
+    scale, a = found.values["scale"], found.values["a"]
+    u = torch.cat([scale.log(), a[:, 0]], -1)
+    assert len(u.unique(dim=0)) == 500
+    torch.testing.assert_close(
+        found.log_prob.total, guide.get_posterior().log_prob(u) - scale[:, 0].log(), rtol=1e-6, atol=1e-6
+    )
+    assert found.log_prob.joint
+    torch.manual_seed(3)
+    once = draw(guide, 2, *data)
+    torch.manual_seed(3)
+    again = draw(guide, 2, *data, density=False)
+    torch.testing.assert_close(once.values, again.values)
+    assert bool(again.log_prob.total.isnan().all())
+
+
 @torch.no_grad()
 def test_local_latents_drawn_at_once_have_noise_of_their_own_in_each_example():
     def local(y):
