@@ -37,6 +37,7 @@ __all__ = [
     "densities",
     "density_of",
     "draw",
+    "everything",
     "layout_of",
     "prior_draws",
     "single_value",
@@ -47,6 +48,10 @@ CHUNK = 512
 """Particles evaluated at once under vmap."""
 APART = (AutoNormal, AutoContinuous)
 """Guides that draw at random from sites none of which hangs on what another gave, and nothing else."""
+
+
+Part = tuple[Tensor, Tensor, bool]
+"""Of a log density of one run: that by example (B,), that of all else (), and whether there is anything else."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,8 @@ def _is_local(site: Mapping[str, Any], context: Arguments) -> bool:
 
 def density_of(
     trace: poutine.Trace, x: Tensor, context: Arguments, only: Callable[[Any], bool] = lambda site: True
-) -> tuple[Tensor, Tensor, bool]:
-    """Summed log densities of a run: by example (B,), of all else (), and whether there is anything else."""
+) -> Part:
+    """Summed log densities of a run."""
     local, rest, joint = x.new_zeros(len(x)), x.new_zeros(()), context.examples is None
     for site in trace.nodes.values():
         if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get("_deterministic") or not only(site):
@@ -141,7 +146,7 @@ def density_of(
     return local, rest, joint
 
 
-def together(parts: list[tuple[Tensor, Tensor, bool]]) -> LogDensity:
+def together(parts: list[Part]) -> LogDensity:
     """What `density_of` found at each of several particles."""
     return LogDensity(
         torch.stack([local for local, _, _ in parts]), torch.stack([rest for _, rest, _ in parts]), parts[0][2]
@@ -242,16 +247,16 @@ def densities(
     n: int,
     x: Tensor,
     context: Arguments,
-    only: Callable[[Any], bool] = lambda site: True,
-) -> LogDensity:
-    """Log density of a model with its data, or of a guide, at n particles; enumerable latents left out are summed out.
+    *only: Callable[[Any], bool],
+) -> list[LogDensity]:
+    """Log densities of a model with its data, or a guide, at n particles; enumerable latents left out are summed out.
 
     Args:
         code: With the signature of `Program.model`.
         values: Site -> value (n, B or 1, *event).
         n: Number of particles.
         x, context: The data.
-        only: Says of a site whether it counts.
+        only: Of each density, says of a site whether it counts; one run is enough for several.
 
     Raises: CapabilityError for a site that has no value and cannot be summed out, and for a plate with a subsample.
     """
@@ -270,20 +275,27 @@ def densities(
             )
     known = {name: value for name, value in values.items() if name in layout}
 
-    def single(mine: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, bool]:
+    def single(mine: Mapping[str, Tensor]) -> list[Part]:
         at = poutine.condition(code, data={name: single_value(v, layout[name]) for name, v in mine.items()})
         if missing:
-            return _summed_out(at, nesting, x, context)
-        return density_of(poutine.trace(at).get_trace(x, context, None), x, context, only)
+            return [_summed_out(at, nesting, x, context)] * len(only)
+        trace = poutine.trace(at).get_trace(x, context, None)
+        return [density_of(trace, x, context, counts) for counts in only]
 
     if known and n > 1:
         found = _by_vmap(code, single, known)
         if found is not None:
             return found
-    return together([single({name: value[i] for name, value in known.items()}) for i in range(n)])
+    runs = [single({name: value[i] for name, value in known.items()}) for i in range(n)]
+    return [together(list(parts)) for parts in zip(*runs, strict=True)]
 
 
-def _summed_out(code: Callable[..., Any], nesting: int, x: Tensor, context: Arguments) -> tuple[Tensor, Tensor, bool]:
+def everything(site: Any) -> bool:
+    """That each site counts."""
+    return True
+
+
+def _summed_out(code: Callable[..., Any], nesting: int, x: Tensor, context: Arguments) -> Part:
     """log of the sum over all values of the enumerable sites that are left, in the parts that `density_of` gives."""
     elbo = TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
     with pyro.validation_enabled(False):
@@ -295,9 +307,7 @@ def _summed_out(code: Callable[..., Any], nesting: int, x: Tensor, context: Argu
         return _by_example(model, guide, x, context)
 
 
-def _by_example(
-    model: poutine.Trace, guide: poutine.Trace, x: Tensor, context: Arguments
-) -> tuple[Tensor, Tensor, bool]:
+def _by_example(model: poutine.Trace, guide: poutine.Trace, x: Tensor, context: Arguments) -> Part:
     """The terms of Pyro's sum, which stay apart by plate, summed over all plates but that of the examples."""
     costs, factors, _, summed, scale = _compute_model_factors(model, guide)
     terms = [(plates, term) for plates, each in costs.items() for term in each]
@@ -321,31 +331,32 @@ def _nothing(*args: Any) -> None:
 
 
 def _by_vmap(
-    code: Any, single: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor, bool]], values: Mapping[str, Tensor]
-) -> LogDensity | None:
+    code: Any, single: Callable[[Mapping[str, Tensor]], list[Part]], values: Mapping[str, Tensor]
+) -> list[LogDensity] | None:
     """All particles at once, or None where the code does not allow that, or would give something else."""
     owner = getattr(code, "__self__", None)
     if owner is None or owner in LOOPED:
         return None
     joint: list[bool] = []
 
-    def both(mine: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        local, rest, tied = single(mine)
-        joint.append(tied)
-        return local, rest
+    def tensors(mine: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        found = single(mine)
+        joint[:] = [tied for _, _, tied in found]
+        return [(local, rest) for local, rest, _ in found]
 
     try:
         with pyro.validation_enabled(False):
-            local, rest = vmap(partial(both), chunk_size=CHUNK)(dict(values))
+            parts = vmap(tensors, chunk_size=CHUNK)(dict(values))
             if owner not in TRIED:
-                one_local, one_rest, _ = single({name: value[0] for name, value in values.items()})
                 near = partial(torch.allclose, rtol=1e-4, atol=1e-4, equal_nan=True)
-                if not (near(local[0], one_local) and near(rest[0], one_rest)):
-                    raise RuntimeError("it gives something else under vmap")
+                first = tensors({name: value[0] for name, value in values.items()})
+                for (local, rest), (one_local, one_rest) in zip(parts, first, strict=True):
+                    if not (near(local[0], one_local) and near(rest[0], one_rest)):
+                        raise RuntimeError("it gives something else under vmap")
     except torch.linalg.LinAlgError:  # of a matrix at one of the particles, whoever runs it
         raise
     except Exception:  # whatever vmap has against the code; run plainly, it shows what is the code's own fault
         LOOPED.add(owner)
         return None
     TRIED.add(owner)
-    return LogDensity(local, rest, joint[0])
+    return [LogDensity(local, rest, tied) for (local, rest), tied in zip(parts, joint, strict=True)]

@@ -143,7 +143,7 @@ def guide_log_prob(
     """
     n = max(v.shape[0] for v in values.values())
     if isinstance(context, Arguments):
-        return one_by_one.densities(guide, values, n, x, context)
+        return one_by_one.densities(guide, values, n, x, context, one_by_one.everything)[0]
     with pyro.plate("particles", n, dim=-2):
         trace = poutine.trace(poutine.condition(guide, data=dict(values))).get_trace(x, context, None)
     if any(site["infer"].get("is_auxiliary", False) for site in trace.nodes.values() if site["type"] == "sample"):
@@ -178,7 +178,7 @@ def log_joint(
     """
     n = particles or max((v.shape[0] for v in values.values()), default=1)
     if isinstance(context, Arguments):
-        return one_by_one.densities(program.model, values, n, x, context)
+        return one_by_one.densities(program.model, values, n, x, context, one_by_one.everything)[0]
 
     def run(given: Mapping[str, Tensor]) -> poutine.Trace:
         with pyro.plate("particles", n, dim=-2):
@@ -226,10 +226,10 @@ def prior_and_likelihood(
     """log p(latents) and log p(x | latents) at values (S, B or 1, *event) of all latents."""
     n = max(v.shape[0] for v in values.values())
     if isinstance(context, Arguments):
-        of_latents, rest = (
-            one_by_one.densities(program.model, values, n, x, context, only)
-            for only in (lambda site: site["name"] in values, lambda site: site["name"] not in values)
-        )
+        of_latents, rest = one_by_one.densities(
+            program.model, values, n, x, context,
+            lambda site: site["name"] in values, lambda site: site["name"] not in values,
+        )  # fmt: skip
         return of_latents, rest
     with pyro.plate("particles", n, dim=-2):
         model = poutine.condition(program.model, data=dict(values))

@@ -186,7 +186,7 @@ def _of_own_code(program: Program, values: Mapping[str, Tensor], x: Tensor, cont
         )
     n = max(len(value) for value in values.values())
     if context.examples is not None:
-        return densities(program.model, values, n, x, context, lambda site: site["name"] not in latents).local
+        return densities(program.model, values, n, x, context, lambda site: site["name"] not in latents)[0].local
     layout, _ = layout_of(program.model, x, context)
     rows = []
     for i in range(n):

@@ -240,3 +240,22 @@ def test_the_layout_of_a_program_is_looked_at_once_for_the_same_arguments(adopte
     log_joint(program, values, *other)
     guide_log_prob(program.guide, values, *data)
     assert len(runs) == 3
+
+
+def test_prior_and_likelihood_are_found_in_one_run():
+    runs = []
+
+    def counted(y):
+        runs.append(1)
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    program = zoo.adopt(counted)
+    data = program.take({"y": torch.tensor(0.5)})
+    values = {"z": torch.randn(1, 1)}
+    log_joint(program, values, *data)  # looks at the layout
+    runs.clear()
+    prior, likelihood = prior_and_likelihood(program, values, *data)
+    assert len(runs) == 1
+    torch.testing.assert_close(prior.total, dist.Normal(0.0, 1.0).log_prob(values["z"][:, 0]))
+    torch.testing.assert_close(likelihood.total, dist.Normal(values["z"][:, 0], 1.0).log_prob(data.context["y"]))
