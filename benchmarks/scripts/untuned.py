@@ -4,9 +4,9 @@
 
 Each reference of posteriordb, on its raw scales, and each target with an exact answer and global latents is fitted by
 `fit(program, data, "svi", guide=...)` without another option, from three seeds. Beside it stand long tuned runs: Adam,
-20,000 steps of eight draws (fewer where FEWER says so), at three learning rates that fall to zero, the best of which
-counts. Both bounds are
-estimated by the same draws. Rows that the file holds already are not measured again.
+20,000 steps of eight draws (fewer where FEWER says so), at three learning rates that fall to zero, from the mode that
+SVI finds, the best of which counts. Both bounds are estimated by the same draws. Rows that the file holds already are
+not measured again.
 """
 
 from __future__ import annotations
@@ -128,9 +128,10 @@ def page(found: Mapping[str, Row], machine: str) -> str:
         "# SVI that nobody tunes", "",
         f"`python -m benchmarks.scripts.untuned` on {machine}.", "",
         f"`fit(program, data, \"svi\", guide=...)` and nothing else, median of {SEEDS} seeds, the worst in brackets, "
-        f"beside the best of {len(RATES)} runs of Adam, as many steps of {TUNED['particles']} draws as stand there. "
-        "*below*: nats that the bound of the untuned fit lies below the tuned one's, by the same draws; negative where "
-        "it is better.", "",
+        f"beside the best of {len(RATES)} runs of Adam, as many steps of {TUNED['particles']} draws as stand there, "
+        "from the same mode and in units of the posterior's spread at it; whether it is the right one says [the record "
+        "of the references](references-cpu.md). *below*: nats that the bound of the untuned fit lies below the tuned "
+        "one's, by the same draws; negative where it is better.", "",
         "| target | guide | below | ± | converged | sec | tuned steps | tuned lr | tuned sec |",
         "|---|---|---:|---:|---|---:|---:|---:|---:|",
     ]  # fmt: skip
