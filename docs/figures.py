@@ -20,6 +20,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
+from PIL import Image
 
 from benchmarks.results import FILE
 from inference import Fit, fit
@@ -34,6 +35,8 @@ EXAMPLES, SHOWN, DRAWS = 20, 3, 1000
 GUIDES = {"diagonal": "diagonal Gaussian", "full": "full Gaussian", "iaf": "flow (IAF)", "avb": "implicit (AVB)"}
 PARTS = {"growth-and-sound": ("adversarial", ("*/glyphs", "spoken"))}
 """Parts of suites that have a record of their own: suite, and which of its cells."""
+COLOURS = 96
+"""Of a picture of a record."""
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#9aa5b3"
 
 
@@ -158,9 +161,18 @@ def publish(folder: Path, name: str) -> None:
     for picture in (results / plots).iterdir():
         if f"]({plots}/{picture.name})" not in text:
             picture.unlink()
+        else:
+            in_few_colours(picture)
     page.write_text(text + (ablation(folder) if name == "speed" else ""))
     if (folder / FILE).exists():
         shutil.copy(folder / FILE, page.with_suffix(".jsonl"))
+
+
+def in_few_colours(picture: Path) -> None:
+    """Makes a third of a picture's bytes of it: a record has dozens."""
+    with Image.open(picture) as image:
+        few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(picture, optimize=True)
 
 
 def with_pictures_of(before: str, text: str) -> str:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
 
 from benchmarks.metrics import METRICS
 from benchmarks.report.summary import Row, cell_text
@@ -30,7 +30,9 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 Artifact = Mapping[str, Array]
 
-MARKERS = "os^DvP*X"
+MARKERS = "os^DvP*Xp<"
+ACROSS = 7
+"""Most panels of a single posterior side by side."""
 MOST_LINES = 30
 """Of bars below each other."""
 EXACT, GUIDE = "#7a8597", "#d1495b"
@@ -56,7 +58,7 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple[Figur
 
 
 def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Figure:
-    """The exact posterior beside each method's draws: one row a unit, one column a method."""
+    """The exact posterior beside each method's draws: a row for each unit (a single one may take two), a column each method."""
     first = panels[0][1]
     names = [str(name) for name in first["names"]]
     if len(names) == 1:
@@ -64,13 +66,17 @@ def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Fig
     units, columns = len(first["draws"]), len(panels) + 1
     # The image of a unit stands beside its posterior, where it hides nothing.
     beside = [0.4] if "images" in first else []
-    figure = notebook.figure(2.1 * (columns + sum(beside)) + 0.4, 2.15 * units + 0.55)
-    ratios = [*beside, *[1.0] * columns]
-    every = figure.subplots(units, len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})
-    axes = every[:, len(beside) :]
+    lines = -(-columns // ACROSS) if units == 1 and not beside else 1
+    across = -(-columns // lines)
+    figure = notebook.figure(2.1 * (across + sum(beside)) + 0.4, 2.15 * units * lines + 0.55)
+    ratios = [*beside, *[1.0] * across]
+    every = figure.subplots(units * lines, len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})
+    axes = every[:, len(beside) :].reshape(units, -1)
+    for ax in axes[:, columns:].ravel():
+        ax.set_visible(False)
     for unit in range(units):
         limits = _limits(panels, unit)
-        for ax, (label, artifact) in zip(axes[unit], [("exact", first), *panels], strict=True):
+        for ax, (label, artifact) in zip(axes[unit], [("exact", first), *panels], strict=False):
             _exact(ax, artifact, unit, filled=ax is axes[unit, 0])
             if ax is not axes[unit, 0]:
                 points = artifact["draws"][unit][:400]
@@ -213,8 +219,11 @@ def error_against_cost(rows: Sequence[Row], metric: str = "mean_worst", floor: s
                 marker = MARKERS[place % len(MARKERS)]
                 ax.plot(cost, value.median, marker, color=f"C{place}", ms=6, alpha=0.8, label=row.method)
         ax.set(xscale="log", yscale="log")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_minor_formatter(
+            LogFormatterSciNotation(minor_thresholds=(1.5, 0.7))
+        )  # none where there are decades
+        ax.tick_params(which="minor", labelsize=6)
         ax.set_title(program.removeprefix("posteriordb/"), fontsize=7)
         ax.tick_params(labelsize=7)
         ax.grid(alpha=0.3)

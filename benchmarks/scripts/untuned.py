@@ -146,7 +146,7 @@ def page(found: Mapping[str, Row], machine: str) -> str:
         worst, seconds = max(row["below"]), statistics.median(row["seconds"])
         sure = sum(verdict == "converged" for verdict in row["verdicts"])
         lines.append(
-            f"| {title} | {family} | {statistics.median(row['below']):.3f} ({worst:.3f}) | {row['error']:.3f} | "
+            f"| {title} | {family} | {_nats(statistics.median(row['below']))} ({_nats(worst)}) | {row['error']:.3f} | "
             f"{sure} of {len(row['verdicts'])} | {seconds:.1f} | {row['steps']:,} | "
             f"{row['rate']:g} | {row['tuned seconds']:.1f} |"
         )
@@ -159,6 +159,11 @@ def page(found: Mapping[str, Row], machine: str) -> str:
     for title, each in (("Further below", far), ("More than twice as long", slow), ("Failed", failed)):
         lines += ["", f"## {title}", "", *(each or ["None."])]
     return "\n".join(lines)
+
+
+def _nats(number: float) -> str:
+    """Three digits, and no zero below zero."""
+    return f"{round(number, 3) + 0.0:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -101,3 +101,10 @@ def test_the_image_of_a_unit_hides_nothing_of_its_posterior() -> None:
     for unit in range(2):
         np.testing.assert_array_equal(figure.axes[3 * unit].images[0].get_array(), artifact["images"][unit])
     assert [ax.get_title() for ax in figure.axes[:3]] == ["", "exact", "SVI"]
+    few = {**artifact, "draws": artifact["draws"][:1], "exact": artifact["exact"][:1]}
+    del few["images"]
+    many = plots.posterior_picture("title", [(f"method {i}", few) for i in range(10)])
+    shown = [ax for ax in many.axes if ax.get_visible()]
+    assert [ax.get_title() for ax in shown] == ["exact", *(f"method {i}" for i in range(10))]
+    assert {ax.get_subplotspec().rowspan.start for ax in shown} == {0, 1}
+    assert len(shown[-1].collections) == 2  # the exact draws and the last method's
