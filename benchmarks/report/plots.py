@@ -58,7 +58,7 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple[Figur
 
 
 def posterior_picture(title: str, panels: Sequence[tuple[str, Artifact]]) -> Figure:
-    """The exact posterior beside each method's draws: a row for each unit (a single one may take two), a column each method."""
+    """The exact posterior beside each method's draws: one row a unit, or two of a single one; one column a method."""
     first = panels[0][1]
     names = [str(name) for name in first["names"]]
     if len(names) == 1:
