@@ -65,12 +65,15 @@ class Counting(DeepEnergy):
     ],
 )
 def test_gradients_are_counted(method, options, each, monkeypatch):
-    """Against those of every row, counted from outside; particles are as many as a minibatch."""
+    """Against those of every row, counted from outside; particles are as many as a minibatch.
+
+    In Python: whether it pays to trace a step is found out by two steps that are undone.
+    """
     x = torch.randn(32, 2)
     program = Counting([2], hidden=[4], particles=32)
     monkeypatch.setattr(Counting, "rows", 0)
     monkeypatch.setattr("inference.methods.energy.chain_mixing", lambda program, **_: MIXED)
-    found = fit(program, x, method, steps=3, batch_size=32, **options)
+    found = fit(program, x, method, steps=3, batch_size=32, compile="never", **options)
     assert found.gradient_evaluations == 3 * each == Counting.rows / 32
 
 
@@ -81,5 +84,6 @@ def test_gradients_of_slopes_are_counted(objective, each, monkeypatch):
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (calls.append(0), grad(*a, **k))[1])
     monkeypatch.setattr(torch.Tensor, "backward", lambda *a, **k: (calls.append(0), backward(*a, **k))[1])
     monkeypatch.setattr("inference.methods.energy.chain_mixing", lambda program, **_: MIXED)
-    found = fit(DeepEnergy([2], hidden=[4]), torch.randn(32, 2), "score-matching", objective=objective, steps=3)
+    program, options = DeepEnergy([2], hidden=[4]), {"objective": objective, "steps": 3, "compile": "never"}
+    found = fit(program, torch.randn(32, 2), "score-matching", **options)
     assert found.gradient_evaluations == 3 * each == len(calls)
