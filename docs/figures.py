@@ -20,6 +20,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
+from gallery_pictures import save_small  # beside this file
 from PIL import Image
 
 from benchmarks.results import FILE
@@ -162,17 +163,11 @@ def publish(folder: Path, name: str) -> None:
         if f"]({plots}/{picture.name})" not in text:
             picture.unlink()
         else:
-            in_few_colours(picture)
+            with Image.open(picture) as image:
+                save_small(image.convert("RGB"), picture, COLOURS)
     page.write_text(text + (ablation(folder) if name == "speed" else ""))
     if (folder / FILE).exists():
         shutil.copy(folder / FILE, page.with_suffix(".jsonl"))
-
-
-def in_few_colours(picture: Path) -> None:
-    """Makes a third of a picture's bytes of it: a record has dozens."""
-    with Image.open(picture) as image:
-        few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    few.save(picture, optimize=True)
 
 
 def with_pictures_of(before: str, text: str) -> str:

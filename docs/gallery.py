@@ -304,8 +304,7 @@ def draw(name: str) -> None:
     entry = ENTRIES[name]
     drawn = recorded(entry) if isinstance(entry, Recorded) else fresh(name, entry)
     FOLDER.mkdir(exist_ok=True)
-    few = drawn.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    few.save(FOLDER / f"{name}.png", optimize=True)
+    made.save_small(drawn, FOLDER / f"{name}.png", COLOURS)
 
 
 def fresh(name: str, entry: Entry) -> Image.Image:

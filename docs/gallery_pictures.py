@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.cells import latents
@@ -25,6 +27,12 @@ from zoo.datasets import Dataset
 SHOWN = 10
 
 Draw = Callable[[Fit, Dataset], Figure]
+
+
+def save_small(picture: Image.Image, path: Path, colours: int) -> None:
+    """Writes a picture in few colours, a third of its bytes: the docs have hundreds."""
+    few = picture.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 # Pictures of images

@@ -220,9 +220,8 @@ def error_against_cost(rows: Sequence[Row], metric: str = "mean_worst", floor: s
                 ax.plot(cost, value.median, marker, color=f"C{place}", ms=6, alpha=0.8, label=row.method)
         ax.set(xscale="log", yscale="log")
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.yaxis.set_minor_formatter(
-            LogFormatterSciNotation(minor_thresholds=(1.5, 0.7))
-        )  # none where there are decades
+        # Numbers between decades where there are hardly any decades.
+        ax.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1.5, 0.7)))
         ax.tick_params(which="minor", labelsize=6)
         ax.set_title(program.removeprefix("posteriordb/"), fontsize=7)
         ax.tick_params(labelsize=7)

@@ -9,25 +9,23 @@ took, which traces or compiles. Rows that the file holds already are not measure
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.machine import hardware, in_words
+from benchmarks.scripts.kept import Row, measured
 from inference.environment import resolve_device, versions
 from inference.fit import make_method
 from inference.method import Run
 from inference.training.compiled import CompileNotice
 from inference.training.gradient import GradientMethod
-from inference.training.loop import Loop, progress_bar
+from inference.training.loop import Loop
 from zoo import catalogue, datasets
-from zoo.errors import ZooError
 
 __all__ = ["GEARS", "PRESETS", "main", "measure", "page"]
 
@@ -41,8 +39,6 @@ PRESETS: tuple[tuple[str, str, str | None], ...] = (
     ("text2image", "small", None), ("tag-gan", "small", None), ("wavegan", "small", None),
 )  # fmt: skip
 """(program, preset, data set or None for the preset's own)."""
-
-Row = dict[str, Any]
 
 
 def measure(name: str, preset: str, data: str | None, gear: str, device: torch.device, seconds: float) -> Row:
@@ -74,26 +70,6 @@ def _timed(loop: Loop, steps: int) -> float:
     started = time.perf_counter()
     float(sum(value.sum() for value in loop.advance(steps).values()))  # waits for the device
     return time.perf_counter() - started
-
-
-def rows(
-    presets: Iterable[tuple[str, str, str | None]],
-    gears: Sequence[str],
-    device: torch.device,
-    seconds: float,
-    known: Mapping[str, Row],
-) -> Iterator[tuple[str, Row]]:
-    """(key, row) of each preset and gear."""
-    for name, preset, data in presets:
-        for gear in gears:
-            key = f"{name} {preset} {gear}"
-            if key in known:
-                yield key, known[key]
-                continue
-            try:
-                yield key, measure(name, preset, data, gear, device, seconds)
-            except ZooError as error:
-                yield key, {"refused": str(error).split("\n")[0]}
 
 
 def page(found: Mapping[str, Row], machine: str) -> str:
@@ -133,18 +109,17 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     device = resolve_device(given.device)
     torch.set_default_dtype(torch.float32)
-    kept = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
-    chosen = [each for each in PRESETS if not given.only or each[0] in given.only.split(",")]
+    wanted = [each for each in PRESETS if not given.only or each[0] in given.only.split(",")]
+    # At the size of papers a step takes a processor many seconds.
+    chosen = [each for each in wanted if device.type != "cpu" or each[1] == "small"]
     gears = [gear for gear in GEARS if gear in given.gears.split(",")]
-    machine = kept.get("machine") or f"{in_words(hardware(str(device)))}, torch {versions()['torch']}"
-    found: dict[str, Row] = {}
-    with progress_bar(sys.stderr.isatty()) as bar:
-        task = bar.add_task("gears", total=len(chosen) * len(gears), note="")
-        for key, row in rows(chosen, gears, device, given.seconds, kept.get("rows", {})):
-            found[key] = row
-            bar.update(task, advance=1, note=key)
-            if given.rows:
-                given.rows.write_text(json.dumps({"machine": machine, "rows": {**kept.get("rows", {}), **found}}))
+    cases = {
+        f"{name} {preset} {gear}": partial(measure, name, preset, data, gear, device, given.seconds)
+        for name, preset, data in chosen
+        for gear in gears
+    }
+    here = f"{in_words(hardware(str(device)))}, torch {versions()['torch']}"
+    machine, found = measured(cases, given.rows, here, "gears")
     print(page(found, machine), end="")
 
 

@@ -12,12 +12,11 @@ not measured again.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,14 @@ import torch
 
 from benchmarks import targets
 from benchmarks.machine import hardware, in_words
+from benchmarks.scripts.kept import Row, measured
 from inference import Fit, fit
 from inference.evaluation.estimates import elbo
-from inference.training.loop import progress_bar
 from inference.training.target import Target, why_no_target
 from zoo.datasets.data import Data
-from zoo.errors import ZooError
 from zoo.program import Program
 
-__all__ = ["FAMILIES", "RATES", "cases", "gap", "main", "measure", "page"]
+__all__ = ["FAMILIES", "RATES", "gap", "main", "measure", "page", "posteriors"]
 
 FAMILIES = {"mean-field": "normal", "full rank": "multivariate_normal"}
 RATES = (0.1, 0.03, 0.01)
@@ -48,10 +46,8 @@ BY_ITSELF = 10
 NEAR = 0.05
 """Nats within which a fit counts as the best of its family."""
 
-Row = dict[str, Any]
 
-
-def cases() -> Iterator[str]:
+def posteriors() -> Iterator[str]:
     """Names of the targets whose posterior is one density of one vector."""
     for name in (*targets.REFERENCES, *targets.names()):
         if why_no_target(*posterior(name)) is None:
@@ -107,21 +103,6 @@ def measure(name: str, family: str) -> Row:
     }
 
 
-def rows(names: Sequence[str], known: Mapping[str, Row], say: Callable[[str], None]) -> Iterator[tuple[str, Row]]:
-    """(target and family, row) of all."""
-    for name in names:
-        for family in FAMILIES:
-            key = f"{name} {family}"
-            say(key)
-            if key in known:
-                yield key, known[key]
-                continue
-            try:
-                yield key, measure(name, family)
-            except ZooError as error:
-                yield key, {"failed": str(error).split("\n")[0]}
-
-
 def page(found: Mapping[str, Row], machine: str) -> str:
     """The table as Markdown, and what it says."""
     lines = [
@@ -139,9 +120,9 @@ def page(found: Mapping[str, Row], machine: str) -> str:
     for key, row in found.items():
         name, _, family = key.partition(" ")
         title = name.removeprefix("posteriordb/")
-        if "failed" in row:
+        if "refused" in row:
             lines.append(f"| {title} | {family} | failed |  |  |  |  |  |  |")
-            failed.append(f"- {title}, {family}: {row['failed']}")
+            failed.append(f"- {title}, {family}: {row['refused']}")
             continue
         worst, seconds = max(row["below"]), statistics.median(row["seconds"])
         sure = sum(verdict == "converged" for verdict in row["verdicts"])
@@ -174,16 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     torch.set_default_dtype(torch.float64)  # as posteriordb's draws are
     parts = given.only.split(",")
-    names = [name for name in cases() if any(part in name for part in parts)]
-    known: dict[str, Row] = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
-    with progress_bar(sys.stderr.isatty()) as bar:
-        task = bar.add_task("untuned", total=len(names) * len(FAMILIES), note="")
-        for key, row in rows(names, known, lambda key: bar.update(task, note=key)):
-            known[key] = row
-            if given.rows:
-                given.rows.write_text(json.dumps(known, indent=1) + "\n")
-            bar.advance(task)
-    print(page(known, in_words(hardware("cpu"))))
+    names = [name for name in posteriors() if any(part in name for part in parts)]
+    cases = {f"{name} {family}": partial(measure, name, family) for name in names for family in FAMILIES}
+    machine, found = measured(cases, given.rows, in_words(hardware("cpu")), "untuned")
+    print(page(found, machine))
 
 
 if __name__ == "__main__":

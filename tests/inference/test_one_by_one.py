@@ -61,14 +61,20 @@ def test_draws_and_both_densities_are_those_of_each_particle(adopted):
     torch.testing.assert_close(prior.total[0], by_hand(found.values["scale"][0, 0], found.values["a"][0, 0])[0])
 
 
-@pytest.mark.parametrize("kind", ["normal", "multivariate_normal", "low_rank"])
-@torch.no_grad()
-def test_draws_of_gaussian_guides_made_at_once_follow_the_density_that_they_have(kind):
+def moved(kind):
+    """An autoguide of a program of groups, away from its start, and the data."""
     program = zoo.adopt(grouped)
     data = program.take({"group": GROUP, "y": Y})
     guide = build_guide(guide_spec(kind), program, data)
     for parameter in guide.parameters():
         parameter.add_(0.2 * torch.rand_like(parameter))
+    return guide, data
+
+
+@pytest.mark.parametrize("kind", ["normal", "multivariate_normal", "low_rank"])
+@torch.no_grad()
+def test_draws_of_gaussian_guides_made_at_once_follow_the_density_that_they_have(kind):
+    guide, data = moved(kind)
     found = draw(guide, 4000, *data)
     assert guide not in one_by_one.LOOPED
     scale, a = found.values["scale"], found.values["a"]
@@ -90,11 +96,7 @@ def test_draws_of_gaussian_guides_made_at_once_follow_the_density_that_they_have
 @pytest.mark.parametrize("kind", ["iaf", "spline"])
 @torch.no_grad()
 def test_draws_of_flows_made_at_once_have_the_density_that_inverting_them_gives(kind):
-    program = zoo.adopt(grouped)
-    data = program.take({"group": GROUP, "y": Y})
-    guide = build_guide(guide_spec(kind), program, data)
-    for parameter in guide.parameters():
-        parameter.add_(0.2 * torch.randn_like(parameter))
+    guide, data = moved(kind)
     found = draw(guide, 500, *data)
     assert guide not in one_by_one.LOOPED
     scale, a = found.values["scale"], found.values["a"]

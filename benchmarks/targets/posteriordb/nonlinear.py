@@ -54,7 +54,10 @@ STEPS = 10
 
 
 def _path(speed: Callable[[Tensor], Tensor], start: Tensor, times: Tensor) -> Tensor:
-    """Where z of dz/dt = speed(z), start (..., D) at time 0, is at times (T,): (..., T, D), by Runge & Kutta."""
+    """Where z of dz/dt = speed(z), start (..., D) at time 0, is at times (T,): (..., T, D), by Runge & Kutta.
+
+    Not by torchdiffeq, which writes into a tensor in place: under vmap, by which many particles take one run, it fails.
+    """
     z, found = start, []
     for step in (torch.diff(times, prepend=times.new_zeros(1)) / STEPS).unbind():
         for _ in range(STEPS):

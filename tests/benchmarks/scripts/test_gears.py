@@ -28,16 +28,21 @@ def test_steps_are_timed_in_the_gear_that_was_asked_for():
     assert row["refused"] == ""
 
 
-def test_what_was_measured_is_kept_and_data_that_are_not_there_are_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gears, "PRESETS", (("vae", "small", "digits-binary"), ("vae", "paper", "no-such-data")))
+def test_the_chosen_gears_of_small_presets_are_measured_and_data_that_are_not_there_are_named(
+    tmp_path, capsys, monkeypatch
+):
+    presets = (("vae", "small", "digits-binary"), ("vae", "paper", "digits-binary"), ("gan", "small", "no-such-data"))
+    monkeypatch.setattr(gears, "PRESETS", presets)
+    monkeypatch.setattr(gears, "in_words", lambda hardware: "this machine")
     path = tmp_path / "rows.json"
     known = {f"vae small {gear}": ROWS["vae small never"] for gear in gears.GEARS}
-    path.write_text(json.dumps({"machine": "another machine", "rows": known}))
+    path.write_text(json.dumps({"machine": f"this machine, torch {torch.__version__}", "rows": known}))
     gears.main(["--rows", str(path), "--gears", "never,traced,always"])
     said = capsys.readouterr().out
-    assert "on another machine." in said
+    assert "on this machine, torch" in said
     assert "| vae | small | 5.16 | 5.16 (0.0) | 5.16 (0.0) |" in said
     assert "no-such-data" in said
+    assert "paper" not in said  # on a processor
     assert len(json.loads(path.read_text())["rows"]) == 6
     gears.main(["--rows", str(path), "--only", "vae"])
     assert "| vae | small | 5.16 | 5.16 (0.0) |  |" in capsys.readouterr().out

@@ -22,7 +22,7 @@ ROWS = {
         "verdicts": ["converged", "still improving", "still improving"], "rate": 0.03, "steps": 500,
         "tuned seconds": 20.0,
     },
-    "broken full rank": {"failed": "CapabilityError: no density."},
+    "broken full rank": {"refused": "CapabilityError: no density."},
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_a_page_names_what_is_too_far_too_slow_and_failed():
 def test_every_target_of_one_density_is_measured(monkeypatch):
     monkeypatch.setattr(targets, "REFERENCES", {})
     monkeypatch.setattr(targets, "names", lambda: ["coin", "kidiq", "ppca-digits"])
-    assert list(untuned.cases()) == ["coin", "kidiq"]  # each image has a posterior of its own
+    assert list(untuned.posteriors()) == ["coin", "kidiq"]  # each image has a posterior of its own
 
 
 def test_how_far_a_guide_is_below_another_is_their_difference_of_kl():
@@ -59,10 +59,10 @@ def test_a_row_is_measured_and_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(untuned, "TUNED", {"steps": 50, "particles": 2, "decay": "cosine"})
     monkeypatch.setattr(untuned, "RATES", (0.1, 0.01))
     monkeypatch.setattr(untuned, "DRAWS", 200)
-    monkeypatch.setattr(untuned, "cases", lambda: iter(["coin"]))
+    monkeypatch.setattr(untuned, "posteriors", lambda: iter(["coin"]))
     path = tmp_path / "rows.json"
     untuned.main(["--rows", str(path)])
-    kept = json.loads(path.read_text())
+    kept = json.loads(path.read_text())["rows"]
     assert set(kept) == {"coin mean-field", "coin full rank"}
     assert all(max(row["below"]) < 0.05 and row["verdicts"] == ["converged"] * 3 for row in kept.values())
     first = capsys.readouterr().out
