@@ -2,16 +2,17 @@
 
     python -m benchmarks.scripts.gears --device cuda --rows gears.json > docs/results/gears-cuda.md
 
-Each preset is prepared as a fit would, in float32, and takes steps for some seconds; ready is what the second step
-took, which traces or compiles. Rows that the file holds already are not measured again.
+Each preset is prepared as a fit would, in float32, and takes steps for some seconds, the gears in turns; ready is what
+the second step took, which traces or compiles. Rows that the file holds already are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,8 @@ __all__ = ["GEARS", "PRESETS", "main", "measure", "page"]
 
 GEARS = ("never", "traced", "always")
 """Values of the option `compile`."""
+TURNS = 7
+"""Of each gear."""
 PRESETS: tuple[tuple[str, str, str | None], ...] = (
     ("vae", "small", "mnist10k-binary"), ("nade", "small", "mnist10k-binary"), ("made", "small", "mnist10k-binary"),
     ("gated-pixelcnn", "small", "mnist10k-binary"), ("wavenet", "small", None), ("dcgan", "small", "mnist10k"),
@@ -41,28 +44,37 @@ PRESETS: tuple[tuple[str, str, str | None], ...] = (
 """(program, preset, data set or None for the preset's own)."""
 
 
-def measure(name: str, preset: str, data: str | None, gear: str, device: torch.device, seconds: float) -> Row:
-    """One row: milliseconds a step, seconds until it was ready, and why it went on eagerly if so.
+def measure(
+    name: str, preset: str, data: str | None, gears: Sequence[str], device: torch.device, seconds: float
+) -> Row:
+    """Gear -> milliseconds a step, seconds until it was ready, and why it went on eagerly if so.
+
+    Gears take turns, so that a machine that is slow for a while is slow for all; medians over the turns.
 
     Raises: ZooError, when the data are not on this machine.
     """
     chosen = catalogue.get(name).preset(preset)
     loaded = datasets.load(data or chosen.data or catalogue.get(name).dataset)
-    program = catalogue.create_for(name, loaded.train, preset).to(device, torch.float32)
-    train = program.take(loaded.train).to(device, torch.float32)
     options = {key: value for key, value in chosen.fit.items() if key not in ("epochs", "patience", "report_every")}
-    method = make_method(chosen.method, **{**options, "steps": 10**6, "compile": gear})
-    assert isinstance(method, GradientMethod)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        loop = method.prepare(program, Run(train)).loop
-        _timed(loop, 1)
-        ready = _timed(loop, 1)
-        first = max(_timed(loop, 5) / 5, 1e-6)
-        steps = max(5, int(seconds / first))
-        spent = _timed(loop, steps) / steps
-    refused = [str(each.message) for each in caught if issubclass(each.category, CompileNotice)]
-    return {"ms": 1e3 * spent, "ready": ready, "refused": "".join(refused[:1])}
+    loops: list[Loop] = []
+    found: Row = {}
+    for gear in gears:
+        program = catalogue.create_for(name, loaded.train, preset).to(device, torch.float32)
+        train = program.take(loaded.train).to(device, torch.float32)
+        method = make_method(chosen.method, **{**options, "steps": 10**6, "compile": gear})
+        assert isinstance(method, GradientMethod)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loops.append(method.prepare(program, Run(train)).loop)
+            _timed(loops[-1], 1)
+            ready = _timed(loops[-1], 1)
+        refused = [str(each.message) for each in caught if issubclass(each.category, CompileNotice)]
+        found[gear] = {"ready": ready, "refused": "".join(refused[:1])}
+    steps = [max(1, int(seconds / TURNS / max(_timed(loop, 2) / 2, 1e-6))) for loop in loops]
+    turns = [[_timed(loop, n) / n for loop, n in zip(loops, steps, strict=True)] for _ in range(TURNS)]
+    for gear, times in zip(gears, zip(*turns, strict=True), strict=True):
+        found[gear]["ms"] = 1e3 * statistics.median(times)
+    return found
 
 
 def _timed(loop: Loop, steps: int) -> float:
@@ -80,16 +92,21 @@ def page(found: Mapping[str, Row], machine: str) -> str:
         "Milliseconds a step; in brackets the seconds until the first. [What the gears are](../speed.md#when).", "",
         "| program | preset | eager | traced | compiled |", "|---|---|---:|---:|---:|",
     ]  # fmt: skip
-    notes: dict[str, None] = {}
-    for name, preset in dict.fromkeys(tuple(key.split()[:2]) for key in found):
+    notes: list[str] = []
+    for key, gears in found.items():
+        name, preset = key.split()
+        if "refused" in gears:
+            lines.append(f"| {name} | {preset} |{' refused |' * len(GEARS)}")
+            notes.append(f"{name}, {preset}: {gears['refused']}")
+            continue
         cells = []
         for gear in GEARS:
-            row = found.get(f"{name} {preset} {gear}")
+            row = gears.get(gear)
             if row is None:
                 cells.append("")
-            elif row["refused"] or "ms" not in row:
+            elif row["refused"]:
                 cells.append("refused")
-                notes[f"{name}, {preset}: {row['refused']}"] = None
+                notes.append(f"{name}, {preset}: {row['refused']}")
             else:
                 cells.append(f"{row['ms']:.3g} ({row['ready']:.1f})" if gear != "never" else f"{row['ms']:.3g}")
         lines.append(f"| {name} | {preset} | {' | '.join(cells)} |")
@@ -114,9 +131,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = [each for each in wanted if device.type != "cpu" or each[1] == "small"]
     gears = [gear for gear in GEARS if gear in given.gears.split(",")]
     cases = {
-        f"{name} {preset} {gear}": partial(measure, name, preset, data, gear, device, given.seconds)
+        f"{name} {preset}": partial(measure, name, preset, data, gears, device, given.seconds)
         for name, preset, data in chosen
-        for gear in gears
     }
     here = f"{in_words(hardware(str(device)))}, torch {versions()['torch']}"
     machine, found = measured(cases, given.rows, here, "gears")
