@@ -169,8 +169,8 @@ def compare(
         gaps: Also splits log p(x) - ELBO in three, where the evidence is known.
         progress: Shows a bar for each fit.
 
-    Raises: an error of `zoo.errors`, before anything is fitted where it can be known by then. A method that diverges
-        is left out and named in `Comparison.failures`.
+    Raises: an error of `zoo.errors`, before anything is fitted where it can be known by then. A method that diverges,
+        or finds that these data are not for it, is left out and named in `Comparison.failures`.
     """
     given = {"seed": seed, "particles": particles, "c2st": c2st, "gaps": gaps, "progress": progress}
     check_options(compare, given)
@@ -204,7 +204,7 @@ def _rows(
     for label, spec, found in asked:
         try:
             found = found or _fitted(spec, problem, seed, progress)
-        except DivergenceError as error:
+        except (CapabilityError, DivergenceError) as error:  # which only the data have shown
             failures.append(f"{label} failed: {error}")
             continue
         row = judged(label, _cell(problem, spec, seed, particles, c2st), found, true)

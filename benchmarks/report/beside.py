@@ -244,7 +244,8 @@ def _bounds(rows: Sequence[Beside], yardstick: Yardstick) -> Section | None:
 
 def _gaps(rows: Sequence[Beside]) -> Section | None:
     found = [(row.label, row.gap) for row in rows if row.gap]
-    notes = [f"{row.label} has no gap to split: {row.gap_note}." for row in rows if row.gap_note and not row.is_exact]
+    why = once((row.gap_note, row.label) for row in rows if row.gap_note and not row.is_exact)
+    notes = [f"No gap to split of {', '.join(who)}: {said.rstrip('.')}." for said, who in why]
     if not found:
         return None if not notes else Section("The gap in three parts", notes)
     label, parts = max(found, key=lambda each: each[1]["total"][0])

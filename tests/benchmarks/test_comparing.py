@@ -94,7 +94,7 @@ def test_each_example_has_its_own_posterior() -> None:
 def test_without_an_exact_answer_it_is_a_chain_and_it_says_so() -> None:
     program = zoo_package.adopt(groups)
     data = {"group": torch.tensor([0, 0, 1, 1]), "y": torch.tensor([0.1, 0.3, 1.0, 1.2])}
-    found = compare(program, data, ["svi:normal"], options=QUICK, particles=50)
+    found = compare(program, data, ["svi:normal", "svi:multivariate_normal"], options=QUICK, particles=50)
     assert not found.truth.is_exact
     assert "not known exactly" in found.truth.sentence
     assert "the reference is NUTS" in found.truth.sentence
@@ -102,7 +102,18 @@ def test_without_an_exact_answer_it_is_a_chain_and_it_says_so() -> None:
     assert found.values["svi normal"]["kl_reverse"] is None
     assert set(found.worst) == {"mu", "tau", "theta[0]", "theta[1]"}
     assert "gaps" not in found.pictures
-    assert "the evidence is not known" in found.report.sections[-2].text[0]
+    (gaps,) = [section for section in found.report.sections if section.title == "The gap in three parts"]
+    assert list(gaps.text) == ["No gap to split of svi normal, svi multivariate_normal: the evidence is not known."]
+
+
+def test_by_default_a_method_that_these_data_are_not_for_is_named_and_ends_nothing() -> None:
+    """The density of a hierarchy grows without end where its groups are alike: Laplace has no mode to stand at."""
+    program = zoo_package.adopt(groups)
+    data = {"group": torch.tensor([0, 0, 1, 1]), "y": torch.tensor([0.1, 0.3, 1.0, 1.2])}
+    found = compare(program, data, options=QUICK, particles=50, c2st=False, gaps=False)
+    assert set(found.fits) == {"svi normal", "svi multivariate_normal", "pathfinder", "nuts"}
+    (failure,) = found.failures
+    assert failure.startswith("laplace failed: laplace groups: none of 8 starts led to a maximum")
 
 
 def test_fits_and_targets_are_taken_as_they_are() -> None:
