@@ -145,10 +145,10 @@ class Chain:
         """Uniform within 2 of the origin, as Stan and Pyro begin."""
         return self.random.uniform(-2.0, 2.0, len(self.place))
 
-    def begin(self, place: Vector, density: float, slope: Vector) -> None:
-        """Starts at a place where log density and slope are finite."""
+    def begin(self, place: Vector, density: float, slope: Vector, inverse_mass: Vector | None = None) -> None:
+        """Starts at a place where log density and slope are finite; without an inverse mass, with the slope's guess."""
         self.place, self.density, self.slope = place, density, slope
-        self.inverse_mass = 1.0 / np.abs(slope).clip(1e-3, 1e3)
+        self.inverse_mass = 1.0 / np.abs(slope).clip(1e-3, 1e3) if inverse_mass is None else inverse_mass
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, between two draws: numbers, arrays and text."""

@@ -114,7 +114,7 @@ def init_function(init: str | Callable[..., Any]) -> Callable[..., Any]:
     Raises: UnknownNameError.
     """
     if not callable(init) and init not in STARTS:
-        raise UnknownNameError("init_loc_fn", init, STARTS)
+        raise UnknownNameError("init function", init, STARTS)
     found: Callable[..., Any] = init if callable(init) else getattr(autoguide, f"init_to_{init}")
 
     def start(site: Any) -> Any:

@@ -1,7 +1,8 @@
 """Markov chain Monte Carlo: the no-U-turn sampler, the reference that is exact in the limit of many draws.
 
 The chains are those of `inference.no_u_turn`; every gradient is of all chains at once, and runs without Python where
-the program can be traced. Discrete latents are summed out exactly.
+the program can be traced. Discrete latents are summed out exactly. Where the posterior has a mode, chains start around
+it and walk in units of its curvature, so that columns of data may be correlated and differ by any factor.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from inference.chains import ess, rhat
+from inference.guides.named import init_function
 from inference.history import History
 from inference.method import Method, Outcome, Run
+from inference.methods.chain_starts import Frame, Starts
 from inference.no_u_turn import Chain, Vector
 from inference.requirements import why_no_fixed_density
 from inference.training.loop import progress_bar
@@ -39,7 +42,7 @@ __all__ = ["NUTS"]
 RHAT_LIMIT = 1.01
 ESS_PER_CHAIN = 100
 STARTS = 100
-"""Random places at which a chain may try to start."""
+"""Places at which a chain may try to start."""
 LOOKS = 5
 """Places at which code that runs for each chain alone is looked at before."""
 KEEP_SECONDS = 30.0
@@ -52,7 +55,7 @@ SHOWN_EVERY = 25
 
 @dataclass(frozen=True, kw_only=True)
 class NUTS(Method):
-    """NUTS with step size and diagonal mass matrix adapted during warm-up; the chains run side by side.
+    """NUTS with step size and mass matrix adapted during warm-up; the chains run side by side.
 
     Samples latents alone: the program's parameters are held as they are. Its density is that of `Target`, in double
     precision where the program's code bears it. Every gradient is counted, those of starts and warm-up included.
@@ -63,6 +66,10 @@ class NUTS(Method):
         chains: Number of chains, each from its own random start.
         target_accept: Acceptance probability that the step size is adapted to; raise it against divergences.
         max_tree_depth: At most 2^depth - 1 leapfrog steps a draw.
+        init_strategy: Where chains start: one of Pyro's init functions, or its name without init_to_ ('uniform',
+            'sample'). None looks for the modes of the posterior of all latents: each chain starts at a draw of the
+            Gaussians there, weighed by evidence, and the mass matrix is diagonal in units of the best one's curvature.
+            Where there is no mode, they start within 2 of the origin, as Stan's do; `Fit.info['start']` says so.
     """
 
     name: ClassVar[str] = "nuts"
@@ -74,6 +81,12 @@ class NUTS(Method):
     chains: Count = 4
     target_accept: Probability = 0.8
     max_tree_depth: Count = 10
+    init_strategy: str | Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.init_strategy is not None:
+            init_function(self.init_strategy)  # knows the names
 
     def why_not(self, program: Program) -> str | None:
         """Needs a density, continuous latents, and discrete ones only where they can be summed out."""
@@ -113,24 +126,27 @@ class NUTS(Method):
             with progress_bar(run.progress) as bar:
                 total = self.chains * (self.warmup + self.draws)
                 task = bar.add_task(f"nuts {type(program).__name__}", total=total, note="")
-                watch = _Watch(run, chains, lambda **now: bar.update(task, **now))
+                watch = _Watch(run, density, chains, lambda **now: bar.update(task, **now))
                 if not watch.resumed:
-                    self._start(program, density, chains)
+                    bar.update(task, note="looking for modes")
+                    starts = Starts(program, density.target, self.init_strategy, run.seed)
+                    density.frame, density.started = starts.frame, starts.how
+                    self._start(program, density, chains, starts)
                 if self.warmup + self.draws >= SCRIPTED_FROM:
                     density.script(np.stack([chain.place for chain in chains]))
                 if not watch.resumed:
                     watch.prepared = density.target.evaluations
                 _sample(density, chains, watch)
-        kept = torch.from_numpy(np.concatenate([chain.kept for chain in chains]))
-        samples = density.target.samples(kept.to(run.train.x.device))
+        samples = density.samples(np.concatenate([chain.kept for chain in chains]))
         stacked = {name: value.unflatten(0, (self.chains, self.draws)) for name, value in samples.items()}
-        info = {**self._diagnose(stacked, sum(chain.divergences for chain in chains)), "density": density.how}
+        info = self._diagnose(stacked, sum(chain.divergences for chain in chains))
+        info |= {"start": density.started, "density": density.how}
         return Outcome(
             samples=samples, history=History(watch.rows), info=info,
             gradient_evaluations=watch.prepared + sum(chain.gradients for chain in chains),
         )  # fmt: skip
 
-    def _start(self, program: Program, density: _Density, chains: list[Chain]) -> None:
+    def _start(self, program: Program, density: _Density, chains: list[Chain], starts: Starts) -> None:
         """Puts each chain where log density and slope are finite.
 
         Raises: DivergenceError.
@@ -138,11 +154,12 @@ class NUTS(Method):
         where, left = np.stack([chain.place for chain in chains]), list(range(len(chains)))
         for _ in range(STARTS):
             for i in left:
-                where[i] = chains[i].proposed_start()
+                where[i] = starts.propose(chains[i])
             values, slopes = density(where)
             for i in list(left):
                 if np.isfinite(values[i]) and np.isfinite(slopes[i]).all():
-                    chains[i].begin(where[i].copy(), float(values[i]), slopes[i])
+                    units = None if density.frame is None else np.ones_like(where[i])
+                    chains[i].begin(where[i].copy(), float(values[i]), slopes[i], units)
                     left.remove(i)
             if not left:
                 return
@@ -186,13 +203,16 @@ class NUTS(Method):
 class _Density:
     """Log densities (S,) and slopes (S, D) of a posterior at the places of S chains (S, D), as NumPy has them.
 
+    The places are coordinates of `frame`, if there is one.
+
     Args:
         program, data: Of the posterior.
         chains: S, whose shape a traced density has.
     """
 
     def __init__(self, program: Program, data: Data, chains: int):
-        self.how = "run by Python, the chains being short"
+        self.how, self.started = "run by Python, the chains being short", ""
+        self.frame: Frame | None = None
         # Code may hold tensors of its own in single precision, which those of double precision do not go with.
         own = data.x.dtype if data.x.is_floating_point() else torch.get_default_dtype()
         for precision in dict.fromkeys((torch.float64, own)):
@@ -213,7 +233,7 @@ class _Density:
 
     def script(self, where: Vector) -> None:
         """Lets the density run without Python from now on, if it then gives the same, at places of its own."""
-        places = torch.from_numpy(where).to(self.target.data.x.device)
+        places = self._places(where)
         rtol = 1e-9 if self.target.precision == torch.float64 else 1e-4
         try:
             self._slope = Scripted(self.target.slope, (places, places / 2, -places), rtol)
@@ -223,9 +243,17 @@ class _Density:
 
     def __call__(self, where: Vector) -> tuple[Vector, Vector]:
         """Minus infinity where there is no density."""
-        values, slopes = self._slope(torch.from_numpy(where).to(self.target.data.x.device))
-        found = values.cpu().numpy()
-        return np.where(np.isfinite(found), found, -np.inf), slopes.cpu().numpy()
+        values, slopes = self._slope(self._places(where))
+        found, down = values.cpu().numpy(), slopes.cpu().numpy()
+        return np.where(np.isfinite(found), found, -np.inf), down if self.frame is None else self.frame.slopes(down)
+
+    def _places(self, where: Vector) -> Tensor:
+        placed = where if self.frame is None else self.frame.places(where)
+        return torch.from_numpy(placed).to(self.target.data.x.device)
+
+    def samples(self, kept: Vector) -> dict[str, Tensor]:
+        """Places of chains (S, D) as sites have them."""
+        return self.target.samples(self._places(kept))
 
 
 class _Watch:
@@ -233,12 +261,14 @@ class _Watch:
 
     Args:
         run: The circumstances; if its folder holds chains, these go on from there.
+        density: Whose frame and start belong to the chains.
         chains: At their beginning.
         show: Updates the progress bar.
     """
 
-    def __init__(self, run: Run, chains: list[Chain], show: Callable[..., None]):
-        self.chains, self.show, self.checkpoint, self.listeners = chains, show, run.checkpoint, run.listeners
+    def __init__(self, run: Run, density: _Density, chains: list[Chain], show: Callable[..., None]):
+        self.density, self.chains, self.show = density, chains, show
+        self.checkpoint, self.listeners = run.checkpoint, run.listeners
         self.rows: list[dict[str, float]] = []
         self.prepared = 0
         """Gradients before the first step."""
@@ -248,7 +278,8 @@ class _Watch:
         if found is not None:
             for chain, state in zip(chains, found["chains"], strict=True):
                 chain.restore(_arrays(state))
-            self.rows, self.prepared = found["rows"], found["prepared"]
+            self.rows, self.prepared, density.started = found["rows"], found["prepared"], found["started"]
+            density.frame = None if found["frame"] is None else Frame(*_arrays(found["frame"]))
             self.started -= found["seconds"]
             self.listeners.report(self.rows)
 
@@ -259,9 +290,11 @@ class _Watch:
     def keep(self) -> None:
         """Writes one; no chain is within a draw."""
         if self.checkpoint is not None:
-            state = {"chains": [_tensors(chain.state()) for chain in self.chains], "rows": self.rows}
-            seconds = time.perf_counter() - self.started
-            self.checkpoint.write({**state, "prepared": self.prepared, "seconds": seconds})
+            state: dict[str, Any] = {"chains": [_tensors(chain.state()) for chain in self.chains], "rows": self.rows}
+            frame = self.density.frame
+            state["frame"] = None if frame is None else _tensors([frame.origin, frame.factor])
+            state |= {"prepared": self.prepared, "started": self.density.started}
+            self.checkpoint.write({**state, "seconds": time.perf_counter() - self.started})
             self.listeners.tell("on_checkpoint", sum(chain.done for chain in self.chains), self.checkpoint.path)
         self.kept = time.perf_counter()
 
