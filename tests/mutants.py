@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
+import json
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator, Mapping
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("zoo", "inference", "benchmarks")
@@ -30,6 +35,12 @@ OPERATORS: dict[type, type] = {
 }  # fmt: skip
 NOTHING_RUN = 5
 """What pytest says when all tests were left out."""
+LONGEST = 1200.0
+"""Seconds after which tests hang."""
+BEFORE = ("pyro", "matplotlib.pyplot", "pandas", "scipy.stats", "sklearn.neural_network", "arviz")
+"""Imported once for all; the project, and what pytest rewrites, by each run."""
+REASONS = ("equivalent: ", "taste: ")
+"""Of survivors that no test should notice: nothing changes; or a margin, a colour, a length that is as good."""
 Mutant = tuple[Path, int, ast.expr, ast.expr]
 
 
@@ -73,51 +84,154 @@ def planted(source: str, old: ast.expr, new: ast.expr) -> str:
     return (text[:start] + f"({ast.unparse(new)})".encode() + text[end:]).decode()
 
 
-def judges(module: Path) -> list[Path]:
-    """The test of the same name, and all that name the module."""
+def naming(module: Path, folder: str, pattern: str) -> list[Path]:
+    """The files of a folder that import a module."""
     dotted = ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    own = ROOT / "tests" / module.relative_to(ROOT).with_name(f"test_{module.stem}.py")
     parent, _, name = dotted.rpartition(".")
     words = (f"{dotted} ", f"{dotted}\n", f"{dotted}:", f'{dotted}"', f"from {parent} import {name}")
-    naming = [p for p in sorted((ROOT / "tests").rglob("test_*.py")) if any(w in p.read_text() for w in words)]
-    return list(dict.fromkeys([*([own] if own.exists() else []), *naming]))
+    return [p for p in sorted((ROOT / folder).rglob(pattern)) if any(w in p.read_text() for w in words)]
+
+
+def judges(module: Path) -> list[Path]:
+    """The test of the same name, and all that import the module; those of what imports it, where there are none."""
+    own = ROOT / "tests" / module.relative_to(ROOT).with_name(f"test_{module.stem}.py")
+    found = [*([own] if own.exists() else []), *naming(module, "tests", "test_*.py")]
+    if not found:
+        users = [user for package in PACKAGES for user in naming(module, package, "*.py")]
+        found = [test for user in users for test in naming(user, "tests", "test_*.py")]
+    return list(dict.fromkeys(found))
+
+
+class Noted:
+    """Writes down the first test that fails."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def _note(self, report: Any) -> None:
+        if report.failed and not self.path.exists():
+            self.path.write_text(report.nodeid)
+
+    pytest_runtest_logreport = pytest_collectreport = _note
+
+
+class Slot:
+    """A copy of the checkout, and the process of its own that runs tests in it; torch and Pyro are there already."""
+
+    def __init__(self, folder: Path):
+        self.copy, self.note, self.pid, self.until = folder / "checkout", folder / "failed", 0, 0.0
+        for part in (*PACKAGES, "tests", "docs"):
+            shutil.copytree(ROOT / part, self.copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in filter(Path.is_file, ROOT.iterdir()):
+            shutil.copy(part, self.copy)
+
+    def begin(self, *tests: str) -> None:
+        self.note.unlink(missing_ok=True)
+        self.until = time.monotonic() + LONGEST
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.chdir(self.copy)
+            sys.path.insert(0, str(self.copy))
+            os.environ.update(PYTHONPATH=str(self.copy), PYTHONDONTWRITEBYTECODE="1")
+            os.environ.setdefault("ZOO_DATA", str(ROOT.parent / "shared" / "data"))
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=300"]
+            code = 1
+            try:
+                code = int(pytest.main([*options, *tests], plugins=[Noted(self.note)]))
+            finally:
+                os._exit(code)  # whatever happens: the rest is the parent's
+
+    def ended(self) -> str | None:
+        """What failed, or nothing; None while tests run."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid == 0 and time.monotonic() > self.until:
+            os.killpg(self.pid, signal.SIGKILL)
+            pid, status = os.waitpid(self.pid, 0)
+        if pid == 0:
+            return None
+        if self.note.exists():
+            return self.note.read_text()
+        return "" if os.waitstatus_to_exitcode(status) in (0, NOTHING_RUN) else "the run, which hung or died"
+
+
+def judge(slot: Slot, mutant: Mutant) -> Generator[None, None, str]:
+    """What notices a mutant: a test that fails with it, and passes without."""
+    path, _, old, new = mutant
+    source, tests = path.read_text(), [str(t.relative_to(ROOT)) for t in judges(path)]
+    place = slot.copy / path.relative_to(ROOT)
+    place.write_text(planted(source, old, new))
+    failed, without = "", None
+    try:
+        if tests:
+            slot.begin(*tests)
+            while (found := slot.ended()) is None:
+                yield
+            failed = found
+    finally:
+        place.write_text(source)
+    if failed.startswith("tests"):
+        slot.begin(*([] if "::" in failed else ["--collect-only"]), failed)
+        while (without := slot.ended()) is None:
+            yield
+    return f"nothing that counts: {failed} fails without it" if without else failed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="tests of so many mutants at a time")
+    parser.add_argument("--rows", type=Path, help="a JSON file to go on with, and to keep what was found in")
     given = parser.parse_args()
     every = [m for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py")) for m in mutants(p)]
-    drawn = random.Random(given.seed).sample(every, given.n)
-    survivors = 0
+    drawn = {title(m): m for m in random.Random(given.seed).sample(every, given.n)}
+    rows = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
+    waiting = [key for key in drawn if key not in rows]
+    for module in BEFORE:
+        importlib.import_module(module)
     with tempfile.TemporaryDirectory() as name:
-        copy = Path(name)
-        for part in (*PACKAGES, "tests", "docs"):
-            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        for part in filter(Path.is_file, ROOT.iterdir()):
-            shutil.copy(part, copy)
-        env = {**os.environ, "PYTHONPATH": name, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        env.setdefault("ZOO_DATA", str(ROOT.parent / "shared" / "data"))
+        free = [Slot(Path(name) / str(i)) for i in range(given.jobs)]
+        running: dict[str, tuple[Slot, Generator[None, None, str]]] = {}
+        while waiting or running:
+            while free and waiting:
+                slot, key = free.pop(), waiting.pop(0)
+                running[key] = slot, judge(slot, drawn[key])
+            for key, (_, judging) in list(running.items()):
+                try:
+                    next(judging)
+                except StopIteration as end:
+                    rows[key] = end.value
+                    free.append(running.pop(key)[0])
+                    print(f"{len(rows):4d} {key}: {end.value or 'SURVIVED'}", flush=True)
+                    if given.rows:
+                        given.rows.write_text(json.dumps(rows, indent=1) + "\n")
+            time.sleep(0.1)
+    found = page({key: rows[key] for key in drawn}, f"{len(every):,} are possible; drawn with seed {given.seed}")
+    print(found)
+    if given.rows:
+        given.rows.with_suffix(".md").write_text(found)
 
-        @cache
-        def noticed(tests: tuple[str, ...], source: str) -> bool:
-            """Whether the tests fail; `source` is what was planted, or empty."""
-            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout=300", *tests]
-            return subprocess.run(command, cwd=copy, env=env, capture_output=True).returncode not in (0, NOTHING_RUN)
 
-        for number, (path, line, old, new) in enumerate(drawn, 1):
-            place, source = path.relative_to(ROOT), path.read_text()
-            tests = tuple(str(t.relative_to(ROOT)) for t in judges(path))
-            if tests and noticed(tests, ""):
-                sys.exit(f"{' '.join(tests)} fail without any mutant; mend them first.")
-            (copy / place).write_text(changed_source := planted(source, old, new))
-            caught = bool(tests) and noticed(tests, changed_source)
-            (copy / place).write_text(source)
-            survivors += not caught
-            said = "caught" if caught else f"SURVIVED ({len(tests)} test files)"
-            print(f"{number:4d} {place}:{line} `{ast.unparse(old)}` -> `{ast.unparse(new)}`: {said}", flush=True)
-    print(f"{given.n - survivors} of {given.n} mutants caught, {len(every):,} possible, seed {given.seed}")
+def page(rows: Mapping[str, str], drawn: str) -> str:
+    """What became of all mutants; a survivor may have been given its reason by hand, which begins with a `REASON`."""
+    reasons = {key: said for key, said in rows.items() if not said or said.startswith(REASONS)}
+    equivalent = sum(said.startswith(REASONS[0]) for said in reasons.values())
+    caught, judged = len(rows) - len(reasons), len(rows) - equivalent
+    table = [f"| {key.replace('|', '&#124;')} | {said or 'a test is missing'} |" for key, said in reasons.items()]
+    return (
+        f"# Mutants\n\n{len(rows)} random mistakes, planted one at a time (`make mutants`): {caught} of the {judged} that "
+        f"change anything were noticed, {caught / max(judged, 1):.1%}. {drawn}.\n\n"
+        + "\n".join(["| not noticed | why |", "|---|---|", *table, ""])
+    )
+
+
+def title(mutant: Mutant) -> str:
+    """As it is printed and kept."""
+    path, line, old, new = mutant
+    return f"{path.relative_to(ROOT)}:{line}:{old.col_offset} `{ast.unparse(old)}` -> `{ast.unparse(new)}`"
 
 
 if __name__ == "__main__":

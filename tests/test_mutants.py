@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.mutants import PACKAGES, ROOT, changed, judges, mutants, planted
+from tests.mutants import PACKAGES, ROOT, Noted, changed, judges, mutants, naming, page, planted, title
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,33 @@ def test_the_judges_a_module_are_found() -> None:
     found = [path.name for path in judges(ROOT / "inference" / "evaluation" / "calibration.py")]
     assert found[0] == "test_calibration.py"
     assert all(judges(path) for package in PACKAGES for path in (ROOT / package / "chains").glob("h*.py"))
+
+
+def test_a_module_that_no_test_imports_is_judged_by_those_of_its_users() -> None:
+    module = ROOT / "zoo" / "datasets" / "embedded.py"
+    assert not naming(module, "tests", "test_*.py")
+    assert "test_datasets.py" in [path.name for path in judges(module)]
+
+
+def test_the_first_failure_is_noted(tmp_path: Path) -> None:
+    noted = Noted(tmp_path / "failed")
+    for name, failed in (("a", False), ("b", True), ("c", True)):
+        noted.pytest_runtest_logreport(SimpleNamespace(nodeid=name, failed=failed))
+    assert noted.path.read_text() == "b"
+
+
+def test_no_two_mutants_have_one_title() -> None:
+    found = [title(mutant) for mutant in mutants(ROOT / "inference" / "no_u_turn.py")]
+    assert len(set(found)) == len(found)
+
+
+def test_survivors_that_change_something_count_against_the_tests() -> None:
+    rows = {
+        "a": "tests/test_a.py::test_b",
+        "b": "equivalent: a sum is the same either way round",
+        "c": "taste: a margin",
+    }
+    found = page({**rows, "d | e": ""}, "So many are possible")
+    assert "1 of the 3 that change anything were noticed, 33.3%" in found
+    assert "| d &#124; e | a test is missing |" in found
+    assert "| c | taste: a margin |" in found
