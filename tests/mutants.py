@@ -222,8 +222,8 @@ def page(rows: Mapping[str, str], drawn: str) -> str:
     caught, judged = len(rows) - len(reasons), len(rows) - equivalent
     table = [f"| {key.replace('|', '&#124;')} | {said or 'a test is missing'} |" for key, said in reasons.items()]
     return (
-        f"# Mutants\n\n{len(rows)} random mistakes, planted one at a time (`make mutants`): {caught} of the {judged} that "
-        f"change anything were noticed, {caught / max(judged, 1):.1%}. {drawn}.\n\n"
+        f"# Mutants\n\n{len(rows)} random mistakes, planted one at a time (`make mutants`): {caught} of the {judged} "
+        f"that change anything were noticed, {caught / max(judged, 1):.1%}. {drawn}.\n\n"
         + "\n".join(["| not noticed | why |", "|---|---|", *table, ""])
     )
 
