@@ -126,10 +126,10 @@ class NUTS(Method):
             with progress_bar(run.progress) as bar:
                 total = self.chains * (self.warmup + self.draws)
                 task = bar.add_task(f"nuts {type(program).__name__}", total=total, note="")
-                watch = _Watch(run, density, chains, lambda **now: bar.update(task, **now))
+                watch = _Watch(run, density, chains, show=lambda **now: bar.update(task, **now))
                 if not watch.resumed:
                     bar.update(task, note="looking for modes")
-                    starts = Starts(program, density.target, self.init_strategy, run.seed)
+                    starts = Starts(program, density.target, init=self.init_strategy, seed=run.seed)
                     density.frame, density.started = starts.frame, starts.how
                     self._start(program, density, chains, starts)
                 if self.warmup + self.draws >= SCRIPTED_FROM:
