@@ -111,7 +111,9 @@ def test_bounded_slopes_do_not_collapse(name: str, seed: int, zoo_data: Path) ->
     assert distance(name, seed) < frechet(mean, test, train_classifier("mnist10k-binary")).value / 2
 
 
-GAUSSIAN = {"lr": 2e-3, "critic_steps": 3, "steps": 800, "batch_size": 256, "initialise": False}
+GAUSSIAN = {
+    "lr": 2e-3, "critic_steps": 3, "steps": 800, "batch_size": 256, "initialise": False, "compile": "traced",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("game", ["minimax", "non-saturating"])

@@ -45,9 +45,21 @@ METHODS: list[tuple[str, dict[str, Any], float]] = [
     # turn to its diagonal form first, 0.005 for the others.
     ("svi", {"steps": 1500}, 0.05),
     ("wake-sleep", {"steps": 1500}, 0.01),
-    ("wake-sleep", {"steps": 800, "reweighted": True, "particles": 10, "guide_update": "sleep"}, 0.01),
-    ("wake-sleep", {"steps": 800, "reweighted": True, "particles": 10, "guide_update": "wake"}, 0.01),
-    ("wake-sleep", {"steps": 800, "reweighted": True, "particles": 10, "guide_update": "both"}, 0.01),
+    (
+        "wake-sleep",
+        {"steps": 800, "compile": "traced", "reweighted": True, "particles": 10, "guide_update": "sleep"},
+        0.01,
+    ),
+    (
+        "wake-sleep",
+        {"steps": 800, "compile": "traced", "reweighted": True, "particles": 10, "guide_update": "wake"},
+        0.01,
+    ),
+    (
+        "wake-sleep",
+        {"steps": 800, "compile": "traced", "reweighted": True, "particles": 10, "guide_update": "both"},
+        0.01,
+    ),
     ("mcem", {"steps": 400, "draws": 0, "batch_size": 100}, 0.01),
 ]
 
