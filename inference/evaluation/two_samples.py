@@ -23,6 +23,9 @@ from zoo.process import guest
 
 __all__ = ["C2ST", "MMD", "c2st", "gaussian_kl", "mmd", "sliced_wasserstein"]
 
+ROUNDS = 1000
+"""Passes over the draws, at most, in which the networks of the C2ST are trained."""
+
 
 @dataclass(frozen=True)
 class MMD:
@@ -167,7 +170,7 @@ def _guessed(features: Any, targets: Any, classifier: str, folds: int, *, seed: 
     if classifier == "mlp":
         width = 10 * features.shape[1]
         model = guest("sklearn.neural_network").MLPClassifier(
-            (width, width), activation="relu", solver="adam", max_iter=1000, random_state=seed
+            (width, width), activation="relu", solver="adam", max_iter=ROUNDS, random_state=seed
         )
     else:
         quadratic = guest("sklearn.preprocessing").PolynomialFeatures(2, include_bias=False)

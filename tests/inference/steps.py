@@ -20,11 +20,19 @@ from zoo.program import ExactDensity, Program
 
 SUMMED_OUT = ("bernoulli-mixture", "gaussian-mixture", "bayesian-gaussian-mixture", "semi-supervised-vae")
 """Their guides leave out the component, or enumerate the class."""
+FEWER: dict[str, dict[str, Any]] = {
+    "neural-spline": {"layers": 2},
+    "realnvp": {"couplings": 2},
+    "nice": {"couplings": 2},
+    "dequantised-flow": {"flow_options": {"couplings": 2}, "guide_couplings": 1},
+    "pixelrnn": {"event_shape": [4, 4]},
+}
+"""Of layers and rows that are all alike, and take seconds to trace."""
 
 
 def small(name: str, n: int = 12, **options: Any) -> tuple[Program, Data]:
     """A program a little away from its start, and n examples that another one of its kind has generated."""
-    program = catalogue.create(name, **options)
+    program = catalogue.create(name, **(options or FEWER.get(name, {})))
     context = program.example_context(n)
     x = program.generate(n, context)
     with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,12 @@ def test_same_seed_same_numbers_and_the_callers_random_state_is_left_alone():
 
 def P() -> PPCA:
     return ppca()
+
+
+def test_seconds_are_those_that_passed():
+    started = time.perf_counter()
+    found = fit("coin", "coin", "svi", steps=5)
+    assert 0 < found.seconds < time.perf_counter() - started
 
 
 def test_a_name_builds_the_program_for_the_data_from_the_seed():
