@@ -38,6 +38,8 @@ PARTS = {"growth-and-sound": ("adversarial", ("*/glyphs", "spoken"))}
 """Parts of suites that have a record of their own: suite, and which of its cells."""
 COLOURS = 96
 """Of a picture of a record."""
+ROWS = 2**20
+"""Bytes of rows up to which they are kept beside a page."""
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#9aa5b3"
 
 
@@ -166,8 +168,11 @@ def publish(folder: Path, name: str) -> None:
             with Image.open(picture) as image:
                 save_small(image.convert("RGB"), picture, COLOURS)
     page.write_text(text + (ablation(folder) if name == "speed" else ""))
-    if name != "main" and (folder / FILE).exists():  # which is measured again in minutes
-        shutil.copy(folder / FILE, page.with_suffix(".jsonl"))
+    rows = folder / FILE
+    if name != "main" and rows.exists() and rows.stat().st_size < ROWS:  # the main job is measured again in minutes
+        shutil.copy(rows, page.with_suffix(".jsonl"))
+    else:
+        page.with_suffix(".jsonl").unlink(missing_ok=True)
 
 
 def with_pictures_of(before: str, text: str) -> str:

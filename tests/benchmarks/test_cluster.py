@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 from benchmarks import cluster, status
 from benchmarks.cluster import executor, needs
+from benchmarks.freshness import basis
 from benchmarks.measuring import ARTIFACTS
 from benchmarks.results import Record, read_results
 from benchmarks.run import run_suite
@@ -238,3 +240,16 @@ def test_what_a_cell_asks_of_the_cluster() -> None:
     ]:  # fmt: skip
         with pytest.raises(OptionError, match=message):
             executor(None, device, gpus)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_machine_with_other_code_or_data_refuses_a_cell(same: bool) -> None:
+    cell = get_suite("main").cells(select=("coin/exact",), seeds=1)[0]
+    expected = basis(cell) if same else {**basis(cell), "code": "another"}
+    told: list[str] = []
+    board = SimpleNamespace(note=SimpleNamespace(remote=lambda key, *rest: told.append(key)))
+    records, _ = cluster._work(cell, "cpu", expected, {}, {}, board)
+    assert told == [cell.key]
+    refused = [record["failed"] for record in records if record["metric"] == "failed"]
+    assert [("install the same version" in reason) for reason in refused] == ([] if same else [True])
+    assert same == any(record["metric"] == "elbo" for record in records)
