@@ -403,8 +403,7 @@ def _check_able(spec: MethodSpec, problem: _Problem) -> None:
         reason = method.why_not(problem.program)
     if reason is not None:
         raise CapabilityError(f"Method {spec.method!r} cannot fit {type(problem.program).__name__}: {reason}.")
-    still = not method.moves_program or spec.method in ("exact", "cavi") or spec.options.get("train_program") is False
-    if problem.learnt and not still:
+    if problem.learnt and not method.holds_program and spec.method != "cavi":
         raise CapabilityError(
             f"Method {spec.method!r} fits the model's own parameters, so its posterior would be that of another model; "
             "compare by 'svi', 'nuts' or 'exact'."

@@ -153,7 +153,7 @@ class _Where:
 
     device: str | torch.device
     progress: bool
-    initialise: bool
+    initialise: bool | None
     weights: Any
     callbacks: Sequence[Callback] = ()
 
@@ -204,7 +204,9 @@ class _Job:
             program.declare(*train)
         heard = Listeners(where.callbacks, program)
         run = Run(train, held_out, seed, progress=where.progress, listeners=heard, team=Team.now())
-        return cls(program, wish.method, run, data=name, initialise=where.initialise)
+        held = isinstance(wish.program, Program) and wish.method.holds_program
+        initialise = not held if where.initialise is None else where.initialise
+        return cls(program, wish.method, run, data=name, initialise=initialise)
 
     def kept(self, folder: Path, given: bool, restart: bool) -> _Job:
         """The job with the checkpoint of its folder.
@@ -296,7 +298,7 @@ def fit(
     progress: bool = False,
     out: str | Path | None = None,
     restart: bool = False,
-    initialise: bool = True,
+    initialise: bool | None = None,
     num_restarts: Count = 1,
     weights: Any = None,
     callbacks: Sequence[Callback] = (),
@@ -316,7 +318,9 @@ def fit(
         device, progress: 'auto', 'cpu', 'cuda' or 'mps'; shows a bar.
         out: Folder for checkpoints and the fit, tried before anything is computed. A run that was killed goes on from
             it if the same is asked for: program, options, data and seed. An older fit there stays until this is saved.
-        restart, initialise: Throws a killed run's checkpoint away; calls `program.initialise` on the data first.
+        restart: Throws a killed run's checkpoint away.
+        initialise: Whether `program.initialise` sets parameters by the data first. None is yes, but for a built program
+            whose parameters the method holds as they are (exact, NUTS and others, `train_program=False`).
         num_restarts: Fits from so many seeds, `seed` and those after it, and keeps the one with the lowest final loss;
             `Fit.info['restarts']` has all final losses, `['modes']` in how many places they ended. See `fit_many`.
         callbacks: Are told of start, reports, checkpoints and end (`inference.callbacks`); of one fit, no restarts.
@@ -394,7 +398,7 @@ def fit_many(
     preset: str | None = None,
     device: str | torch.device = "auto",
     progress: bool = False,
-    initialise: bool = True,
+    initialise: bool | None = None,
     weights: Any = None,
     **options: Any,
 ) -> list[Fit]:
@@ -412,15 +416,9 @@ def fit_many(
 
     Returns: The fits in the order of `seeds`. `Fit.seconds` is the time of all together over their number.
     """
-    given: dict[str, Any] = {
-        "program": program,
-        "method": method,
-        "preset": preset,
-        "progress": progress,
-        "initialise": initialise,
-    }
+    given: dict[str, Any] = {"program": program, "method": method, "preset": preset, "progress": progress}
     seeds = plain(seeds if isinstance(seeds, list | tuple) else list(seeds))
-    check_options(fit_many, {**given, "device": device, "seeds": seeds})
+    check_options(fit_many, {**given, "initialise": initialise, "device": device, "seeds": seeds})
     where = _Where(device=device, progress=progress, initialise=initialise, weights=weights)
     return _many(_wish(program, method, preset, options), data, seeds, where)
 

@@ -71,6 +71,11 @@ class Method(ABC):
     NATS: ClassVar[frozenset[str]] = frozenset({"loss", "penalised_loss", "validation_loss"})
     """The metrics of its history that are nats per example; others have units of their own, or none."""
 
+    @property
+    def holds_program(self) -> bool:
+        """Whether the program's parameters are given, and the answer is about the program as it is."""
+        return not self.moves_program or getattr(self, "train_program", True) is False
+
     def __post_init__(self) -> None:
         """Checks the options against their annotations (`zoo.options`); subclasses add what several must satisfy.
 

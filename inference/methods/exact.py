@@ -28,6 +28,7 @@ class Exact(Method):
     """
 
     name: ClassVar[str] = "exact"
+    moves_program: ClassVar[bool] = False
 
     points: Annotated[int, Range(least=3)] | None = None
 

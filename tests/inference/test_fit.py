@@ -37,6 +37,20 @@ def P() -> PPCA:
     return ppca()
 
 
+@pytest.mark.parametrize(("method", "options"), [
+    ("exact", {}), ("svi", {"train_program": False, "steps": 2}), ("avb", {"train_program": False, "steps": 2}),
+])  # fmt: skip
+def test_what_a_method_holds_is_not_set_by_the_data(method, options):
+    program, x = ppca(), 5 + data()
+    before = [value.detach().clone() for value in (program.mean, program.weight, program.scale)]
+    fit(program, x, method, **options)
+    assert same(before, (program.mean, program.weight, program.scale))
+    fit(program, x, method, initialise=True, **options)
+    assert not torch.equal(before[0], program.mean)
+    by_name = fit("ppca", x, method, latent_dim=2, **options)  # there is nothing that somebody has set
+    torch.testing.assert_close(by_name.program.mean.detach(), x.mean(0))
+
+
 def test_seconds_are_those_that_passed():
     started = time.perf_counter()
     found = fit("coin", "coin", "svi", steps=5)

@@ -44,6 +44,8 @@ def test_what_a_cell_left_is_drawn() -> None:
         assert caption
         figure.savefig(io.BytesIO(), dpi=20)
         assert figure.axes, name
+        if name.startswith("codes"):  # two square panels side by side
+            assert figure.get_figwidth() > 1.5 * figure.get_figheight()
     given = {"given": rng.rand(30, 4, 4), "samples": rng.rand(30, 4, 4), "data": rng.rand(30, 4, 4)}
     grid = {"attribute_grid": rng.rand(3, 3, 4, 4), "attributes": np.array(["bold", "serif"])}
     grown = {"growth": rng.rand(2, 3, 4, 4), "captions": np.array([f"a letter called {i}" for i in range(64)])}
