@@ -83,7 +83,7 @@ def test_each_example_has_its_own_posterior() -> None:
     assert found.notes[0] == "The model's own parameters were fitted first, by em; they are the same for all methods."
     assert found.notes[1] == "Each example has its own posterior; those of the first 20 of 30 are shown."
     # The amortised guide learns from all, what belongs to single examples from those that are looked at.
-    assert [each.train.size for each in found.fits.values()] == [30, 20, 30]
+    assert [each.train.size for each in found.fits.values()] == [30, 20, 20]
     weights = [each.program.weight for each in found.fits.values()]
     for other in weights[1:]:
         torch.testing.assert_close(other, weights[0])

@@ -96,7 +96,7 @@ def test_the_same_goes_on_and_ends_as_it_would_have(tmp_path: Path, after: int) 
         ({"weight_decay": 0.1}, "option weight_decay"),
         ({"clip_norm": 1.0}, "option clip_norm"),
         ({"kl_anneal": 0.5}, "option kl_anneal"),
-        ({"train_program": False}, "option train_program"),
+        ({"train_program": False, "initialise": True}, "option train_program"),
         ({"validate_every": 2}, "option validate_every"),
         ({"patience": 2}, "option patience"),
         ({"guide": "posterior"}, "option guide"),
