@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -85,21 +86,28 @@ def planted(source: str, old: ast.expr, new: ast.expr) -> str:
 
 
 def naming(module: Path, folder: str, pattern: str) -> list[Path]:
-    """The files of a folder that import a module."""
+    """The files of a folder that import a module, or name it in a string."""
     dotted = ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     parent, _, name = dotted.rpartition(".")
-    words = (f"{dotted} ", f"{dotted}\n", f"{dotted}:", f'{dotted}"', f"from {parent} import {name}")
-    return [p for p in sorted((ROOT / folder).rglob(pattern)) if any(w in p.read_text() for w in words)]
+    words = re.compile(rf"{re.escape(dotted)}[\s:\"]|from {re.escape(parent)} import \(?[\w\s,]*\b{name}\b")
+    return [p for p in sorted((ROOT / folder).rglob(pattern)) if words.search(p.read_text())]
 
 
 def judges(module: Path) -> list[Path]:
-    """The test of the same name, and all that import the module; those of what imports it, where there are none."""
-    own = ROOT / "tests" / module.relative_to(ROOT).with_name(f"test_{module.stem}.py")
-    found = [*([own] if own.exists() else []), *naming(module, "tests", "test_*.py")]
-    if not found:
-        users = [user for package in PACKAGES for user in naming(module, package, "*.py")]
-        found = [test for user in users for test in naming(user, "tests", "test_*.py")]
-    return list(dict.fromkeys(found))
+    """The test of the same name, and all that import the module; where there are none, those of what imports it."""
+    modules, seen = [module], set[Path]()
+    while modules:
+        found: list[Path] = []
+        for each in modules:
+            own = ROOT / "tests" / each.relative_to(ROOT).with_name(f"test_{each.stem}.py")
+            found += [*([own] if own.exists() else []), *naming(each, "tests", "test_*.py")]
+        if found:
+            return list(dict.fromkeys(found))
+        seen.update(modules)
+        users = [user for each in modules for package in PACKAGES for user in naming(each, package, "*.py")]
+        modules = [user for user in dict.fromkeys(users) if user not in seen]
+    room = ROOT / "tests" / module.parent.relative_to(ROOT)  # of what is imported by a name put together
+    return [*room.parent.glob(f"test_{room.name}.py"), *sorted(room.rglob("test_*.py"))]
 
 
 class Noted:

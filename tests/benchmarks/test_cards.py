@@ -41,6 +41,9 @@ def test_show_prints_the_card(zoo: Any) -> None:
         assert catalogue.create(name, event_shape=[12]).parameter_count() == size
     _, out, _ = zoo("show", "independent")
     assert re.search(r"parameters\s+64 \(built for digits-binary\)", out)
+    assert re.search(r"latents\s+none", out)
+    _, out, _ = zoo("show", "eight-schools")
+    assert re.search(r"latents\s+mu one number, Normal, global", out)
 
 
 @pytest.mark.parametrize("name", catalogue.names())

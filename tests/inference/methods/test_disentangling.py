@@ -173,4 +173,8 @@ def test_what_has_no_such_parts_is_refused():
     ):  # fmt: skip
         with pytest.raises(CapabilityError, match="tc"):
             fit(program, x, "svi", steps=1, tc=2.0)
+    with pytest.raises(CapabilityError, match=r"it has \['z1', 'z2'\]\. Leave tc at 1"):
+        fit(HierarchicalVAE(), x, "svi", steps=1, tc=2.0)
+    with pytest.raises(CapabilityError, match=r"it has none\. Leave tc at 1"):
+        fit("independent", x, "svi", steps=1, tc=2.0)
     fit(HierarchicalVAE(), x, "svi", steps=1, beta=2.0)  # the KL of several layers has a weight

@@ -259,6 +259,7 @@ def test_coordinate_ascent_fits_saves_and_loads(tmp_path) -> None:
     ours, theirs = (f.draw(50, x, seed=1) for f in (found, again))
     assert ours["means"].shape == (50, 6, 2)
     assert all(torch.equal(ours[site], theirs[site]) for site in ours)
+    assert -float(losses[-1]) * 300 == pytest.approx(float(program.cavi_step(x)), rel=1e-6)  # nats per example
 
 
 @pytest.mark.parametrize(

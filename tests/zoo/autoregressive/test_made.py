@@ -316,6 +316,7 @@ def test_wrong_options_are_refused():
             cls(hidden=[10, 0])
         with pytest.raises(OptionError, match=number):
             cls(**{number: 0})
+        cls(hidden=[1])  # the narrowest there is
         with pytest.raises(UnknownNameError, match="relu"):
             cls(activation="relo")
         with pytest.raises(UnknownNameError, match="bernoulli"):
