@@ -253,3 +253,21 @@ def test_a_machine_with_other_code_or_data_refuses_a_cell(same: bool) -> None:
     refused = [record["failed"] for record in records if record["metric"] == "failed"]
     assert [("install the same version" in reason) for reason in refused] == ([] if same else [True])
     assert same == any(record["metric"] == "elbo" for record in records)
+
+
+def test_the_users_files_travel_under_their_names_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (
+        ("own/model.py", "x = 1"),
+        ("own/table.csv", "a\n1\n"),
+        ("draws/chain.npy", "?"),
+        ("other.py", ""),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "draws" / "fit.lock").touch()
+    programs, methods = (ProgramSpec("own/model.py:Model"),), (MethodSpec("svi", "svi"),)
+    grid = Grid("posterior", programs, methods, ("elbo",), ("own/table.csv",), evaluation={"truth": {"draws": "draws"}})
+    found = cluster._own(Suite("mine", "", "", (grid,)).cells())
+    assert set(found) == {"own/model.py", "own/table.csv", "draws/chain.npy"}
+    assert found["own/model.py"] == b"x = 1"
