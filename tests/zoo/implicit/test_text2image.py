@@ -82,6 +82,7 @@ def test_critics_of_captions_and_of_codes() -> None:
     of_captions, of_codes = program.critic(), program.code_critic()
     of_codes.load_state_dict(of_captions.state_dict())  # the encoder is no part of either
     assert of_captions(x, context).shape == (5,)
+    assert isinstance(of_captions.down[-1], torch.nn.LeakyReLU)  # what it sees of an image has gone through one
     assert torch.equal(of_captions(x, context), of_codes(x, program.encode(context)))
     assert not torch.allclose(of_captions(x, context), of_captions(x, context.flip(0)))
     assert not torch.allclose(of_captions(x, context), of_captions(x.flip(0), context))
