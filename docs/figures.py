@@ -57,14 +57,12 @@ def posterior() -> None:
     gaps: dict[str, Gap] = {}
     for family in ("diagonal", "full", "iaf"):
         fits[family] = found = fit(
-            with_guide(program, family), digits, preset.method, train_program=False, initialise=False, **preset.fit
+            with_guide(program, family), digits, preset.method, train_program=False, **preset.fit
         )
         best = "full" if family == "iaf" else None  # q* of a flow cannot be searched for; a full Gaussian stands in
         gaps[family] = posterior_gap(found.program, found.guide, data, grid.log_evidence, family=best)
     # The method's own options, whatever comes of them: see "When AVB goes wrong" in docs/choose.md.
-    fits["avb"] = fit(
-        with_guide(program, "diagonal"), digits, "avb", train_program=False, initialise=False, steps=4000, batch_size=64
-    )
+    fits["avb"] = fit(with_guide(program, "diagonal"), digits, "avb", train_program=False, steps=4000, batch_size=64)
     draws = {family: found.draw(DRAWS, *data)["z"] for family, found in fits.items()}
     draw_posteriors(data.x, grid, truth, draws)
     draw_gaps(gaps)
