@@ -142,7 +142,7 @@ def test_what_adopted_code_summed_out_is_drawn_given_the_data() -> None:
             z = pyro.sample("z", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
             pyro.sample("x", dist.Normal(2 * z, 1.0), obs=x)
 
-    x, n = torch.tensor([-1.0, 1.0, 2.5]), 2000
+    x, n = torch.tensor([-1.0, 1.0, 2.5]), 500
     odds = 0.3 / 0.7 * (dist.Normal(2.0, 1.0).log_prob(x) - dist.Normal(0.0, 1.0).log_prob(x)).exp()
     want = odds / (1 + odds)
     for examples in (None, "rows"):

@@ -50,7 +50,7 @@ def test_latents_of_the_data_become_the_priors(guide: str, lr: float) -> None:
     program, x = ppca()
     found = fit(
         program, x, "aae", guide=guide, train_program=False, steps=300, lr=lr, critic_lr=1e-2, batch_size=256,
-        initialise=False,
+        compile="traced",
     )  # fmt: skip
     z = codes(found, x)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_codes_approach_any_prior_by_any_guide(guide: str, prior: str) -> None:
     with torch.no_grad():
         start = program.encode(x).sample()
         target = program.prior().sample(torch.Size([600]))
-    found = fit(program, x, "aae", steps=150, lr=1e-2, critic_lr=3e-3, batch_size=200, weight=0.1)
+    found = fit(program, x, "aae", steps=150, lr=1e-2, critic_lr=3e-3, batch_size=200, weight=0.1, compile="traced")
     before, after = (mmd(z, target, permutations=1).value for z in (start, codes(found, x)))
     assert after < before / 4
 

@@ -169,7 +169,8 @@ class Shifted(ImplicitProgram):
 def test_a_conditional_generator_learns_from_a_critic_that_sees_the_context() -> None:
     context = torch.randn(2000, 1)
     program = Shifted()
-    fit(program, (1 + 2 * context + torch.randn(2000, 1), context), "gan", steps=800, lr=1e-2, batch_size=256)
+    data = 1 + 2 * context + torch.randn(2000, 1), context
+    fit(program, data, "gan", steps=800, lr=1e-2, batch_size=256, compile="traced")
     # Without the context the slope would not be identified. The least-squares error is 0.02; the game's is larger.
     assert abs(program.line.weight.item() - 2) < 0.15
     assert abs(program.line.bias.item() - 1) < 0.15
