@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.fitting import parse_options, repeatable, resolved
+from benchmarks.fitting import name_columns, parse_options, repeatable, resolved
 from inference import Fit
 from inference.checkpoint import Checkpoint
 from zoo import catalogue
@@ -92,3 +93,12 @@ def test_a_logger_is_asked_for_by_name(zoo: Any, tmp_path: Path) -> None:
     code, _, error = zoo("fit", "markov-chain", "--log", "tensorbord", "--out", tmp_path / "other")
     assert (code, "Did you mean 'tensorboard'" in error) == (2, True)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("target", "context"), [("y", None), (None, "a"), ("y", "a,b"), (None, None)])
+def test_columns_that_are_chosen_are_part_of_the_name(target: str | None, context: str | None) -> None:
+    named = name_columns("f.csv", target, context)
+    assert named is not None
+    assert (f"target={target}" in named, "context=" in named) == (target is not None, context is not None)
+    with nullcontext() if target is context is None else pytest.raises(OptionError, match="give it, --data"):
+        assert name_columns(None, target, context) is None

@@ -69,3 +69,15 @@ def test_a_list_has_one_line_for_each_program_in_any_window(capsys, monkeypatch)
     monkeypatch.delenv("COLUMNS")
     printing.print_list(LISTED, datasets=False)  # a pipe, which cuts nothing
     assert "and more " * 20 in capsys.readouterr().out
+
+
+def test_what_runs_where_stands_in_its_column(capsys):
+    running = [{"cell": "a/cell", "node": "machine-7", "pid": 123, "since": 0.0}]
+    found = {
+        "suite": "main", "executor": "ray", "node": "driver", "pid": 1, "state": "running", "since": 0.0, "written": 0.0, "cells": 2,
+        "done": 1, "failed": 0, "waiting": 0, "lost": [], "running": running,
+    }  # fmt: skip
+    printing.print_status(found, Path("runs/main"))
+    head, row = capsys.readouterr().out.splitlines()[-2:]
+    assert head.split() == ["running", "node", "process", "since"]
+    assert row.split()[:3] == ["a/cell", "machine-7", "123"]

@@ -82,6 +82,7 @@ WRONG: list[tuple[Any, Any, str]] = [
     (float, -math.inf, "a finite number"),
     (float, 1e-320, "0 or a number from"),
     (float, 1e300, "0 or a number from"),
+    (float, 1e-39, "0 or a number from 1.2e-38 to 1.7e\\+38"),  # which single precision has not
     (float, 10**400, "0 or a number from"),
     (Positive, 0, "positive, got 0"),
     (Annotated[Sequence[Share], Length(2)], [0.5], "a list of 2"),

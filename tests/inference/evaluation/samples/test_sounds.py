@@ -15,7 +15,7 @@ from inference.evaluation.samples.sounds import heard, spectrograms
 from zoo import datasets
 from zoo.datasets import Data, Dataset
 from zoo.datasets.audio import spectrogram, to_levels
-from zoo.errors import OptionError
+from zoo.errors import OptionError, ShapeError
 
 RATE, SAMPLES, CLASSES = 1000, 256, 3
 
@@ -34,6 +34,12 @@ def sounds() -> Dataset:
     plain = Dataset.of(*(data for data, _ in made.values()), name="tones")
     labels = {split: labels for split, (_, labels) in made.items()}
     return replace(plain, card=replace(plain.card, rate=RATE, classes=CLASSES), labels=labels)
+
+
+def test_the_shortest_sound_is_one_window() -> None:
+    assert spectrogram(torch.randn(2, 512), 8000).shape[0] == 2
+    with pytest.raises(ShapeError, match="at least 512 samples"):
+        spectrogram(torch.randn(2, 511), 8000)
 
 
 def test_spectrograms_keep_contexts_and_labels(sounds: Dataset) -> None:
