@@ -74,8 +74,8 @@ def test_a_list_has_one_line_for_each_program_in_any_window(capsys, monkeypatch)
 def test_what_runs_where_stands_in_its_column(capsys):
     running = [{"cell": "a/cell", "node": "machine-7", "pid": 123, "since": 0.0}]
     found = {
-        "suite": "main", "executor": "ray", "node": "driver", "pid": 1, "state": "running", "since": 0.0, "written": 0.0, "cells": 2,
-        "done": 1, "failed": 0, "waiting": 0, "lost": [], "running": running,
+        "suite": "main", "executor": "ray", "node": "driver", "pid": 1, "state": "running", "since": 0.0, "cells": 2,
+        "done": 1, "failed": 0, "waiting": 0, "lost": [], "running": running, "written": 0.0,
     }  # fmt: skip
     printing.print_status(found, Path("runs/main"))
     head, row = capsys.readouterr().out.splitlines()[-2:]
