@@ -318,9 +318,8 @@ def fit(
         device, progress: 'auto', 'cpu', 'cuda' or 'mps'; shows a bar.
         out: Folder for checkpoints and the fit, tried before anything is computed. A run that was killed goes on from
             it if the same is asked for: program, options, data and seed. An older fit there stays until this is saved.
-        restart: Throws a killed run's checkpoint away.
-        initialise: Whether `program.initialise` sets parameters by the data first. None is yes, but for a built program
-            whose parameters the method holds as they are (exact, NUTS and others, `train_program=False`).
+        restart, initialise: Throws a killed run's checkpoint away; has `program.initialise` set parameters by the data
+            first. None does, but not of a built program that the method holds (exact, NUTS, `train_program=False`).
         num_restarts: Fits from so many seeds, `seed` and those after it, and keeps the one with the lowest final loss;
             `Fit.info['restarts']` has all final losses, `['modes']` in how many places they ended. See `fit_many`.
         callbacks: Are told of start, reports, checkpoints and end (`inference.callbacks`); of one fit, no restarts.
@@ -328,8 +327,7 @@ def fit(
         options: Of the method and, where the program is given by name, of its constructor; they win over the preset's.
             Where both have an option x, `**{"program.x": ..., "method.x": ...}`.
 
-    Raises: an error of `zoo.errors`, before any compute is spent, for data, options or a folder that make no sense (a
-        CheckpointError for one that is in use, or has the checkpoint of another fit); DivergenceError during it.
+    Raises: an error of `zoo.errors` before any compute (CheckpointError: `out` is in use); DivergenceError during it.
     """
     seed, num_restarts = plain(seed), plain(num_restarts)
     out, restart, progress, callbacks = (out, restart, progress, callbacks) if leads() else (None, False, False, ())
