@@ -94,20 +94,20 @@ def naming(module: Path, folder: str, pattern: str) -> list[Path]:
 
 
 def judges(module: Path) -> list[Path]:
-    """The test of the same name, and all that import the module; where there are none, those of what imports it."""
-    modules, seen = [module], set[Path]()
+    """The test of the same name, that of the folder, and all that import the module; else those of what imports it."""
+    room = ROOT / "tests" / module.parent.relative_to(ROOT)
+    whole, modules, seen = [*room.parent.glob(f"test_{room.name}.py")], [module], set[Path]()
     while modules:
         found: list[Path] = []
         for each in modules:
             own = ROOT / "tests" / each.relative_to(ROOT).with_name(f"test_{each.stem}.py")
             found += [*([own] if own.exists() else []), *naming(each, "tests", "test_*.py")]
         if found:
-            return list(dict.fromkeys(found))
+            return list(dict.fromkeys([*found[:1], *whole, *found[1:]]))
         seen.update(modules)
         users = [user for each in modules for package in PACKAGES for user in naming(each, package, "*.py")]
         modules = [user for user in dict.fromkeys(users) if user not in seen]
-    room = ROOT / "tests" / module.parent.relative_to(ROOT)  # of what is imported by a name put together
-    return [*room.parent.glob(f"test_{room.name}.py"), *sorted(room.rglob("test_*.py"))]
+    return [*whole, *sorted(room.rglob("test_*.py"))]  # of what is imported by a name put together
 
 
 class Noted:
