@@ -76,6 +76,13 @@ def test_options_and_config_are_those_of_the_constructor() -> None:
     assert [p.shape for p in again.parameters()] == [p.shape for p in program.parameters()]
 
 
+@pytest.mark.parametrize("name", catalogue.names())
+def test_no_preset_learns_at_a_rate_that_no_fit_bears(name: str) -> None:
+    for preset in catalogue.get(name).presets.values():
+        most = 10 if preset.fit.get("optimizer") == "sgd" else 1  # whose steps are as small as the slope
+        assert all(0 < rate < most for option, rate in preset.fit.items() if option.endswith("lr"))
+
+
 @pytest.mark.parametrize(
     ("name", "preset"),
     [(name, preset) for name in catalogue.BUILTIN for preset, p in catalogue.get(name).presets.items() if p.data],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from benchmarks.scripts import cluster_on_paper
 from benchmarks.scripts.cluster_on_paper import Costs, lengths, simulate
 
 FREE = Costs(submit=0.0, result=0.0, status=0.0, running=0.0, pending=0.0, start=0.0)
@@ -35,3 +37,12 @@ def test_lengths_are_drawn_from_a_record_or_spread_about_a_median() -> None:
     assert lengths(2001, None, 30.0, 1.0) == lengths(2001, None, 30.0, 1.0)
     # The median's standard error is 1.25 / sqrt(2001) of its logarithm: 5 of them.
     assert 30.0 * 0.87 < drawn[1000] < 30.0 * 1.15
+
+
+def test_what_is_measured_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["cluster_on_paper", "--cells", "60", "--cores", "1", "--median", "5"])
+    cluster_on_paper.main()
+    said = capsys.readouterr().out
+    assert re.search(r"One cell: [\d.]+ ms to hand it out, [\d.]+ ms for its result", said)
+    assert "All 60 cells: 0 hours of work" in said
+    assert re.search(r"\| 100 \| ", said)

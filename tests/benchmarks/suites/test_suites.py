@@ -31,6 +31,7 @@ KINDS_WITH_YARDSTICKS = {
 def test_declared_cells_name_what_exists(suite: str) -> None:
     for cell in get_suite(suite).cells():
         options = {k: v for k, v in cell.method.options.items() if v != "categorical"}
+        assert all(rate < 1 for name, rate in options.items() if name.endswith("lr"))  # no fit that learns bears more
         if cell.kind in KINDS_WITH_YARDSTICKS and cell.program.name in KINDS_WITH_YARDSTICKS[cell.kind].YARDSTICKS:
             card = datasets.card(cell.dataset)
             assert card.splits["valid"] > 0
