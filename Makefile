@@ -29,7 +29,7 @@ cluster: .venv/test.stamp  ## Install Ray (240 MB), then run the tests that need
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
 
 mutants: .venv/test.stamp  ## Plant N random mistakes and see which the tests notice (an hour or more)
-	$(BIN)/python tests/mutants.py --rows docs/results/mutants.json -n $(or $(N),200) --seed $(or $(SEED),0)
+	$(BIN)/python tests/mutants.py --rows runs/mutants-$(or $(N),200)-$(or $(SEED),0).json -n $(or $(N),200) --seed $(or $(SEED),0)
 
 wheel: .venv/test.stamp  ## Build the wheel, and use it from another folder (half a minute)
 	rm -rf dist

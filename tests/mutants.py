@@ -193,12 +193,12 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="tests of so many mutants at a time")
-    parser.add_argument("--rows", type=Path, help="a JSON file to go on with, and to keep what was found in")
+    parser.add_argument("--rows", type=Path, help="a JSON file that keeps what was found; survivors are judged again")
     given = parser.parse_args()
     every = [m for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py")) for m in mutants(p)]
     drawn = {title(m): m for m in random.Random(given.seed).sample(every, given.n)}
-    rows = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
-    waiting = [key for key in drawn if key not in rows]
+    rows = known(given.rows, drawn)
+    waiting = [key for key in drawn if not rows.get(key)]
     for module in BEFORE:
         importlib.import_module(module)
     with tempfile.TemporaryDirectory() as name:
@@ -216,12 +216,21 @@ def main() -> None:
                     free.append(running.pop(key)[0])
                     print(f"{len(rows):4d} {key}: {end.value or 'SURVIVED'}", flush=True)
                     if given.rows:
+                        given.rows.parent.mkdir(parents=True, exist_ok=True)
                         given.rows.write_text(json.dumps(rows, indent=1) + "\n")
             time.sleep(0.1)
     found = page({key: rows[key] for key in drawn}, f"{len(every):,} are possible; drawn with seed {given.seed}")
     print(found)
     if given.rows:
         given.rows.with_suffix(".md").write_text(found)
+
+
+def known(path: Path | None, drawn: Mapping[str, Mutant]) -> dict[str, str]:
+    """The rows of a file, which must be of the same draw: a line that has moved would be another mutant."""
+    rows: dict[str, str] = json.loads(path.read_text()) if path is not None and path.exists() else {}
+    if not rows.keys() <= drawn.keys():
+        sys.exit(f"{path} holds mutants of another draw, or of sources that have changed; give another file.")
+    return rows
 
 
 def page(rows: Mapping[str, str], drawn: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.mutants import PACKAGES, ROOT, Noted, changed, judges, mutants, naming, page, planted, title
+from tests.mutants import PACKAGES, ROOT, Noted, changed, judges, known, mutants, naming, page, planted, title
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,15 @@ def test_survivors_that_change_something_count_against_the_tests() -> None:
     assert "1 of the 3 that change anything were noticed, 33.3%" in found
     assert "| d &#124; e | a test is missing |" in found
     assert "| c | taste: a margin |" in found
+
+
+def test_rows_of_another_draw_are_not_mixed_with_these(tmp_path: Path) -> None:
+    path = ROOT / "inference" / "no_u_turn.py"
+    drawn = {title(mutant): mutant for mutant in mutants(path)}
+    key, rows = next(iter(drawn)), tmp_path / "rows.json"
+    assert known(None, drawn) == known(rows, drawn) == {}
+    rows.write_text(json.dumps({key: "tests/test_a.py::test_b"}))
+    assert known(rows, drawn) == {key: "tests/test_a.py::test_b"}
+    rows.write_text(json.dumps({"zoo/gone.py:1:0 `1` -> `2`": ""}))
+    with pytest.raises(SystemExit, match="another draw"):
+        known(rows, drawn)
