@@ -22,6 +22,8 @@ def test_every_card_says_what_it_means_and_which_way_is_better():
 
 def test_seeds_are_counted_where_a_mean_would_say_nothing():
     assert {name for name, card in METRICS.items() if card.counts} == {"collapsed", "saturated", "under_way"}
+    # Whole seeds: "2 of 3", not "2.0 of 3".
+    assert all(card.digits == 0 for card in METRICS.values() if card.counts)
 
 
 def test_every_metric_is_measured_somewhere():

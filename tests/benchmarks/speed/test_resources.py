@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks.speed import resources
+from benchmarks.speed.suite import DUELS
 
 
 def test_threads_are_limited_and_put_back_even_after_an_exception():
@@ -50,3 +54,20 @@ def test_the_peak_sees_what_was_held_and_let_go():
 def test_where_nothing_is_known_the_peak_stands_for_both(monkeypatch):
     monkeypatch.setattr(resources, "_status", lambda field: None)
     assert resources.resident() == resources.peak() > 10
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", "KiB"), ("darwin", "bytes")])
+def test_the_kernel_counts_a_peak_in_units_of_its_own(monkeypatch, system, unit):
+    monkeypatch.setattr(resources, "_status", lambda field: None)
+    monkeypatch.setattr(sys, "platform", system)
+    used = SimpleNamespace(ru_maxrss=96 * {"KiB": 2**10, "bytes": 2**20}[unit])
+    monkeypatch.setattr(resources.resource, "getrusage", lambda who: used)
+    assert resources.peak() == 96
+
+
+def test_memory_is_that_of_as_many_threads_as_were_timed():
+    """Each thread has buffers of its own."""
+    default = inspect.signature(resources.extra_memory).parameters["threads"].default
+    for duel in DUELS.values():
+        module = import_module(f"benchmarks.speed.workloads.{duel.module}")
+        assert inspect.signature(module.compare).parameters["threads"].default == default

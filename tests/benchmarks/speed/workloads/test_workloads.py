@@ -44,6 +44,8 @@ WITHOUT_PYRO = ("dcgan",)
 STILL = {name: {"lr": 1e-12} for name in SMALL} | {"dcgan": {"lr": 1e-12, "critic_lr": 1e-12}}
 """Options with which nobody gets anywhere."""
 
+WITH_NUMPYRO = pytest.mark.skipif(find_spec("numpyro") is None, reason="NumPyro is not installed (extra `peers`)")
+
 
 @pytest.fixture
 def float32():
@@ -113,7 +115,7 @@ def test_a_game_by_hand_leaves_the_weights_and_averages_that_ours_leaves(monkeyp
     assert not torch.allclose(theirs.after.values[0], generator.parameters[0], rtol=1e-2)
 
 
-@pytest.mark.skipif(find_spec("numpyro") is None, reason="NumPyro is not installed (extra `peers`)")
+@WITH_NUMPYRO
 @pytest.mark.parametrize("name", [name for name in SMALL if name not in WITHOUT_NUMPYRO])
 def test_numpyro_has_the_same_loss(name, float32):
     """At the starting point (with a learning rate of nearly nothing): to rounding, or within the Monte Carlo error."""
@@ -132,6 +134,55 @@ def test_numpyro_has_the_same_loss(name, float32):
     # XLA is slow at convolutions inside a loop on a CPU.
     theirs = calls if name == "vae-conv" else fused
     assert theirs.prepare()(draws) == pytest.approx(float(want.mean()), abs=5 * error)
+
+
+@WITH_NUMPYRO
+def test_numpyros_eight_schools_have_the_density_of_ours(float32):
+    """At points where every prior counts; of a loss with Monte Carlo error, a prior's mean is a small part."""
+    from numpyro.infer.util import log_density
+
+    from benchmarks.speed.workloads import eight_schools
+
+    job = eight_schools.work()
+    model = eight_schools.by_numpyro()[0]
+    data = tuple(jax_array(part) for part in job.data)
+    generator = torch.Generator().manual_seed(0)
+    for scale in (0.5, 4.0):
+        at = {"mu": scale * torch.randn((), generator=generator), "eta": scale * torch.randn(8, generator=generator)}
+        at["tau"] = scale * torch.rand((), generator=generator)
+        given = pyro.poutine.condition(eight_schools.EightSchools().model, at)
+        want = pyro.poutine.trace(given).get_trace(*job.data).log_prob_sum()
+        found, _ = log_density(model, data, {}, {name: jax_array(value) for name, value in at.items()})
+        assert float(found) == pytest.approx(float(want), rel=1e-5)
+
+
+@WITH_NUMPYRO
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_numpyros_networks_are_torchs(network, monkeypatch, float32):
+    """With every weight moved away from where it starts: biases start at zero, and zero has no sign."""
+    from benchmarks.speed.workloads import vae
+
+    job = vae.work(rows=8, batch_size=8, network=network)
+    program = vae.by_zoo(job)
+    with torch.no_grad():
+        for parameter in program.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    monkeypatch.setattr(vae, "by_zoo", lambda job: program)
+    made = vae._jax_conv if network == "conv" else vae._jax_mlp
+    encode, down, decode, up = made(*vae.networks(job)[:2])
+    z = torch.randn(8, vae.LATENT, generator=torch.Generator().manual_seed(1))
+    x = job.data.x
+    with torch.no_grad():
+        codes = program.encoder(x[:, None] if network == "conv" else x.flatten(1))
+        logits = program.decoder(z).reshape(8, 28, 28)
+    torch.testing.assert_close(torch.tensor(encode(down, jax_array(x)).tolist()), codes, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.tensor(decode(up, jax_array(z)).tolist()), logits, rtol=1e-4, atol=1e-4)
+
+
+def jax_array(tensor: torch.Tensor | None):
+    import jax.numpy as jnp
+
+    return None if tensor is None else jnp.asarray(tensor.numpy())
 
 
 @pytest.mark.slow
@@ -156,7 +207,9 @@ def test_missing_data_skip_a_workload(monkeypatch):
     for module in (autoregressive, chorales, gan):
         with pytest.raises(Unavailable, match="set ZOO_DATA"):
             module.work()
-    assert vae.work(rows=256).facts["data"] == "random pixels"
+    job = vae.work(rows=256)
+    assert job.facts["data"] == "random pixels"
+    assert job.data.x.shape == (256, *vae.by_zoo(job).event_shape)
 
 
 def test_minibatches_are_rows_without_replacement():
