@@ -1,6 +1,7 @@
 """One chain of the no-U-turn sampler, as a coroutine: it asks for the density at a place and is told.
 
-So many chains share each evaluation, however long their paths are, and each draws what it would draw alone.
+So many chains share each evaluation, however long their paths are, and each draws what it would draw alone. A chain may
+walk in coordinates of its own (`Frame`); it leaves them during its warm-up where the axes suit the draws better.
 
 Hoffman & Gelman, "The No-U-Turn sampler", JMLR 15, 2014, with draws from all points of a path and the U-turn of its
 sums of momenta (Betancourt, "A conceptual introduction to Hamiltonian Monte Carlo", 2017, appendix A), both as in Stan.
@@ -13,12 +14,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Ask", "Chain", "Vector"]
+__all__ = ["Ask", "Chain", "Frame", "Vector"]
 
 Vector = NDArray[np.float64]
 
@@ -40,6 +42,35 @@ FEWEST = 3
 SMALLEST, LARGEST = 1e-10, 1e10
 LONGEST = 100.0
 """Logarithm of the longest step: a flat density sets none."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Coordinates u of a chain, about a Gaussian: the place is origin + factor u.
+
+    Args:
+        origin: (D,).
+        factor: (D, D), lower.
+    """
+
+    origin: Vector
+    factor: Vector
+
+    def place(self, u: Vector) -> Vector:
+        """(D,) -> (D,)."""
+        return self.origin + self.factor @ u
+
+    def coordinates(self, place: Vector) -> Vector:
+        """And back."""
+        return np.asarray(np.linalg.solve(self.factor, place - self.origin), dtype=np.float64)
+
+    def slope(self, slope: Vector) -> Vector:
+        """(D,) of a density at a place, as one of u has it."""
+        return slope @ self.factor
+
+    def slope_at_place(self, slope: Vector) -> Vector:
+        """And back."""
+        return np.asarray(np.linalg.solve(self.factor.T, slope), dtype=np.float64)
 
 
 class Point:
@@ -98,6 +129,10 @@ class Spread:
         ratio = np.sqrt(np.where(known, draws, 1.0) / np.where(known, slopes, 1.0))
         return np.where(known, ratio.clip(SMALLEST, LARGEST), before)
 
+    def correlation(self) -> float:
+        """Sum over coordinates of log(var(draws) var(slopes)): 0 for a Gaussian along its axes, more for any other."""
+        return float(np.log(self.squares.prod(0) / self.count**2).sum())
+
 
 class Chain:
     """A chain and where it stands; `run` goes on from there.
@@ -112,6 +147,7 @@ class Chain:
     """
 
     NUMBERS = ("done", "divergences", "gradients", "log_step", "log_average", "origin", "error", "tuned", "density")
+    SPREADS = ("spreads", "aside")
     ARRAYS = ("place", "slope", "inverse_mass", "kept")
 
     def __init__(
@@ -133,6 +169,9 @@ class Chain:
         self.log_step, self.log_average, self.origin, self.error, self.tuned = 0.0, 0.0, 0.0, 0.0, 0
         self.spreads = [Spread(size), Spread(size)]
         """Of this window and the one before, and of this one."""
+        self.frame: Frame | None = None
+        self.aside: list[Spread] = []
+        """The same of places, until it is known whether the frame is left."""
         # Of the draw that is being made.
         self.step, self.start_energy, self.accepted, self.points, self.diverged = 1.0, 0.0, 0.0, 0, False
 
@@ -145,23 +184,42 @@ class Chain:
         """Uniform within 2 of the origin, as Stan and Pyro begin."""
         return self.random.uniform(-2.0, 2.0, len(self.place))
 
-    def begin(self, place: Vector, density: float, slope: Vector, inverse_mass: Vector | None = None) -> None:
-        """Starts at a place where log density and slope are finite; without an inverse mass, with the slope's guess."""
-        self.place, self.density, self.slope = place, density, slope
-        self.inverse_mass = 1.0 / np.abs(slope).clip(1e-3, 1e3) if inverse_mass is None else inverse_mass
+    def begin(self, place: Vector, density: float, slope: Vector, frame: Frame | None = None) -> None:
+        """Starts at a place where log density and slope are finite.
+
+        Args:
+            place, density, slope: (D,), () and (D,).
+            frame: Coordinates to walk in; without, along the axes, whose masses are guessed from the slope.
+        """
+        self.density, self.frame = density, frame
+        if frame is None:
+            self.place, self.slope, self.inverse_mass = place, slope, 1.0 / np.abs(slope).clip(1e-3, 1e3)
+            return
+        self.place, self.slope = frame.coordinates(place), frame.slope(slope)
+        self.inverse_mass, self.aside = np.ones_like(place), [Spread(len(place)), Spread(len(place))]
+
+    @property
+    def where(self) -> Vector:
+        """The place (D,), whatever the coordinates."""
+        return self.place if self.frame is None else self.frame.place(self.place)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, between two draws: numbers, arrays and text."""
         found: dict[str, Any] = {name: getattr(self, name) for name in (*self.NUMBERS, *self.ARRAYS)}
-        found["spreads"] = [[each.count, each.mean, each.squares] for each in self.spreads]
+        for name in self.SPREADS:
+            found[name] = [[each.count, each.mean, each.squares] for each in getattr(self, name)]
+        found["frame"] = None if self.frame is None else [self.frame.origin, self.frame.factor]
         return {**found, "random": json.dumps(self.random.bit_generator.state)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state."""
         for name in (*self.NUMBERS, *self.ARRAYS):
             setattr(self, name, state[name])
-        for each, (count, mean, squares) in zip(self.spreads, state["spreads"], strict=True):
-            each.count, each.mean, each.squares = count, mean, squares
+        for name in self.SPREADS:
+            setattr(self, name, [Spread(len(self.place)) for _ in state[name]])
+            for each, (count, mean, squares) in zip(getattr(self, name), state[name], strict=True):
+                each.count, each.mean, each.squares = count, mean, squares
+        self.frame = None if state["frame"] is None else Frame(*state["frame"])
         self.random.bit_generator.state = json.loads(state["random"])
 
     def run(self) -> Ask:
@@ -177,7 +235,7 @@ class Chain:
                     yield from self._first_step()
             else:
                 self.divergences += self.diverged
-                self.kept[self.done - self.warmup] = self.place
+                self.kept[self.done - self.warmup] = self.where
             self.done += 1
             yield None
 
@@ -207,7 +265,11 @@ class Chain:
         momentum = start.momentum + (0.5 * step) * start.slope
         place = start.place + step * (self.inverse_mass * momentum)
         self.gradients += 1
-        density, slope = yield place
+        if self.frame is None:
+            density, slope = yield place
+        else:
+            density, slope = yield self.frame.place(place)
+            slope = self.frame.slope(slope)
         momentum = momentum + (0.5 * step) * slope
         return Point(place, momentum, self.inverse_mass * momentum, density=density, slope=slope)
 
@@ -267,7 +329,7 @@ class Chain:
         return Path(a.first, b.last, momenta, chosen=chosen, log_weight=log_weight, stopped=turns)
 
     def _adapt(self) -> bool:
-        """Step size by dual averaging, mass matrix by the draws of a window that moves on; whether it is the first."""
+        """Step size by dual averaging, mass matrix by the draws of a window that moves on; whether it is a new one."""
         self.tuned += 1
         rate = 1.0 / (self.tuned + DELAY)
         self.error += rate * (self.target_accept - self.accepted / max(self.points, 1) - self.error)
@@ -279,10 +341,31 @@ class Chain:
             return False
         for each in self.spreads:
             each.add(self.place, self.slope)
-        first = self.spreads[0].count == FEWEST and self.spreads[1].count == FEWEST
-        window = EARLY_WINDOW if self.done < EARLY * self.warmup else WINDOW
+        if self.frame is not None and self.aside:
+            place, slope = self.frame.place(self.place), self.frame.slope_at_place(self.slope)
+            for each in self.aside:
+                each.add(place, slope)
+        new = self.spreads[0].count == FEWEST and self.spreads[1].count == FEWEST
+        early = self.done < EARLY * self.warmup
+        window = EARLY_WINDOW if early else WINDOW
         if self.spreads[1].count >= window and self.done + window < until:
-            self.spreads = [self.spreads[1], Spread(len(self.place))]
+            if self.aside and not early:
+                new = self._judge()
+            for pair in filter(None, (self.spreads, self.aside)):
+                pair[:] = [pair[1], Spread(len(self.place))]
         if self.spreads[0].count >= FEWEST:
             self.inverse_mass = self.spreads[0].inverse_mass(self.inverse_mass)
-        return first
+        return new
+
+    def _judge(self) -> bool:
+        """Leaves the frame if draws and slopes are nearer to each other's inverse along the axes; whether it did.
+
+        A frame that fits a mode need not fit what lies around it, as where the spread of some numbers is another.
+        """
+        assert self.frame is not None
+        better = self.aside[0].correlation() < self.spreads[0].correlation()
+        if better:
+            self.place, self.slope = self.frame.place(self.place), self.frame.slope_at_place(self.slope)
+            self.spreads, self.frame = self.aside, None
+        self.aside = []
+        return better

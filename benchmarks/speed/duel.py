@@ -44,6 +44,7 @@ def compare(
     difference: Callable[[Mapping[str, Any]], float],
     repeats: int,
     threads: int,
+    once: tuple[str, ...] = (),
 ) -> Comparison:
     """The same work by each side in turn, so often; call it when all are warm.
 
@@ -54,6 +55,7 @@ def compare(
         difference: Of the answers of the first turn.
         repeats: Turns.
         threads: That each may use.
+        once: Sides that take part in the first turn alone, being slow.
     """
     x = problem.data()
     with limited(threads):
@@ -62,7 +64,8 @@ def compare(
         turns = [{side: found.seconds for side, found in first.items()}]
         del first  # answers are large
         for _ in range(repeats - 1):
-            turns.append({side: work(problem, x, score=False).seconds for side, work in sides.items()})
-    ratios = sorted(min(turn[side] for side in against) / turn[OURS] for turn in turns)
-    seconds = {side: median(turn[side] for turn in turns) for side in sides}
+            again = {side: work for side, work in sides.items() if side not in once}
+            turns.append({side: work(problem, x, score=False).seconds for side, work in again.items()})
+    ratios = sorted(min(turn[side] for side in against if side in turn) / turn[OURS] for turn in turns)
+    seconds = {side: median(turn[side] for turn in turns if side in turn) for side in sides}
     return Comparison(seconds, median(ratios), least_ratio=ratios[0], largest_ratio=ratios[-1], difference=apart)

@@ -166,8 +166,9 @@ def _duel(record: Record) -> Section:
         for row in record["rows"]
     ]
     sizes = ", ".join(f"{name} {value}" for name, value in first["problem"].items())
-    remark = f"First row: {sizes}. Medians and ranges of three runs in turn."
-    return Section(record["title"], tables=[Table(head, body)], remarks=[remark])
+    remark = f"First row: {sizes}. Medians and ranges of three runs in turn; of one, where minutes pass in it."
+    missing = [f"Was not measured: {why}." for why in record.get("missing", ())]
+    return Section(record["title"], tables=[Table(head, body)], remarks=[remark, *missing])
 
 
 def _growth(record: Record) -> Section:

@@ -94,11 +94,15 @@ def run_duel(duel: Duel, setting: Setting, report: Report) -> dict[str, Any]:
     """Each problem by each side in turn, and the memory of each in a process of its own."""
     if torch.device(setting.device).type != "cpu":
         raise Unavailable("the other library runs on the CPU alone")
-    module, rows = import_module(f"benchmarks.speed.workloads.{duel.module}"), []
+    module, rows, missing = import_module(f"benchmarks.speed.workloads.{duel.module}"), [], list[str]()
     for label, options in duel.problems.items():
         report(label)
         problem = module.Problem(**{**options, "seed": setting.seed, **(duel.quick if not setting.memory else {})})
-        found = module.compare(problem, 3, setting.threads)
+        try:
+            found = module.compare(problem, 3, setting.threads)
+        except Unavailable as error:
+            missing.append(str(error))
+            continue
         row: dict[str, Any] = {
             "label": label,
             "problem": asdict(problem),
@@ -106,11 +110,13 @@ def run_duel(duel: Duel, setting: Setting, report: Report) -> dict[str, Any]:
             "ratio": {"median": found.ratio, "low": found.least_ratio, "high": found.largest_ratio},
             "difference": found.difference,
         }
-        if setting.memory:
+        if setting.memory and duel.memory:
             threads = setting.threads
             row["memory_mib"] = {side: extra_memory(duel.module, problem, side, threads) for side in module.SIDES}
         rows.append(row)
-    return {"rows": rows}
+    if not rows:
+        raise Unavailable("; ".join(missing))
+    return {"rows": rows, "missing": missing}
 
 
 def _child(connection: Connection, task: str, cache: str, setting: Setting, arguments: tuple[Any, ...]) -> None:

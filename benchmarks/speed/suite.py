@@ -78,6 +78,8 @@ class Duel:
     quick: Mapping[str, Any] = field(default_factory=dict)
     peer: str = "theirs"
     agreement: str = "log-likelihood differs by"
+    memory: bool = True
+    """Whether each side runs once more, in a process of its own, to have its memory measured."""
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -168,14 +170,19 @@ DUELS: dict[str, Duel] = {
         ),
         Duel(
             "nuts",
-            "NUTS beside Pyro's and NumPyro's: seconds for 1,000 effective draws of the worst parameter",
+            "NUTS beside Pyro's, NumPyro's and BlackJAX's: seconds for 1,000 effective draws of the worst parameter",
             "nuts",
             problems={
                 "eight schools": {"model": "eight-schools"},
                 "logistic regression, N = 10,000": {"model": "logistic"},
+                "Gaussian mixture, posteriordb": {"model": "gaussian-mixture"},
+                "HMM, posteriordb": {"model": "hmm"},
+                "children's test scores, posteriordb": {"model": "test-scores"},
+                "mesquite bushes, posteriordb": {"model": "mesquite"},
             },
             quick={"n": 500, "warmup": 50, "draws": 100, "chains": 1},
             agreement="means differ by at most, in sd",
+            memory=False,
         ),
     )
 }

@@ -7,7 +7,6 @@ draws are taken in units of its curvature a diagonal mass matrix does for number
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,43 +15,18 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from inference.guides.named import init_function
-from inference.no_u_turn import Chain, Vector
+from inference.no_u_turn import Chain, Frame, Vector
 from inference.training.modes import Mode, find_modes
 from inference.training.target import MOST_EXAMPLES, MOST_NUMBERS, Target, following, why_no_vector
 from zoo.errors import CapabilityError
 from zoo.program import Program
 
-__all__ = ["Frame", "Starts"]
+__all__ = ["Starts"]
 
 CLIMBS = 8
 """Places from which modes are looked for."""
 POOL = 100
 """Draws of the Gaussians at the modes of which a chain starts at one, by importance weight."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Coordinates u of a chain: the vector of the latents is origin + factor u.
-
-    Args:
-        origin: (D,).
-        factor: (D, D), lower.
-    """
-
-    origin: Vector
-    factor: Vector
-
-    def places(self, u: Vector) -> Vector:
-        """(S, D) -> (S, D)."""
-        return self.origin + u @ self.factor.T
-
-    def slopes(self, slopes: Vector) -> Vector:
-        """Of a density of the latents, as one of u has them."""
-        return slopes @ self.factor
-
-    def coordinates(self, place: Vector) -> Vector:
-        """(D,) -> (D,)."""
-        return np.asarray(np.linalg.solve(self.factor, place - self.origin), dtype=np.float64)
 
 
 class Starts:
@@ -108,19 +82,18 @@ class Starts:
         return [x.device] if x.is_cuda else []
 
     def propose(self, chain: Chain) -> Vector:
-        """A place (D,) in the coordinates of the frame, by the chain's own random numbers."""
+        """A place (D,), by the chain's own random numbers."""
         if self.init is None and self.frame is None:
             return chain.proposed_start()
         with torch.random.fork_rng(self._devices()), torch.no_grad():
             torch.manual_seed(int(chain.random.integers(2**63)))
             if self.init is not None:
                 return _array(self.target.located(self.init)[0])
-            assert self.frame is not None
             pool = self._near.sample((POOL,))
             weights = self.target(pool) - self._near.log_prob(pool)
             # By the largest of weights with Gumbel noise: a draw, and the first where no weight is a number.
             noise = -torch.empty_like(weights).exponential_().log()
-            return self.frame.coordinates(_array(pool[int((weights + noise).argmax())]))
+            return _array(pool[int((weights + noise).argmax())])
 
 
 def _array(place: Tensor) -> Vector:

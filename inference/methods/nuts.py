@@ -23,7 +23,7 @@ from inference.chains import ess, rhat
 from inference.guides.named import init_function
 from inference.history import History
 from inference.method import Method, Outcome, Run
-from inference.methods.chain_starts import Frame, Starts
+from inference.methods.chain_starts import Starts
 from inference.no_u_turn import Chain, Vector
 from inference.requirements import why_no_fixed_density
 from inference.training.loop import progress_bar
@@ -68,8 +68,9 @@ class NUTS(Method):
         max_tree_depth: At most 2^depth - 1 leapfrog steps a draw.
         init_strategy: Where chains start: one of Pyro's init functions, or its name without init_to_ ('uniform',
             'sample'). None looks for the modes of the posterior of all latents: each chain starts at a draw of the
-            Gaussians there, weighed by evidence, and the mass matrix is diagonal in units of the best one's curvature.
-            Where there is no mode, they start within 2 of the origin, as Stan's do; `Fit.info['start']` says so.
+            Gaussians there, weighed by evidence, and the mass matrix is diagonal in units of the best one's curvature,
+            unless the draws of its warm-up are less correlated along the axes. Where there is no mode, they start
+            within 2 of the origin, as Stan's do; `Fit.info['start']` says so.
     """
 
     name: ClassVar[str] = "nuts"
@@ -130,10 +131,10 @@ class NUTS(Method):
                 if not watch.resumed:
                     bar.update(task, note="looking for modes")
                     starts = Starts(program, density.target, init=self.init_strategy, seed=run.seed)
-                    density.frame, density.started = starts.frame, starts.how
+                    density.started = starts.how
                     self._start(program, density, chains, starts)
                 if self.warmup + self.draws >= SCRIPTED_FROM:
-                    density.script(np.stack([chain.place for chain in chains]))
+                    density.script(np.stack([chain.where for chain in chains]))
                 if not watch.resumed:
                     watch.prepared = density.target.evaluations
                 _sample(density, chains, watch)
@@ -158,8 +159,7 @@ class NUTS(Method):
             values, slopes = density(where)
             for i in list(left):
                 if np.isfinite(values[i]) and np.isfinite(slopes[i]).all():
-                    units = None if density.frame is None else np.ones_like(where[i])
-                    chains[i].begin(where[i].copy(), float(values[i]), slopes[i], units)
+                    chains[i].begin(where[i].copy(), float(values[i]), slopes[i], starts.frame)
                     left.remove(i)
             if not left:
                 return
@@ -203,8 +203,6 @@ class NUTS(Method):
 class _Density:
     """Log densities (S,) and slopes (S, D) of a posterior at the places of S chains (S, D), as NumPy has them.
 
-    The places are coordinates of `frame`, if there is one.
-
     Args:
         program, data: Of the posterior.
         chains: S, whose shape a traced density has.
@@ -212,7 +210,6 @@ class _Density:
 
     def __init__(self, program: Program, data: Data, chains: int):
         self.how, self.started = "run by Python, the chains being short", ""
-        self.frame: Frame | None = None
         # Code may hold tensors of its own in single precision, which those of double precision do not go with.
         own = data.x.dtype if data.x.is_floating_point() else torch.get_default_dtype()
         for precision in dict.fromkeys((torch.float64, own)):
@@ -245,11 +242,10 @@ class _Density:
         """Minus infinity where there is no density."""
         values, slopes = self._slope(self._places(where))
         found, down = values.cpu().numpy(), slopes.cpu().numpy()
-        return np.where(np.isfinite(found), found, -np.inf), down if self.frame is None else self.frame.slopes(down)
+        return np.where(np.isfinite(found), found, -np.inf), down
 
     def _places(self, where: Vector) -> Tensor:
-        placed = where if self.frame is None else self.frame.places(where)
-        return torch.from_numpy(placed).to(self.target.data.x.device)
+        return torch.from_numpy(where).to(self.target.data.x.device)
 
     def samples(self, kept: Vector) -> dict[str, Tensor]:
         """Places of chains (S, D) as sites have them."""
@@ -261,7 +257,7 @@ class _Watch:
 
     Args:
         run: The circumstances; if its folder holds chains, these go on from there.
-        density: Whose frame and start belong to the chains.
+        density: Whose start is that of the chains.
         chains: At their beginning.
         show: Updates the progress bar.
     """
@@ -279,7 +275,6 @@ class _Watch:
             for chain, state in zip(chains, found["chains"], strict=True):
                 chain.restore(_arrays(state))
             self.rows, self.prepared, density.started = found["rows"], found["prepared"], found["started"]
-            density.frame = None if found["frame"] is None else Frame(*_arrays(found["frame"]))
             self.started -= found["seconds"]
             self.listeners.report(self.rows)
 
@@ -291,8 +286,6 @@ class _Watch:
         """Writes one; no chain is within a draw."""
         if self.checkpoint is not None:
             state: dict[str, Any] = {"chains": [_tensors(chain.state()) for chain in self.chains], "rows": self.rows}
-            frame = self.density.frame
-            state["frame"] = None if frame is None else _tensors([frame.origin, frame.factor])
             state |= {"prepared": self.prepared, "started": self.density.started}
             self.checkpoint.write({**state, "seconds": time.perf_counter() - self.started})
             self.listeners.tell("on_checkpoint", sum(chain.done for chain in self.chains), self.checkpoint.path)
@@ -317,7 +310,7 @@ def _sample(density: _Density, chains: list[Chain], watch: _Watch) -> None:
 
     A chain that has ended keeps its row, so that what the others are told does not depend on it.
     """
-    where = np.stack([chain.place for chain in chains])
+    where = np.stack([chain.where for chain in chains])
     running = {i: chain.run() for i, chain in enumerate(chains) if not chain.finished}
     asking, resting = list[int](), list(running)
     while running:

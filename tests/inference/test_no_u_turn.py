@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from scipy import stats
 
 from inference.chains import ess
-from inference.no_u_turn import Chain, Vector
+from inference.no_u_turn import Chain, Frame, Spread, Vector
 from tests.conftest import FAILURE_RATE
 
 LIMIT = stats.norm.isf(FAILURE_RATE / 2)
@@ -35,6 +36,18 @@ def chain(size: int, density: Density, seed: int = 0, **changes: int | float) ->
     made = Chain(size, np.random.SeedSequence(seed), **options)  # type: ignore[arg-type]
     start = made.proposed_start()
     made.begin(start, *density(start))
+    return made
+
+
+WELL = Frame(np.array([0.3, 0.0, 0.0]), np.linalg.cholesky(COVARIANCE))
+BADLY = Frame(np.zeros(3), np.array([[1.0, 0.0, 0.0], [3.0, 1.0, 0.0], [0.0, -2.0, 0.5]]))
+"""In whose coordinates the Gaussian above is round, and is not."""
+
+
+def framed(frame: Frame, seed: int = 0, **changes: int) -> Chain:
+    made = chain(3, gaussian, seed, **changes)
+    start = np.array([0.5, 1.0, -2.0])
+    made.begin(start, *gaussian(start), frame)
     return made
 
 
@@ -67,6 +80,53 @@ def test_draws_have_the_moments_of_the_density(correlated: Chain) -> None:
         check_mean(correlated.kept[:, i], 0.0, i)
         for j in range(i + 1):
             check_mean(correlated.kept[:, i] * correlated.kept[:, j], COVARIANCE[i, j], (i, j))
+
+
+def test_places_and_slopes_of_a_frame() -> None:
+    frame = Frame(np.array([1.0, -2.0]), np.array([[2.0, 0.0], [3.0, 4.0]]))
+    u = np.array([0.5, -1.0])
+    place = frame.place(u)
+    assert place.tolist() == [2.0, -4.5]
+    assert frame.coordinates(place).tolist() == u.tolist()
+
+    # Of log p = -place . place / 2: the derivative along each coordinate, by differences.
+    def log_p(at: Vector) -> float:
+        return -float(np.square(frame.place(at)).sum()) / 2
+
+    numeric = [(log_p(u + step) - log_p(u - step)) / 2e-4 for step in 1e-4 * np.eye(2)]
+    assert frame.slope(-place) == pytest.approx(numeric)
+    assert frame.slope_at_place(frame.slope(-place)) == pytest.approx(-place)
+
+
+@pytest.mark.parametrize(("frame", "stays"), [(WELL, True), (BADLY, False)])
+def test_a_frame_is_left_where_the_axes_suit_the_draws_better(frame: Frame, stays: bool) -> None:
+    """And the draws are those of the density before and after, as its places."""
+    made = framed(frame)
+    assert made.where == pytest.approx([0.5, 1.0, -2.0])
+    run(made, gaussian)
+    assert (made.frame is frame, made.aside) == (stays, [])
+    value, slope = gaussian(made.where)
+    assert made.density == pytest.approx(value)
+    assert made.slope == pytest.approx(frame.slope(slope) if stays else slope)
+    assert made.kept[-1] == pytest.approx(made.where)
+    for i in range(3):
+        check_mean(made.kept[:, i], 0.0, i)
+        check_mean(made.kept[:, i] ** 2, COVARIANCE[i, i], i)
+    if stays:
+        assert made.inverse_mass == pytest.approx(1.0, rel=1e-6)  # round: known from any draws
+        assert made.gradients < 8 * 1800
+
+
+def test_correlation_is_that_of_a_gaussian() -> None:
+    """log(var(x) var(slope)) is log(C_ii P_ii), summed: of independent numbers nothing."""
+    draws = np.random.default_rng(0).multivariate_normal(np.zeros(3), COVARIANCE, 20_000)
+    along, white = Spread(3), Spread(3)
+    for place in draws:
+        along.add(place, -PRECISION @ place)
+        white.add(WELL.coordinates(place), -WELL.coordinates(place))
+    exact = float(np.log(np.diag(COVARIANCE) * np.diag(PRECISION)).sum())
+    assert along.correlation() == pytest.approx(exact, abs=0.1)
+    assert abs(white.correlation()) < 0.1 < exact / 10
 
 
 @pytest.mark.parametrize("depth", [1, 2, 10])
@@ -119,11 +179,14 @@ def test_a_wall_is_met_by_paths_that_diverge() -> None:
     assert (made.kept >= 0).all()
 
 
-@pytest.mark.parametrize("at", [1, 40, 130])
-def test_a_chain_goes_on_from_its_state(at: int) -> None:
-    options = {"warmup": 100, "draws": 60}
-    whole = run(chain(3, gaussian, **options), gaussian)
-    part = run(chain(3, gaussian, **options), gaussian, until=at)
+@pytest.mark.parametrize("frame", [None, WELL, BADLY])
+@pytest.mark.parametrize("at", [1, 100, 200, 280])
+def test_a_chain_goes_on_from_its_state(at: int, frame: Frame | None) -> None:
+    """Before and after a frame is judged, and among the draws that are kept."""
+    options = {"warmup": 250, "draws": 60}
+    begun = partial(chain, 3, gaussian) if frame is None else partial(framed, frame)
+    whole = run(begun(**options), gaussian)
+    part = run(begun(**options), gaussian, until=at)
     other = chain(3, gaussian, seed=5, **options)
     other.restore(part.state())
     run(other, gaussian)

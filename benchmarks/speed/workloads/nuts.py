@@ -1,39 +1,78 @@
-"""NUTS, ours against Pyro's and NumPyro's: the same posterior, seconds for as many effective draws.
+"""NUTS, ours against Pyro's, NumPyro's and BlackJAX's: the same posterior, seconds for as many effective draws.
 
     zoo bench speed --only nuts --out runs/speed
 
 Times are those of whole runs, tracing and compiling included, of chains one after the other where a side has no other
-way on one core. The worst parameter counts: the one with the smallest effective sample size (Vehtari et al., 2021).
+way on one core; one side is NumPyro's sampler run for the second time, with everything compiled. The worst parameter
+counts: the one with the smallest effective sample size (Vehtari et al., 2021). BlackJAX is given NumPyro's density.
 """
 
 from __future__ import annotations
 
+import inspect
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import torch
 from pyro import infer
+from pyro.distributions import constraints
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from benchmarks.speed import duel
-from benchmarks.speed.contender import Work
+from benchmarks.speed.contender import Unavailable
 from benchmarks.speed.duel import Comparison
 from benchmarks.speed.resources import limited
-from benchmarks.speed.workloads import eight_schools, logistic
+from benchmarks.speed.workloads import eight_schools, logistic, numpyro_posteriors
+from benchmarks.targets import posteriordb
+from benchmarks.targets.posteriordb import time_series
 from inference.chains import ess
 from inference.fit import fit
+from zoo import datasets
 from zoo.bayes.eight_schools import EightSchools
+from zoo.datasets import Data
+from zoo.datasets.reference import source_of
+from zoo.datasets.sources import local
+from zoo.distributions import Restricted
 from zoo.errors import OptionError
 from zoo.program import Program
 
-__all__ = ["SIDES", "Problem", "Result", "compare", "numpyros", "ours", "pyros", "warm_up"]
+__all__ = ["SIDES", "Posterior", "Problem", "Result", "compare", "numpyros", "ours", "pyros", "warm_up"]
 
-MODELS = ("eight-schools", "logistic")
+REFERENCES = {
+    "gaussian-mixture": "low_dim_gauss_mix-low_dim_gauss_mix",
+    "hmm": "hmm_example-hmm_example",
+    "test-scores": "kidiq-kidscore_interaction",
+    "mesquite": "mesquite-logmesquite",
+}
+"""Models that are posteriordb's, with its data."""
+MODELS = ("eight-schools", "logistic", *REFERENCES)
 THOUSAND = 1000
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is sampled, as each side writes it."""
+
+    program: Program
+    data: Data
+    """Of the program."""
+    model: Callable[..., Any]
+    """Pyro's."""
+    theirs: Callable[[], Callable[..., Any]]
+    """Makes NumPyro's, with the same arguments and sites."""
+    given: Mapping[str, Any]
+    """Arguments of both, by name and in order: tensors, numbers or None."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +80,12 @@ class Problem:
     """One posterior to be sampled.
 
     Args:
-        model: 'eight-schools', not centred, or 'logistic': regression on generated data.
-        n: Rows of the latter.
-        d: Its features.
+        model: 'eight-schools', not centred; 'logistic': regression on generated data; or one of posteriordb's, in
+            double precision: 'gaussian-mixture', 'hmm', 'test-scores', 'mesquite'.
+        n: Rows of generated data.
+        d: Their features.
         warmup, draws, chains: Of the sampler.
-        seed: Of the data and of the chains.
+        seed: Of generated data and of the chains.
     """
 
     model: str = "eight-schools"
@@ -60,15 +100,90 @@ class Problem:
         if self.model not in MODELS:
             raise OptionError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}.")
 
-    def work(self) -> Work:
-        """The data as the training workloads of the same name have them."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of all sides."""
+        return torch.float64 if self.model in REFERENCES else torch.float32
+
+    def posterior(self) -> Posterior:
+        """As everyone writes it; the default dtype must be `dtype`."""
+        if self.model in REFERENCES:
+            return _of_posteriordb(REFERENCES[self.model])
+        theirs: Callable[[], tuple[Any, ...]]
         if self.model == "logistic":
-            return logistic.work(seed=self.seed, n=self.n, d=self.d)
-        return eight_schools.work(seed=self.seed)
+            job = logistic.work(seed=self.seed, n=self.n, d=self.d)
+            program, model, theirs = (
+                logistic.by_zoo(job)[0],
+                logistic.by_pyro(job)[0],
+                partial(logistic.by_numpyro, job),
+            )
+        else:
+            job, program = eight_schools.work(seed=self.seed), EightSchools()
+            model, theirs = eight_schools.by_pyro_of(job)()[0], eight_schools.by_numpyro
+        given = dict(zip(("x", "context"), job.data, strict=True))
+        return Posterior(program, job.data, model, lambda: theirs()[0], given)
 
     def data(self) -> Tensor:
         """What is observed."""
-        return self.work().data.x
+        with precision(self.dtype):
+            return self.posterior().data.x
+
+
+def _of_posteriordb(name: str) -> Posterior:
+    compact, *originals = source_of(name).files
+    if not any(all(local(file) for file in way) for way in ([compact], originals)):
+        raise Unavailable(f"posteriordb's {name} is not on this machine: set ZOO_DATA, or load it once")
+    reference = posteriordb.load(name)
+    module, _, function = posteriordb.PROGRAMS[name].partition(":")
+    model = getattr(import_module(module), function)
+    known = datasets.reference_posterior(name).data
+    given = {
+        key: torch.as_tensor(known[key]) if isinstance(known[key], np.ndarray) else known[key]
+        for key in inspect.signature(model).parameters
+    }
+    theirs = getattr(numpyro_posteriors, model.__name__)
+    pyros = hmm_by_pyro if model is time_series.hmm_example else _Drawable()(model)
+    return Posterior(reference.program(), reference.data, pyros, lambda: theirs, given)
+
+
+class _Drawable(Messenger):
+    """Flat priors as Pyro's sampler takes them, which draws once to see the sites: any other, its density left out."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], dist.ImproperUniform):
+            flat, event = msg["fn"], torch.zeros(msg["fn"].event_shape)
+            made = dist.Normal(event, 1.0) if flat.support is constraints.real_vector else dist.LogNormal(event, 1.0)
+            msg["fn"] = made.to_event(event.ndim).mask(False)
+
+
+def hmm_by_pyro(y: Tensor) -> None:
+    """`hmm_example` by Pyro's own distribution of sequences, which multiplies matrices in log2 T turns."""
+    rows = [pyro.sample(f"theta{k}", dist.Dirichlet(y.new_ones(2))) for k in (1, 2)]
+    prior = dist.Normal(y.new_tensor([3.0, 10.0]), 1.0).to_event(1)
+    mu = pyro.sample("mu", Restricted(prior, dist.constraints.positive_ordered_vector))
+    transition = torch.stack(rows).log()[None]
+    # Its sequences begin with a step from an earlier state, so that the first observation counts as a prior.
+    first = dist.Normal(mu, 1.0).log_prob(y[0]) - math.log(2.0)
+    pyro.factor("first", first.logsumexp(0))
+    path = dist.DiscreteHMM(first, transition, dist.Normal(mu[None], 1.0), duration=len(y) - 1)
+    pyro.sample("y", path, obs=y[1:])
+
+
+@contextmanager
+def precision(dtype: torch.dtype) -> Iterator[None]:
+    """torch's default dtype, and JAX's where it is installed, as long as it lasts."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        if find_spec("jax") is None:
+            yield
+        else:
+            import jax
+
+            with jax.enable_x64(dtype == torch.float64):
+                yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @dataclass(frozen=True)
@@ -95,54 +210,101 @@ class Result:
 
 def ours(problem: Problem, x: Tensor, score: bool = True) -> Result:
     """`fit(..., "nuts")`."""
-    job = problem.work()
-    program: Program = EightSchools() if problem.model == "eight-schools" else logistic.by_zoo(job)[0]
-    options = {"warmup": problem.warmup, "draws": problem.draws, "chains": problem.chains}
-    started = time.perf_counter()
-    found = fit(program, job.data, "nuts", seed=problem.seed, device="cpu", **options)  # type: ignore[arg-type]
-    assert found.samples is not None
-    shape = (problem.chains, problem.draws)
-    return Result.of(started, {name: value.unflatten(0, shape) for name, value in found.samples.items()})
+    with precision(problem.dtype):
+        made = problem.posterior()
+        options = {"warmup": problem.warmup, "draws": problem.draws, "chains": problem.chains}
+        started = time.perf_counter()
+        found = fit(made.program, made.data, "nuts", seed=problem.seed, device="cpu", **options)  # type: ignore[arg-type]
+        assert found.samples is not None
+        shape = (problem.chains, problem.draws)
+        return Result.of(started, {name: value.unflatten(0, shape) for name, value in found.samples.items()})
 
 
 def pyros(problem: Problem, x: Tensor, score: bool = True) -> Result:
     """Pyro's own sampler, chain after chain."""
-    job = problem.work()
-    made = eight_schools.by_pyro_of(job)() if problem.model == "eight-schools" else logistic.by_pyro(job)
-    started = time.perf_counter()
-    chains = []
-    with torch.random.fork_rng(devices=[]):
+    with precision(problem.dtype), torch.random.fork_rng(devices=[]):
+        made = problem.posterior()
+        started = time.perf_counter()
+        chains = []
         torch.manual_seed(problem.seed)
         for _ in range(problem.chains):
-            mcmc = infer.MCMC(infer.NUTS(made[0]), problem.draws, problem.warmup, disable_progbar=True)
-            mcmc.run(*job.data)
+            mcmc = infer.MCMC(infer.NUTS(made.model), problem.draws, problem.warmup, disable_progbar=True)
+            mcmc.run(*made.given.values())
             chains.append(mcmc.get_samples())
-    return Result.of(started, {name: torch.stack([each[name] for each in chains]) for name in chains[0]})
+        return Result.of(started, {name: torch.stack([each[name] for each in chains]) for name in chains[0]})
 
 
-def numpyros(problem: Problem, x: Tensor, score: bool = True) -> Result:
-    """NumPyro's, compiled once for all chains."""
+def numpyros(problem: Problem, x: Tensor, score: bool = True, again: bool = False) -> Result:
+    """NumPyro's, compiled once for all chains; `again` times a second run, of another seed."""
     import jax
-    import jax.numpy as jnp
     from numpyro.infer import MCMC
     from numpyro.infer import NUTS as Kernel
 
-    job = problem.work()
-    made = eight_schools.by_numpyro() if problem.model == "eight-schools" else logistic.by_numpyro(job)
-    data = [None if value is None else jnp.asarray(value.numpy()) for value in job.data]
-    started = time.perf_counter()
-    mcmc = MCMC(
-        Kernel(made[0]), num_warmup=problem.warmup, num_samples=problem.draws, num_chains=problem.chains,
-        chain_method="sequential", progress_bar=False,
-    )  # fmt: skip
-    mcmc.run(jax.random.PRNGKey(problem.seed), *data)
-    found = {name: np.asarray(value) for name, value in mcmc.get_samples(group_by_chain=True).items()}
-    return Result.of(started, {name: torch.from_numpy(value.copy()) for name, value in found.items()})
+    with precision(problem.dtype):
+        made = problem.posterior()
+        given = _for_jax(made.given)
+        started = time.perf_counter()
+        mcmc = MCMC(
+            Kernel(made.theirs()), num_warmup=problem.warmup, num_samples=problem.draws, num_chains=problem.chains,
+            chain_method="sequential", progress_bar=False,
+        )  # fmt: skip
+        for turn in range(2 if again else 1):
+            started = time.perf_counter() if turn else started
+            mcmc.run(jax.random.PRNGKey(problem.seed + turn), *given.values())
+        return Result.of(started, _for_torch(mcmc.get_samples(group_by_chain=True)))
+
+
+def blackjaxs(problem: Problem, x: Tensor, score: bool = True) -> Result:
+    """BlackJAX's with its window adaptation, chain after chain, of the density that NumPyro makes of its model."""
+    import blackjax
+    import jax
+    from numpyro.infer.util import initialize_model
+
+    with precision(problem.dtype):
+        made = problem.posterior()
+        given = _for_jax(made.given)
+        started = time.perf_counter()
+        keys = jax.random.split(jax.random.PRNGKey(problem.seed), (problem.chains, 3))
+        model, chains = made.theirs(), []
+        potential = initialize_model(keys[0, 0], model, model_kwargs=given).potential_fn
+
+        def density(z: Any) -> Any:
+            return -potential(z)
+
+        @jax.jit
+        def chain(start: Any, warming: Any, drawing: Any) -> Any:
+            warm_up = blackjax.window_adaptation(blackjax.nuts, density)
+            (state, parameters), _ = warm_up.run(warming, start, num_steps=problem.warmup)
+            sampler = blackjax.nuts(density, **parameters)
+
+            def step(at: Any, key: Any) -> tuple[Any, Any]:
+                new, _ = sampler.step(key, at)
+                return new, new.position
+
+            return jax.lax.scan(step, state, jax.random.split(drawing, problem.draws))[1]
+
+        for first, warming, drawing in keys:
+            found = initialize_model(first, model, model_kwargs=given)
+            draws = chain(found.param_info.z, warming, drawing)
+            chains.append(_for_torch(jax.vmap(found.postprocess_fn)(draws)))
+        return Result.of(started, {name: torch.stack([each[name] for each in chains]) for name in chains[0]})
+
+
+def _for_jax(given: Mapping[str, Any]) -> dict[str, Any]:
+    import jax.numpy as jnp
+
+    return {name: jnp.asarray(v.numpy()) if isinstance(v, Tensor) else v for name, v in given.items()}
+
+
+def _for_torch(found: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.asarray(value).copy()) for name, value in found.items()}
 
 
 SIDES: dict[str, Any] = {"ours": ours, "Pyro": pyros}
 if find_spec("numpyro") is not None:
-    SIDES["NumPyro"] = numpyros
+    SIDES |= {"NumPyro": numpyros, "NumPyro, second run": partial(numpyros, again=True)}
+    if find_spec("blackjax") is not None:
+        SIDES["BlackJAX"] = blackjaxs
 
 
 def warm_up(problem: Problem, sides: Sequence[str] = ()) -> None:
@@ -154,10 +316,14 @@ def warm_up(problem: Problem, sides: Sequence[str] = ()) -> None:
 
 
 def compare(problem: Problem, repeats: int = 3, threads: int = 2) -> Comparison:
-    """The same work by each side in turn; the difference is the largest of a mean, in standard deviations."""
+    """The same work by each side in turn; the difference is the largest of a mean, in standard deviations.
+
+    Ours is set against the fastest of the others; Pyro's takes minutes, and runs once where it is not alone with ours.
+    """
     with limited(threads):
         warm_up(problem)
-    return duel.compare(problem, SIDES, tuple(side for side in SIDES if side != "ours"), _difference, repeats, threads)
+    others = tuple(side for side in SIDES if side != "ours")
+    return duel.compare(problem, SIDES, others, _difference, repeats, threads, once=("Pyro",) if others[1:] else ())
 
 
 def _difference(found: Mapping[str, Result]) -> float:

@@ -45,6 +45,15 @@ def test_medians_of_turns_and_ratios_within_them() -> None:
     assert found.difference == 3.0
 
 
+def test_a_slow_side_takes_part_once() -> None:
+    times = {"ours": iter([1.0, 2.0, 4.0]), "fast": iter([2.0, 8.0, 12.0]), "slow": iter([1.5])}
+    sides = {side: lambda p, x, score=True, of=of: Result(next(of), 0.0) for side, of in times.items()}
+    found = duel.compare(Numbers(), sides, ("fast", "slow"), lambda first: len(first), 3, 1, once=("slow",))
+    assert found.seconds == {"ours": 2.0, "fast": 8.0, "slow": 1.5}
+    assert (found.ratio, found.least_ratio, found.largest_ratio) == (3.0, 1.5, 4.0)
+    assert found.difference == 3
+
+
 def test_ways_of_sampling_draw_the_same_or_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = sampling.Problem("nade", {"event_shape": [12], "hidden": 4}, n=4)
     found = sampling.compare(problem, repeats=2, threads=1)

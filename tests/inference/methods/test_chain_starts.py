@@ -16,7 +16,7 @@ import zoo
 from benchmarks import targets
 from inference import fit
 from inference.chains import ess
-from inference.methods.chain_starts import Frame, Starts
+from inference.methods.chain_starts import Starts
 from inference.methods.nuts import NUTS
 from inference.no_u_turn import Chain
 from inference.training.target import Target
@@ -51,25 +51,10 @@ def chain(i: int) -> Chain:
     return Chain(1, seed, warmup=1, draws=4, target_accept=0.8, max_tree_depth=10)
 
 
-def test_places_and_slopes_of_a_frame() -> None:
-    frame = Frame(np.array([1.0, -2.0]), np.array([[2.0, 0.0], [3.0, 4.0]]))
-    u = np.array([0.5, -1.0])
-    place = frame.places(u[None])[0]
-    assert place.tolist() == [2.0, -4.5]
-    assert frame.coordinates(place).tolist() == u.tolist()
-
-    # Of log p = -place . place / 2: the derivative along each coordinate, by differences.
-    def log_p(at: np.ndarray) -> float:
-        return -float(np.square(frame.places(at[None])).sum()) / 2
-
-    numeric = [(log_p(u + step) - log_p(u - step)) / 2e-4 for step in 1e-4 * np.eye(2)]
-    assert frame.slopes(-place[None])[0] == pytest.approx(numeric)
-
-
 def test_chains_start_at_each_mode_as_often_as_it_is_probable():
     n, starts = 300, Starts(Islands(), target(), init=None, seed=0)
     assert starts.how == "around its 2 modes, as probable as each is"
-    at = np.array([starts.frame.places(starts.propose(chain(i))[None])[0, 0] for i in range(n)])
+    at = np.array([starts.propose(chain(i))[0] for i in range(n)])
     assert abs((at > 0).mean() - 0.8) < LIMIT * math.sqrt(0.2 * 0.8 / n)
     upper = at[at > 0]
     assert abs(upper.mean() - 10.0) < LIMIT * 0.1 / math.sqrt(len(upper))
