@@ -2,9 +2,10 @@
 
     zoo bench speed --only nuts --out runs/speed
 
-Times are those of whole runs, tracing and compiling included, of chains one after the other where a side has no other
-way on one core; one side is NumPyro's sampler run for the second time, with everything compiled. The worst parameter
-counts: the one with the smallest effective sample size (Vehtari et al., 2021). BlackJAX is given NumPyro's density.
+Times are those of whole runs, tracing and compiling included. NumPyro's chains run one after the other, or vectorized;
+Pyro's and BlackJAX's one after the other. A second run finds what the first has compiled, where the library keeps it
+(NumPyro, of chains one after the other, does not). The worst parameter counts: the one with the smallest effective
+sample size (Vehtari et al., 2021). BlackJAX is given NumPyro's density.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Problem:
             job, program = eight_schools.work(seed=self.seed), EightSchools()
             model, theirs = eight_schools.by_pyro_of(job)()[0], eight_schools.by_numpyro
         given = dict(zip(("x", "context"), job.data, strict=True))
-        return Posterior(program, job.data, model, lambda: theirs()[0], given)
+        return Posterior(program, job.data, model, theirs=lambda: theirs()[0], given=given)
 
     def data(self) -> Tensor:
         """What is observed."""
@@ -143,7 +144,7 @@ def _of_posteriordb(name: str) -> Posterior:
     }
     theirs = getattr(numpyro_posteriors, model.__name__)
     pyros = hmm_by_pyro if model is time_series.hmm_example else _Drawable()(model)
-    return Posterior(reference.program(), reference.data, pyros, lambda: theirs, given)
+    return Posterior(reference.program(), reference.data, pyros, theirs=lambda: theirs, given=given)
 
 
 class _Drawable(Messenger):
@@ -234,8 +235,8 @@ def pyros(problem: Problem, x: Tensor, score: bool = True) -> Result:
         return Result.of(started, {name: torch.stack([each[name] for each in chains]) for name in chains[0]})
 
 
-def numpyros(problem: Problem, x: Tensor, score: bool = True, again: bool = False) -> Result:
-    """NumPyro's, compiled once for all chains; `again` times a second run, of another seed."""
+def numpyros(problem: Problem, x: Tensor, score: bool = True, how: str = "sequential", runs: int = 1) -> Result:
+    """NumPyro's; the last of so many runs, each of another seed, is timed."""
     import jax
     from numpyro.infer import MCMC
     from numpyro.infer import NUTS as Kernel
@@ -246,15 +247,15 @@ def numpyros(problem: Problem, x: Tensor, score: bool = True, again: bool = Fals
         started = time.perf_counter()
         mcmc = MCMC(
             Kernel(made.theirs()), num_warmup=problem.warmup, num_samples=problem.draws, num_chains=problem.chains,
-            chain_method="sequential", progress_bar=False,
+            chain_method=how, progress_bar=False,
         )  # fmt: skip
-        for turn in range(2 if again else 1):
+        for turn in range(runs):
             started = time.perf_counter() if turn else started
             mcmc.run(jax.random.PRNGKey(problem.seed + turn), *given.values())
         return Result.of(started, _for_torch(mcmc.get_samples(group_by_chain=True)))
 
 
-def blackjaxs(problem: Problem, x: Tensor, score: bool = True) -> Result:
+def blackjaxs(problem: Problem, x: Tensor, score: bool = True, runs: int = 1) -> Result:
     """BlackJAX's with its window adaptation, chain after chain, of the density that NumPyro makes of its model."""
     import blackjax
     import jax
@@ -264,9 +265,8 @@ def blackjaxs(problem: Problem, x: Tensor, score: bool = True) -> Result:
         made = problem.posterior()
         given = _for_jax(made.given)
         started = time.perf_counter()
-        keys = jax.random.split(jax.random.PRNGKey(problem.seed), (problem.chains, 3))
-        model, chains = made.theirs(), []
-        potential = initialize_model(keys[0, 0], model, model_kwargs=given).potential_fn
+        model, key = made.theirs(), jax.random.PRNGKey(problem.seed)
+        potential = initialize_model(key, model, model_kwargs=given).potential_fn
 
         def density(z: Any) -> Any:
             return -potential(z)
@@ -283,10 +283,13 @@ def blackjaxs(problem: Problem, x: Tensor, score: bool = True) -> Result:
 
             return jax.lax.scan(step, state, jax.random.split(drawing, problem.draws))[1]
 
-        for first, warming, drawing in keys:
-            found = initialize_model(first, model, model_kwargs=given)
-            draws = chain(found.param_info.z, warming, drawing)
-            chains.append(_for_torch(jax.vmap(found.postprocess_fn)(draws)))
+        for turn in range(runs):
+            started = time.perf_counter() if turn else started
+            chains = []
+            for first, warming, drawing in jax.random.split(jax.random.fold_in(key, turn), (problem.chains, 3)):
+                found = initialize_model(first, model, model_kwargs=given)
+                draws = chain(found.param_info.z, warming, drawing)
+                chains.append(_for_torch(jax.vmap(found.postprocess_fn)(draws)))
         return Result.of(started, {name: torch.stack([each[name] for each in chains]) for name in chains[0]})
 
 
@@ -302,9 +305,13 @@ def _for_torch(found: Mapping[str, Any]) -> dict[str, Tensor]:
 
 SIDES: dict[str, Any] = {"ours": ours, "Pyro": pyros}
 if find_spec("numpyro") is not None:
-    SIDES |= {"NumPyro": numpyros, "NumPyro, second run": partial(numpyros, again=True)}
+    SIDES |= {
+        "NumPyro": numpyros,
+        "NumPyro, vectorized": partial(numpyros, how="vectorized"),
+        "NumPyro, vectorized, second run": partial(numpyros, how="vectorized", runs=2),
+    }
     if find_spec("blackjax") is not None:
-        SIDES["BlackJAX"] = blackjaxs
+        SIDES |= {"BlackJAX": blackjaxs, "BlackJAX, second run": partial(blackjaxs, runs=2)}
 
 
 def warm_up(problem: Problem, sides: Sequence[str] = ()) -> None:
