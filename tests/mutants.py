@@ -236,12 +236,13 @@ def known(path: Path | None, drawn: Mapping[str, Mutant]) -> dict[str, str]:
 def page(rows: Mapping[str, str], drawn: str) -> str:
     """What became of all mutants; a survivor may have been given its reason by hand, which begins with a `REASON`."""
     reasons = {key: said for key, said in rows.items() if not said or said.startswith(REASONS)}
-    equivalent = sum(said.startswith(REASONS[0]) for said in reasons.values())
+    equivalent, taste = (sum(said.startswith(reason) for said in reasons.values()) for reason in REASONS)
     caught, judged = len(rows) - len(reasons), len(rows) - equivalent
     table = [f"| {key.replace('|', '&#124;')} | {said or 'a test is missing'} |" for key, said in reasons.items()]
     return (
         f"# Mutants\n\n{len(rows)} random mistakes, planted one at a time (`make mutants`): {caught} of the {judged} "
-        f"that change anything were noticed, {caught / max(judged, 1):.1%}. {drawn}.\n\n"
+        f"that change anything were noticed, {caught / max(judged, 1):.1%}; without the {taste} that put one number in "
+        f"the place of another as good, {caught / max(judged - taste, 1):.1%}. {drawn}.\n\n"
         + "\n".join(["| not noticed | why |", "|---|---|", *table, ""])
     )
 
