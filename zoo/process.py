@@ -8,11 +8,12 @@ Processes have state of their own and run beside each other.
 
 from __future__ import annotations
 
+import ctypes
 import random
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch.distributions import Distribution
 
-__all__ = ["LOCK", "guest", "one_at_a_time", "undisturbed"]
+__all__ = ["LOCK", "guest", "one_at_a_time", "trim_memory", "undisturbed"]
 
 LOCK = threading.RLock()
 """Held by whoever uses what threads share; the same thread may take it again."""
@@ -39,6 +40,12 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return alone
+
+
+def trim_memory() -> None:
+    """Gives back to the system what was freed; glibc would keep it for the process. Elsewhere, nothing."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def guest(name: str) -> Any:

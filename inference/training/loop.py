@@ -27,6 +27,7 @@ from inference.training.optimizers import numerics
 from zoo.datasets.data import Data
 from zoo.errors import DivergenceError, OptionError
 from zoo.options import Count, NonNegative, OneOf, check_options
+from zoo.process import trim_memory
 
 __all__ = ["Loop", "Schedule", "progress_bar"]
 
@@ -356,6 +357,7 @@ def compile_together(loops: Sequence[Loop]) -> bool:
         chosen = given or gear(first.total * len(loops), references[0].calls)
         if chosen != "eager":
             compiled = Compiled(loops, references, chosen)
+            trim_memory()  # what tracing took, many times what a step takes
     except NotStatic as reason:
         warnings.warn(f"{first.label} goes on eagerly: {reason}.", CompileNotice, stacklevel=2)
     for loop in loops:

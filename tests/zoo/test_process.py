@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import random
 import subprocess
 import sys
@@ -10,10 +11,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch.distributions import Distribution
 
-from zoo.process import LOCK, one_at_a_time, undisturbed
+from zoo.process import LOCK, one_at_a_time, trim_memory, undisturbed
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,3 +88,27 @@ def test_one_thread_at_a_time_and_the_same_thread_again() -> None:
     assert most == 1
     assert LOCK.acquire(blocking=False)
     LOCK.release()
+
+
+FREED = """
+import torch
+from benchmarks.speed.resources import resident
+from zoo.process import trim_memory
+held = [torch.ones(2**14) for _ in range(2000)]  # 125 MiB, in pieces that come from the heap
+last = torch.ones(2**14)
+del held
+before = resident()
+trim_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_what_was_freed_is_given_back():
+    done = subprocess.run([sys.executable, "-c", FREED], check=True, capture_output=True, text=True)
+    assert float(done.stdout) > 90
+
+
+def test_without_glibc_nothing_is_given_back(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    trim_memory()
