@@ -158,7 +158,7 @@ def _duel(record: Record) -> Section:
     body = [
         [
             Cell(row["label"]),
-            *(Cell(f"{seconds:.4g}") for seconds in row["seconds"].values()),
+            *(Cell(f"{row['seconds'][side]:.4g}" if side in row["seconds"] else "") for side in first["seconds"]),
             _spread(row["ratio"]),
             Cell(f"{row['difference']:.0e}"),
             *(Cell(f"{memory:.0f}") for memory in row.get("memory_mib", {}).values()),

@@ -129,6 +129,32 @@ def test_closed_forms_beside_other_libraries(tmp_path):
         speed.run_duel(duels[0], Setting(device="cuda"), lambda note: None)
 
 
+def test_each_problem_of_a_duel_runs_by_itself(monkeypatch):
+    """What one cannot do costs no other its row; the page has an empty cell where a side took no part."""
+    duel = Duel("nuts", "NUTS", "nuts", {"a": {"model": "hmm"}, "b": {}, "c": {}})
+
+    def fresh(task, cache, setting, arguments, report):
+        ((label, options),) = arguments[0].problems.items()
+        report("seen")
+        if label == "b":
+            return "error", "Traceback ...\nMemoryError: no room"
+        sides = {"ours": 1.0, "Pyro": 5.0} if label == "a" else {"ours": 2.0}
+        row = {"label": label, "problem": options, "seconds": sides, "difference": 0.01}
+        return "result", {"rows": [{**row, "ratio": {"median": 2.0, "low": 1.0, "high": 3.0}}]}
+
+    notes = []
+    monkeypatch.setattr(speed, "_fresh", fresh)
+    found = speed._duel(duel, Setting(), "", notes.append)
+    assert [row["label"] for row in found["rows"]] == ["a", "c"]
+    assert found["missing"] == ["b: MemoryError: no room"]
+    assert notes == ["a: seen", "b: seen", "c: seen"]
+    section = speed_report._duel({**HEADER, **found})
+    assert [[cell.text for cell in row[:3]] for row in section.tables[0].rows] == [["a", "1", "5"], ["c", "2", ""]]
+    assert section.remarks[-1] == "Was not measured: b: MemoryError: no room."
+    monkeypatch.setattr(speed, "_fresh", lambda *given: ("unavailable", "no data"))
+    assert speed._duel(duel, Setting(), "", notes.append)["skipped"] == "a: no data; b: no data; c: no data"
+
+
 # The same work. Full batches, so that no choice of rows differs.
 
 

@@ -60,6 +60,21 @@ def test_pyros_hmm_has_the_density_of_ours(zoo_data: Path) -> None:
     assert apart == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
+@pytest.mark.parametrize(("model", "pyro_runs"), [("hmm", False), ("mesquite", True)])
+def test_who_takes_part(model: str, pyro_runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pyro once, and not where it takes a quarter of an hour."""
+    asked = {}
+    monkeypatch.setattr(nuts, "SIDES", dict.fromkeys(("ours", "Pyro", "NumPyro", "BlackJAX")))
+    monkeypatch.setattr(nuts, "warm_up", lambda problem, sides: asked.update(warm=sides))
+    monkeypatch.setattr(
+        nuts.duel, "compare", lambda *given, once: asked.update(sides=given[1], against=given[2], once=once)
+    )
+    nuts.compare(nuts.replace(SMALL, model=model))
+    assert list(asked["sides"]) == asked["warm"] == ["ours", *(["Pyro"] if pyro_runs else []), "NumPyro", "BlackJAX"]
+    assert asked["against"] == tuple(asked["warm"][1:])
+    assert asked["once"] == ("Pyro",)
+
+
 def test_seconds_are_for_effective_draws_of_the_worst_parameter() -> None:
     generator = torch.Generator().manual_seed(0)
     good = torch.randn(2, 400, 3, generator=generator)
