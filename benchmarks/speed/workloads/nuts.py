@@ -58,7 +58,7 @@ REFERENCES = {
 }
 """Models that are posteriordb's, with its data."""
 MODELS = ("eight-schools", "logistic", *REFERENCES)
-TOO_LONG = ("hmm",)
+TOO_LONG = ("hmm", "test-scores")
 """Models for whose draws Pyro's sampler takes a quarter of an hour."""
 THOUSAND = 1000
 

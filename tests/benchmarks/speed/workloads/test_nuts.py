@@ -60,7 +60,7 @@ def test_pyros_hmm_has_the_density_of_ours(zoo_data: Path) -> None:
     assert apart == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
-@pytest.mark.parametrize(("model", "pyro_runs"), [("hmm", False), ("mesquite", True)])
+@pytest.mark.parametrize(("model", "pyro_runs"), [("hmm", False), ("test-scores", False), ("mesquite", True)])
 def test_who_takes_part(model: str, pyro_runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pyro once, and not where it takes a quarter of an hour."""
     asked = {}
