@@ -363,7 +363,8 @@ class Chain:
         A frame that fits a mode need not fit what lies around it, as where the spread of some numbers is another.
         """
         assert self.frame is not None
-        better = self.aside[0].correlation() < self.spreads[0].correlation()
+        # Where a slope along an axis does not vary at all, nothing can be said.
+        better = -math.inf < self.aside[0].correlation() < self.spreads[0].correlation()
         if better:
             self.place, self.slope = self.frame.place(self.place), self.frame.slope_at_place(self.slope)
             self.spreads, self.frame = self.aside, None

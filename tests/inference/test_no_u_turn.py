@@ -117,6 +117,17 @@ def test_a_frame_is_left_where_the_axes_suit_the_draws_better(frame: Frame, stay
         assert made.gradients < 8 * 1800
 
 
+def test_a_slope_that_does_not_vary_is_no_reason_to_leave_a_frame() -> None:
+    made = framed(WELL)
+    for each, slopes in ((made.spreads[0], (1.0, 2.0)), (made.aside[0], (1.0, 1.0))):
+        for slope in slopes:
+            each.add(slope * np.arange(3.0) + len(slopes) * np.ones(3) * each.count, np.full(3, slope))
+    with np.errstate(divide="ignore"):
+        assert made.aside[0].correlation() == -math.inf
+        assert not made._judge()
+    assert made.frame is WELL
+
+
 def test_correlation_is_that_of_a_gaussian() -> None:
     """log(var(x) var(slope)) is log(C_ii P_ii), summed: of independent numbers nothing."""
     draws = np.random.default_rng(0).multivariate_normal(np.zeros(3), COVARIANCE, 20_000)

@@ -105,7 +105,7 @@ class Problem:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of all sides."""
+        """Of the data and of all others; ours computes in double precision wherever the code bears it."""
         return torch.float64 if self.model in REFERENCES else torch.float32
 
     def posterior(self) -> Posterior:
