@@ -20,6 +20,7 @@ from benchmarks.config import write_config
 from benchmarks.ending import ending
 from benchmarks.parameters import (
     Binarise,
+    Commands,
     Config,
     Context,
     DataOption,
@@ -37,6 +38,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="zoo",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

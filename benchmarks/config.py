@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,15 @@ def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
 
 
 def with_options(ctx: typer.Context, given: list[str] | None) -> list[str]:
-    """The callback of `--option`: those of the file, and after them, so that they win, those of the command line."""
+    """The callback of `--option`: those of the file, and after them, so that they win, those of the command line.
+
+    Raises: OptionError for a name that the command line has twice.
+    """
+    for name, times in Counter(text.partition("=")[0] for text in given or []).items():
+        if times > 1:
+            from zoo.errors import OptionError
+
+            raise OptionError(f"--option {name} was given {times} times, and takes one value.")
     return [*ctx.meta.get(OPTIONS, []), *(given or [])]
 
 

@@ -3,19 +3,46 @@
 # No torch here: `zoo --help` must not wait for it.
 from __future__ import annotations
 
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from benchmarks import index
 from benchmarks.config import read_config, with_options
 
 __all__ = [
-    "Binarise", "Config", "Context", "DataOption", "Device", "Json", "Name", "Options",
+    "Binarise", "Commands", "Config", "Context", "DataOption", "Device", "Json", "Name", "Options",
     "Seed", "Target", "TrustCode", "print_version",
 ]  # fmt: skip
+
+
+class Commands(TyperGroup):
+    """Commands that refuse an option given twice where they take one: the parser would keep the last without a word."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As the parser's own.
+
+        Raises: OptionError.
+        """
+        name, command, rest = super().resolve_command(ctx, args)
+        assert command is not None
+        try:
+            below = command.context_class(command, parent=ctx, info_name=name, **command.context_settings)
+            _, _, order = command.make_parser(below).parse_args(list(rest))
+        except Exception:  # what cannot be read is said by the command itself
+            return name, command, rest
+        for option, times in Counter(order).items():
+            if times > 1 and not (getattr(option, "multiple", True) or getattr(option, "is_flag", True)):
+                from zoo.errors import OptionError
+
+                raise OptionError(
+                    f"{max(option.opts, key=len)} was given {times} times, and takes one value (a list: by commas)."
+                )
+        return name, command, rest
 
 
 def print_version(asked: bool) -> None:

@@ -37,3 +37,24 @@ def test_the_version_is_that_of_the_project_file(zoo: Any) -> None:
     assert zoo("--version")[:2] == (0, f"pyro-model-zoo {project['version']}\n")
     assert package.__version__ == project["version"]
     assert "version" not in (Path(__file__).parents[2] / "CITATION.cff").read_text().replace("cff-version", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("compare coin -m nuts -m svi --out x", "--methods"),
+        ("fit coin --seed 1 --out x --seed=2", "--seed"),
+        ("show coin --data coin -d iris", "--data"),
+        ("fit coin --out x -o steps=5 -o lr=0.1 -o steps=7", "--option steps"),
+    ],
+)
+def test_what_is_given_twice_is_refused(zoo: Any, words: str, option: str) -> None:
+    """The last would win without a word."""
+    code, out, err = zoo(*words.split())
+    assert (code, out) == (2, "")
+    assert f"{option} was given 2 times, and takes one value" in err
+
+
+def test_lists_and_flags_may_be_repeated(zoo: Any) -> None:
+    assert zoo("list", "--json", "--json")[0] == 0
+    assert "No such option" in zoo("list", "--nonsense", "--nonsense")[2]
