@@ -123,6 +123,7 @@ def _densities(ax: Axes, truth: Array, answers: Sequence[Array]) -> None:
         ax.stairs(heights, edges, color=mine.colour, ls=mine.line, lw=1.6)
         top = max(top, min(float(heights.max()), 3 * top))
     ax.set(xlim=(low, high), ylim=(0, 1.08 * top))
+    ax.locator_params(axis="x", nbins=5)  # numbers of six digits must not touch
 
 
 def _shares(ax: Axes, truth: Array, answers: Sequence[Array]) -> None:
