@@ -150,8 +150,11 @@ class Loop:
         if self.data.size <= self.schedule.batch_size:
             return None
         # Rows that stay in a file are read one step ahead, so their order must be known.
-        while len(self.order) < (n + self.data.stored) * self.rows:
-            self.order = torch.cat([self.order, torch.randperm(self.data.size, generator=self.shuffler)])
+        lacking = (n + self.data.stored) * self.rows - len(self.order)
+        if lacking > 0:
+            epochs = range(-(-lacking // self.data.size))
+            shuffled = [torch.randperm(self.data.size, generator=self.shuffler) for _ in epochs]
+            self.order = torch.cat([self.order, *shuffled])
         index, self.order = self.order[: n * self.rows], self.order[n * self.rows :]
         return index.reshape(n, self.rows)
 
