@@ -250,7 +250,7 @@ def translate(
     found = translate_images(folder, source, out, to=to, back=back, n=n, trust_code=trust_code)
     if as_json:
         return printing.print_json(found)
-    print(f"{found['n']} images of {found['from']} by {found['program']}, in {found['out']}")
+    print(f"{found['n']} image{'s' * (found['n'] != 1)} of {found['from']} by {found['program']}, in {found['out']}")
 
 
 @app.command()

@@ -66,7 +66,12 @@ def check_context_shape(program: Any, context: Tensor | None, rows: int | None =
             )
         return
     if context is None:
-        raise ShapeError(f"{name} is conditional: pass data as (x, context), context of shape (N, *{tuple(wants)}).")
+        shape = ", ".join(map(str, ("N", *wants)))
+        raise ShapeError(
+            f"{name} is conditional: pass data as (x, context), the context of shape ({shape})."
+            f"{one_hot_hint(program.context_support)} Of a file or folder: context=... (--context), NAME-labelled for "
+            "its classes, or folders A and B for pairs of images."
+        )
     if context.ndim == 0 or context.shape[1:] != wants:
         raise ShapeError(
             f"{name} expects context rows of shape {tuple(wants)}, got {tuple(context.shape[1:])} (context of "

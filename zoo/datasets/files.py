@@ -74,7 +74,7 @@ def load(path: Path, form: Form = AS_SEEN, stored: bool | None = None) -> Datase
     if _stays(path, tables, stored):
         return _stored(path, form, tables)
     is_beside = not has_columns(path) and form.fields and not (path.is_dir() and form.fields.context in SIDES)
-    beside = _array(path.parent / str(form.fields.context)) if is_beside else None
+    beside = _context(path, path.parent / str(form.fields.context)) if is_beside else None
     splits, how, special = _read(path, form, beside)
     shape = _event_shape(splits, path)
     return splits.dataset(
@@ -108,19 +108,20 @@ def named_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
     raise DatasetError(f"{path} has no names for the arguments {', '.join(names)}: expected an .npz, or a .csv.")
 
 
-def _read(path: Path, form: Form, context: Array | None) -> tuple[Splits, str, dict[str, Any]]:
+def _read(path: Path, form: Form, context: Array | Path | None) -> tuple[Splits, str, dict[str, Any]]:
     """The splits, how they were read in words, and what the card says beyond that of any file.
 
     Args:
         path: Where.
         form: Of a .csv its columns, of a folder a side.
-        context: From another file, or None.
+        context: From another file, a folder of images that are the context of images, or None.
     """
     if is_table(path):
         found = convert(path, form.fields)
         return *_from_tables(found), {"names": found.names}
     if path.is_dir():
         return read_folder(path, None if context is not None else form.fields.context, context)
+    assert not isinstance(context, Path)
     if path.suffix.lower() == ".npz":
         return *_npz(path, context), {}
     if path.suffix.lower() == ".npy":
@@ -139,6 +140,11 @@ def _check_readable(path: Path) -> None:
         raise DatasetError(f"{path} is a pipe or a device, which would be waited for; expected {FORMS}.")
     if path.suffix.lower() not in ENDINGS:
         raise DatasetError(f"Cannot tell the form of {path}; expected {FORMS}.")
+
+
+def _context(path: Path, context: Path) -> Array | Path:
+    """A context in another file, or in a folder of images where images are what it belongs to."""
+    return context if path.is_dir() and context.is_dir() else _array(context)
 
 
 def _array(path: Path) -> Array:

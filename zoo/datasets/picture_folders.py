@@ -60,14 +60,14 @@ class Part:
         return replace(self, x=self.x[index], context=context, labels=labels, image=image)
 
 
-def read(folder: Path, side: str | None = None, beside: Array | None = None) -> Pictures:
+def read(folder: Path, side: str | None = None, beside: Array | Path | None = None) -> Pictures:
     """Reads a folder: of two kinds (trainA, trainB, ...), or of folders train, valid or val, and test, or one alone.
 
     Args:
         folder: What is looked into.
         side: 'A' or 'B': which image of a pair is given, the other is x; None is 'A' where there are pairs to be seen.
             Images that stand in no folders A and B are cut into halves for it, A left and B right.
-        beside: A context from elsewhere, (N, ...), for images alone.
+        beside: A context from elsewhere for images alone: (N, ...), or a folder with images of the same names.
 
     Raises: DatasetError, EmptyDataError, ShapeError.
 
@@ -105,10 +105,11 @@ def _hint_at_halves(part: Part, folder: Path) -> None:
         )
 
 
-def _check_no_context(beside: Array | None, folder: Path) -> None:
+def _check_no_context(beside: Array | Path | None, folder: Path) -> None:
     if beside is not None:
         raise DatasetError(
-            f"{folder} holds folders of images; a file as their context is for a folder of images alone."
+            f"{folder} holds more than images; a context from elsewhere is for a folder of images alone. Pairs that "
+            "are split go into train/A, train/B, test/A and test/B."
         )
 
 
@@ -231,7 +232,7 @@ def _encoded(texts: Mapping[str, Array], known: Sequence[str]) -> tuple[dict[str
 # One folder
 
 
-def _part(folder: Path, side: str | None, beside: Array | None) -> Part:
+def _part(folder: Path, side: str | None, beside: Array | Path | None) -> Part:
     """What one folder holds itself.
 
     Raises: DatasetError for a side of what are no pairs; EmptyDataError, ShapeError.
@@ -245,6 +246,8 @@ def _part(folder: Path, side: str | None, beside: Array | None) -> Part:
         _check_no_context(beside, folder)
         return _captioned(folder)
     if paths:
+        if isinstance(beside, Path):
+            return _paired({"A": beside, "B": folder}, "A")
         left_out = pictures.left_out(folder, [path.name for path in paths])
         plain = Part(pictures.stacked(paths), "image folder", left_out=left_out)
         if side is not None:
@@ -311,22 +314,30 @@ def _captioned(folder: Path) -> Part:
 
 
 def _pairs(folder: Path, side: str) -> Part:
-    """Of the folders A and B, by the names of their images.
+    """Of the folders A and B."""
+    part = _paired({end: folder / end for end in SIDES}, side)
+    how = f"pairs of images (x from {_other(side)}, its context from {side})"
+    return replace(part, how=how, left_out=pictures.left_out(folder, SIDES) + part.left_out)
+
+
+def _paired(folders: Mapping[str, Path], side: str) -> Part:
+    """Of two folders, by the names of their images.
 
     Raises: DatasetError for an image without a partner.
     """
-    by_key = {end: pictures.by_key(folder / end, end) for end in SIDES}
+    by_key = {end: pictures.by_key(folder, end) for end, folder in folders.items()}
     for end, other in (SIDES, SIDES[::-1]):
         alone = [path.name for key, path in by_key[end].items() if key not in by_key[other]]
         if alone:
             raise DatasetError(
-                f"{folder / end} has {len(alone)} images that {folder / other} lacks ({', '.join(alone[:3])}"
+                f"{folders[end]} has {len(alone)} images that {folders[other]} lacks ({', '.join(alone[:3])}"
                 f"{', ...' * (len(alone) > 3)}); pairs have one name in both, so add or remove them."
             )
     found = {end: pictures.stacked([by_key[end][key] for key in by_key["A"]]) for end in SIDES}
-    left_out = pictures.left_out(folder, SIDES)
-    left_out += "".join(pictures.left_out(folder / end, [path.name for path in by_key[end].values()]) for end in SIDES)
-    how = f"pairs of images (x from {_other(side)}, its context from {side})"
+    left_out = "".join(
+        pictures.left_out(folder, [path.name for path in by_key[end].values()]) for end, folder in folders.items()
+    )
+    how = f"pairs of images (x from {folders[_other(side)]}, its context from {folders[side]})"
     return Part(found[_other(side)], how, context=found[side], kind="image", left_out=left_out)
 
 

@@ -20,6 +20,16 @@ Array = np.ndarray[Any, Any]
 
 ENDINGS = {".png", ".jpg", ".jpeg"}
 
+CLEAR = (
+    "is transparent in places, where you have to choose what shows; on white, say, with PIL: "
+    "ground = Image.new('RGBA', image.size, 'white'); ground.alpha_composite(image.convert('RGBA')); "
+    "ground.convert('RGB').save(path)."
+)
+DEEP = "is an image of mode {!r}, not of bytes in grey ('L') or colour ('RGB'); save such images as an array, a .npy."
+PRINTED = "is an image of mode 'CMYK', of printers' colours; Image.open(path).convert('RGB').save(path) of PIL."
+OTHERWISE = {"CMYK": PRINTED, **dict.fromkeys(("P", "LA", "PA", "RGBA"), CLEAR)}
+"""What is said of an image that cannot be read, by its mode."""
+
 
 def folders(folder: Path) -> list[str]:
     """Names of those inside, but hidden ones."""
@@ -81,21 +91,31 @@ def left_out(folder: Path, used: Iterable[str], quiet: bool = False) -> str:
 
 
 def stacked(paths: Sequence[Path]) -> Array:
-    """The images, bytes (N, ...).
+    """The images, bytes (N, H, W) where all are grey, or (N, 3, H, W), in which a grey one has its level three times.
 
-    Raises: ShapeError for one of another shape than the first; DatasetError.
+    Raises: ShapeError for one of another size than the first; DatasetError.
     """
     first = _image(paths[0])
-    images = np.empty((len(paths), *first.shape), np.uint8)
+    height, width = first.shape[-2:]
+    images, colours = np.empty((len(paths), *first.shape), np.uint8), 0
     for row, path in enumerate(paths):
         image = _image(path)
-        if image.shape != first.shape:
+        if image.shape[-2:] != (height, width):
             beside = paths[0].name if paths[0].parent == path.parent else paths[0]
             raise ShapeError(
-                f"{path} has the shape {image.shape}, but {beside} has {first.shape}; all images must have the "
-                "same size and be all grey or all colour."
+                f"{path} is {image.shape[-1]} pixels wide and {image.shape[-2]} high, but {beside} {width} and "
+                f"{height}; all must have one size: Image.open(path).resize(({width}, {height})).save(path) of PIL "
+                "makes it so."
             )
+        if image.ndim == images.ndim:  # in colour, after grey ones
+            images = np.repeat(images[:, None], 3, axis=1)
         images[row] = image
+        colours += image.ndim == 3
+    if 0 < colours < len(paths):
+        said = (
+            f"{colours} of the {len(paths)} images of {paths[0].parent} are in colour, so the others, which are grey, "
+        )
+        warnings.warn(said + "were read as colours too.", ReadNotice, stacklevel=7)
     return images
 
 
@@ -105,14 +125,28 @@ def _image(path: Path) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                mode = image.mode
-                upright = ImageOps.exif_transpose(image) if mode in ("1", "L", "RGB") else image
-                if mode in ("1", "L"):
-                    return np.array(upright.convert("L"))
-                if mode == "RGB":
-                    return np.array(upright).transpose(2, 0, 1)
+                mode, shown = image.mode, _shown(ImageOps.exif_transpose(image))
+                if shown is not None:
+                    array = np.array(shown)
+                    return array if array.ndim == 2 else array.transpose(2, 0, 1)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{path} is too large for an example: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: how Pillow reports a broken PNG
         raise DatasetError(f"{path} cannot be read as an image: {error}.") from error
-    raise DatasetError(f"{path} is an image of mode {mode!r}; expected grey ('L') or colour ('RGB'). Convert it first.")
+    raise DatasetError(f"{path} {OTHERWISE.get(mode, DEEP.format(mode))}")
+
+
+def _shown(image: Image.Image) -> Image.Image | None:
+    """What is seen of an image, in grey ('L') or colour ('RGB'); None where that is not one byte a pixel and colour."""
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    if image.mode == "RGB":
+        return image
+    if image.mode not in ("P", "LA", "PA", "RGBA"):
+        return None
+    whole = image.convert("RGBA")
+    red, green, blue, opacity = whole.split()
+    if np.array(opacity).min() < 255:
+        return None
+    grey = image.mode != "RGBA" and red.tobytes() == green.tobytes() == blue.tobytes()
+    return red if grey else whole.convert("RGB")

@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from zoo.errors import OptionError, ShapeError
 from zoo.nets import BatchNorm2d, halvings, image_shape, paddings
 from zoo.options import Count, Counts, Natural, NonNegative, Share
-from zoo.program import ImplicitProgram
+from zoo.program import ImplicitProgram, Program
 
 __all__ = [
     "NORMS",
@@ -99,6 +99,13 @@ class ImageTranslation(ImplicitProgram):
                 f"{tuple(context_shape)} for x of shape {tuple(event_shape)}; scale one of them."
             )
         self.register_buffer("share", torch.tensor(0.5))  # of ink, in the training data
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Program:
+        """As any program; contexts that are images and are not there yet are taken to be of the shape of x."""
+        if context is None and len(cls._hub_mixin_init_parameters["context_shape"].default) > 1:
+            options.setdefault("context_shape", list(x.shape[1:]))
+        return super().for_data(x, context, **options)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Takes the share of ink from the data."""

@@ -80,6 +80,27 @@ def test_a_pair_may_be_grey_and_in_colour(tmp_path):
     assert dataset.train.context.shape == (2, 4, 4)
 
 
+def test_pairs_in_two_folders_of_any_name(tmp_path, monkeypatch):
+    put(tmp_path / "mine" / "photos", range(12))
+    put(tmp_path / "mine" / "maps", range(100, 112))
+    for level in range(100, 112):
+        (tmp_path / "mine" / "maps" / f"{level}.png").rename(tmp_path / "mine" / "maps" / f"{level - 100}.png")
+    monkeypatch.chdir(tmp_path)
+    dataset = datasets.load("mine/maps", context="mine/photos")
+    assert sorted(pair for split in SPLITS for pair in both(dataset, split)) == [(n, 100 + n) for n in range(12)]
+    assert dataset.name == "mine/maps?context=photos"
+    assert "x from mine/maps, its context from mine/photos" in dataset.card.description
+    again = datasets.load(dataset.name)
+    assert (again.card, both(again, "test")) == (dataset.card, both(dataset, "test"))
+    assert catalogue.get("pix2pix").for_data(*dataset.train).context_shape == (4, 4)
+    (tmp_path / "mine" / "photos" / "7.png").unlink()
+    with pytest.raises(DatasetError, match=r"mine/maps has 1 images that mine/photos lacks \(7\.png\)"):
+        datasets.load("mine/maps", context="mine/photos")
+    np.save(tmp_path / "rows.npy", np.zeros((12, 3)))
+    with pytest.raises(DatasetError, match="cannot be a context"):
+        datasets.load("rows.npy", context="mine/photos")
+
+
 def test_an_image_without_partner_is_named(tmp_path):
     put(tmp_path / "A", range(4))
     put(tmp_path / "B", range(6))
