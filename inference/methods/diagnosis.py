@@ -56,10 +56,11 @@ def convergence(loop: Loop, objective: Objective, program: Program, guide: Calla
     result = verdict(found, losses, loop.data.size, tied)
     if result["verdict"] == "still improving":
         unit = f"{result['gain'] * loop.data.size:.3g} nats" if tied else f"{result['gain']:.3g} nats per example"
+        other = ", or guide='multivariate_normal', which needs no steps" if tied else ""
         warnings.warn(
             f"SVI of {type(program).__name__} was still under way when it ended: its bound rises by another {unit} "
             f"further along the path of the parameters. Take more steps (steps={2 * loop.total}), a larger lr, or "
-            "standardised data; Fit.info['convergence'] has the numbers.",
+            f"standardised data{other}; Fit.info['convergence'] has the numbers.",
             ConvergenceNotice,
             stacklevel=2,
         )

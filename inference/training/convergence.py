@@ -27,7 +27,9 @@ LEAST_STEPS = 500
 WINDOW = (0.5, 0.75)
 FIRST, LAST = 0.25, 1024.0
 SIGNIFICANT = 3.0
-"""Standard errors that a gain must exceed."""
+"""Standard errors that a gain must exceed,"""
+ALMOST_ALL = 0.9
+"""or share of the draws in which it must be there: 15 of 16 come by chance once in 4,000 times, however they vary."""
 NATS = 0.5
 """Gain over all the data that is called missing where a posterior over global latents is the answer: as much as a
 Gaussian posterior of the right width loses with its mean one sd off."""
@@ -42,7 +44,7 @@ class ConvergenceNotice(UserWarning):
 def verdict(
     found: Mapping[str, float] | None, losses: Sequence[float], size: int, tied: bool
 ) -> dict[str, float | str]:
-    """What `Path.gain` found, with a 'verdict': 'converged', 'still improving' or 'too short to tell'.
+    """What `Path.gain` found, with a 'verdict': 'converged', 'still improving', 'too short' or 'too noisy to tell'.
 
     Args:
         found: From `Path.gain`, in nats per example.
@@ -53,8 +55,11 @@ def verdict(
     if found is None:
         return {"verdict": "too short to tell"}
     least = NATS / size if tied else SHARE * max(losses[len(losses) // 10] - losses[-1], 0.0)
-    improving = found["gain"] > max(least, SIGNIFICANT * found["standard_error"])
-    return {"verdict": "still improving" if improving else "converged", **found}
+    gain, error = found["gain"], found["standard_error"]
+    if gain <= max(least, error):
+        return {"verdict": "converged", **found}
+    sure = gain > SIGNIFICANT * error or found["share"] > ALMOST_ALL
+    return {"verdict": "still improving" if sure else "too noisy to tell", **found}
 
 
 Bounds = Callable[[int], Tensor]
@@ -96,7 +101,8 @@ class Path:
 
     @torch.no_grad()
     def gain(self, bounds: Bounds) -> dict[str, float] | None:
-        """What the bound gains further along: {'gain', 'standard_error'} in nats per example, and 'at', the t.
+        """What the bound gains further along: {'gain', 'standard_error'} in nats per example, 'at', the t, and the
+        'share' of the draws in which it gains.
 
         None when the run was too short, or nothing has moved. The parameters are left as they are.
         """
@@ -112,12 +118,13 @@ class Path:
                     break
                 best, most, t = t, found, 2 * t
             if best == 0:
-                return {"gain": 0.0, "standard_error": 0.0, "at": 0.0}
+                return {"gain": 0.0, "standard_error": 0.0, "at": 0.0, "share": 0.0}
             again = self._at(end, best, bounds, 1) - self._at(end, 0.0, bounds, 1)
         finally:
             self._put(end)
         error = float(again.std()) / math.sqrt(len(again)) if len(again) > 1 else 0.0
-        return {"gain": float(again.mean()), "standard_error": error, "at": best}
+        share = float((again > 0).double().mean())
+        return {"gain": float(again.mean()), "standard_error": error, "at": best, "share": share}
 
     def _at(self, end: Sequence[Tensor], t: float, bounds: Bounds, draw: int) -> Tensor:
         self._put([e + t * (e - mean) for e, mean in zip(end, self.mean, strict=True)])

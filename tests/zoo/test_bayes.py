@@ -22,6 +22,7 @@ from tests.conftest import FAILURE_RATE
 from zoo import datasets
 from zoo.bayes.banana import Banana
 from zoo.bayes.coin import BetaBernoulli
+from zoo.bayes.covariates import units
 from zoo.bayes.dirichlet_categorical import DirichletCategorical
 from zoo.bayes.eight_schools import EightSchools, TauPosterior
 from zoo.bayes.logistic import LogisticRegression
@@ -229,14 +230,23 @@ def gaussian_kl(loc: Tensor, covariance: Tensor, to_loc: Tensor, to_precision: T
     return 0.5 * float(quadratic - torch.logdet(to_precision) - torch.logdet(covariance))
 
 
-def regression() -> tuple[BayesianLinearRegression, Data, Tensor, Tensor]:
-    """A program, its data, and the mean and precision of its posterior, by hand."""
+def regression(*sizes: float) -> tuple[BayesianLinearRegression, Data, Tensor, Tensor]:
+    """A program, its data in columns of these sizes, and the mean and precision of its posterior, by hand."""
     design = torch.randn(60, 4)
     design[:, 1] = design[:, 0] + 0.3 * design[:, 1]  # correlated columns: mean-field has something to lose
     x = design @ torch.tensor([1.0, -0.5, 0.3, 0.0]) + 0.7 * torch.randn(60)
+    design = design * torch.tensor(sizes or [1.0])
     program = BayesianLinearRegression(4)
     precision = design.T @ design / program.noise_scale**2 + torch.diag(program.prior_scale**-2)
     return program, Data(x, design), torch.linalg.solve(precision, design.T @ x / program.noise_scale**2), precision
+
+
+def test_units_of_weights_are_those_of_columns_that_are_far_from_one():
+    rows = torch.tensor([[3.0, 30.0, 0.01, 0.0, 1.0], [-4.0, 40.0, -0.02, 0.0, 1.0]])
+    expected = [1.0, 1 / 1250**0.5, 1 / 0.00025**0.5, 1.0, 1.0]
+    np.testing.assert_allclose(units(rows), expected, rtol=1e-12)
+    near = units(torch.stack([torch.full((3,), size) for size in (4.0, 4.01, 0.25, 0.249)], 1))
+    np.testing.assert_allclose(near, [1, 1 / 4.01, 1, 1 / 0.249], rtol=1e-12)
 
 
 def test_full_rank_svi_reaches_the_regression_posterior():
@@ -246,10 +256,13 @@ def test_full_rank_svi_reaches_the_regression_posterior():
     assert gaussian_kl(q.mean.detach(), q.covariance_matrix.detach(), loc, precision) < 1e-2
 
 
-def test_mean_field_svi_has_the_analytic_gap():
-    program, data, loc, precision = regression()
+@pytest.mark.parametrize("sizes", [(), (1000.0, 30.0, 0.1, 1.0)], ids=["standardised", "raw"])
+def test_mean_field_svi_has_the_analytic_gap(sizes: tuple[float, ...]):
+    """In columns of any size."""
+    program, data, loc, precision = regression(*sizes)
     found = fit(program, data, "svi", guide="own", steps=1500, lr=0.05, particles=8, device="cpu")
-    kl = gaussian_kl(found.program.loc.detach(), torch.diag(found.program.scale.detach() ** 2), loc, precision)
+    unit, q = found.program.unit, found.program
+    kl = gaussian_kl(unit * q.loc.detach(), torch.diag((unit * q.scale.detach()) ** 2), loc, precision)
     # The best diagonal Gaussian has the right mean and precisions diag(precision).
     analytic = 0.5 * float(precision.diagonal().log().sum() - torch.logdet(precision))
     assert analytic > 0.5

@@ -14,7 +14,10 @@ from torch.distributions import constraints
 from zoo.errors import ShapeError
 from zoo.program import Program
 
-__all__ = ["Covariates", "Factor", "Regression", "columns", "linear"]
+__all__ = ["Covariates", "Factor", "Regression", "columns", "linear", "units"]
+
+FAR = 4.0
+"""By which factor a column's size must differ from one to have a unit of its own."""
 
 
 class Covariates(Program):
@@ -57,12 +60,20 @@ class Regression(Covariates):
 
     prior_scale: Tensor
     """(D,) standard deviations of the weights beforehand."""
+    unit: Tensor
+    """(D,) in which the guide counts weights, so that steps of one size suit columns of any."""
 
     def __init__(self, features: int, prior_scale: float, **scales: float):
         super().__init__(features)
         self.register_buffer("prior_scale", torch.full((features,), float(prior_scale)))
+        self.register_buffer("unit", torch.ones(features))
         for name, value in scales.items():
             self.register_buffer(name, torch.tensor(float(value)))
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Takes the units of weights from the sizes of the columns."""
+        assert context is not None
+        self.unit.copy_(units(context))
 
 
 class Factor(PyroModule):
@@ -93,6 +104,15 @@ def columns(program: type[Program], context: Tensor | None) -> int:
         shape = None if context is None else tuple(context.shape)
         raise ShapeError(f"{program.__name__} needs a design matrix (N, D) as context, got {shape}; pass (x, context).")
     return context.shape[1]
+
+
+def units(rows: Tensor) -> Tensor:
+    """What a weight of each column must be to move a prediction by one: 1 over its root mean square (D,).
+
+    1 where that is near one, as of standardised columns, or zero.
+    """
+    size = rows.square().mean(0).sqrt()
+    return torch.where((size > 0) & ((size > FAR) | (size < 1 / FAR)), size.reciprocal(), 1.0)
 
 
 def linear(w: Tensor, rows: Tensor) -> Tensor:

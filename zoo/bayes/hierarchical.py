@@ -26,7 +26,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.bayes.covariates import Factor, Regression, columns, linear
+from zoo.bayes.covariates import Factor, Regression, columns, linear, units
 from zoo.bayes.observations import OBSERVATIONS, SPREAD, link, observation
 from zoo.errors import OptionError, ShapeError
 from zoo.options import Count, OneOf, Positive, Values
@@ -55,6 +55,10 @@ class Grouped(constraints.Constraint):
 
     def __repr__(self) -> str:
         return f"rows that begin with a group, 0 to {self.groups - 1}"
+
+
+SMALL = -1.0
+"""Logarithm at which the guide of the effects' sizes starts: small ones."""
 
 
 class HierarchicalRegression(Regression):
@@ -109,11 +113,14 @@ class HierarchicalRegression(Regression):
         if likelihood in SPREAD:
             factors["spread"] = Factor([], 0.5)
         self.factors = PyroModule[nn.ModuleDict](factors)
-        self.factors["tau"].loc.data.fill_(-1.0)  # the logarithm: effects start small
+        self.factors["tau"].loc.data.fill_(SMALL)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Starts the guide's intercept at the mean of all rows."""
+        """Starts the guide's intercept at the mean of all rows, and takes units from the sizes of the columns."""
+        assert context is not None
+        self.unit.copy_(units(context[:, 1:]))
         self.factors["b"].loc.copy_(link(self.likelihood, x.mean()))
+        self.factors["tau"].loc.copy_(SMALL + torch.cat([self.unit.new_ones(1), self.unit])[: self.effects].log())
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Weights of all rows, effects of each group."""
@@ -140,6 +147,8 @@ class HierarchicalRegression(Regression):
             q: Any = factor()
             if name in ("tau", "spread"):
                 q = dist.LogNormal(factor.loc, factor.scale).to_event(factor.loc.ndim)
+            elif name == "w":
+                q = dist.Normal(self.unit * factor.loc, self.unit * factor.scale).to_event(1)
             elif name == "corr":
                 q = dist.TransformedDistribution(q, [CorrCholeskyTransform()])
             pyro.sample(name, q)

@@ -53,6 +53,6 @@ class LogisticRegression(Regression):
             return pyro.sample("x", dist.Bernoulli(logits=linear(w, context) + b), obs=x)
 
     def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
-        """q(w) q(b) = N(l, diag(s^2)) N(m, t^2)."""
-        pyro.sample("w", dist.Normal(self.w_loc, self.w_scale).to_event(1))
+        """q(w) q(b) = N(l, diag(s^2)) N(m, t^2), l and s in the units of the columns."""
+        pyro.sample("w", dist.Normal(self.unit * self.w_loc, self.unit * self.w_scale).to_event(1))
         pyro.sample("b", dist.Normal(self.b_loc, self.b_scale))

@@ -49,8 +49,8 @@ class BayesianLinearRegression(Regression):
             return pyro.sample("x", dist.Normal(linear(w, context), self.noise_scale), obs=x)
 
     def guide(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
-        """q(w) = N(l, diag(s^2))."""
-        pyro.sample("w", dist.Normal(self.loc, self.scale).to_event(1))
+        """q(w) = N(l, diag(s^2)), l and s in the units of the columns."""
+        pyro.sample("w", dist.Normal(self.unit * self.loc, self.unit * self.scale).to_event(1))
 
     def posterior(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> None:
         """p(w | x, C), Gaussian (Bishop, eqs. 3.50, 3.51)."""

@@ -54,6 +54,20 @@ def test_a_run_that_has_settled_gains_nothing() -> None:
     assert verdict(found, [1.0] * 100, size=1, tied=True)["verdict"] == "converged"
 
 
+def test_a_gain_in_every_draw_is_seen_however_wide_they_are() -> None:
+    """As of a guide whose draws are thousands of nats apart: outliers make the standard error of the mean useless."""
+    path = walked(torch.linspace(0, 7.4, 100))
+
+    def bounds(draw: int) -> Tensor:
+        distance = (path.parameters[0].detach() - MEAN).square()
+        return -distance * torch.randn(16, generator=torch.Generator().manual_seed(draw)).mul(4).exp()
+
+    found = path.gain(bounds)
+    assert found["share"] == 1.0
+    assert found["standard_error"] < found["gain"] < 3 * found["standard_error"]
+    assert verdict(found, [1.0] * 100, size=1, tied=True)["verdict"] == "still improving"
+
+
 def test_a_tiny_step_is_followed_far() -> None:
     path = walked(torch.linspace(0, 0.05, 100))
     found = path.gain(evidence(path))
@@ -80,7 +94,7 @@ def test_the_parameters_are_left_as_they_are(raised: bool) -> None:
         with path_of:
             path.gain(lambda draw: bounds(draw) + path.parameters[0].detach())
     else:
-        assert path.gain(bounds) == {"gain": 0.0, "standard_error": 0.0, "at": 0.0}
+        assert path.gain(bounds) == {"gain": 0.0, "standard_error": 0.0, "at": 0.0, "share": 0.0}
     assert float(path.parameters[0].detach()) == before
 
 
@@ -104,11 +118,16 @@ def test_what_is_called_missing() -> None:
     """All data together where global latents tie them, else a share of what the run has gained."""
     falling = [100.0] * 10 + [10.0] + [9.0] * 89
 
-    def said(gain: float, error: float, tied: bool) -> object:
-        return verdict({"gain": gain, "standard_error": error, "at": 1.0}, falling, size=10, tied=tied)["verdict"]
+    def said(gain: float, error: float, tied: bool, share: float = 0.5) -> object:
+        found = {"gain": gain, "standard_error": error, "at": 1.0, "share": share}
+        return verdict(found, falling, size=10, tied=tied)["verdict"]
 
     assert said(1.01 * NATS / 10, 0.0, True) == "still improving"
     assert said(0.99 * NATS / 10, 0.0, True) == "converged"
-    assert said(1.0, 0.34, True) == "converged"
+    assert said(1.0, 0.33, True) == "still improving"
+    assert said(1.0, 0.34, True) == "too noisy to tell"
+    assert said(1.0, 0.34, True, share=15 / 16) == "still improving"
+    assert said(1.0, 0.34, True, share=14 / 16) == "too noisy to tell"
+    assert said(1.0, 1.01, True, share=1.0) == "converged"
     assert said(0.051, 0.0, False) == "still improving"
     assert said(0.049, 0.0, False) == "converged"  # of the 1 nat since the first tenth

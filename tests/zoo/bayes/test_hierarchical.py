@@ -160,3 +160,17 @@ def test_builds_for_horse_kicks_and_refuses_what_it_cannot_take():
         HierarchicalRegression(correlated=True)
     with pytest.raises(OptionError, match="likelihood must be one of"):
         HierarchicalRegression(likelihood="gamma")
+
+
+@pytest.mark.parametrize("varying", ["intercept", "all"])
+def test_columns_as_they_come_are_learnt_from(varying: str) -> None:
+    """Ages around fifty, whose exponential overflows by a weight of the usual start."""
+    group, age = torch.arange(200) % 5, 50 + 10 * torch.randn(200)
+    x = torch.poisson((0.5 + 0.3 * torch.randn(5)[group] + 0.02 * (age - 50)).exp())
+    data = Data(x, torch.stack([group.double(), age], 1))
+    found = fit(
+        "hierarchical-regression", data, "svi", varying=varying, steps=1500, lr=0.02, particles=4, compile="traced"
+    )
+    best = fit("hierarchical-regression", data, "svi", varying=varying, guide="normal")
+    losses = [each.history.series("loss")[1] for each in (found, best)]
+    assert sum(losses[0][-20:]) / 20 < losses[1][-1] + 0.1, "nats per example above the best of its family"
