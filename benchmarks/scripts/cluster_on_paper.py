@@ -35,8 +35,8 @@ ARTIFACT = 200_000
 """Bytes that a cell leaves for pictures, as most do."""
 RECORDS = 12
 """Lines of a cell."""
-TIMES = 50
-"""That a cost is measured; the median counts."""
+TIMES, STARTS = 50, 3
+"""That a cost is measured, and that a process is started; medians count."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def measured(folder: Path, slots: int) -> Costs:
         status=few,
         running=max(many - few, 0.0) / slots,
         pending=0.0,
-        start=timed(lambda _: subprocess.run([sys.executable, "-c", "import benchmarks.cluster"], check=True), 3),
+        start=timed(lambda _: subprocess.run([sys.executable, "-c", "import benchmarks.cluster"], check=True), STARTS),
     )
 
 

@@ -26,8 +26,10 @@ FEWER: dict[str, dict[str, Any]] = {
     "nice": {"couplings": 2},
     "dequantised-flow": {"flow_options": {"couplings": 2}, "guide_couplings": 1},
     "pixelrnn": {"event_shape": [4, 4]},
+    "tag-gan": {"features": {"steps": 5}},
+    "text2image": {"encoder": {"steps": 5}},
 }
-"""Of layers and rows that are all alike, and take seconds to trace."""
+"""Of layers and rows that are all alike, and take seconds to trace; of steps that teach what reads an image or words."""
 
 
 def small(name: str, n: int = 12, **options: Any) -> tuple[Program, Data]:

@@ -140,7 +140,7 @@ def test_at_least_as_good_as_pyros_example_on_digits() -> None:
     """Small networks; seeds differ by about 0.2 nats (standard deviation), the evaluator by 0.02."""
     data = datasets.load("digits-binary")
     ours, theirs, noise = compare(
-        data.train.x, data.test.x, hidden=64, latent=8, epochs=20, lr=1e-3, batch=64, particles=200
+        data.train.x, data.test.x, hidden=64, latent=8, epochs=12, lr=1e-3, batch=64, particles=100
     )
     assert noise < 0.05
     assert median(ours) >= median(theirs)
