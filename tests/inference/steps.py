@@ -29,7 +29,7 @@ FEWER: dict[str, dict[str, Any]] = {
     "tag-gan": {"features": {"steps": 5}},
     "text2image": {"encoder": {"steps": 5}},
 }
-"""Of layers and rows that are all alike, and take seconds to trace; of steps that teach what reads an image or words."""
+"""Of layers and rows that are all alike, and take seconds to trace; of steps that teach what reads images or words."""
 
 
 def small(name: str, n: int = 12, **options: Any) -> tuple[Program, Data]:

@@ -22,7 +22,6 @@ from tests.conftest import FAILURE_RATE
 from zoo import datasets
 from zoo.bayes.banana import Banana
 from zoo.bayes.coin import BetaBernoulli
-from zoo.bayes.covariates import units
 from zoo.bayes.dirichlet_categorical import DirichletCategorical
 from zoo.bayes.eight_schools import EightSchools, TauPosterior
 from zoo.bayes.logistic import LogisticRegression
@@ -239,14 +238,6 @@ def regression(*sizes: float) -> tuple[BayesianLinearRegression, Data, Tensor, T
     program = BayesianLinearRegression(4)
     precision = design.T @ design / program.noise_scale**2 + torch.diag(program.prior_scale**-2)
     return program, Data(x, design), torch.linalg.solve(precision, design.T @ x / program.noise_scale**2), precision
-
-
-def test_units_of_weights_are_those_of_columns_that_are_far_from_one():
-    rows = torch.tensor([[3.0, 30.0, 0.01, 0.0, 1.0], [-4.0, 40.0, -0.02, 0.0, 1.0]])
-    expected = [1.0, 1 / 1250**0.5, 1 / 0.00025**0.5, 1.0, 1.0]
-    np.testing.assert_allclose(units(rows), expected, rtol=1e-12)
-    near = units(torch.stack([torch.full((3,), size) for size in (4.0, 4.01, 0.25, 0.249)], 1))
-    np.testing.assert_allclose(near, [1, 1 / 4.01, 1, 1 / 0.249], rtol=1e-12)
 
 
 def test_full_rank_svi_reaches_the_regression_posterior():

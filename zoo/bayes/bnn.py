@@ -21,8 +21,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from zoo.bayes.covariates import Covariates, Factor
-from zoo.likelihoods import make_likelihood
+from zoo.bayes.covariates import Covariates, Factor, Standard
+from zoo.likelihoods import Normal, make_likelihood
 from zoo.nets import activation as make_activation
 from zoo.options import Count, Counts, Positive
 from zoo.program import Preset
@@ -33,6 +33,9 @@ __all__ = ["BayesianNeuralNetwork"]
 
 class BayesianNeuralNetwork(Covariates):
     """A multilayer perceptron with latent weights; the guide is mean-field.
+
+    The prior is of a network from and to numbers of about size one: columns, and normal x, that are far from it are
+    standardised by `initialise`, as `fit` calls it.
 
     Of few rows such a guide may find nothing better than the prior and a constant network: 'nuts' is the reference.
 
@@ -66,6 +69,7 @@ class BayesianNeuralNetwork(Covariates):
         self.support = self.likelihood.support
         self.activation = make_activation(activation)
         self.register_buffer("zero", torch.tensor(0.0))
+        self.rows, self.outcome = Standard([features]), Standard([])
         self.layers = list(pairwise([features, *hidden, self.likelihood.size]))
         self.scales: dict[str, float] = {}
         factors = {}
@@ -77,9 +81,13 @@ class BayesianNeuralNetwork(Covariates):
         self.factors = PyroModule[nn.ModuleDict](factors)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Starts the last bias at what fits x alone, and the weights before it small."""
+        """Takes the units of the data; starts the last bias at what fits x alone, and the weights before it small."""
+        assert context is not None
+        self.rows.take(context)
+        if isinstance(self.likelihood, Normal):
+            self.outcome.take(x)
         last = len(self.layers) - 1
-        self.factors[f"b{last}"].loc.copy_(self.likelihood.initial(x))
+        self.factors[f"b{last}"].loc.copy_(self.outcome(self.likelihood.initial(x)))
         self.factors[f"w{last}"].loc.mul_(0.1)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
@@ -105,10 +113,10 @@ class BayesianNeuralNetwork(Covariates):
             context: The rows.
             values: Site -> (D, H) or (H,), with particles (S, 1, D, H) or (S, 1, H).
         """
-        found = context
+        found = self.rows(context)
         for i in range(len(self.layers)):
             found = (self.activation(found) if i else found) @ values[f"w{i}"] + values[f"b{i}"].unsqueeze(-2)
-        return found if found.ndim == 2 else found.squeeze(-3)
+        return self.outcome.back(found if found.ndim == 2 else found.squeeze(-3))
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({}, "svi", {"elbo": "mean_field", "steps": 3000, "lr": 0.01, "batch_size": 512}),

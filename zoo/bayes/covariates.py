@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from zoo.errors import ShapeError
 from zoo.program import Program
 
-__all__ = ["Covariates", "Factor", "Regression", "columns", "linear", "units"]
+__all__ = ["Covariates", "Factor", "Regression", "Standard", "columns", "linear", "units"]
 
 FAR = 4.0
 """By which factor a column's size must differ from one to have a unit of its own."""
@@ -74,6 +74,38 @@ class Regression(Covariates):
         """Takes the units of weights from the sizes of the columns."""
         assert context is not None
         self.unit.copy_(units(context))
+
+
+class Standard(nn.Module):
+    """Numbers in units of their data: (v - centre) / size; as they are until `take`, and where data are of size one.
+
+    Args:
+        shape: Of a row.
+    """
+
+    centre: Tensor
+    size: Tensor
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(tuple(shape)))
+        self.register_buffer("size", torch.ones(tuple(shape)))
+
+    @torch.no_grad()
+    def take(self, rows: Tensor) -> None:
+        """Mean and standard deviation of rows (N, *shape), wherever their size or their spread is far from one."""
+        size, spread = rows.square().mean(0).sqrt(), rows.std(0, correction=0)
+        known = (spread > 0) & ((size > FAR) | (spread < 1 / FAR))
+        self.centre.copy_(torch.where(known, rows.mean(0), 0.0))
+        self.size.copy_(torch.where(known, spread, 1.0))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """In units."""
+        return (rows - self.centre) / self.size
+
+    def back(self, rows: Tensor) -> Tensor:
+        """From units."""
+        return rows * self.size + self.centre
 
 
 class Factor(PyroModule):

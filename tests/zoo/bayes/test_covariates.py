@@ -1,0 +1,74 @@
+"""Data in any units: what is learnt of years and prices is what is learnt of them standardised."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from inference import fit
+from zoo.bayes.covariates import FAR, Standard, units
+from zoo.bayes.gp import GaussianProcess
+from zoo.bayes.sparse_gp import SparseGaussianProcess
+
+
+def test_units_are_those_of_columns_that_are_far_from_one() -> None:
+    rows = torch.tensor([[3.0, 30.0, 0.01, 0.0, 1.0], [-4.0, 40.0, -0.02, 0.0, 1.0]])
+    expected = [1.0, 1 / 1250**0.5, 1 / 0.00025**0.5, 1.0, 1.0]
+    np.testing.assert_allclose(units(rows), expected, rtol=1e-12)
+    near = units(torch.stack([torch.full((3,), size) for size in (FAR, 1.01 * FAR, 1 / FAR, 0.99 / FAR)], 1))
+    np.testing.assert_allclose(near, [1, 1 / 4.04, 1, 4 / 0.99], rtol=1e-12)
+
+
+def test_what_is_far_from_one_is_standardised_and_what_is_not_is_left_alone() -> None:
+    years, near, constant, small = 2000 + torch.arange(5.0), torch.arange(5.0) / 2, torch.full((5,), 70.0), 1e-3
+    rows = torch.stack([years, near, constant, small * near], 1)
+    standard = Standard([4])
+    assert torch.equal(standard(rows), rows)
+    standard.take(rows)
+    found = standard(rows)
+    np.testing.assert_allclose(found[:, 0], np.arange(-2, 3) / 2**0.5, rtol=1e-12)
+    np.testing.assert_allclose(found[:, 3], found[:, 0], rtol=1e-12)
+    assert torch.equal(found[:, 1:3], rows[:, 1:3])
+    np.testing.assert_allclose(standard.back(found), rows, rtol=1e-12)
+
+
+def data(n: int = 40) -> tuple[Tensor, Tensor]:
+    """A sine through noise and where it is seen, both standardised."""
+    place = torch.randn(n, 1)
+    x = (2 * place[:, 0]).sin() + 0.3 * torch.randn(n)
+    return tuple((v - v.mean(0)) / v.std(0, correction=0) for v in (x, place))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("name", "within"),
+    [
+        ("bnn", 1e-6),  # the same numbers all along
+        ("gp", 0.02),  # but for the mean, whose steps are of another size
+        ("sparse-gp", 0.2),  # and the inducing inputs, which raw ones hardly leave
+    ],
+)
+def test_other_units_give_the_same_fit(name: str, within: float) -> None:
+    x, place = data()
+    losses = []
+    for size, given in ((1.0, (x, place)), (50.0, (300 + 50 * x, 2000 + 500 * place))):
+        found = fit(name, given, "svi", steps=200, lr=0.02, batch_size=100, seed=3, compile="never")
+        losses.append(sum(found.history.series("loss")[1][-20:]) / 20 - math.log(size))
+    assert losses[1] == pytest.approx(losses[0], abs=within), "nats per example"
+
+
+@pytest.mark.parametrize("make", [GaussianProcess, SparseGaussianProcess])
+def test_scales_that_an_option_says_are_kept(make: type[GaussianProcess]) -> None:
+    x, place = data()
+    parts = [{"name": "rbf", "lengthscale": 7.0}, "matern52", {"name": "periodic", "period": 12.0}]
+    program = make.for_data(x, 500 * place, kernel={"name": "sum", "of": parts})
+    with torch.no_grad():
+        program.initialise(50 * x, 500 * place)
+    found = {type(part).__name__: part for part in program.kernel.modules()}
+    assert [found[kind].lengthscale.item() for kind in ("RBF", "Periodic")] == pytest.approx([7.0, 1.0])
+    assert found["Matern52"].lengthscale.item() == pytest.approx(500.0)
+    # A Gaussian process keeps its variances in units of that of x.
+    assert found["RBF"].variance.item() == pytest.approx(1.0 if make is GaussianProcess else 2500.0)
