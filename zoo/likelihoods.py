@@ -22,6 +22,7 @@ from zoo.distributions import CompandedLogistic, DiscretizedLogistic, Grid, Grid
 from zoo.errors import OptionError, UnknownNameError
 from zoo.options import Count, NonNegative, Shape, Values
 from zoo.specs import Spec, make_part
+from zoo.units import FAR, Standard
 
 __all__ = [
     "LIKELIHOODS",
@@ -187,6 +188,9 @@ class _Scaled(Likelihood):
 class Normal(_Scaled):
     """Real numbers: a mean a site, and a learned scale.
 
+    Where data are far from size one, means and scale are in their units: of each column of a table, of all pixels of
+    images that are large.
+
     Args:
         scale: 'global' (one number) or 'pixel' (one for each site, in decoders).
         event_shape: Given by the decoder.
@@ -198,14 +202,29 @@ class Normal(_Scaled):
 
     def __init__(self, scale: str = "global", event_shape: Shape | None = None):
         super().__init__(scale, event_shape)
+        # Pixels share a unit, and so do sites that are drawn one by one, which do not know which they are.
+        self.shares = event_shape is None or len(event_shape) > 1
+        self.unit = Standard(() if self.shares else event_shape or ())
 
     def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
-        """Normal(output, scale)."""
-        return dist.Normal(outputs.squeeze(-1), self.scale)
+        """Normal(output, scale), in units."""
+        return dist.Normal(self.unit.back(outputs.squeeze(-1)), self.unit.size * self.scale)
 
     def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
         """By the inverse distribution function."""
-        return outputs.squeeze(-1) + self.scale * torch.special.ndtri(clamp_probs(noise[..., 0]))
+        return self.unit.back(outputs.squeeze(-1) + self.scale * torch.special.ndtri(clamp_probs(noise[..., 0])))
+
+    def initial(self, x: Tensor) -> Tensor:
+        """Means, and the spread around them, in the units of the data, which it takes."""
+        if not self.shares:
+            self.unit.take(x)
+        elif float(x.square().mean()) > FAR**2:  # those in [0, 1] are as networks take them, however dark
+            self.unit.take(x.flatten())
+        return super().initial(self.unit(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """In units."""
+        return self.unit(x)
 
 
 class Logistic(_Scaled):

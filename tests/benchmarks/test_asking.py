@@ -78,7 +78,7 @@ def test_translate_pictures_of_ones_own(zoo: Any, translator: Path, tmp_path: Pa
     mine = picture(tmp_path / "mine.png")
     code, out, _ = zoo("translate", translator, mine, "--out", tmp_path / "made")
     assert code == 0
-    assert "1 images of" in out
+    assert "1 image of" in out
     with Image.open(tmp_path / "made" / "mine.png") as made:
         assert made.size == (32, 32)
 

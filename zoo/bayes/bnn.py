@@ -21,12 +21,13 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from zoo.bayes.covariates import Covariates, Factor, Standard
-from zoo.likelihoods import Normal, make_likelihood
+from zoo.bayes.covariates import Covariates, Factor
+from zoo.likelihoods import make_likelihood
 from zoo.nets import activation as make_activation
 from zoo.options import Count, Counts, Positive
 from zoo.program import Preset
 from zoo.specs import Spec
+from zoo.units import Standard
 
 __all__ = ["BayesianNeuralNetwork"]
 
@@ -69,7 +70,7 @@ class BayesianNeuralNetwork(Covariates):
         self.support = self.likelihood.support
         self.activation = make_activation(activation)
         self.register_buffer("zero", torch.tensor(0.0))
-        self.rows, self.outcome = Standard([features]), Standard([])
+        self.rows = Standard([features])
         self.layers = list(pairwise([features, *hidden, self.likelihood.size]))
         self.scales: dict[str, float] = {}
         factors = {}
@@ -84,10 +85,8 @@ class BayesianNeuralNetwork(Covariates):
         """Takes the units of the data; starts the last bias at what fits x alone, and the weights before it small."""
         assert context is not None
         self.rows.take(context)
-        if isinstance(self.likelihood, Normal):
-            self.outcome.take(x)
         last = len(self.layers) - 1
-        self.factors[f"b{last}"].loc.copy_(self.outcome(self.likelihood.initial(x)))
+        self.factors[f"b{last}"].loc.copy_(self.likelihood.initial(x))
         self.factors[f"w{last}"].loc.mul_(0.1)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
@@ -116,7 +115,7 @@ class BayesianNeuralNetwork(Covariates):
         found = self.rows(context)
         for i in range(len(self.layers)):
             found = (self.activation(found) if i else found) @ values[f"w{i}"] + values[f"b{i}"].unsqueeze(-2)
-        return self.outcome.back(found if found.ndim == 2 else found.squeeze(-3))
+        return found if found.ndim == 2 else found.squeeze(-3)
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "small": Preset({}, "svi", {"elbo": "mean_field", "steps": 3000, "lr": 0.01, "batch_size": 512}),

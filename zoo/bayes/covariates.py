@@ -13,11 +13,9 @@ from torch.distributions import constraints
 
 from zoo.errors import ShapeError
 from zoo.program import Program
+from zoo.units import units
 
-__all__ = ["Covariates", "Factor", "Regression", "Standard", "columns", "linear", "units"]
-
-FAR = 4.0
-"""By which factor a column's size must differ from one to have a unit of its own."""
+__all__ = ["Covariates", "Factor", "Regression", "columns", "linear"]
 
 
 class Covariates(Program):
@@ -76,38 +74,6 @@ class Regression(Covariates):
         self.unit.copy_(units(context))
 
 
-class Standard(nn.Module):
-    """Numbers in units of their data: (v - centre) / size; as they are until `take`, and where data are of size one.
-
-    Args:
-        shape: Of a row.
-    """
-
-    centre: Tensor
-    size: Tensor
-
-    def __init__(self, shape: Sequence[int]):
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(tuple(shape)))
-        self.register_buffer("size", torch.ones(tuple(shape)))
-
-    @torch.no_grad()
-    def take(self, rows: Tensor) -> None:
-        """Mean and standard deviation of rows (N, *shape), wherever their size or their spread is far from one."""
-        size, spread = rows.square().mean(0).sqrt(), rows.std(0, correction=0)
-        known = (spread > 0) & ((size > FAR) | (spread < 1 / FAR))
-        self.centre.copy_(torch.where(known, rows.mean(0), 0.0))
-        self.size.copy_(torch.where(known, spread, 1.0))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """In units."""
-        return (rows - self.centre) / self.size
-
-    def back(self, rows: Tensor) -> Tensor:
-        """From units."""
-        return rows * self.size + self.centre
-
-
 class Factor(PyroModule):
     """A factor of a mean-field guide: independent Gaussians.
 
@@ -136,15 +102,6 @@ def columns(program: type[Program], context: Tensor | None) -> int:
         shape = None if context is None else tuple(context.shape)
         raise ShapeError(f"{program.__name__} needs a design matrix (N, D) as context, got {shape}; pass (x, context).")
     return context.shape[1]
-
-
-def units(rows: Tensor) -> Tensor:
-    """What a weight of each column must be to move a prediction by one: 1 over its root mean square (D,).
-
-    1 where that is near one, as of standardised columns, or zero.
-    """
-    size = rows.square().mean(0).sqrt()
-    return torch.where((size > 0) & ((size > FAR) | (size < 1 / FAR)), size.reciprocal(), 1.0)
 
 
 def linear(w: Tensor, rows: Tensor) -> Tensor:

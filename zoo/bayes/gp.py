@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.bayes.conjugate import GaussianWeights, precise
-from zoo.bayes.covariates import Covariates, Standard, columns, linear
-from zoo.bayes.kernels import make_kernel, take_scales
+from zoo.bayes.covariates import Covariates, columns, linear
+from zoo.bayes.kernels import make_kernel, take_lengths
 from zoo.errors import DivergenceError, ShapeError
 from zoo.options import Count, Positive
 from zoo.program import Preset
 from zoo.specs import Spec
+from zoo.units import Standard
 
 __all__ = ["FunctionProgram", "GaussianProcess"]
 
@@ -79,11 +80,11 @@ class FunctionProgram(Covariates):
         """Sets the first inputs to rows (n, D), n <= M; more than the data have do no harm."""
         self.inputs[: len(rows)] = rows
 
-    def take_scales(self, rows: Tensor, variance: Tensor) -> None:
+    def take_scales(self, rows: Tensor) -> None:
         """Starts the kernel's length scales at the spread of columns (N, D) where no option says them."""
         standard = Standard(rows.shape[1:])
         standard.take(rows)
-        take_scales(self.kernel, standard.size, variance)
+        take_lengths(self.kernel, standard.size)
 
     def draw_v(self) -> Tensor:
         """The guide's v ~ N(m, S S')."""
@@ -133,7 +134,7 @@ class GaussianProcess(FunctionProgram):
         self.mean.copy_(x.mean())
         if len(x) > 1 and float(x.std()) > 0:
             self.scale.copy_(x.std())
-        self.take_scales(context, torch.ones_like(self.scale))
+        self.take_scales(context)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Whitened values, and what they say of each row."""

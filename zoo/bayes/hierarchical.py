@@ -26,11 +26,12 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.bayes.covariates import Factor, Regression, columns, linear, units
+from zoo.bayes.covariates import Factor, Regression, columns, linear
 from zoo.bayes.observations import OBSERVATIONS, SPREAD, link, observation
 from zoo.errors import OptionError, ShapeError
 from zoo.options import Count, OneOf, Positive, Values
 from zoo.program import Preset
+from zoo.units import units
 
 __all__ = ["Grouped", "HierarchicalRegression"]
 

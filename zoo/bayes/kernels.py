@@ -2,7 +2,7 @@
 
 Rasmussen & Williams, "Gaussian processes for machine learning", 2006, chapter 4.
 
-Length scales and variances that are not given start at 1, or at the spread of the data where `fit` sees these first.
+Length scales that are not given start at 1, or at the spread of the data where `fit` sees these first.
 """
 
 from __future__ import annotations
@@ -19,51 +19,43 @@ from zoo.errors import OptionError
 from zoo.options import Positive
 from zoo.specs import Spec, make_part
 
-__all__ = ["KERNELS", "make_kernel", "take_scales"]
+__all__ = ["KERNELS", "make_kernel", "take_lengths"]
 
 
 def _stationary(
-    cls: type[kernels.Kernel], features: int, lengthscale: float | None, variance: float | None, **more: Any
+    cls: type[kernels.Kernel], features: int, lengthscale: float | None, variance: float, **more: Any
 ) -> Any:
     scales = torch.full((features,), 1.0 if lengthscale is None else float(lengthscale))
-    found = cls(features, torch.tensor(1.0 if variance is None else float(variance)), scales, **more)
-    found.free = {name for name, value in (("lengthscale", lengthscale), ("variance", variance)) if value is None}
+    found = cls(features, torch.tensor(float(variance)), scales, **more)
+    found.of_any_length = lengthscale is None
     return found
 
 
 @torch.no_grad()
-def take_scales(kernel: Any, lengthscale: Tensor, variance: Tensor) -> None:
-    """Starts the length scales and variances that no option says.
-
-    Args:
-        kernel: From `make_kernel`.
-        lengthscale: (D,); those of a periodic kernel are in units of its period, and stay.
-        variance: ().
-    """
+def take_lengths(kernel: Any, lengthscale: Tensor) -> None:
+    """Starts the length scales (D,) that no option says; a periodic kernel's are in units of its period, and stay."""
     for part in kernel.modules():
-        if "variance" in getattr(part, "free", ()):
-            part.variance = variance.to(part.variance)
-        if "lengthscale" in getattr(part, "free", ()) and not isinstance(part, kernels.Periodic):
+        if getattr(part, "of_any_length", False) and not isinstance(part, kernels.Periodic):
             part.lengthscale = lengthscale.to(part.lengthscale)
 
 
-def rbf(features: int, lengthscale: Positive | None = None, variance: Positive | None = None) -> Any:
+def rbf(features: int, lengthscale: Positive | None = None, variance: Positive = 1.0) -> Any:
     """variance exp(-r^2 / 2), r the distance of two rows in units of the length scales."""
     return _stationary(kernels.RBF, features, lengthscale, variance)
 
 
-def matern32(features: int, lengthscale: Positive | None = None, variance: Positive | None = None) -> Any:
+def matern32(features: int, lengthscale: Positive | None = None, variance: Positive = 1.0) -> Any:
     """variance (1 + sqrt(3) r) exp(-sqrt(3) r): once differentiable functions."""
     return _stationary(kernels.Matern32, features, lengthscale, variance)
 
 
-def matern52(features: int, lengthscale: Positive | None = None, variance: Positive | None = None) -> Any:
+def matern52(features: int, lengthscale: Positive | None = None, variance: Positive = 1.0) -> Any:
     """variance (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r): twice differentiable functions."""
     return _stationary(kernels.Matern52, features, lengthscale, variance)
 
 
 def periodic(
-    features: int, lengthscale: Positive | None = None, variance: Positive | None = None, period: Positive = 1.0
+    features: int, lengthscale: Positive | None = None, variance: Positive = 1.0, period: Positive = 1.0
 ) -> Any:
     """variance exp(-2 sum_d sin^2(pi (x_d - z_d) / period_d) / lengthscale_d^2)."""
     return _stationary(kernels.Periodic, features, lengthscale, variance, period=torch.full((features,), float(period)))

@@ -22,10 +22,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from zoo.bayes.covariates import Standard, linear
+from zoo.bayes.covariates import linear
 from zoo.bayes.gp import FunctionProgram
 from zoo.errors import OptionError
-from zoo.likelihoods import Normal, make_likelihood
+from zoo.likelihoods import make_likelihood
 from zoo.options import Count
 from zoo.program import Preset
 from zoo.specs import Spec
@@ -58,14 +58,11 @@ class SparseGaussianProcess(FunctionProgram):
         self.support = self.likelihood.support
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Inducing inputs are some of the data's at random; the mean (and noise) fit x alone; the kernel its spread."""
+        """Inducing inputs are some of the data's at random; the mean (and noise) fit x alone."""
         assert context is not None
         self.take_inputs(context[torch.randperm(len(context))[: self.points].to(context.device)])
         self.mean.copy_(self.likelihood.initial(x).squeeze(-1))
-        outcome = Standard([])
-        if isinstance(self.likelihood, Normal):
-            outcome.take(x)
-        self.take_scales(context, outcome.size.square())
+        self.take_scales(context)
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """Whitened values, the function at each row given them, and x given that."""

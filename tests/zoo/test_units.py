@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from inference import fit
-from zoo.bayes.covariates import FAR, Standard, units
 from zoo.bayes.gp import GaussianProcess
 from zoo.bayes.sparse_gp import SparseGaussianProcess
+from zoo.likelihoods import make_likelihood
+from zoo.units import FAR, Standard, units
 
 
 def test_units_are_those_of_columns_that_are_far_from_one() -> None:
@@ -70,5 +71,45 @@ def test_scales_that_an_option_says_are_kept(make: type[GaussianProcess]) -> Non
     found = {type(part).__name__: part for part in program.kernel.modules()}
     assert [found[kind].lengthscale.item() for kind in ("RBF", "Periodic")] == pytest.approx([7.0, 1.0])
     assert found["Matern52"].lengthscale.item() == pytest.approx(500.0)
-    # A Gaussian process keeps its variances in units of that of x.
-    assert found["RBF"].variance.item() == pytest.approx(1.0 if make is GaussianProcess else 2500.0)
+    # Variances are in units of that of x.
+    assert found["RBF"].variance.item() == 1.0
+
+
+COLUMNS = torch.tensor([10.0, 500.0, 0.01, 1.0]), torch.tensor([50.0, 2000.0, 0.05, 0.0])
+
+
+def table(n: int = 120) -> Tensor:
+    """Four standardised columns that have to do with each other."""
+    z = torch.randn(n, 2)
+    x = torch.cat([z @ torch.randn(2, 3) + 0.3 * torch.randn(n, 3), (2 * z[:, :1]).sin() + 0.2 * torch.randn(n, 1)], 1)
+    return (x - x.mean(0)) / x.std(0, correction=0)
+
+
+@pytest.mark.parametrize("name", ["vae", "hvae", "aae"])
+def test_a_table_in_other_units_gives_the_same_fit(name: str) -> None:
+    x, (size, centre) = table(), COLUMNS
+    losses = []
+    for given, lost in ((x, 0.0), (centre + size * x, float(size.log().sum()))):
+        method = "aae" if name == "aae" else "svi"
+        found = fit(name, given, method, likelihood="normal", steps=40, batch_size=120, seed=3, compile="never")
+        history = found.history
+        losses.append((-history.last("reconstruction") if name == "aae" else history.last("loss")) - lost)
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("size", "taken"), [(255.0, True), (1.0, False), (0.2, False)])
+def test_pixels_share_a_unit_and_stay_as_they_are_in_the_unit_interval(size: float, taken: bool) -> None:
+    x = size * torch.rand(50, 4, 4)
+    x[:, 0, 0] = 0.0  # which never changes
+    likelihood = make_likelihood("normal", [4, 4])
+    start = likelihood.initial(x)
+    seen = likelihood.embed(x)
+    assert torch.equal(seen, x) != taken
+    if taken:
+        assert (seen.mean().item(), seen.std(correction=0).item()) == pytest.approx((0.0, 1.0), abs=1e-9)
+    density = likelihood.distribution(start.expand(50, 4, 4, 1))
+    torch.testing.assert_close(density.mean, x.mean(0).expand_as(x))
+    spread = (x - x.mean(0)).square().mean().sqrt()
+    torch.testing.assert_close(density.stddev, spread.expand_as(x).detach())
+    noise = torch.rand(50, 4, 4, 1)
+    torch.testing.assert_close(density.cdf(likelihood.draw(start.expand(50, 4, 4, 1), noise)), noise[..., 0])
