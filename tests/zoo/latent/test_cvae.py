@@ -255,10 +255,12 @@ def _clean_store() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("_clean_store")
 @pytest.mark.parametrize("given", [1, 2, 3])
 def test_at_least_as_good_as_pyros_example_on_its_tasks(given: int) -> None:
     """mnist10k binarised, same widths, epochs, batches and Adam; by importance sampling; the plain net beside both."""
+    torch.set_default_dtype(torch.float32)
     data, hidden, latent, epochs = datasets.load("mnist10k-binary"), 500, 200, 30
     ours, guesses, theirs, baselines = [], [], [], []
     for seed in (0, 1, 2):
