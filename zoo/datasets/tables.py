@@ -213,10 +213,14 @@ def _numbers(path: Path, rows: list[tuple[int, list[str]]], names: list[str], co
                 found.append(float(cell))
             except ValueError:
                 if cell.strip():
-                    where = f", column {names[column]!r}" if names else ""
+                    where, remedy = "", ""
+                    if names:
+                        name = repr(names[column])
+                        where = f", column {name}"
+                        remedy = f" Words, as of groups, are numbered with pandas: frame[{name}].factorize()[0]."
                     raise DatasetError(
                         f"{path}, line {number}{where}: {cell!r} is not a number; expected numbers with commas between "
-                        "them, and nothing where one is missing."
+                        f"them, and nothing where one is missing.{remedy if cell.strip()[0].isalpha() else ''}"
                     ) from None
                 found.append(np.nan)
     return np.frombuffer(found, np.float64).reshape(len(rows), len(columns))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import pyro
 import pytest
 import torch
@@ -139,12 +141,16 @@ def test_letters_are_better_than_what_costs_nothing(pairs: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("pairs", PAIRS)
 def test_the_game_makes_letters_sharper_and_no_less_right(pairs: str) -> None:
-    """Beside the same network with the same steps and without the game."""
+    """Beside the same network with the same steps and without the game, in the median of three seeds."""
     test, network = held_out(pairs), train_classifier("glyphs")
-    game, alone = translated("pix2pix", pairs), translated("pix2pix", pairs, adversarial=0.0)
-    assert frechet(game, test.x, network).value < frechet(alone, test.x, network).value
-    found = recognition(alone, test.x)
-    assert recognised(game, pairs) >= found.share - found.standard_error
+    game, alone = (
+        [translated("pix2pix", pairs, adversarial, seed) for seed in range(3)] for adversarial in (None, 0.0)
+    )
+    sharp, plain = (median(frechet(made, test.x, network).value for made in each) for each in (game, alone))
+    assert sharp < plain
+    right = [recognition(made, test.x) for made in alone]
+    error = right[0].standard_error
+    assert median(recognised(made, pairs) for made in game) >= median(found.share for found in right) - error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
 import pytest
 import torch
@@ -119,17 +120,22 @@ def _single_precision() -> Iterator[None]:
 @pytest.mark.usefixtures("_single_precision")
 @pytest.mark.timeout(1800)
 def test_letters_get_the_words_of_their_names() -> None:
-    """Of characters that are not in training: better than the most common words, and not one list for all."""
-    found = fit("tag-gan", "glyphs-tags", preset="small", seed=0, device="cpu")
+    """Of characters that are not in training, in the median of three seeds: better than the most common words, and not
+    one list for all."""
     names = datasets.load("glyphs-captions")
     truth, trained = (
         torch.tensor(named(names.split(split).context.long().numpy(), len(WORDS))) for split in ("test", "train")
     )
-    images = datasets.load("glyphs-tags").test.context
-    draws = torch.stack([found.program.generate(context=images) for _ in range(100)])
-    vectors = torch.tensor(glyph_vectors()).float()
-    mine = rank_by_draws(draws, vectors)
+    images, vectors = datasets.load("glyphs-tags").test.context, torch.tensor(glyph_vectors()).float()
     common = trained.float().mean(0).expand(len(truth), -1)
-    assert precision_at(mine, truth) > precision_at(common, truth)
-    assert mean_average_precision(mine, truth) > mean_average_precision(common, truth)
-    assert different_lists(draws, vectors) > 2
+    precisions, means, lists = [], [], []
+    for seed in range(3):
+        found = fit("tag-gan", "glyphs-tags", preset="small", seed=seed, device="cpu")
+        draws = torch.stack([found.program.generate(context=images) for _ in range(100)])
+        ranks = rank_by_draws(draws, vectors)
+        precisions.append(precision_at(ranks, truth))
+        means.append(mean_average_precision(ranks, truth))
+        lists.append(different_lists(draws, vectors))
+    assert median(precisions) > precision_at(common, truth)
+    assert median(means) > mean_average_precision(common, truth)
+    assert median(lists) > 2

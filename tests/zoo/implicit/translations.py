@@ -23,13 +23,14 @@ def held_out(pairs: str) -> Data:
 
 
 @cache
-def translated(name: str, pairs: str, adversarial: float | None = None) -> Tensor:
+def translated(name: str, pairs: str, adversarial: float | None = None, seed: int = 0) -> Tensor:
     """What a program makes of the test letters in the first face.
 
     Args:
         name: Of the program; 'cyclegan' learns from letters that are no pairs.
         pairs: The data set.
         adversarial: The option, where it is not the preset's.
+        seed: Of everything random.
     """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
@@ -37,10 +38,10 @@ def translated(name: str, pairs: str, adversarial: float | None = None) -> Tenso
         data = datasets.load(f"{pairs}-unpaired" if name == "cyclegan" else pairs)
         small = catalogue.get(name).presets["small"]
         changes = {} if adversarial is None else {"adversarial": adversarial}
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         program = catalogue.create_for(name, data.train, "small")
-        fit(program, data, small.method, seed=0, device="cpu", **{**small.fit, **changes})
-        torch.manual_seed(0)
+        fit(program, data, small.method, seed=seed, device="cpu", **{**small.fit, **changes})
+        torch.manual_seed(seed)
         return program.translate(held_out(pairs).context)
     finally:
         torch.set_default_dtype(default)
