@@ -6,6 +6,7 @@ What is of about size one already is left as it is, bit for bit: standardised co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,13 @@ class Standard(nn.Module):
         self.register_buffer("size", torch.ones(tuple(shape)))
 
     @torch.no_grad()
-    def take(self, rows: Tensor) -> None:
+    def take(self, rows: Tensor) -> Self:
         """Mean and standard deviation of rows (N, *shape), wherever their size or their spread is far from one."""
         size, spread = rows.square().mean(0).sqrt(), rows.std(0, correction=0)
         known = (spread > 0) & ((size > FAR) | (spread < 1 / FAR))
         self.centre.copy_(torch.where(known, rows.mean(0), 0.0))
         self.size.copy_(torch.where(known, spread, 1.0))
+        return self
 
     def forward(self, rows: Tensor) -> Tensor:
         """In units."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from inference import fit
 from zoo.bayes.gp import GaussianProcess
 from zoo.bayes.sparse_gp import SparseGaussianProcess
+from zoo.latent.ppca import PPCA
 from zoo.likelihoods import make_likelihood
 from zoo.units import FAR, Standard, units
 
@@ -113,3 +114,18 @@ def test_pixels_share_a_unit_and_stay_as_they_are_in_the_unit_interval(size: flo
     torch.testing.assert_close(density.stddev, spread.expand_as(x).detach())
     noise = torch.rand(50, 4, 4, 1)
     torch.testing.assert_close(density.cdf(likelihood.draw(start.expand(50, 4, 4, 1), noise)), noise[..., 0])
+
+
+def test_ppca_starts_at_the_size_of_its_data() -> None:
+    x, (size, centre) = table(), COLUMNS
+    program, standard = PPCA([4], 2), PPCA([4], 2)
+    with torch.no_grad():
+        weight = standard.weight.clone()
+        standard.initialise(x)
+        program.initialise(centre + size * x)
+        assert torch.equal(standard.weight, weight)
+        assert float(standard.scale) == 1.0
+        lost = [-each.log_prob(rows).mean() for each, rows in ((standard, x), (program, centre + size * x))]
+    # One noise for all columns is as large as the largest, 500: log(500 / size) of each is given away.
+    given_away = (500 / size).log().sum() - (500 / size.square().mean().sqrt()).log() * 4
+    assert float(lost[1]) < float(lost[0] + size.log().sum() + given_away)

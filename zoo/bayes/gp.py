@@ -82,9 +82,7 @@ class FunctionProgram(Covariates):
 
     def take_scales(self, rows: Tensor) -> None:
         """Starts the kernel's length scales at the spread of columns (N, D) where no option says them."""
-        standard = Standard(rows.shape[1:])
-        standard.take(rows)
-        take_lengths(self.kernel, standard.size)
+        take_lengths(self.kernel, Standard(rows.shape[1:]).take(rows).size)
 
     def draw_v(self) -> Tensor:
         """The guide's v ~ N(m, S S')."""

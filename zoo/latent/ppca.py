@@ -24,6 +24,7 @@ from zoo.distributions import observed
 from zoo.errors import DivergenceError, NonFiniteError, ShapeError
 from zoo.options import Count, Shape
 from zoo.program import Preset, Program
+from zoo.units import Standard
 
 __all__ = ["PPCA"]
 
@@ -57,12 +58,20 @@ class PPCA(Program):
         self.encoder_scale = PyroParam(torch.ones(latent_dim), constraint=constraints.positive)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Starts from the data's mean; the weights stay random, since zero is a saddle point of the likelihood."""
+        """Starts from the data's mean, and in their units, where these are far from one.
+
+        The weights stay random, since zero is a saddle point of the likelihood.
+        """
         flat = x.reshape(len(x), -1)
         if bool(flat.isnan().any()):
             self.mean.copy_(flat.nanmean(0).nan_to_num())  # 0 where no example has the number
+            flat = torch.where(flat.isnan(), self.mean, flat)
         else:
             self.mean.copy_(flat.mean(0))
+        size = Standard(flat.shape[1:]).to(flat).take(flat).size
+        self.weight.mul_(size[:, None])
+        self.encoder.weight.div_(size)
+        self.scale = self.scale * size.square().mean().sqrt()
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The linear-Gaussian generative program."""
