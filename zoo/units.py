@@ -36,7 +36,8 @@ class Standard(nn.Module):
     def take(self, rows: Tensor) -> Self:
         """Mean and standard deviation of rows (N, *shape), wherever their size or their spread is far from one."""
         size, spread = rows.square().mean(0).sqrt(), rows.std(0, correction=0)
-        known = (spread > 0) & ((size > FAR) | (spread < 1 / FAR))
+        varies = spread > 100 * torch.finfo(rows.dtype).eps * size  # more than a constant's rounding
+        known = varies & ((size > FAR) | (spread < 1 / FAR))
         self.centre.copy_(torch.where(known, rows.mean(0), 0.0))
         self.size.copy_(torch.where(known, spread, 1.0))
         return self
@@ -51,9 +52,9 @@ class Standard(nn.Module):
 
 
 def units(rows: Tensor) -> Tensor:
-    """What a weight of each column must be to move a prediction by one: 1 over its root mean square (D,).
+    """What a weight of each column must be to move a prediction by one, where that is less than one: 1 / size (D,).
 
-    1 where that is near one, as of standardised columns, or zero.
+    Columns that are small keep weights of the size that their prior expects.
     """
     size = rows.square().mean(0).sqrt()
-    return torch.where((size > 0) & ((size > FAR) | (size < 1 / FAR)), size.reciprocal(), 1.0)
+    return torch.where(size > FAR, size.reciprocal(), 1.0)

@@ -17,12 +17,20 @@ from zoo.likelihoods import make_likelihood
 from zoo.units import FAR, Standard, units
 
 
-def test_units_are_those_of_columns_that_are_far_from_one() -> None:
+def test_units_are_those_of_columns_that_are_large() -> None:
     rows = torch.tensor([[3.0, 30.0, 0.01, 0.0, 1.0], [-4.0, 40.0, -0.02, 0.0, 1.0]])
-    expected = [1.0, 1 / 1250**0.5, 1 / 0.00025**0.5, 1.0, 1.0]
-    np.testing.assert_allclose(units(rows), expected, rtol=1e-12)
-    near = units(torch.stack([torch.full((3,), size) for size in (FAR, 1.01 * FAR, 1 / FAR, 0.99 / FAR)], 1))
-    np.testing.assert_allclose(near, [1, 1 / 4.04, 1, 4 / 0.99], rtol=1e-12)
+    np.testing.assert_allclose(units(rows), [1.0, 1 / 1250**0.5, 1.0, 1.0, 1.0], rtol=1e-12)
+    near = units(torch.stack([torch.full((3,), size) for size in (FAR, 1.01 * FAR)], 1))
+    np.testing.assert_allclose(near, [1, 1 / 4.04], rtol=1e-12)
+
+
+def test_a_constant_has_no_unit_whatever_its_rounding() -> None:
+    rows = torch.full((7, 2), 70.3, dtype=torch.float32)
+    rows[:, 1] += torch.arange(7) / 100
+    assert rows[:, 0].std(correction=0) > 0  # the mean of seven is off by a rounding
+    standard = Standard([2]).float().take(rows)
+    assert (standard.centre[0], standard.size[0]) == (0.0, 1.0)
+    assert standard.size[1].item() == pytest.approx(0.02, rel=1e-3)
 
 
 def test_what_is_far_from_one_is_standardised_and_what_is_not_is_left_alone() -> None:

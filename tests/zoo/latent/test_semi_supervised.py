@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 
 import pytest
 import torch
@@ -134,24 +135,25 @@ def test_what_is_no_class_is_refused():
 
 @pytest.mark.slow
 def test_with_100_labels_it_is_better_than_its_classifier_alone(zoo_data):
-    """The same classifier, trained on the hundred labels alone, by the same optimizer."""
+    """The same classifier, trained on the hundred labels alone, by the same optimizer; the median of three seeds."""
+    torch.set_default_dtype(torch.float32)
     data = datasets.load("mnist10k-binary-labelled")
     context = hide_labels(data.train.context, 100)
     known = context.sum(-1) > 0
     truth = data.test.context.argmax(-1)
-    torch.manual_seed(0)
-    plain = SemiSupervisedVAE.for_data(*data.train)
-    optimizer = torch.optim.Adam(plain.classifier.parameters(), lr=1e-3)
-    for _ in range(500):
-        optimizer.zero_grad()
-        (-(context[known] * plain.log_classes(data.train.x[known])).sum(-1).mean()).backward()
-        optimizer.step()
-    options = dict(SemiSupervisedVAE.preset("small").fit)
-    program = SemiSupervisedVAE.for_data(*data.train, **SemiSupervisedVAE.preset("small").program)
-    found = fit(program, (data.train.x, context), "svi", **options)
-    with torch.no_grad():
-        alone, ours = (
-            float((each.log_classes(data.test.x).argmax(-1) == truth).double().mean())
-            for each in (plain, found.program)
-        )
-    assert ours > alone
+    chosen, alone, ours = SemiSupervisedVAE.preset("small"), [], []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        plain = SemiSupervisedVAE.for_data(*data.train)
+        optimizer = torch.optim.Adam(plain.classifier.parameters(), lr=1e-3)
+        for _ in range(500):
+            optimizer.zero_grad()
+            (-(context[known] * plain.log_classes(data.train.x[known])).sum(-1).mean()).backward()
+            optimizer.step()
+        program = SemiSupervisedVAE.for_data(*data.train, **chosen.program)
+        fit(program, (data.train.x, context), "svi", seed=seed, **dict(chosen.fit))
+        for each, shares in ((plain, alone), (program, ours)):
+            with torch.no_grad():
+                found = each.log_classes(data.test.x).argmax(-1)
+            shares.append(float((found == truth).double().mean()))
+    assert median(ours) > median(alone)
