@@ -23,7 +23,7 @@ from tests.zoo.test_chains import chi_square
 from zoo import catalogue, datasets
 from zoo.chains import hmm as hmm_module
 from zoo.chains import messages
-from zoo.chains.forward_backward import _log_counts, _scaled_counts, forward_backward, log_evidence
+from zoo.chains.forward_backward import _log_counts, _scaled_counts, _sweep, forward_backward, log_evidence
 from zoo.chains.hmm import HMM
 from zoo.errors import CapabilityError, OptionError, ShapeError, SupportError
 from zoo.program import ClosedFormEM, ExactDensity, ExactPosterior
@@ -766,3 +766,21 @@ def test_emissions_of_probability_zero(emission):
     latents = {"z": torch.zeros(int(possible.sum()), 3).long()}
     site = pyro.poutine.trace(pyro.poutine.condition(program.model, data=latents)).get_trace(x[possible], None, None)
     assert not site.nodes["x"]["fn"].log_prob(x[possible]).isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("models", [1, 2])
+def test_small_and_large_steps_are_the_same_sweep(monkeypatch: pytest.MonkeyPatch, models: int, dtype: torch.dtype):
+    """By numpy and by torch: messages, their sums, and where a likelihood is zero."""
+    matrix = torch.rand(models, 5, 5, dtype=dtype).softmax(-1)
+    flow = torch.rand(models, 30, 7, 5, dtype=dtype)
+    flow[:, 20, 3] = 0.0
+    found = []
+    for alone in (2**18, 0):
+        monkeypatch.setattr("zoo.chains.forward_backward.ALONE", alone)
+        messages = flow.clone()
+        found.append((_sweep(matrix, messages), messages))
+    torch.testing.assert_close(found[0], found[1], equal_nan=True)
+    assert torch.isnan(found[0][1][:, 20:, 3]).all()
+    assert torch.isfinite(found[0][1][:, :20]).all()
+    torch.testing.assert_close(found[0][1][:, :20].sum(-1), torch.ones(models, 20, 7, dtype=dtype))
