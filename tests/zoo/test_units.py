@@ -80,6 +80,11 @@ def test_scales_that_an_option_says_are_kept(make: type[GaussianProcess]) -> Non
     found = {type(part).__name__: part for part in program.kernel.modules()}
     assert [found[kind].lengthscale.item() for kind in ("RBF", "Periodic")] == pytest.approx([7.0, 1.0])
     assert found["Matern52"].lengthscale.item() == pytest.approx(500.0)
+    # Standardised columns leave what the user has set.
+    program.kernel.kern0.kern1.lengthscale = torch.tensor([3.0])
+    with torch.no_grad():
+        program.initialise(x, place)
+    assert found["Matern52"].lengthscale.item() == pytest.approx(3.0)
     # Variances are in units of that of x.
     assert found["RBF"].variance.item() == 1.0
 

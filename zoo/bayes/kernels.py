@@ -33,10 +33,13 @@ def _stationary(
 
 @torch.no_grad()
 def take_lengths(kernel: Any, lengthscale: Tensor) -> None:
-    """Starts the length scales (D,) that no option says; a periodic kernel's are in units of its period, and stay."""
+    """Starts the length scales (D,) that no option says, where these are not 1; what is there else stays as it is.
+
+    So do those of a periodic kernel, which are in units of its period.
+    """
     for part in kernel.modules():
         if getattr(part, "of_any_length", False) and not isinstance(part, kernels.Periodic):
-            part.lengthscale = lengthscale.to(part.lengthscale)
+            part.lengthscale = torch.where(lengthscale == 1, part.lengthscale, lengthscale.to(part.lengthscale))
 
 
 def rbf(features: int, lengthscale: Positive | None = None, variance: Positive = 1.0) -> Any:
