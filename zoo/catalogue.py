@@ -317,13 +317,22 @@ def _is_found_at(given: type[Program], name: str) -> bool:
     return issubclass(given, Adopted) and given.found_at is not None and given.found_at.rpartition(":")[2] == name
 
 
+def _as_given(cls: str) -> str:
+    """How the class of a record is written; of adopted functions, 'model' or 'model+guide', the call that adopts."""
+    name = cls.rpartition(".")[2]
+    return name if name[:1].isupper() else f"zoo.adopt({name.replace('+', ', ')})"
+
+
 def _class_of(saved: Saved, given: type[Program] | Adopted | None, trust_code: bool) -> type[Program]:
     name, known = saved.record["program"], _locations()
     where, _, cls = known.get(name, name).rpartition(":")
     if given is not None:
         mine: Any = type(given) if isinstance(given, Adopted) else given
         if not (isinstance(mine, type) and issubclass(mine, Program)):
-            raise OptionError(f"program is the class of the saved program, a subclass of Program; got {given!r}.")
+            raise OptionError(
+                f"program is the class of the saved program, a subclass of Program, or what zoo.adopt makes of Pyro's "
+                f"functions, zoo.adopt(model) or zoo.adopt(model, guide); got {given!r}."
+            )
         if mine.__name__ != cls.partition("+")[0].rpartition(".")[2] and not _is_found_at(mine, cls):
             raise CheckpointError(f"{saved.folder} holds a {cls}, not a {mine.__name__}.")
         return mine
@@ -339,7 +348,7 @@ def _class_of(saved: Saved, given: type[Program] | Adopted | None, trust_code: b
     if not trust_code:
         raise CheckpointError(
             f"{saved.folder} holds a program of the class {cls} of {where}, which is not in the catalogue, and loading "
-            f"runs no code. Give the class (program={cls.rpartition('.')[2]}); or, if you trust {where}, "
+            f"runs no code. Give the class (program={_as_given(cls)}); or, if you trust {where}, "
             "trust_code=True (--trust-code on the command line) executes it."
         )
     path = str(saved.folder.resolve() / where) if where.endswith(".py") else where

@@ -18,6 +18,7 @@ from tests.zoo.plain_pyro import cases, mixture, subsampled, subsampled_guide
 from zoo.errors import (
     BrokenProgramError,
     CapabilityError,
+    CheckpointError,
     EmptyDataError,
     NonFiniteError,
     OptionError,
@@ -98,6 +99,27 @@ def test_a_fit_comes_back_from_its_folder(name: str, tmp_path: Path):
     assert set(ours) == set(theirs) == set(found.program.sites()) & set(ours)
     assert ours
     assert all(torch.equal(ours[site], theirs[site]) for site in ours)
+
+
+def around(y: torch.Tensor) -> None:
+    loc = pyro.param("q_loc", torch.tensor(0.0))
+    pyro.sample("z", dist.Normal(loc, 1.0))
+
+
+def far(y: torch.Tensor) -> None:
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def test_a_folder_says_how_its_functions_are_given(tmp_path: Path):
+    for name, functions in (("far", (far,)), ("far, around", (far, around))):
+        folder = tmp_path / name
+        fit(zoo.adopt(*functions), torch.tensor(1.0), "svi", steps=3, out=folder)
+        with pytest.raises(CheckpointError, match=rf"program=zoo\.adopt\({name}\)"):
+            Fit.load(folder)
+        with pytest.raises(OptionError, match=r"zoo\.adopt\(model, guide\); got <function far"):
+            Fit.load(folder, program=far)  # type: ignore[arg-type]
+        assert Fit.load(folder, program=zoo.adopt(*functions)).draw(2, torch.tensor(1.0))["z"].shape[0] == 2
 
 
 def test_sites_have_their_plates_as_dimensions_of_the_event():
