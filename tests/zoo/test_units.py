@@ -133,12 +133,39 @@ def test_ppca_starts_at_the_size_of_its_data() -> None:
     x, (size, centre) = table(), COLUMNS
     program, standard = PPCA([4], 2), PPCA([4], 2)
     with torch.no_grad():
+        program.weight.copy_(standard.weight)
         weight = standard.weight.clone()
         standard.initialise(x)
         program.initialise(centre + size * x)
-        assert torch.equal(standard.weight, weight)
-        assert float(standard.scale) == 1.0
-        lost = [-each.log_prob(rows).mean() for each, rows in ((standard, x), (program, centre + size * x))]
-    # One noise for all columns is as large as the largest, 500: log(500 / size) of each is given away.
-    given_away = (500 / size).log().sum() - (500 / size.square().mean().sqrt()).log() * 4
-    assert float(lost[1]) < float(lost[0] + size.log().sum() + given_away)
+    assert torch.equal(standard.weight, weight)
+    assert standard.scale.item() == 1.0
+    torch.testing.assert_close(program.weight / size[:, None], weight)
+    assert program.scale.item() == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+def test_em_of_ppca_ends_at_the_maximum_in_any_units(latent_dim: int, missing: bool) -> None:
+    """In single precision, where the smallest column is a rounding of the largest one's squares."""
+    size, centre = COLUMNS
+    x = (centre + 100 * size * table()).float()
+    rows = torch.cat([x, torch.full((3, 4), math.nan)]) if missing else x  # which say nothing
+    found = fit(PPCA([4], latent_dim).float(), rows, "em", device="cpu", seed=2).program
+    closed = PPCA([4], latent_dim).float()
+    closed.maximum_likelihood(x)
+    gaps = closed.log_prob(x).double().mean() - found.log_prob(x).double().mean()
+    assert float(gaps.detach()) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_density_of_ppca_keeps_its_digits_however_its_weights_are_turned() -> None:
+    size, centre = COLUMNS
+    x = (centre + 100 * size * table()).float()
+    program = PPCA([4], 2).float()
+    program.maximum_likelihood(x)
+    with torch.no_grad():
+        turned = torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
+        program.weight.copy_(program.weight.double() @ turned)
+        weight = program.weight.double()
+        covariance = weight @ weight.T + program.scale.double() ** 2 * torch.eye(4)
+        exact = torch.distributions.MultivariateNormal(program.mean.double(), covariance).log_prob(x.double())
+        np.testing.assert_allclose(program.log_prob(x), exact, atol=1e-4)

@@ -71,7 +71,7 @@ class PPCA(Program):
         size = Standard(flat.shape[1:]).to(flat).take(flat).size
         self.weight.mul_(size[:, None])
         self.encoder.weight.div_(size)
-        self.scale = self.scale * size.square().mean().sqrt()
+        self.scale = self.scale * size.min()
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The linear-Gaussian generative program."""
@@ -95,8 +95,8 @@ class PPCA(Program):
         """p(z | x) = N(M^-1 W'(x - mu), sigma^2 M^-1), M = W'W + sigma^2 I, of the rows of W that x has."""
         assert x is not None
         residual, present = self._residual(x)
-        precision = self._m(present) / self.scale**2
-        loc = self._posterior_mean(residual, present)
+        precision = (self._m(present) / self.scale**2).to(self.weight)
+        loc = self._posterior_mean(residual, present).to(self.weight)
         with self.plate(x, context, size):
             pyro.sample("z", dist.MultivariateNormal(loc, precision_matrix=precision))
 
@@ -110,12 +110,12 @@ class PPCA(Program):
         residual, present = self._residual(x)
         d: Any = len(self.mean) if present is None else present.sum(-1)
         z = self._posterior_mean(residual, present)
-        rest = residual - z @ self.weight.T
+        rest = residual - z @ _precise(self.weight).T
         if present is not None:
             rest = torch.where(present, rest, 0.0)
         exponent = rest.square().sum(-1) / self.scale**2 + z.square().sum(-1)
         log_det = 2 * (d - self.latent_dim) * self.scale.log() + torch.linalg.slogdet(self._m(present)).logabsdet
-        return -(exponent + log_det + d * math.log(2 * math.pi)) / 2
+        return (-(exponent + log_det + d * math.log(2 * math.pi)) / 2).to(x)
 
     @torch.no_grad()
     def maximum_likelihood(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -135,8 +135,7 @@ class PPCA(Program):
             raise NonFiniteError(
                 "With missing values the maximum has no closed form; fit PPCA by method 'em' or 'svi'."
             )
-        # In double precision: a covariance has the squares of what the data have digits of.
-        flat = x.reshape(len(x), -1).to(torch.float32 if x.device.type == "mps" else torch.float64)
+        flat = _precise(x.reshape(len(x), -1))
         n, d = flat.shape
         if min(d, n - 1) <= self.latent_dim:
             raise ShapeError(
@@ -155,52 +154,48 @@ class PPCA(Program):
         self.scale = noise.sqrt().to(self.mean)
 
     # The EM of Tipping & Bishop, except that mu is a column of the regression of x on (z, 1), so that it need not be
-    # the data's mean already; everything is measured from the current mu.
+    # the data's mean already (everything is measured from the current mu), and with expanded parameters (Liu, Rubin &
+    # Wu, "Parameter expansion to accelerate EM", Biometrika 85(4), 1998): an M-step may give z any mean and covariance,
+    # which W and mu then take over. Without that, columns of great variance would wait for W longer than anyone does.
 
     @torch.no_grad()
     def e_step(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Moments of (z, 1) under p(z | x), summed over the batch.
+        """Moments of (z, 1) under p(z | x), summed over the batch in double precision.
 
-        Returns: The log-likelihood () and the statistics `count` (), `energy` () = sum |r|^2,
-            `cross` (d, k + 1) = sum r <(z, 1)>', `moment` (k + 1, k + 1) = sum <(z, 1)(z, 1)'>, with r = x - mu. With
-            missing values sums are over what is there: `moment` is (d, k + 1, k + 1), and `count` the share of it.
+        Returns: The log-likelihood () and the statistics `energy` () = sum |r|^2, `cross` (d, k + 1) = sum r <(z, 1)>',
+            `latent` and `moment` (k + 1, k + 1) = sum <(z, 1)(z, 1)'>, with r = x - mu. With missing values sums are
+            over what is there, so that `moment` is (d, k + 1, k + 1), of the rows that have each number.
         """
         residual, present = self._residual(x)
         augmented = nn.functional.pad(self._posterior_mean(residual, present), (0, 1), value=1.0)
         covariance = nn.functional.pad(self.scale**2 * torch.linalg.inv(self._m(present)), (0, 1, 0, 1))
-        count = residual.new_tensor(float(len(x)))
-        if present is None:
-            moment = augmented.T @ augmented + count * covariance
-        else:
-            there = present.to(residual)
-            moment = torch.einsum("nd,nij->dij", there, augmented[:, :, None] * augmented[:, None, :] + covariance)
-            count = there.sum() / len(self.mean)
-        return self.log_prob(x).sum(), {
-            "count": count,
-            "energy": residual.square().sum(),
-            "cross": residual.T @ augmented,
-            "moment": moment,
-        }
+        latent = augmented.T @ augmented + (len(x) * covariance if present is None else covariance.sum(0))
+        moment = latent
+        if present is not None:
+            squares = augmented[:, :, None] * augmented[:, None, :] + covariance
+            moment = torch.einsum("nd,nij->dij", present.to(residual), squares)
+        energy, cross = residual.square().sum(), residual.T @ augmented
+        return self.log_prob(x).sum(), {"energy": energy, "cross": cross, "latent": latent, "moment": moment}
 
     @torch.no_grad()
     def m_step(self, statistics: Mapping[str, Tensor]) -> None:
-        """The regression of x on (z, 1) and its residual variance.
+        """The regression of x on (z, 1), its residual variance, and the moments of z, which W and mu take over.
 
         Raises: DivergenceError when nothing is left over for the noise.
         """
-        cross, moment = statistics["cross"], statistics["moment"]
-        if moment.ndim == 2:
-            solution = torch.linalg.solve(moment, cross.T).T
-        else:  # numbers that no example has keep their weights
-            there = moment[:, -1, -1] > 0
-            solution = torch.cat([self.weight, self.mean.new_zeros(len(self.mean), 1)], -1)
-            solution[there] = torch.linalg.solve(moment[there], cross[there])
+        energy, cross, latent, moment = (statistics[name] for name in ("energy", "cross", "latent", "moment"))
+        moment = moment.expand(len(cross), *latent.shape)
+        there = moment[:, -1, -1] > 0  # numbers that no example has keep their weights
+        solution = torch.linalg.solve(moment[there], cross[there])
         # At the solution the two last terms of the expected squared error cancel to one.
-        error = statistics["energy"] - (solution * cross).sum()
-        self._refuse_no_noise(error, statistics["energy"])
-        self.weight.copy_(solution[:, :-1])
-        self.mean.add_(solution[:, -1])
-        self.scale = (error / (statistics["count"] * len(self.mean))).sqrt()
+        error, count = energy - (solution * cross[there]).sum(), moment[:, -1, -1].sum()
+        rounding = (2 * torch.finfo(self.mean.dtype).eps) ** 2  # of the numbers in x and W, squared
+        self._refuse_no_noise(error, energy, rounding * float(energy + count * self.mean.abs().max() ** 2))
+        loc = latent[:-1, -1] / latent[-1, -1]
+        covariance = latent[:-1, :-1] / latent[-1, -1] - loc[:, None] * loc
+        self.weight[there] = (solution[:, :-1] @ torch.linalg.cholesky(covariance)).to(self.weight)
+        self.mean[there] += (solution[:, -1] + solution[:, :-1] @ loc).to(self.mean)
+        self.scale = (error / count).sqrt().to(self.mean)
 
     def _refuse_no_noise(self, noise: Tensor, total: Tensor, rounding: float = 0.0) -> None:
         if not float(noise) > max(10 * torch.finfo(noise.dtype).eps * float(total), rounding):
@@ -210,22 +205,32 @@ class PPCA(Program):
                 "where the likelihood grows without end. Use fewer components, or float64 if there is noise."
             )
 
+    # In double precision, as W W' has the squares of what W has digits of: of columns in units far apart (years and
+    # incomes) nothing would be left of the smaller ones.
+
     def _residual(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """x - mu, (B, d), zero where x is missing; and where it is there, None for everywhere."""
         x, present = self.seen(x.reshape(len(x), -1))
-        return (x - self.mean if present is None else torch.where(present, x - self.mean, 0.0)), present
+        rest = _precise(x) - _precise(self.mean)
+        return (rest if present is None else torch.where(present, rest, 0.0)), present
 
     def _m(self, present: Tensor | None = None) -> Tensor:
         """M (k, k); of rows with missing values (B, k, k)."""
+        weight = _precise(self.weight)
         if present is None:
-            square = self.weight.T @ self.weight
+            square = weight.T @ weight
         else:
-            square = torch.einsum("nd,di,dj->nij", present.to(self.weight), self.weight, self.weight)
-        return square + self.scale**2 * torch.eye(self.latent_dim).to(self.weight)
+            square = torch.einsum("nd,di,dj->nij", present.to(weight), weight, weight)
+        return square + _precise(self.scale) ** 2 * torch.eye(self.latent_dim).to(weight)
 
     def _posterior_mean(self, residual: Tensor, present: Tensor | None = None) -> Tensor:
+        weight = _precise(self.weight)
         if present is None:
-            return torch.linalg.solve(self._m(), self.weight.T @ residual.T).T
-        return torch.linalg.solve(self._m(present), residual @ self.weight)
+            return torch.linalg.solve(self._m(), weight.T @ residual.T).T
+        return torch.linalg.solve(self._m(present), residual @ weight)
 
     presets: ClassVar[Mapping[str, Preset]] = {"small": Preset({"latent_dim": 16}, "svi", {"steps": 2000})}
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x if x.device.type == "mps" else x.double()  # which has no double precision
