@@ -163,12 +163,40 @@ def _library(
                 warnings.simplefilter("ignore")  # torch's, about torch's own future
                 program = torch.export.export(loop, tuple(inputs), strict=False)
                 package = str(folder / "loop.pt2")
-                # What the processor says that it can is not tried, by compilations that took longer than all others.
-                configs = {**options, "cpp.vec_isa_ok": True}
-                torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
+                configs: dict[str, Any] = dict(options)  # which inductor adds to
+                with _untried():
+                    torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
                 os.replace(package, path)
             _prune(path.parent)
-    return torch._inductor.aoti_load_package(str(path))
+    with _untried():
+        return torch._inductor.aoti_load_package(str(path))
+
+
+@contextmanager
+def _untried() -> Iterator[None]:
+    """What the processor says that it can is believed, and what only whole and half numbers have from it is not asked.
+
+    inductor would try each of these by a compilation and a process of its own, in every process that makes or loads a
+    library: ten seconds from empty caches and half a second ever after. What others then compile is tried as before.
+    """
+    from torch._inductor import config, cpu_vec_isa
+
+    kinds = [kind for kind in vars(cpu_vec_isa).values() if isinstance(kind, type)]
+    known = [cpu_vec_isa.valid_vec_isa_list, *(getattr(kind, "__bool__", None) for kind in kinds)]
+    check = cpu_vec_isa.VecISA.check_build
+
+    def forget() -> None:
+        for function in known:
+            getattr(function, "cache_clear", lambda: None)()
+
+    forget()
+    cpu_vec_isa.VecISA.check_build = lambda self, code: False  # type: ignore[method-assign]
+    try:
+        with config.patch({"cpp.vec_isa_ok": True}):
+            yield
+    finally:
+        cpu_vec_isa.VecISA.check_build = check  # type: ignore[method-assign]
+        forget()
 
 
 def _lock(package: Path) -> Path:

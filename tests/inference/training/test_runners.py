@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -9,6 +10,7 @@ from threading import Event, Thread
 import pytest
 import torch
 from filelock import FileLock
+from torch._inductor import cpu_vec_isa
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -105,6 +107,33 @@ def test_a_damaged_library_is_made_again(straight, monkeypatch):
     assert numbers(fitted("always", 3)) == numbers(expected)
     assert len(made) == 1
     assert path.read_bytes() == whole
+
+
+def test_neither_making_nor_loading_tries_what_the_processor_can_do(straight, monkeypatch):
+    """Each trial is a compilation or a process, in every process anew. What others compile is tried as before."""
+    _, path = straight
+    whole, tried, kinds = path.read_bytes(), [], []
+
+    def check(self, code):
+        tried.append(code)
+        return True
+
+    def remake(program, package_path, inductor_configs):
+        kinds.append(cpu_vec_isa.pick_vec_isa())
+        Path(package_path).write_bytes(whole)
+
+    monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", check)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", remake)
+    path.write_bytes(b"")
+    fitted("always", 3)
+    assert len(kinds) == 1
+    assert not tried
+    assert cpu_vec_isa.VecISA.check_build is check
+    plain = cpu_vec_isa.pick_vec_isa()
+    assert tried or platform.machine() != "x86_64"
+    assert kinds[0].bit_width() == plain.bit_width()
+    with runners._untried():  # which forgets the answers of this test
+        pass
 
 
 def test_what_killed_processes_were_making_is_dropped_and_what_is_being_made_is_not(tmp_path):
