@@ -21,7 +21,10 @@ __all__ = [
 
 
 class Commands(TyperGroup):
-    """Commands that refuse an option given twice where they take one: the parser would keep the last without a word."""
+    """Commands that refuse an option given twice where they take one: the parser would keep the last without a word.
+
+    One that there is not may be an option of a program or method (`--steps 100`): how these are given is said.
+    """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As the parser's own.
@@ -33,8 +36,9 @@ class Commands(TyperGroup):
         try:
             below = command.context_class(command, parent=ctx, info_name=name, **command.context_settings)
             _, _, order = command.make_parser(below).parse_args(list(rest))
-        except Exception:  # what cannot be read is said by the command itself
-            return name, command, rest
+        except Exception as error:
+            self._say_how(command, rest, error)
+            return name, command, rest  # what cannot be read is said by the command itself
         for option, times in Counter(order).items():
             if times > 1 and not (getattr(option, "multiple", True) or getattr(option, "is_flag", True)):
                 from zoo.errors import OptionError
@@ -43,6 +47,22 @@ class Commands(TyperGroup):
                     f"{max(option.opts, key=len)} was given {times} times, and takes one value (a list: by commas)."
                 )
         return name, command, rest
+
+    @staticmethod
+    def _say_how(command: Any, words: list[str], error: Any) -> None:
+        """Raises OptionError for an unknown --option of a command that takes options of programs."""
+        unknown, near = getattr(error, "option_name", ""), getattr(error, "possibilities", None)
+        if unknown.startswith("--") and any("-o" in parameter.opts for parameter in command.params):
+            from zoo.errors import OptionError
+
+            at = next(i for i, word in enumerate(words) if word.partition("=")[0] == unknown)
+            value = words[at].partition("=")[2] or next(iter(words[at + 1 :]), "") or "VALUE"
+            name = unknown[2:].replace("-", "_")
+            hint = f" (did you mean {' or '.join(sorted(near))}?)" if near else ""
+            raise OptionError(
+                f"zoo {command.name} has no option {unknown}{hint}. If it is one of the program or of the method: "
+                f"-o {name}={value}. See zoo show NAME, or zoo {command.name} --help."
+            )
 
 
 def print_version(asked: bool) -> None:

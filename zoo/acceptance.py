@@ -78,6 +78,10 @@ class Acceptance:
                 hint = ""
                 if same_support(self.support, constraints.boolean):
                     hint = " Binarise the data first (zoo.datasets.binarise, or the option --binarise)."
+                    options = getattr(self, "option_names", list)
+                    kind = next((name for name in ("likelihood", "emission") if name in options()), None)
+                    if kind is not None:
+                        hint = f"{hint[:-1]}, or choose a density of real numbers: {kind}='normal' (-o {kind}=normal)."
                 span = f"values from {found.min():g} to {found.max():g}"
                 raise SupportError(f"{name} needs values in {words(self.support)}, got {span}.{hint}")
         self.check_context(context)

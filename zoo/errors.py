@@ -54,10 +54,17 @@ class OptionError(ZooError, ValueError):
 class UnknownNameError(ZooError, KeyError):
     """A program, data set, method, suite or metric that does not exist; the message names the nearest ones."""
 
+    FEW = 30
+    """Names of options that are all listed."""
+
     def __init__(self, kind: str, name: str, known: Iterable[str]):
         name, known = str(name), sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        if not near or (
+            kind.startswith("option") and len(known) <= self.FEW
+        ):  # of few, the name looked for may be no near one
+            hint = f"{hint} Known: {', '.join(known)}.".strip()
         self.message = f"Unknown {kind} {name!r}. {hint}"
         super().__init__(self.message)
 

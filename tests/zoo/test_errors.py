@@ -11,6 +11,10 @@ def test_an_unknown_name_names_the_nearest_or_all():
     near = errors.UnknownNameError("method", "swi", ["nuts", "svi", "em"])
     assert str(near) == "Unknown method 'swi'. Did you mean 'svi'?"
     assert str(errors.UnknownNameError("method", "?", ["nuts", "em"])) == "Unknown method '?'. Known: em, nuts."
+    option = errors.UnknownNameError("option of hmm or em", "steps", ["states", "iterations"])
+    assert str(option).endswith("'steps'. Did you mean 'states'? Known: iterations, states.")
+    many = errors.UnknownNameError("option", "steps", ["states", *map(str, range(30))])
+    assert str(many) == "Unknown option 'steps'. Did you mean 'states'?"
 
 
 @pytest.mark.parametrize(
