@@ -64,7 +64,10 @@ def _from_array(values: Any, what: str) -> Tensor:
         # Lists of equal length and everything with __array__; ragged lists raise a ValueError.
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise ShapeError(f"The {what} cannot be made an array ({error}); rows must have equal length.") from error
+        raise ShapeError(
+            f"The {what} cannot be made an array ({error}); rows must have equal length. Sequences of different "
+            "lengths are made one by zoo.datasets.Data.sequences."
+        ) from error
     if array.dtype.kind == "O" and not isinstance(values, np.ndarray | list | tuple) and not hasattr(values, "dtypes"):
         raise OptionError(f"Cannot read {what} of type {type(values).__name__}; give {KINDS}.")
     if array.dtype.kind not in "buif":

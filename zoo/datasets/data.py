@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -53,6 +53,32 @@ class Data(NamedTuple):
         Warns: ReadNotice for rows that a loader drops.
         """
         return cls(*read(data, Fields(target, context)))
+
+    @classmethod
+    def sequences(cls, parts: Iterable[Any]) -> Data:
+        """Sequences of different lengths: x (N, T, ...), zero behind the end of each, given their lengths (N,).
+
+        That is what `hmm` and `dmm` take. Of a table with a row a step:
+        `Data.sequences(part for _, part in table.groupby("patient")[["pulse", "temperature"]])`.
+
+        Args:
+            parts: Each (T_i, D) or (T_i,): a tensor, an array, lists, a data frame, a series.
+
+        Raises: EmptyDataError for none, and for one without steps; ShapeError for steps of different shapes; what
+            `as_tensor` raises.
+        """
+        read = [Data.of(part).x for part in parts]
+        empty = next((i for i, part in enumerate(read) if part.ndim == 0 or len(part) == 0), None)
+        if not read or empty is not None:
+            raise EmptyDataError(f"{'There are no sequences' if not read else f'Sequence {empty} has no steps'}.")
+        other = next((i for i, part in enumerate(read) if part.shape[1:] != read[0].shape[1:]), None)
+        if other is not None:
+            raise ShapeError(
+                f"Sequence {other} has steps of shape {tuple(read[other].shape[1:])}, the first one of "
+                f"{tuple(read[0].shape[1:])}; expected the same of all."
+            )
+        lengths = read[0].new_tensor([len(part) for part in read])
+        return cls(torch.nn.utils.rnn.pad_sequence(read, batch_first=True), lengths)
 
     @property
     def size(self) -> int:

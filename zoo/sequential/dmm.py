@@ -32,7 +32,7 @@ from zoo.likelihoods import make_likelihood
 from zoo.nets import mlp
 from zoo.options import Count, Counts, Natural, OneOf, Shape
 from zoo.program import Preset, Program
-from zoo.sequential.neural_path import NeuralPath
+from zoo.sequential.neural_path import NeuralPath, walked
 from zoo.specs import Spec, make_part
 
 __all__ = ["CELLS", "DMM", "Combiner", "GatedTransition"]
@@ -102,7 +102,7 @@ class Combiner(nn.Module):
             features, mask = self.rnn(seen.flip(1))[0].flip(1), None
         else:
             steps = torch.arange(seen.shape[1], device=seen.device)
-            mask, longest = steps < lengths.unsqueeze(-1), int(lengths.max())
+            mask, longest = steps < lengths.unsqueeze(-1), walked(lengths, seen.shape[1])
             # Backward over what is there, so that padding comes last.
             order = torch.where(mask, lengths.unsqueeze(-1) - 1 - steps, steps).long().unsqueeze(-1)[:, :longest]
             out = self.rnn(seen.gather(1, order.expand(-1, -1, seen.shape[2])))[0]
@@ -174,7 +174,10 @@ class DMM(Program):
     ):
         super().__init__()
         if len(event_shape) != 2:
-            raise OptionError(f"DMM takes sequences of shape (T, D), got event_shape={list(event_shape)}.")
+            raise OptionError(
+                f"DMM takes sequences of shape (T, D), got event_shape={list(event_shape)}. Of a table with a row a "
+                "step zoo.datasets.Data.sequences makes them."
+            )
         self.event_shape, self.lengths = torch.Size(event_shape), lengths
         self.steps, self.dim = self.event_shape
         self.likelihood = make_likelihood(likelihood, [self.dim])

@@ -14,10 +14,25 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-__all__ = ["NeuralPath"]
+__all__ = ["NeuralPath", "walked"]
+
+CUT_FROM = 64
+"""Steps of paths of which those after the longest of a minibatch are not computed."""
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
 """States before (..., K) and features (..., H), or None, to mean and standard deviation (..., K)."""
+
+
+def walked(lengths: Tensor, steps: int) -> int:
+    """How many steps are computed: no more than the longest path has, where that can be many fewer.
+
+    To look at lengths keeps a training step in Python. Of short paths all are computed, so that it can be traced.
+
+    Args:
+        lengths: Steps that are there, of each path.
+        steps: Of all, padding included.
+    """
+    return steps if steps < CUT_FROM else int(lengths.max())
 
 
 class NeuralPath(TorchDistribution):
@@ -73,7 +88,7 @@ class NeuralPath(TorchDistribution):
         noise = torch.randn(shape, dtype=self.start.dtype, device=self.start.device)
         z = self.start.expand(*shape[:-2], -1)
         states, scales, volumes = [], [], []
-        longest = shape[-2] if self.mask is None else int(self.mask.sum(-1).max())  # the rest is noise
+        longest = shape[-2] if self.mask is None else walked(self.mask.sum(-1), shape[-2])  # the rest is noise
         # Unbound, since the gradient of each slice of a tensor is a tensor of its full size.
         beside = [None] * longest if self.features is None else self.features.unbind(-2)
         for features, each in zip(beside[:longest], noise.unbind(-2), strict=False):

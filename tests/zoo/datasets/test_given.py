@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -266,3 +267,30 @@ def test_inputs_and_targets_for_a_regression():
     with pytest.raises(ShapeError, match="target=0"):
         fit("ppca", data, "em", latent_dim=1)
     assert datasets.Data is Data
+
+
+def test_sequences_are_padded_and_their_lengths_are_the_context() -> None:
+    table = pd.DataFrame({"who": [7, 7, 7, 3], "a": [1.0, 2.0, 3.0, 4.0], "b": [0.5, np.nan, 1.5, 2.5]})
+    found = Data.sequences(part for _, part in table.groupby("who", sort=False)[["a", "b"]])
+    assert found.x.tolist()[1] == [[4.0, 2.5], [0.0, 0.0], [0.0, 0.0]]
+    np.testing.assert_array_equal(found.x[0], [[1.0, 0.5], [2.0, np.nan], [3.0, 1.5]])
+    assert found.context.tolist() == [3.0, 1.0]
+    flat = Data.sequences([[1, 0], torch.tensor([1.0, 1.0, 1.0])])
+    assert flat.x.tolist() == [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    hmm = fit("hmm", flat, "em", states=1, iterations=1, smoothing=0.0).program
+    each = flat.x.sum() / 5  # what is behind an end counts nothing
+    np.testing.assert_allclose(hmm.emission.logits.detach().sigmoid().item(), each, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "message"),
+    [
+        ([], EmptyDataError, "no sequences"),
+        ([[1.0], []], EmptyDataError, "Sequence 1 has no steps"),
+        ([[1.0], [[1.0, 2.0]]], ShapeError, r"Sequence 1 has steps of shape \(2,\), the first one of \(\)"),
+        (["ab"], OptionError, "type str"),
+    ],
+)
+def test_bad_sequences_are_named(parts: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Data.sequences(parts)

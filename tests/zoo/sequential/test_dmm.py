@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from inference import fit
@@ -12,6 +13,7 @@ from inference.particles import guide_log_prob, log_joint, log_weights
 from inference.training.compiled import CompileNotice
 from zoo import datasets
 from zoo.errors import OptionError, UnknownNameError
+from zoo.sequential import neural_path
 from zoo.sequential.dmm import CELLS, DMM, LEAST
 from zoo.sequential.linear_gaussian import LinearGaussian
 from zoo.testing import check_program
@@ -172,12 +174,33 @@ def test_a_short_fit_finds_what_steps_have_in_common(flows):
     assert elbo(program, found.guide, x[200:], 10).mean > -13
 
 
-def test_padded_steps_are_not_compiled_and_say_so():
-    """How far a batch goes depends on its lengths, and compiling as many states takes longer than most runs."""
+@pytest.mark.parametrize("flows", [0, 1])
+def test_what_is_cut_after_the_longest_changes_nothing(flows, monkeypatch):
+    """Of long paths the steps after the longest of a minibatch are not computed; padding is as random as before."""
+    program = dmm(lengths=True, guide={**COMBINER, "flows": flows}).eval()
+    x, context = rows(program)
+    context = context.clamp(max=3.0)
+    found = []
+    for first in (neural_path.CUT_FROM, 0):
+        monkeypatch.setattr(neural_path, "CUT_FROM", first)
+        torch.manual_seed(3)
+        with poutine.trace() as taken:
+            program.guide(x, context)
+        z = taken.trace.nodes["z"]
+        taken.trace.compute_log_prob()
+        bound = weights(program, {"z": z["value"].unsqueeze(0)}, x, context)
+        found.append((z["value"], z["log_prob"], bound, torch.autograd.grad(bound.sum(), list(program.parameters()))))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_short_padded_paths_are_traced_and_long_ones_say_that_they_are_not(monkeypatch):
+    """How far a batch of long ones goes depends on its lengths."""
     program = dmm(lengths=True)
     x, context = rows(program, 8)
+    assert "compile_seconds" in fit(program, (x, context), "svi", steps=4, compile="traced").info
+    monkeypatch.setattr(neural_path, "CUT_FROM", 4)
     with pytest.warns(CompileNotice, match="goes on eagerly"):
-        fit(program, (x, context), "svi", steps=4, compile="always")
+        fit(program, (x, context), "svi", steps=4, compile="traced")
 
 
 @pytest.mark.slow
