@@ -68,6 +68,8 @@ def _from_array(values: Any, what: str) -> Tensor:
             f"The {what} cannot be made an array ({error}); rows must have equal length. Sequences of different "
             "lengths are made one by zoo.datasets.Data.sequences."
         ) from error
+    if array.dtype.kind == "O" and callable(getattr(values, "toarray", None)):
+        raise ShapeError(f"The {what} are a sparse {type(values).__name__}; give all of its numbers, .toarray().")
     if array.dtype.kind == "O" and not isinstance(values, np.ndarray | list | tuple) and not hasattr(values, "dtypes"):
         raise OptionError(f"Cannot read {what} of type {type(values).__name__}; give {KINDS}.")
     if array.dtype.kind not in "buif":

@@ -168,43 +168,50 @@ def _randint(noise: Noise, func: Any, *bounds: Any, size: Any = None, **kwargs: 
     return (low + (uniforms * (high - low)).floor()).to(kwargs.get("dtype") or torch.int64)
 
 
+def _log_gamma(noise: Noise, alpha: Tensor) -> Tensor:
+    """The log of gamma variates, which for small alpha are smaller than any number.
+
+    Marsaglia & Tsang 2000, with a fixed number of proposals.
+    """
+    tries = alpha.expand(GAMMA_TRIES, *alpha.shape)
+    normals, uniforms, boost = noise.normal(tries), noise.uniform(tries), noise.uniform(alpha)
+    # For alpha < 1: Gamma(alpha) = Gamma(alpha + 1) U^(1 / alpha).
+    d = torch.where(alpha < 1, alpha + 1, alpha) - 1 / 3
+    cube = (1 + normals / (9 * d).sqrt()) ** 3
+    proposals, tiny = d * cube, torch.finfo(alpha.dtype).tiny
+    accepted = (cube > 0) & (
+        torch.log1p(-uniforms) < 0.5 * normals**2 + d - proposals + d * cube.clamp(min=1e-30).log()
+    )
+    first = accepted.to(torch.int64).argmax(0, keepdim=True)
+    value = proposals.gather(0, first)[0].clamp(min=tiny).log()
+    return torch.where(alpha < 1, value + torch.log1p(-boost) / alpha, value)
+
+
 class _Gamma(torch.autograd.Function):
-    """Marsaglia & Tsang 2000, with a fixed number of proposals; torch's own gradient."""
+    """A gamma variate that is given, with torch's own gradient."""
 
     @staticmethod
-    def forward(ctx: Any, alpha: Tensor, normals: Tensor, uniforms: Tensor, boost: Tensor) -> Tensor:
-        # For alpha < 1: Gamma(alpha) = Gamma(alpha + 1) U^(1 / alpha).
-        raised = torch.where(alpha < 1, alpha + 1, alpha)
-        d = raised - 1 / 3
-        cube = (1 + normals / (9 * d).sqrt()) ** 3
-        proposals = d * cube
-        accepted = (cube > 0) & (
-            torch.log1p(-uniforms) < 0.5 * normals**2 + d - proposals + d * cube.clamp(min=1e-30).log()
-        )
-        first = accepted.to(torch.int64).argmax(0, keepdim=True)
-        value = proposals.gather(0, first)[0]
-        value = torch.where(alpha < 1, value * torch.exp(torch.log1p(-boost) / alpha), value)
-        value = value.clamp(min=torch.finfo(alpha.dtype).tiny)
+    def forward(ctx: Any, alpha: Tensor, log_value: Tensor) -> Tensor:
+        value = log_value.exp().clamp(min=torch.finfo(alpha.dtype).tiny)
         ctx.save_for_backward(alpha, value)
         return value
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         alpha, value = ctx.saved_tensors
-        return grads[0] * torch._standard_gamma_grad(alpha, value), None, None, None
+        return grads[0] * torch._standard_gamma_grad(alpha, value), None
 
 
 def _gamma(noise: Noise, func: Any, alpha: Tensor, **kwargs: Any) -> Tensor:
-    tries = alpha.detach().expand(GAMMA_TRIES, *alpha.shape)
-    result = _Gamma.apply(alpha, noise.normal(tries), noise.uniform(tries), noise.uniform(alpha.detach()))
+    result = _Gamma.apply(alpha, _log_gamma(noise, alpha.detach()))
     assert isinstance(result, Tensor)
     return result
 
 
 def _dirichlet(noise: Noise, func: Any, concentration: Tensor, **kwargs: Any) -> Tensor:
-    # torch.distributions differentiates this one itself.
-    gammas = _gamma(noise, func, concentration.detach())
-    return gammas / gammas.sum(-1, keepdim=True)
+    """Positive like torch's, which differentiates it itself: a share that is zero has no density and no gradient."""
+    shares = _log_gamma(noise, concentration.detach()).softmax(-1)
+    return shares.clamp(min=torch.finfo(shares.dtype).tiny)
 
 
 REPLACEMENTS: dict[Any, Callable[..., Any]] = {

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 from zoo.arrays import RoundingNotice, as_tensor, check_finite, check_rows, count_rounded, count_values
 from zoo.errors import EmptyDataError, NonFiniteError, OptionError, ShapeError, SupportError
@@ -67,6 +68,7 @@ def test_precision_is_kept_unless_asked():
         (pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), SupportError, "object"),
         ([[1.0, 2.0], [3.0]], ShapeError, "equal length"),
         (torch.eye(3).to_sparse(), ShapeError, "sparse"),
+        (csr_matrix(np.eye(3)), ShapeError, r"csr_matrix.*\.toarray\(\)"),
         (torch.zeros(2, device="meta"), ShapeError, "meta"),
         (np.ma.masked_array([1.0, 2.0], [True, False]), ShapeError, "masked"),
         ("text", OptionError, "str"), (3.0, OptionError, "float"), (None, OptionError, "NoneType"),

@@ -793,6 +793,7 @@ def test_csv_with_header_byte_order_mark_and_empty_lines(tmp_path):
     ("text", "error", "message"),
     [
         ("a,b\n1,2\n3,x\n", DatasetError, r"line 3, column 'b': 'x' is not a number.*frame\['b'\]\.factorize\(\)"),
+        ("a,b\n1,the cat sat\n", DatasetError, r"'the cat sat' is not a number.*CountVectorizer.*frame\['b'\]"),
         ("1,2\n3\n4,5\n", DatasetError, "line 2: 1 cells, but 2 in the first row"),
         ("a,1\n2,3\n4,5\n", DatasetError, "line 1: 'a' is not a number"),
         ("a,b\nc,d\n", DatasetError, "line 2, column 'a': 'c' is not a number"),

@@ -218,6 +218,10 @@ def _numbers(path: Path, rows: list[tuple[int, list[str]]], names: list[str], co
                         name = repr(names[column])
                         where = f", column {name}"
                         remedy = f" Words, as of groups, are numbered with pandas: frame[{name}].factorize()[0]."
+                        if len(cell.split()) > 2:
+                            remedy = (
+                                f" Texts are counted with scikit-learn: CountVectorizer().fit_transform(frame[{name}])."
+                            )
                     raise DatasetError(
                         f"{path}, line {number}{where}: {cell!r} is not a number; expected numbers with commas between "
                         f"them, and nothing where one is missing.{remedy if cell.strip()[0].isalpha() else ''}"

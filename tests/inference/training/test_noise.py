@@ -106,6 +106,19 @@ def test_the_law_of_continuous_draws(name):
     assert stats.kstest(value.numpy(), law.cdf).pvalue > FAILURE_RATE
 
 
+def test_sparse_shares_are_positive_and_follow_their_law_in_single_precision():
+    """Their gamma variates are smaller than any number, and a share of zero would have no density and no gradient."""
+    with Noise():
+        shares = torch._sample_dirichlet(torch.full((N, 4), 0.01, dtype=torch.float32))
+    assert float(shares.min()) >= torch.finfo(torch.float32).tiny
+    torch.testing.assert_close(shares.sum(-1), torch.ones(N, dtype=torch.float32))
+    large = int((shares[:, 0] > 0.5).sum())
+    assert stats.binomtest(large, N, stats.beta(0.01, 0.03).sf(0.5)).pvalue > FAILURE_RATE
+    # A share of 1 and three of 0 nearly always: squares sum to (alpha + 1) / (4 alpha + 1) on average.
+    squares = shares.square().sum(-1).double()
+    assert abs(float(squares.mean()) - 1.01 / 1.04) < Z * float(squares.std()) / math.sqrt(N)
+
+
 @pytest.mark.parametrize("name", DISCRETE)
 def test_the_law_of_discrete_draws(name):
     draw, probabilities = DISCRETE[name]
