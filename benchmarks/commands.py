@@ -38,6 +38,9 @@ __all__ = [
     "check_bench_options", "has_density", "judge_program", "sample_program", "score_program", "train_features",
 ]  # fmt: skip
 
+CURVES = 6
+"""Most real numbers a step of a sequence that is drawn as curves; wider ones are images."""
+
 
 LEAST_SAMPLES, LEAST_DATA = 10, 6
 """To judge by: scores look at the five nearest of an example."""
@@ -72,8 +75,9 @@ def sample_program(
     context: str | None = None,
     keep: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Draws n examples from a saved fit and writes them: a PNG sheet of images, or of spectrograms of sounds; a .wav
-    file of sounds, one after the other; or an .npz with the array `samples`.
+    """Draws n examples from a saved fit and writes them: a PNG sheet of images, of spectrograms of sounds, or of curves
+    where a sequence has a few real numbers a step; a .wav file of sounds, one after the other; or an .npz with the
+    array `samples`.
 
     Args:
         folder: What `zoo fit` wrote.
@@ -107,6 +111,10 @@ def sample_program(
         assert isinstance(samples, Tensor)
         if rate:
             sounds.write_sounds(out, samples, rate, levels)
+        elif len(shape) == 2 and shape[1] <= CURVES and bool(((samples < 0) | (samples > 1)).any()):
+            lengths = asked if getattr(program, "lengths", False) else None
+            ends = samples.new_full((n,), shape[0]) if lengths is None else lengths
+            plots.curves(samples.numpy(), ends.long().tolist()).savefig(out, dpi=100)
         else:
             plots.image_sheet(_unit(samples).numpy(), out)
     else:

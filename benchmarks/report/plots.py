@@ -23,7 +23,7 @@ from benchmarks.report.summary import Row, cell_text
 from zoo import notebook
 
 __all__ = [
-    "bars", "error_against_cost", "greys", "image_sheet", "map_picture", "panels", "posterior_picture",
+    "bars", "curves", "error_against_cost", "greys", "image_sheet", "map_picture", "panels", "posterior_picture",
     "samples_picture", "tile",
 ]  # fmt: skip
 
@@ -294,6 +294,19 @@ def image_sheet(images: Array, path: Path) -> None:
     ax.set_axis_off()
     ax.imshow(np.clip(sheet, 0, 1), cmap=greys(images), vmin=0, vmax=1, interpolation="nearest")
     figure.savefig(path, dpi=100)
+
+
+def curves(sequences: Array, lengths: Sequence[int]) -> Figure:
+    """Sequences (N, T, D) of real numbers, each a line up to its length; a panel for each of the D numbers."""
+    figure, axes = panels(sequences.shape[2], 3, 3.6, 2.4)
+    for number, ax in enumerate(axes):
+        for values, length in zip(sequences, lengths, strict=True):
+            ax.plot(np.arange(1, length + 1), values[:length, number], lw=0.8, alpha=0.6, marker=".", ms=3)
+        ax.set_title(f"number {number + 1} of a step", fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.grid(alpha=0.3)
+    figure.supxlabel("step", fontsize=8)
+    return figure
 
 
 def map_picture(maps: Sequence[tuple[str, Artifact]]) -> Figure:

@@ -17,8 +17,11 @@ from benchmarks import suite as suite_module
 from benchmarks.commands import sample_program, score_program
 from benchmarks.fitting import fit_program
 from benchmarks.metrics import Measurement
+from benchmarks.report import plots
 from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
+from inference import fit
 from zoo import catalogue, datasets
+from zoo.datasets import Data
 from zoo.datasets.audio import read_wav
 
 SIDE = '''
@@ -281,3 +284,17 @@ def test_adopted_code_goes_from_a_table_to_a_prediction(tmp_path):
     assert drawn["shape"] == {"heads": [12]}
     with np.load(tmp_path / "drawn.npz") as arrays:
         assert arrays["heads"].shape == (5, 12)
+
+
+def test_sequences_of_real_numbers_are_drawn_as_curves_up_to_their_ends(tmp_path: Path) -> None:
+    sequences = Data.sequences([[[70.0, 36.5]] * 3, [[80.0, 38.0]] * 5])
+    hmm = catalogue.create("hmm", event_shape=[5, 2], states=1, emission="normal", lengths=True)
+    fit(hmm, sequences, "em", iterations=1, out=tmp_path / "hmm")
+    own = dict.fromkeys(("train", "valid", "test"), sequences.x)
+    np.savez(tmp_path / "own.npz", **own, **{f"{split}_context": sequences.context for split in own})
+    found = sample_program(tmp_path / "hmm", 2, tmp_path / "curves.png", data=str(tmp_path / "own.npz"))
+    assert found["shape"] == [5, 2]
+    assert (tmp_path / "curves.png").stat().st_size > 5_000
+    ax, other = plots.curves(sequences.x.numpy(), [3, 5]).axes[:2]
+    assert ax.lines[0].get_xydata().tolist() == [[1.0, 70.0], [2.0, 70.0], [3.0, 70.0]]
+    assert [len(line.get_xydata()) for line in other.lines] == [3, 5]
