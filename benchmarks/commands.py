@@ -106,17 +106,8 @@ def sample_program(
     samples, where = draw_examples(found, n, asked, prior=prior, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix != ".npz":
-        from benchmarks.report import plots, sounds  # matplotlib takes seconds to import
-
         assert isinstance(samples, Tensor)
-        if rate:
-            sounds.write_sounds(out, samples, rate, levels)
-        elif len(shape) == 2 and shape[1] <= CURVES and bool(((samples < 0) | (samples > 1)).any()):
-            lengths = asked if getattr(program, "lengths", False) else None
-            ends = samples.new_full((n,), shape[0]) if lengths is None else lengths
-            plots.curves(samples.numpy(), ends.long().tolist()).savefig(out, dpi=100)
-        else:
-            plots.image_sheet(_unit(samples).numpy(), out)
+        _draw(out, samples, rate, levels, asked if getattr(program, "lengths", False) else None)
     else:
         arrays = samples if isinstance(samples, dict) else {"samples": samples}
         np.savez_compressed(out, **{name: value.cpu().numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
@@ -124,6 +115,19 @@ def sample_program(
     if isinstance(samples, dict):
         sizes = {name: list(value.shape[1:]) for name, value in samples.items()}
     return {"program": catalogue.name_of(program), "n": n, "shape": sizes, "from": where, "out": str(out)}
+
+
+def _draw(out: Path, samples: Tensor, rate: int, levels: int, lengths: Tensor | None) -> None:
+    """As sounds, curves or images, whatever the samples are."""
+    from benchmarks.report import plots, sounds  # matplotlib takes seconds to import
+
+    if rate:
+        sounds.write_sounds(out, samples, rate, levels)
+    elif samples.ndim == 3 and samples.shape[2] <= CURVES and bool(((samples < 0) | (samples > 1)).any()):
+        ends = [samples.shape[1]] * len(samples) if lengths is None else lengths.long().tolist()
+        plots.curves(samples.numpy(), ends).savefig(out, dpi=100)
+    else:
+        plots.image_sheet(_unit(samples).numpy(), out)
 
 
 def _context(found: Fit, n: int, data: str | None, words: str | None, keep: Sequence[str]) -> Tensor | None:

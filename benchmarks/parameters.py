@@ -37,7 +37,8 @@ class Commands(TyperGroup):
             below = command.context_class(command, parent=ctx, info_name=name, **command.context_settings)
             _, _, order = command.make_parser(below).parse_args(list(rest))
         except Exception as error:
-            self._say_how(command, rest, error)
+            if type(error).__name__ == "NoSuchOption" and not ctx.resilient_parsing:  # which completes a line
+                self._say_how(command, rest, error)
             return name, command, rest  # what cannot be read is said by the command itself
         for option, times in Counter(order).items():
             if times > 1 and not (getattr(option, "multiple", True) or getattr(option, "is_flag", True)):
@@ -51,7 +52,7 @@ class Commands(TyperGroup):
     @staticmethod
     def _say_how(command: Any, words: list[str], error: Any) -> None:
         """Raises OptionError for an unknown --option of a command that takes options of programs."""
-        unknown, near = getattr(error, "option_name", ""), getattr(error, "possibilities", None)
+        unknown, near = error.option_name, error.possibilities
         if unknown.startswith("--") and any("-o" in parameter.opts for parameter in command.params):
             from zoo.errors import OptionError
 

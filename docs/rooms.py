@@ -7,10 +7,12 @@ arrows are the imports that the code has; an arrow that follows from others is l
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +99,7 @@ def reduced(arrows: list[Arrow]) -> list[Arrow]:
     for arrow in arrows:
         after.setdefault(arrow.source, set()).add(arrow.target)
 
+    @cache
     def reach(room: str) -> set[str]:
         return {room}.union(*(reach(other) for other in after.get(room, ())))
 
@@ -163,8 +166,8 @@ def _lines(names: list[str], most: int) -> list[str]:
 
 def _crossings(slots: list[list[Slot]]) -> int:
     total = 0
-    for floor in slots[:-1]:
-        at = {slot: i for i, slot in enumerate(slots[floor[0].floor + 1])}
+    for floor, below in itertools.pairwise(slots):
+        at = {slot: i for i, slot in enumerate(below)}
         ends = [(i, at[lower]) for i, slot in enumerate(floor) for lower in slot.below]
         total += sum((a - c) * (b - d) < 0 for k, (a, b) in enumerate(ends) for c, d in ends[:k])
     return total
@@ -182,11 +185,12 @@ def _order(slots: list[list[Slot]]) -> None:
                 return sum(place[other] for other in near) / len(near) if near else place[slot]
 
             floor.sort(key=mean)
+            near = slots[max(0, floor[0].floor - 1) : floor[0].floor + 2]
             for _ in range(2):
                 for i in range(len(floor) - 1):
-                    before = _crossings(slots)
+                    before = _crossings(near)
                     floor[i : i + 2] = floor[i : i + 2][::-1]
-                    if _crossings(slots) >= before:
+                    if _crossings(near) >= before:
                         floor[i : i + 2] = floor[i : i + 2][::-1]
         if (count := _crossings(slots)) < best[0]:
             best = (count, [list(floor) for floor in slots])

@@ -99,7 +99,7 @@ from inference.training.loop import Schedule
 two_samples.ROUNDS = 10
 asked = Schedule.total_steps
 by_em = lambda schedule: schedule.report_every == 1
-Schedule.total_steps = lambda schedule, n: asked(schedule, n) if by_em(schedule) else min(asked(schedule, n), 40)
+Schedule.total_steps = lambda schedule, n: asked(schedule, n) if by_em(schedule) else min(asked(schedule, n), 10)
 runpy.run_path(sys.argv[1], run_name="__main__")
 """
 """Runs a script whose fits and classifiers are cut short: what a page says is what can be called, and fits are tested

@@ -18,7 +18,9 @@ from inference import fit
 from tests.benchmarks.report.test_comparison import check
 from zoo.errors import CapabilityError, ImplicitDensityError, OptionError, UnknownNameError
 
-QUICK: dict[str, Any] = {"steps": 5, "compile": "never", "warmup": 20, "draws": 20, "chains": 2}
+QUICK: dict[str, Any] = {
+    "steps": 5, "compile": "never", "warmup": 20, "draws": 20, "chains": 2, "max_tree_depth": 3,
+}  # fmt: skip
 
 BIOASSAY = """
 import pyro

@@ -18,6 +18,7 @@ import zoo as package
         ("zoo show eight", {"eight-schools"}),
         ("zoo fit pixel", {"pixelcnn", "pixelcnn++", "pixelrnn"}),
         ("zoo fit vae --data iri", {"iris"}),
+        ("zoo fit vae --steps 3 --data iri", {"iris"}),
     ],
 )
 def test_a_shell_completes_commands_and_names(zoo: Any, monkeypatch: Any, words: str, expected: set[str]) -> None:

@@ -25,9 +25,14 @@ FEWER: dict[str, dict[str, Any]] = {
     "realnvp": {"couplings": 2},
     "nice": {"couplings": 2},
     "dequantised-flow": {"flow_options": {"couplings": 2}, "guide_couplings": 1},
+    "maf": {"layers": 2},
+    "dmm": {"event_shape": [4, 8]},
+    "wavenet": {"layers": 2},
     "pixelrnn": {"event_shape": [4, 4]},
     "tag-gan": {"features": {"steps": 5}},
-    "text2image": {"encoder": {"steps": 5}},
+    "text2image": {"channels": [16, 8], "encoder": {"steps": 5}},
+    "pix2pix": {"event_shape": [16, 16], "context_shape": [16, 16], "channels": [4, 8, 8, 8]},
+    "gan": {"hidden": [32], "critic_hidden": [16]},
 }
 """Of layers and rows that are all alike, and take seconds to trace; of steps that teach what reads images or words."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from functools import partial
 
 import pytest
 import scipy.stats as stats
@@ -47,7 +48,7 @@ MORE = {
     "realnvp-4x4": lambda: RealNVP([4, 4], **CONV),
     "realnvp-8x8": lambda: RealNVP([8, 8], scales=3, **CONV),
     "realnvp-1x4x4": lambda: RealNVP([1, 4, 4], **CONV),
-    "realnvp-3x8x8": lambda: RealNVP([3, 8, 8], **CONV),
+    "realnvp-3x4x4": lambda: RealNVP([3, 4, 4], **CONV),
     "realnvp-one-scale": lambda: RealNVP([3, 5], scales=1, **CONV),
 }
 ALL = {**PLANE, **{f"{name}-1": make for name, make in LINE.items()}, **MORE}
@@ -109,7 +110,7 @@ def test_inverse(name):
         assert not torch.allclose(z, x.flatten(1), atol=0.1), "the test is of the identity"
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "realnvp-3x8x8"])
+@pytest.mark.parametrize("name", ALL)
 def test_jacobian(name):
     program = perturbed(ALL[name]())
     for x in torch.randn(3, *program.event_shape):
@@ -193,8 +194,8 @@ def test_fits_two_clusters(name):
     torch.manual_seed(3)
     x = 0.5 * torch.randn(600, 2)
     x[:, 0] += 3 * torch.sign(torch.randn(600))
-    program = {"nice": NICE, "realnvp": RealNVP, "maf": MAF, "spline": NeuralSpline}[name]()
-    fit(program, Data(x), "svi", steps=200, batch_size=100, lr=1e-2, compile="never")
+    program = {"nice": NICE, "realnvp": RealNVP, "maf": MAF, "spline": partial(NeuralSpline, layers=2)}[name]()
+    fit(program, Data(x), "svi", steps=150, batch_size=100, lr=1e-2, compile="never")
     assert float(log_likelihood(program, Data(x)).values.mean()) > -2.9
 
 
@@ -220,7 +221,7 @@ def exact_masses(program):
     nodes, weights = [], []
     for lower, upper in zip(*program.cells.edges(level), strict=True):
         ends = torch.logit(torch.stack([lower, upper])).clamp(-30, 30)
-        points = 20_000 if d == 1 else 600
+        points = 20_000 if d == 1 else 300
         edges = torch.linspace(float(ends[0]), float(ends[1]), points + 1)
         nodes.append(0.5 * (edges[1:] + edges[:-1]))
         weights.append((ends[1] - ends[0]) / points)
@@ -332,7 +333,7 @@ def test_training_raises_the_bound():
     torch.manual_seed(2)
     x = (torch.rand(200, 1) < 0.3).double().expand(200, 6).clone()  # all alike in a row: 0.61 nats; apart 3.67
     program = DequantisedFlow([6], flow_options={"hidden": [32]}, guide_hidden=[16], guide_couplings=1)
-    fit(program, Data(x), "svi", steps=120, batch_size=50, lr=1e-2, compile="never")
+    fit(program, Data(x), "svi", steps=60, batch_size=50, lr=2e-2, compile="never")
     assert float(log_likelihood(program, Data(x[:50]), particles=200).values.mean()) > -2.5
 
 

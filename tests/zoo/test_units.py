@@ -65,7 +65,7 @@ def test_other_units_give_the_same_fit(name: str, within: float) -> None:
     x, place = data()
     losses = []
     for size, given in ((1.0, (x, place)), (50.0, (300 + 50 * x, 2000 + 500 * place))):
-        found = fit(name, given, "svi", steps=200, lr=0.02, batch_size=100, seed=3, compile="never")
+        found = fit(name, given, "svi", steps=100, lr=0.02, batch_size=100, seed=3, compile="never")
         losses.append(sum(found.history.series("loss")[1][-20:]) / 20 - math.log(size))
     assert losses[1] == pytest.approx(losses[0], abs=within), "nats per example"
 

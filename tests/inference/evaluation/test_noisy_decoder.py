@@ -121,7 +121,7 @@ def test_codes_are_summed_out(one_hot: bool) -> None:
     with seeded(4):
         x = parts.sample((5,)).flatten(0, 1)
     exact = (parts.log_prob(x[:, None]) + (torch.arange(1.0, 4.0) / 6).log()).logsumexp(1)
-    found, _ = decoder_likelihood(program, Data(x), sigma=SIGMA, chains=16, steps=50)
+    found, _ = decoder_likelihood(program, Data(x), sigma=SIGMA, chains=16, steps=30)
     assert abs(found.mean - float(exact.mean())) < max(0.1, 4.3 * found.mean_error)
 
 
@@ -130,7 +130,7 @@ def test_the_sigma_under_which_data_are_likeliest_is_chosen() -> None:
     generator, sigma = generator_of(ppca, 1)
     data = Data(ppca.generate(200))
     choices = (sigma / 3, sigma, 3 * sigma)
-    assert choose_sigma(generator, data, choices, examples=50, chains=4, steps=20) == sigma
+    assert choose_sigma(generator, data, choices, examples=50, chains=4, steps=8) == sigma
     found, chosen = decoder_likelihood(generator, data.rows(slice(0, 2)), data, sigmas=choices[1:], chains=4, steps=10)
     assert chosen == sigma
     assert found.values.shape == (2,)

@@ -112,7 +112,7 @@ def test_bounded_slopes_do_not_collapse(name: str, seed: int, zoo_data: Path) ->
 
 
 GAUSSIAN = {
-    "lr": 2e-3, "critic_steps": 3, "steps": 800, "batch_size": 256, "initialise": False, "compile": "traced",
+    "lr": 3e-3, "critic_steps": 3, "steps": 500, "batch_size": 256, "initialise": False, "compile": "traced",
 }  # fmt: skip
 
 
@@ -121,8 +121,8 @@ def test_gan_learns_the_moments_of_a_gaussian(game: str) -> None:
     x, program = gaussian_data(), gaussian_gan()
     found = fit(program, x, "gan", game=game, **GAUSSIAN)
     samples = program.generate(20_000)
-    # Not a Monte Carlo error but where the game comes to rest: over eight runs (four seeds, both games) the means,
-    # off by 2 before, ended within 0.03, the entries of the covariance, off by 1 before, within 0.16.
+    # Not a Monte Carlo error but where the game comes to rest: over four runs (two seeds, both games) the means,
+    # off by 2 before, ended within 0.03, the entries of the covariance, off by 1 before, within 0.1.
     assert float((samples.mean(0) - x.mean(0)).abs().max()) < 0.1
     assert float((torch.cov(samples.T) - torch.cov(x.T)).abs().max()) < 0.25
     assert not found.info["collapsed"]
@@ -170,7 +170,7 @@ def test_a_conditional_generator_learns_from_a_critic_that_sees_the_context() ->
     context = torch.randn(2000, 1)
     program = Shifted()
     data = 1 + 2 * context + torch.randn(2000, 1), context
-    fit(program, data, "gan", steps=800, lr=1e-2, batch_size=256, compile="traced")
+    fit(program, data, "gan", steps=500, lr=1e-2, batch_size=256, compile="traced")
     # Without the context the slope would not be identified. The least-squares error is 0.02; the game's is larger.
     assert abs(program.line.weight.item() - 2) < 0.15
     assert abs(program.line.bias.item() - 1) < 0.15

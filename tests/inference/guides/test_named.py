@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -154,16 +156,18 @@ def test_flows_survive_a_checkpoint(kind, tmp_path):
     assert torch.equal(found.draw(3, *data)["theta"], again.draw(3, *data)["theta"])
 
 
-@every_flow
-def test_a_flow_bends_where_a_gaussian_cannot(kind):
-    """On a banana, after few steps: one example, so that the autoguide's two numbers are all there is."""
+@cache
+def gap_on_a_banana(guide):
+    """After few steps, of one example, so that the autoguide's two numbers are all there is."""
     x = torch.tensor([[0.0, 1.0]])
     truth = float(GridGuide(Banana()).grid(x).log_evidence.sum())
-    gaps = {}
-    for guide in ("multivariate_normal", kind):
-        found = fit(Banana(), x, "svi", guide=guide, steps=400, lr=0.03, particles=8, compile="traced")
-        gaps[guide] = truth - elbo(found.program, found.guide, Data(x), 4000).mean
-    assert gaps[kind] < 0.85 * gaps["multivariate_normal"]
+    found = fit(Banana(), x, "svi", guide=guide, steps=250, lr=0.04, particles=8, compile="traced")
+    return truth - elbo(found.program, found.guide, Data(x), 4000).mean
+
+
+@every_flow
+def test_a_flow_bends_where_a_gaussian_cannot(kind):
+    assert gap_on_a_banana(kind) < 0.85 * gap_on_a_banana("multivariate_normal")
 
 
 def test_an_unknown_flow_is_named():
@@ -246,7 +250,7 @@ def test_a_structured_guide_knows_what_sites_have_to_do_with_each_other() -> Non
     truth = float(dist.MultivariateNormal(torch.zeros(3), 0.25 * torch.eye(3) + 2).log_prob(x))
     bounds = {}
     for guide in ("structured", "normal"):
-        found = fit(Sum(), x, "svi", guide=guide, steps=400, lr=0.1, compile="never")
+        found = fit(Sum(), x, "svi", guide=guide, steps=200, lr=0.1, compile="never")
         bounds[guide] = float(elbo(found.program, found.guide, x, 2000).values)
     assert bounds["structured"] == pytest.approx(truth, abs=0.03)
     assert bounds["normal"] < truth - 0.5

@@ -16,17 +16,17 @@ from zoo.errors import CapabilityError
 from zoo.latent.ppca import PPCA
 
 
-@pytest.mark.parametrize("acceptance", [0.9, 0.5])  # at 0.5 many proposals must be rejected
-def test_chains_draw_from_the_posterior(acceptance: float) -> None:
+@pytest.mark.parametrize(("acceptance", "leapfrog"), [(0.9, 5), (0.5, 10)])  # at 0.5 many proposals must be rejected
+def test_chains_draw_from_the_posterior(acceptance: float, leapfrog: int) -> None:
     x, _ = truth()
     program = PPCA([6], 2)
     program.maximum_likelihood(x)
     program.requires_grad_(False)
     program.mean.requires_grad_()  # something to fit, at a rate that does not move it
-    options = {"lr": 1e-12, "steps": 200, "batch_size": 100, "draws": 40, "m_steps": 1, "acceptance": acceptance}
-    outcome = fit(program, x, "mcem", initialise=False, **options)
+    options = {"lr": 1e-12, "steps": 120, "batch_size": 150, "draws": 10, "m_steps": 1, "leapfrog": leapfrog}
+    outcome = fit(program, x, "mcem", initialise=False, acceptance=acceptance, **options)
     draws = outcome.samples["z"]
-    assert draws.shape == (40, 300, 2)
+    assert draws.shape == (10, 300, 2)
     assert outcome.guide is None
     assert abs(outcome.history.last("acceptance") - acceptance) < 0.05
     m = program.weight.T @ program.weight + program.scale**2 * torch.eye(2)
@@ -45,7 +45,8 @@ def test_chains_keep_to_their_examples(particles: int) -> None:
         program.weight.fill_(100.0)
     program.requires_grad_(False)
     program.mean.requires_grad_()
-    found = fit(program, x, "mcem", lr=1e-12, steps=300, batch_size=4, particles=particles, draws=6, initialise=False)
+    options = {"lr": 1e-12, "steps": 150, "batch_size": 4, "draws": 6, "m_steps": 1, "leapfrog": 5}
+    found = fit(program, x, "mcem", initialise=False, particles=particles, **options)
     mean = x.mean(1) / 100
     assert found.samples["z"].shape == (6, 12, 1)
     assert (found.samples["z"][..., 0] - mean).abs().max() < 0.05

@@ -74,7 +74,7 @@ def test_it_learns_two_clusters(objective):
 
     program.initialise(x)
     before = divergence()
-    fit(program, x, "score-matching", objective=objective, noise=0.1, steps=600, lr=5e-3, initialise=False)
+    fit(program, x, "score-matching", objective=objective, noise=0.1, steps=250, lr=1e-2, initialise=False)
     assert divergence() < 0.2 * before
 
 

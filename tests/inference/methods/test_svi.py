@@ -14,7 +14,7 @@ from zoo import errors
 
 def test_svi_reaches_the_maximum_likelihood():
     x = data()
-    found = fit(ppca(), x, "svi", steps=2500, lr=0.02)
+    found = fit(ppca(), x, "svi", steps=1200, lr=0.04)
     eigenvalues = torch.linalg.eigvalsh(torch.cov(x.T, correction=0)).flip(0)
     rest = eigenvalues[2:].mean()
     # Tipping & Bishop 1999, eq. 3 at the maximum.

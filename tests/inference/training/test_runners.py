@@ -50,7 +50,7 @@ LIBRARY = [
     ("gaussian-mixture", "svi", {"batch_size": 5}),
     *((name, "svi", {"batch_size": 5}) for name in NAMES if name != "gaussian-mixture"),
     ("gan", "gan", {"batch_size": 5, "critic_steps": 2}),
-    ("vae", "avb", {"batch_size": 5}),
+    ("vae", "avb", {"batch_size": 5, "hidden": [16], "critic_hidden": [16]}),
     ("vae", "wake-sleep", {"batch_size": 5}),
 ]
 

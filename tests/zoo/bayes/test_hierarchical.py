@@ -169,7 +169,7 @@ def test_columns_as_they_come_are_learnt_from(varying: str) -> None:
     x = torch.poisson((0.5 + 0.3 * torch.randn(5)[group] + 0.02 * (age - 50)).exp())
     data = Data(x, torch.stack([group.double(), age], 1))
     found = fit(
-        "hierarchical-regression", data, "svi", varying=varying, steps=800, lr=0.03, particles=4, compile="traced"
+        "hierarchical-regression", data, "svi", varying=varying, steps=500, lr=0.05, particles=2, compile="traced"
     )
     best = fit("hierarchical-regression", data, "svi", varying=varying, guide="normal")
     losses = [each.history.series("loss")[1] for each in (found, best)]
