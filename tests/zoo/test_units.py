@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from inference import fit
+from inference import Fit, fit
 from zoo.bayes.gp import GaussianProcess
 from zoo.bayes.sparse_gp import SparseGaussianProcess
 from zoo.latent.ppca import PPCA
@@ -169,3 +170,17 @@ def test_density_of_ppca_keeps_its_digits_however_its_weights_are_turned() -> No
         covariance = weight @ weight.T + program.scale.double() ** 2 * torch.eye(4)
         exact = torch.distributions.MultivariateNormal(program.mean.double(), covariance).log_prob(x.double())
         np.testing.assert_allclose(program.log_prob(x), exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_the_prior_of_a_mixture_is_in_the_units_of_a_table(covariance: str, tmp_path: Path) -> None:
+    x, (size, centre) = table(), COLUMNS
+    options = {"components": 4, "covariance": covariance, "iterations": 40, "tolerance": 0.0, "seed": 1}
+    found = [fit("bayesian-gaussian-mixture", x, "cavi", **options)]
+    found.append(fit("bayesian-gaussian-mixture", centre + size * x, "cavi", out=tmp_path, **options))
+    losses = [each.history.last("loss") for each in found]
+    assert losses[1] - float(size.double().log().sum()) == pytest.approx(losses[0], abs=1e-9)
+    again = Fit.load(tmp_path).program.prior
+    torch.testing.assert_close(again.location, centre.double().expand(4, -1), rtol=1e-6, atol=1e-6)
+    for mine, other in zip(again, found[1].program.prior, strict=True):
+        torch.testing.assert_close(mine, other)

@@ -29,6 +29,7 @@ from zoo.errors import CapabilityError, OptionError
 from zoo.mixtures.moments import CHUNK, Moments, kmeans_labels, moments, normal
 from zoo.options import Count, Positive, Shape
 from zoo.program import Preset, Program
+from zoo.units import Standard
 
 __all__ = ["BayesianGaussianMixture", "Beliefs", "Wishart"]
 
@@ -52,6 +53,9 @@ class BayesianGaussianMixture(Program):
         shape: With `rate`, the prior of each variance, InverseGamma(shape, rate), for either covariance: nu is
             2 shape (diagonal) or 2 shape + D - 1 (full), and Psi is 2 rate I.
         rate: See `shape`.
+
+    Columns of a table that are far from size one give the prior their units at `initialise`: zero is then their mean,
+    and one their standard deviation (as scikit-learn's has it for all columns).
     """
 
     family = "mixtures"
@@ -83,7 +87,7 @@ class BayesianGaussianMixture(Program):
         self.components, self.covariance = components, covariance
         k, d, full = components, self.event_shape.numel(), covariance == "full"
         least_dof = d - 1.0 if full else 0.0
-        root = (2 * rate) ** 0.5
+        self.root = root = (2 * rate) ** 0.5
         prior = Beliefs(
             concentration=torch.full((k,), float(concentration)),
             location=torch.zeros(k, d),
@@ -92,7 +96,7 @@ class BayesianGaussianMixture(Program):
             scatter=root * torch.eye(d).repeat(k, 1, 1) if full else torch.full((k, d), root),
         )
         for name, value in prior._asdict().items():
-            self.register_buffer(f"prior_{name}", value, persistent=False)
+            self.register_buffer(f"prior_{name}", value, persistent=name in ("location", "scatter"))
         self.q_concentration = PyroParam(prior.concentration, constraints.positive)
         # Equal components would stay equal under any gradient.
         self.q_location = nn.Parameter(torch.randn(k, d))
@@ -166,7 +170,12 @@ class BayesianGaussianMixture(Program):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """The guide given hard k-means clusters."""
+        """The prior in units of the data, and the guide given hard k-means clusters."""
+        if x.ndim == 2:
+            standard = Standard(x.shape[1:]).to(x).take(x)
+            self.prior_location.copy_(standard.centre.expand_as(self.prior_location))
+            size = standard.size.diag() if self.prior.full else standard.size
+            self.prior_scatter.copy_((self.root * size).expand_as(self.prior_scatter))
         one_hot = nn.functional.one_hot(kmeans_labels(x, self.components), self.components).to(x)
         self.q_location.copy_(x.reshape(len(x), -1).mean(0))  # moments are taken about it
         parts = [self._moments(*pair) for pair in zip(x.split(CHUNK), one_hot.split(CHUNK), strict=True)]

@@ -18,6 +18,7 @@ from torch.distributions.transforms import ReshapeTransform
 
 from zoo.errors import OptionError
 from zoo.process import guest
+from zoo.units import Standard
 
 __all__ = [
     "CHUNK", "GappyNormal", "Moments", "expected_moments", "kmeans_labels", "moments", "normal", "normalise_",
@@ -177,12 +178,17 @@ def expected_moments(x: Tensor, present: Tensor, weights: Tensor, centre: Tensor
 def kmeans_labels(x: Tensor, components: int) -> Tensor:
     """Cluster numbers (N,) of the rows of x by scikit-learn's k-means++ and k-means, seeded from torch's generator.
 
+    Columns of a table are each in their own units, or those of prices would be all that counts.
+
     Raises: OptionError when there are fewer rows than components.
     """
     if len(x) < components:
         raise OptionError(f"{components} components cannot start from {len(x)} examples; use components <= {len(x)}.")
     seed = int(torch.randint(2**31 - 1, ()))
-    rows = x.detach().reshape(len(x), -1).cpu().numpy()
+    x = x.detach()
+    if x.ndim == 2:
+        x = Standard(x.shape[1:]).to(x).take(x)(x)
+    rows = x.reshape(len(x), -1).cpu().numpy()
     with warnings.catch_warnings():
         # Fewer distinct rows than components: some components start empty, which EM can live with.
         warnings.simplefilter("ignore", guest("sklearn.exceptions").ConvergenceWarning)
