@@ -61,9 +61,8 @@ class UnknownNameError(ZooError, KeyError):
         name, known = str(name), sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        if not near or (
-            kind.startswith("option") and len(known) <= self.FEW
-        ):  # of few, the name looked for may be no near one
+        # What was meant may be called otherwise: 'steps' are 'iterations' in EM.
+        if not near or (kind.startswith("option") and len(known) <= self.FEW):
             hint = f"{hint} Known: {', '.join(known)}.".strip()
         self.message = f"Unknown {kind} {name!r}. {hint}"
         super().__init__(self.message)

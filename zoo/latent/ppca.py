@@ -71,7 +71,8 @@ class PPCA(Program):
         size = Standard(flat.shape[1:]).to(flat).take(flat).size
         self.weight.mul_(size[:, None])
         self.encoder.weight.div_(size)
-        self.scale = self.scale * size.min()
+        # Of columns the smallest, as more noise would hide it, and EM would end at a saddle; pixels share their units.
+        self.scale = self.scale * (size.min() if x.ndim == 2 else size.square().mean().sqrt())
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The linear-Gaussian generative program."""
