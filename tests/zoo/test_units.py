@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from inference import Fit, fit
+from zoo import datasets
 from zoo.bayes.gp import GaussianProcess
 from zoo.bayes.sparse_gp import SparseGaussianProcess
 from zoo.latent.ppca import PPCA
 from zoo.likelihoods import make_likelihood
+from zoo.mixtures.bayesian_gaussian import BayesianGaussianMixture
 from zoo.units import FAR, Standard, units
 
 
@@ -184,3 +186,15 @@ def test_the_prior_of_a_mixture_is_in_the_units_of_a_table(covariance: str, tmp_
     torch.testing.assert_close(again.location, centre.double().expand(4, -1), rtol=1e-6, atol=1e-6)
     for mine, other in zip(again, found[1].program.prior, strict=True):
         torch.testing.assert_close(mine, other)
+
+
+def test_the_prior_of_a_mixture_has_the_units_of_rows_that_stay_in_their_file(tmp_path: Path) -> None:
+    rows = torch.tensor([[50.0, 1.0], [70.0, -1.0]]).repeat(50, 1)
+    np.save(tmp_path / "rows.npy", rows)
+    stored = datasets.load(tmp_path / "rows.npy", stored=True).train.x
+    prior = BayesianGaussianMixture.for_data(stored, components=2).prior
+    assert prior.location[0, 0].item() == pytest.approx(60.0, abs=3.0)
+    assert prior.scatter[0].tolist() == pytest.approx([2**0.5 * 10.0, 2**0.5], rel=0.1)
+    given = BayesianGaussianMixture([2], 2)
+    given.initialise(rows)  # the prior of one that is given is what its options say
+    assert given.prior.location.abs().max().item() == 0.0

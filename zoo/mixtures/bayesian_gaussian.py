@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import pyro
 import pyro.distributions as dist
@@ -36,6 +36,8 @@ __all__ = ["BayesianGaussianMixture", "Beliefs", "Wishart"]
 EVIDENCE_LIMIT = 2**20
 """Most assignments of examples to components that `log_evidence` enumerates."""
 EVIDENCE_CHUNK = 2**12
+UNITS_OF = 2**20
+"""Most rows that units are taken from."""
 
 
 class BayesianGaussianMixture(Program):
@@ -54,8 +56,8 @@ class BayesianGaussianMixture(Program):
             2 shape (diagonal) or 2 shape + D - 1 (full), and Psi is 2 rate I.
         rate: See `shape`.
 
-    Columns of a table that are far from size one give the prior their units at `initialise`: zero is then their mean,
-    and one their standard deviation (as scikit-learn's has it for all columns).
+    Built for a table (`for_data`, or by its name), the prior is in units of columns that are far from size one: zero is
+    then their mean, and one their standard deviation (as scikit-learn has it for all columns).
     """
 
     family = "mixtures"
@@ -87,7 +89,7 @@ class BayesianGaussianMixture(Program):
         self.components, self.covariance = components, covariance
         k, d, full = components, self.event_shape.numel(), covariance == "full"
         least_dof = d - 1.0 if full else 0.0
-        self.root = root = (2 * rate) ** 0.5
+        root = (2 * rate) ** 0.5
         prior = Beliefs(
             concentration=torch.full((k,), float(concentration)),
             location=torch.zeros(k, d),
@@ -104,6 +106,18 @@ class BayesianGaussianMixture(Program):
         self.q_dof = PyroParam(prior.dof, constraints.greater_than(least_dof))
         support = constraints.lower_cholesky if full else constraints.positive
         self.q_scatter = PyroParam(prior.scatter, support, event_dim=2 if full else 0)
+
+    @classmethod
+    def for_data(cls, x: Tensor, context: Tensor | None = None, **options: Any) -> Self:
+        """Takes the shape from the data, and the units of the prior from the columns of a table."""
+        program = cast("Self", super().for_data(x, context, **options))
+        if x.ndim == 2:
+            rows, prior = x[:UNITS_OF], program.prior  # of data that stay in their file, the first ones
+            standard = Standard(x.shape[1:]).to(rows).take(rows)
+            size = standard.size.diag() if prior.full else standard.size
+            prior.location.copy_(standard.centre.expand_as(prior.location))
+            prior.scatter.copy_(prior.scatter @ size.to(prior.scatter) if prior.full else prior.scatter * size)
+        return program
 
     def model(self, x: Tensor | None = None, context: Tensor | None = None, size: int | None = None) -> Tensor:
         """The mixture with its parameters drawn from the prior."""
@@ -170,12 +184,7 @@ class BayesianGaussianMixture(Program):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """The prior in units of the data, and the guide given hard k-means clusters."""
-        if x.ndim == 2:
-            standard = Standard(x.shape[1:]).to(x).take(x)
-            self.prior_location.copy_(standard.centre.expand_as(self.prior_location))
-            size = standard.size.diag() if self.prior.full else standard.size
-            self.prior_scatter.copy_((self.root * size).expand_as(self.prior_scatter))
+        """The guide given hard k-means clusters."""
         one_hot = nn.functional.one_hot(kmeans_labels(x, self.components), self.components).to(x)
         self.q_location.copy_(x.reshape(len(x), -1).mean(0))  # moments are taken about it
         parts = [self._moments(*pair) for pair in zip(x.split(CHUNK), one_hot.split(CHUNK), strict=True)]
