@@ -176,8 +176,8 @@ def _library(
 def _untried() -> Iterator[None]:
     """What the processor says that it can is believed, and what only whole and half numbers have from it is not asked.
 
-    inductor would try each of these by a compilation and a process of its own, in every process that makes or loads a
-    library: ten seconds from empty caches and half a second ever after. What others then compile is tried as before.
+    inductor would try each of these by a compilation, from empty caches, and a process of its own, in every process
+    that makes or loads a library. What others then compile is tried as before.
     """
     from torch._inductor import config, cpu_vec_isa
 

@@ -14,6 +14,7 @@ from inference import Fit, fit
 from zoo import datasets
 from zoo.bayes.gp import GaussianProcess
 from zoo.bayes.sparse_gp import SparseGaussianProcess
+from zoo.chains.hmm import HMM
 from zoo.latent.ppca import PPCA
 from zoo.likelihoods import make_likelihood
 from zoo.mixtures.bayesian_gaussian import BayesianGaussianMixture
@@ -198,3 +199,14 @@ def test_the_prior_of_a_mixture_has_the_units_of_rows_that_stay_in_their_file(tm
     given = BayesianGaussianMixture([2], 2)
     given.initialise(rows)  # the prior of one that is given is what its options say
     assert given.prior.location.abs().max().item() == 0.0
+
+
+def test_a_hidden_markov_model_starts_from_what_a_small_column_says() -> None:
+    """Half a degree of fever beside a column of noise in thousands, which k-means in raw numbers would cut in two."""
+    state = (torch.rand(30, 20, 1) < 0.5).double()
+    x = torch.cat([50_000 + 15_000 * torch.randn(30, 20, 1), 37 + 1.2 * state + 0.2 * torch.randn(30, 20, 1)], -1)
+    program = HMM([20, 2], 2, "normal")
+    with torch.no_grad():
+        program.initialise(x)
+    right = float((program.marginals(x).argmax(-1) == state[..., 0]).double().mean())
+    assert max(right, 1 - right) > 0.95

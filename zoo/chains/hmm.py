@@ -35,6 +35,7 @@ from zoo.errors import OptionError
 from zoo.options import Count, NonNegative, Positive, Shape, Values
 from zoo.process import guest
 from zoo.program import Preset, Program
+from zoo.units import Standard
 
 __all__ = ["HMM"]
 
@@ -201,6 +202,8 @@ class HMM(Program):
         if len(points) < self.states:
             return
         self.emission.near(points)
+        if isinstance(self.emission, NormalEmission):  # each number in its own units, or the largest would decide
+            points = Standard(points.shape[1:]).to(points).take(points)(points)
         # A little noise keeps equal steps (bits have few values) from making fewer clusters than states.
         points = (points.double() + 1e-3 * torch.randn_like(points)).cpu()
         chosen = points[torch.randperm(len(points))[:KMEANS_STEPS]]
