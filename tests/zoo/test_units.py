@@ -210,3 +210,15 @@ def test_a_hidden_markov_model_starts_from_what_a_small_column_says() -> None:
         program.initialise(x)
     right = float((program.marginals(x).argmax(-1) == state[..., 0]).double().mean())
     assert max(right, 1 - right) > 0.95
+
+
+def test_a_linear_gaussian_chain_starts_from_what_all_columns_say() -> None:
+    """Its one state is seen in the small column; the large one is noise."""
+    state = torch.randn(40, 8, 1).cumsum(1)
+    y = torch.cat([torch.randn(40, 8, 1), state + 0.2 * torch.randn(40, 8, 1)], -1)
+    size = torch.tensor([15_000.0, 1.0], dtype=torch.float64)
+    losses = []
+    for x, lost in ((y, 0.0), (50_000 + size * y, 8 * float(size.log().sum()))):
+        found = fit("lgssm", x, "em", latent_dim=1, iterations=20, tolerance=0.0, seed=1)
+        losses.append(found.history.last("loss") - lost)
+    assert losses[1] == pytest.approx(losses[0], abs=0.1)

@@ -31,6 +31,7 @@ from zoo.errors import OptionError
 from zoo.options import Count, Positive, Shape, check_value
 from zoo.program import Preset, Program
 from zoo.sequential.gaussian_path import GaussianPath
+from zoo.units import units
 
 __all__ = ["Filtered", "LinearGaussian"]
 
@@ -256,6 +257,7 @@ class LinearGaussian(Program):
         else:
             self.bias.copy_(rows.sum((0, 1)) / present.sum((0, 1)).clamp(min=1))
         centred = rows - self.bias if present is None else torch.where(present, rows - self.bias, 0.0)
+        centred = centred * units(centred.reshape(-1, self.dim))  # or the largest column would be all that varies
         flat = centred.reshape(-1, self.dim)
         values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
         kept = min(self.dim, self.latent_dim)
