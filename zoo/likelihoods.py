@@ -22,7 +22,7 @@ from zoo.distributions import CompandedLogistic, DiscretizedLogistic, Grid, Grid
 from zoo.errors import OptionError, UnknownNameError
 from zoo.options import Count, NonNegative, Shape, Values
 from zoo.specs import Spec, make_part
-from zoo.units import FAR, Standard
+from zoo.units import SiteUnits
 
 __all__ = [
     "LIKELIHOODS",
@@ -54,8 +54,14 @@ class Likelihood(PyroModule):
         """(..., size) -> a distribution of batch shape (...)."""
         raise NotImplementedError(f"{type(self).__name__} must define distribution(outputs)")
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        """Values (...) from outputs (..., size) and uniform noise (..., noise)."""
+    def draw(self, outputs: Tensor, noise: Tensor, site: int | Tensor | None = None) -> Tensor:
+        """Values (...) from outputs (..., size) and uniform noise (..., noise).
+
+        Args:
+            outputs: Of all sites (..., *event_shape, size), or of one (..., size).
+            noise: Likewise.
+            site: Which one, its position in the flattened event; None for all, or where sites are alike.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define draw(outputs, noise)")
 
     def initial(self, x: Tensor) -> Tensor:
@@ -65,8 +71,8 @@ class Likelihood(PyroModule):
         """
         raise NotImplementedError(f"{type(self).__name__} must define initial(x)")
 
-    def embed(self, x: Tensor) -> Tensor:
-        """What a network sees of values: about of size one."""
+    def embed(self, x: Tensor, site: int | Tensor | None = None) -> Tensor:
+        """What a network sees of values, of all sites or of one: about of size one."""
         return x
 
 
@@ -79,7 +85,7 @@ class Bernoulli(Likelihood):
         """Bernoulli(sigmoid(output))."""
         return dist.Bernoulli(logits=outputs.squeeze(-1))
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, outputs: Tensor, noise: Tensor, site: int | Tensor | None = None) -> Tensor:
         """1 where the noise is below the probability."""
         return (noise < outputs.sigmoid()).squeeze(-1).to(outputs.dtype)
 
@@ -104,7 +110,7 @@ class Categorical(Likelihood):
         """Categorical(softmax(outputs))."""
         return dist.Categorical(logits=outputs)
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, outputs: Tensor, noise: Tensor, site: int | Tensor | None = None) -> Tensor:
         """The first value at which the cumulative probability exceeds the noise."""
         below = (outputs.softmax(-1).cumsum(-1)[..., :-1] <= noise).sum(-1)
         return below.to(outputs.dtype)
@@ -116,7 +122,7 @@ class Categorical(Likelihood):
             counts += one_hot(part, self.values).sum(0)
         return ((counts + 1 / self.values) / (len(x) + 1)).log()
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, site: int | Tensor | None = None) -> Tensor:
         """To [0, 1]."""
         return x / (self.values - 1)
 
@@ -136,15 +142,15 @@ class Levels(Categorical):
         """Categorical(softmax(outputs)) on the grid."""
         return GridCategorical(outputs)
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, outputs: Tensor, noise: Tensor, site: int | Tensor | None = None) -> Tensor:
         """The first level at which the cumulative probability exceeds the noise."""
-        return super().draw(outputs, noise) / (self.values - 1)
+        return super().draw(outputs, noise, site) / (self.values - 1)
 
     def initial(self, x: Tensor) -> Tensor:
         """Log frequencies, one observation spread over the levels of each site."""
         return super().initial(x * (self.values - 1))
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, site: int | Tensor | None = None) -> Tensor:
         """[0, 1] -> [-1, 1]."""
         return 2 * x - 1
 
@@ -154,7 +160,7 @@ class _Scaled(Likelihood):
 
     Args:
         scale: 'global' (one number) or 'pixel' (one for each site).
-        event_shape: Of an example; None where sites are drawn one by one, which can only share a scale.
+        event_shape: Of an example; None where sites are drawn one by one and do not know which they are.
 
     Raises: UnknownNameError, OptionError.
     """
@@ -170,10 +176,14 @@ class _Scaled(Likelihood):
             raise UnknownNameError("scale", scale, SCALES)
         if scale == "pixel" and event_shape is None:
             raise OptionError(
-                "scale='pixel' is for decoders; sites that are drawn one by one share a scale ('global')."
+                "scale='pixel' needs a net with weights for each site; here sites share a scale ('global')."
             )
         shape = torch.Size(event_shape or ()) if scale == "pixel" else torch.Size()
         self.scale = PyroParam(torch.ones(shape), constraint=constraints.positive)
+
+    def scale_at(self, site: int | Tensor | None) -> Tensor:
+        """The scale of one site, or of all."""
+        return self.scale if site is None or not self.scale.shape else self.scale.flatten()[site]
 
     def initial(self, x: Tensor) -> Tensor:
         """Means; the scale starts at the spread around them."""
@@ -192,8 +202,8 @@ class Normal(_Scaled):
     images that are large.
 
     Args:
-        scale: 'global' (one number) or 'pixel' (one for each site, in decoders).
-        event_shape: Given by the decoder.
+        scale: 'global' (one number) or 'pixel' (one for each site).
+        event_shape: Given by the network.
 
     Raises: UnknownNameError, OptionError.
     """
@@ -202,29 +212,24 @@ class Normal(_Scaled):
 
     def __init__(self, scale: str = "global", event_shape: Shape | None = None):
         super().__init__(scale, event_shape)
-        # Pixels share a unit, and so do sites that are drawn one by one, which do not know which they are.
-        self.shares = event_shape is None or len(event_shape) > 1
-        self.unit = Standard(() if self.shares else event_shape or ())
+        self.unit = SiteUnits(event_shape)
 
     def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
         """Normal(output, scale), in units."""
         return dist.Normal(self.unit.back(outputs.squeeze(-1)), self.unit.size * self.scale)
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, outputs: Tensor, noise: Tensor, site: int | Tensor | None = None) -> Tensor:
         """By the inverse distribution function."""
-        return self.unit.back(outputs.squeeze(-1) + self.scale * torch.special.ndtri(clamp_probs(noise[..., 0])))
+        normal = torch.special.ndtri(clamp_probs(noise[..., 0]))
+        return self.unit.back(outputs.squeeze(-1) + self.scale_at(site) * normal, site)
 
     def initial(self, x: Tensor) -> Tensor:
         """Means, and the spread around them, in the units of the data, which it takes."""
-        if not self.shares:
-            self.unit.take(x)
-        elif float(x.square().mean()) > FAR**2:  # those in [0, 1] are as networks take them, however dark
-            self.unit.take(x.flatten())
-        return super().initial(self.unit(x))
+        return super().initial(self.unit.take(x)(x))
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, site: int | Tensor | None = None) -> Tensor:
         """In units."""
-        return self.unit(x)
+        return self.unit(x, site)
 
 
 class Logistic(_Scaled):
@@ -232,8 +237,8 @@ class Logistic(_Scaled):
 
     Args:
         values: Number of levels, at least 2.
-        scale: 'global' (one number) or 'pixel' (one for each site, in decoders).
-        event_shape: Given by the decoder.
+        scale: 'global' (one number) or 'pixel' (one for each site).
+        event_shape: Given by the network.
 
     Raises: UnknownNameError, OptionError.
     """
@@ -250,50 +255,65 @@ class Logistic(_Scaled):
         """The rounded logistic."""
         return DiscretizedLogistic(outputs.squeeze(-1), self.scale, self.values)
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, outputs: Tensor, noise: Tensor, site: int | Tensor | None = None) -> Tensor:
         """By the inverse distribution function, rounded to the grid."""
-        return _to_grid(outputs.squeeze(-1) + self.scale * torch.logit(clamp_probs(noise[..., 0])), self.values)
+        logistic = torch.logit(clamp_probs(noise[..., 0]))
+        return _to_grid(outputs.squeeze(-1) + self.scale_at(site) * logistic, self.values)
 
 
 class GaussianMixture(Likelihood):
     """Real numbers: a mixture of normals (logits, means, log scales), as in RNADE.
 
+    Where data are far from size one, means and scales are in their units, as those of `Normal`.
+
     Args:
         components: K; 3 K numbers a site.
-        floor: Smallest standard deviation, so that the density stays bounded where data repeat.
+        floor: Smallest standard deviation, in units, so that the density stays bounded where data repeat.
+        event_shape: Given by the network.
     """
 
     noise, support = 2, constraints.real
 
-    def __init__(self, components: Count = 10, floor: NonNegative = 1e-3):
+    def __init__(self, components: Count = 10, floor: NonNegative = 1e-3, event_shape: Shape | None = None):
         super().__init__()
         self.components, self.floor, self.size = components, floor, 3 * components
+        self.unit = SiteUnits(event_shape)
 
     def parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-weights, means and scales, (..., K) each."""
+        """Log-weights, means and scales, (..., K) each, in units."""
         logits, loc, log_scale = outputs.chunk(3, -1)
         return log_softmax(logits, -1), loc, log_scale.exp() + self.floor
 
     def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
         """The mixture."""
         log_weights, loc, scale = self.parts(outputs)
+        centre, size = self.unit.centre.unsqueeze(-1), self.unit.size.unsqueeze(-1)
         weights = dist.Categorical(logits=log_weights, validate_args=False)
-        normals = dist.Normal(loc, scale, validate_args=False)
+        normals = dist.Normal(loc * size + centre, scale * size, validate_args=False)
         return dist.MixtureSameFamily(weights, normals, validate_args=False)
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, outputs: Tensor, noise: Tensor, site: int | Tensor | None = None) -> Tensor:
         """A component by the first number, its normal by the inverse distribution function of the second."""
         log_weights, loc, scale = self.parts(outputs)
         chosen = _component(log_weights, noise[..., :1])
         normal = torch.special.ndtri(clamp_probs(noise[..., 1]))
-        return loc.gather(-1, chosen).squeeze(-1) + scale.gather(-1, chosen).squeeze(-1) * normal
+        drawn = loc.gather(-1, chosen).squeeze(-1) + scale.gather(-1, chosen).squeeze(-1) * normal
+        return self.unit.back(drawn, site)
 
     def initial(self, x: Tensor) -> Tensor:
-        """Means at spread quantiles of each site, equal weights, scales of the standard deviation over K."""
+        """Means at spread quantiles of each site, equal weights, scales of the standard deviation over K.
+
+        In the units of the data, which it takes.
+        """
+        x = self.unit.take(x)(x)
         at = (torch.arange(self.components, device=x.device).to(x) + 0.5) / self.components
         loc = torch.quantile(x[:10_000], at, dim=0).movedim(0, -1)
         scale = (_spread(x) / self.components + self.floor).unsqueeze(-1).expand_as(loc)
         return torch.cat([torch.zeros_like(loc), loc, scale.log()], -1)
+
+    def embed(self, x: Tensor, site: int | Tensor | None = None) -> Tensor:
+        """In units."""
+        return self.unit(x, site)
 
 
 class LogisticMixture(Likelihood):
@@ -323,7 +343,7 @@ class LogisticMixture(Likelihood):
         logistics = DiscretizedLogistic(loc, scale, self.values, validate_args=False)
         return dist.MixtureSameFamily(weights, logistics, validate_args=False)
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, outputs: Tensor, noise: Tensor, site: int | Tensor | None = None) -> Tensor:
         """A component by the first number, its logistic variable by the second, rounded to the grid."""
         log_weights, loc, scale = self.parts(outputs)
         chosen = _component(log_weights, noise[..., :1])
@@ -338,7 +358,7 @@ class LogisticMixture(Likelihood):
         scale = (2 * _spread(x) / self.components + 0.02).unsqueeze(-1).expand_as(loc)
         return torch.cat([torch.zeros_like(loc), loc, scale.log()], -1)
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, site: int | Tensor | None = None) -> Tensor:
         """[0, 1] -> [-1, 1]."""
         return 2 * x - 1
 
@@ -370,7 +390,7 @@ class CompandedMixture(Likelihood):
         logistics = CompandedLogistic(loc, log_scale.exp(), self.edges)
         return dist.MixtureSameFamily(weights, logistics, validate_args=False)
 
-    def draw(self, outputs: Tensor, noise: Tensor) -> Tensor:
+    def draw(self, outputs: Tensor, noise: Tensor, site: int | Tensor | None = None) -> Tensor:
         """A component by the first number, its logistic amplitude by the second, companded to the nearest level."""
         loc, logits, log_scale = self.parts(outputs)
         chosen = _component(log_softmax(logits, -1), noise[..., :1])
@@ -385,7 +405,7 @@ class CompandedMixture(Likelihood):
         log_scale = scale.log().unsqueeze(-1) + spread
         return torch.cat([wave.mean(0).unsqueeze(-1), torch.zeros_like(log_scale), log_scale], -1)
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, site: int | Tensor | None = None) -> Tensor:
         """[0, 1] -> [-1, 1]."""
         return 2 * x - 1
 

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FAR", "Standard", "units"]
+__all__ = ["FAR", "SiteUnits", "Standard", "units"]
 
 FAR = 4.0
 """By which factor the size of data must differ from one to have a unit of its own."""
@@ -49,6 +49,39 @@ class Standard(nn.Module):
     def back(self, rows: Tensor) -> Tensor:
         """From units."""
         return rows * self.size + self.centre
+
+
+class SiteUnits(Standard):
+    """Units of the sites of an event: each column of a table has its own.
+
+    Pixels share one, and have it where they are large: those in [0, 1] are as networks take them, however dark.
+
+    Args:
+        event_shape: Of a row; None where sites do not know which they are, and share one, too.
+    """
+
+    def __init__(self, event_shape: Sequence[int] | None):
+        shares = event_shape is None or len(event_shape) > 1
+        super().__init__(() if shares else event_shape or ())
+        self.shares = shares
+
+    @torch.no_grad()
+    def take(self, rows: Tensor) -> Self:
+        """Those of rows (N, *event_shape)."""
+        if not self.shares:
+            return super().take(rows)
+        return super().take(rows.flatten()) if float(rows.square().mean()) > FAR**2 else self
+
+    def forward(self, rows: Tensor, site: int | Tensor | None = None) -> Tensor:
+        """In units: of all sites (..., *event_shape), or of the one at a position of the event (...)."""
+        return (rows - self._at(self.centre, site)) / self._at(self.size, site)
+
+    def back(self, rows: Tensor, site: int | Tensor | None = None) -> Tensor:
+        """From units."""
+        return rows * self._at(self.size, site) + self._at(self.centre, site)
+
+    def _at(self, numbers: Tensor, site: int | Tensor | None) -> Tensor:
+        return numbers if site is None or self.shares or not numbers.shape else numbers[site]
 
 
 def units(rows: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ import torch
 from torch import Tensor
 
 from inference import Fit, fit
+from tests.zoo.densities import perturbed
 from zoo import datasets
+from zoo.autoregressive.base import Autoregressive
+from zoo.autoregressive.ensemble import OrderEnsemble
+from zoo.autoregressive.eonade import EoNADE
+from zoo.autoregressive.made import MADE
+from zoo.autoregressive.nade import NADE, RNADE
 from zoo.bayes.gp import GaussianProcess
 from zoo.bayes.sparse_gp import SparseGaussianProcess
 from zoo.chains.hmm import HMM
@@ -113,6 +120,61 @@ def test_a_table_in_other_units_gives_the_same_fit(name: str) -> None:
         history = found.history
         losses.append((-history.last("reconstruction") if name == "aae" else history.last("loss")) - lost)
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
+MIXTURE = {"name": "gaussian-mixture", "components": 3}
+ORDERED: dict[str, Callable[[], Autoregressive]] = {
+    "nade": lambda: NADE([4], 8, "random", likelihood="normal", seed=1),
+    "scale of each": lambda: NADE([4], 8, "random", likelihood={"name": "normal", "scale": "pixel"}, seed=1),
+    "rnade": lambda: RNADE([4], 8, "random", likelihood=MIXTURE, seed=1),
+    "made": lambda: MADE([4], [8], masks={"count": 2, "shuffle": True}, direct=True, likelihood=MIXTURE),
+    "eonade": lambda: EoNADE([4], [8], orders=2, likelihood=MIXTURE),
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_columns_drawn_one_by_one_have_their_own_units(name: str) -> None:
+    x, (size, centre) = table(), COLUMNS
+    raw, standard = (perturbed(ORDERED[name]()) for _ in range(2))
+    raw.load_state_dict(standard.state_dict())
+    with torch.no_grad():
+        before = [p.clone() for p in standard.parameters()]
+        raw.initialise(centre + size * x)
+        standard.initialise(x)
+        assert any(not torch.equal(a, b) for a, b in zip(before, standard.parameters(), strict=True))
+        for mine, theirs in zip(raw.parameters(), standard.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs)
+        torch.testing.assert_close(raw.log_prob(centre + size * x) + size.double().log().sum(), standard.log_prob(x))
+        noise = torch.rand(len(x), 4, raw.likelihood.noise)
+        for known in (0, 2):
+            drawn = []
+            for program, given in ((raw, centre + size * x), (standard, x)):
+                if isinstance(program, OrderEnsemble):
+                    with program.member(1):
+                        drawn.append(program.complete(given, known, noise=noise))
+                else:
+                    drawn.append(program.complete(given, known, noise=noise))
+            torch.testing.assert_close(drawn[0], centre + size * drawn[1])
+        # Columns of one size: an estimate from some of the sites loses as much as all of them.
+        raw.initialise(7 + 50 * x)
+        estimates = []
+        for program, given in ((raw, 7 + 50 * x), (standard, x)):
+            torch.manual_seed(3)
+            estimates.append(program.training_log_prob(given))
+        torch.testing.assert_close(estimates[0] + 4 * math.log(50.0), estimates[1])
+
+
+def test_pixels_of_a_mixture_of_normals_share_their_unit() -> None:
+    x = 255 * torch.rand(50, 2, 3)
+    likelihood = make_likelihood(MIXTURE)
+    start = likelihood.initial(x).expand(50, 2, 3, 9)
+    density = likelihood.distribution(start)
+    assert likelihood.embed(x).std(correction=0).item() == pytest.approx(1.0)
+    torch.testing.assert_close(density.mean[0], torch.quantile(x, torch.tensor([1, 3, 5]) / 6, dim=0).mean(0))
+    noise = torch.rand(50, 2, 3, 2)
+    drawn = likelihood.draw(start, noise)
+    assert 0 < drawn.mean() < 255
+    np.testing.assert_allclose(likelihood.embed(drawn) * x.std(correction=0) + x.mean(), drawn)
 
 
 @pytest.mark.parametrize(("size", "taken"), [(255.0, True), (1.0, False), (0.2, False)])

@@ -6,7 +6,7 @@ p(x) = prod_i p(x_o(i) | x_o(1), ..., x_o(i-1))          o the order of the site
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -51,11 +51,13 @@ class Autoregressive(DensityProgram):
     """
 
     family = "autoregressive"
+    knows_sites: ClassVar[bool] = False
+    """Whether draws tell the likelihood which site they are of, so that each column of a table has its own units."""
 
     def __init__(self, event_shape: Sequence[int], likelihood: Spec):
         super().__init__()
         self.event_shape = torch.Size(event_shape)
-        self.likelihood = make_likelihood(likelihood)
+        self.likelihood = make_likelihood(likelihood, self.event_shape if self.knows_sites else None)
         self.support = self.likelihood.support
 
     @property
@@ -115,7 +117,7 @@ class Autoregressive(DensityProgram):
         flat = x.reshape(len(x), -1).clone()
         for i, site in enumerate(self.order.tolist()[known:], start=known):
             outputs = self.outputs(flat.reshape(x.shape), context).reshape(*flat.shape, -1)
-            flat[:, site] = self.likelihood.draw(outputs[:, site], noise[:, i])
+            flat[:, site] = self.likelihood.draw(outputs[:, site], noise[:, i], site)
         return flat.reshape(x.shape)
 
     def _blank(self, n: int) -> Tensor:
@@ -190,6 +192,7 @@ class FixedOrder(Autoregressive):
     Raises: UnknownNameError, OptionError.
     """
 
+    knows_sites = True
     permutation: Tensor
 
     def __init__(self, event_shape: Sequence[int], likelihood: Spec, order: str, seed: int):

@@ -32,6 +32,7 @@ class OrderEnsemble(Autoregressive):
             program.conditionals(x)
     """
 
+    knows_sites = True
     permutations: Tensor
     """(K, D): the order of each member, positions in the flattened event."""
     which: int | None = None

@@ -98,7 +98,8 @@ class EoNADE(OrderEnsemble):
         d = ((torch.arange(len(x), device=x.device) / len(x) + shift) % 1.0 * sites).floor().unsqueeze(-1)
         rank = torch.rand(flat.shape, dtype=x.dtype, device=x.device).argsort(-1)
         known = (rank < d).to(x.dtype)
-        terms = self.likelihood.distribution(self.given(flat, known)).log_prob(flat)
+        outputs = self.given(flat, known).reshape(*x.shape, -1)
+        terms = self.likelihood.distribution(outputs).log_prob(x).reshape(flat.shape)
         return (terms * (1 - known)).sum(-1) * (sites / (sites - d.squeeze(-1)))
 
     def outputs_of(self, x: Tensor, k: int | Tensor, context: Tensor | None = None) -> Tensor:
@@ -136,8 +137,8 @@ class EoNADE(OrderEnsemble):
             if i >= known:
                 outputs.append(F.linear(self._above(linear), last_weight[i], last_bias[i]))
                 if noise is not None:
-                    values[i] = self.likelihood.draw(outputs[-1], noise[:, i])
-                    value = self.likelihood.embed(values[i])
+                    values[i] = self.likelihood.draw(outputs[-1], noise[:, i], order[i])
+                    value = self.likelihood.embed(values[i], order[i])
             linear = torch.addr(linear, value, weight[i])
             if shifts is not None:
                 linear = linear + shifts[i]

@@ -162,9 +162,9 @@ class MADE(OrderEnsemble):
             out = F.linear(units[-1][:, :end], weights[-1][i, :, :end], biases[-1][i])
             if skip is not None:
                 out = out + F.linear(units[0][:, :i], skip[i, :, :i])
-            drawn = self.likelihood.draw(out, noise[:, i])
+            drawn = self.likelihood.draw(out, noise[:, i], order[i])
             flat[:, order[i]] = drawn
-            units[0][:, i] = self.likelihood.embed(drawn)
+            units[0][:, i] = self.likelihood.embed(drawn, order[i])
         return flat.reshape(x.shape)
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:

@@ -90,14 +90,14 @@ class NADE(FixedOrder):
     def continue_from(self, x: Tensor, known: int, context: Tensor | None, noise: Tensor) -> Tensor:
         """Site by site; a site that has been drawn is added to the running sum."""
         seen, weight, (last_weight, last_bias) = self._inputs(x), self._first(), self._last()
-        sites = list(x.reshape(len(x), -1)[:, self.permutation].unbind(1))
+        order, sites = self.permutation.tolist(), list(x.reshape(len(x), -1)[:, self.permutation].unbind(1))
         linear = torch.addmm(self.first.bias, seen[:, :known], weight[:known])
         steps = zip(weight.unbind(), last_weight.unbind(), last_bias.unbind(), noise.unbind(1), strict=True)
         for i, (row, out, bias, uniform) in enumerate(steps):
             if i >= known:
                 units = self._units(linear, slice(i, i + 1)).reshape(linear.shape)
-                sites[i] = self.likelihood.draw(torch.addmm(bias, units, out), uniform)
-                linear = torch.addr(linear, self.likelihood.embed(sites[i]), row)
+                sites[i] = self.likelihood.draw(torch.addmm(bias, units, out), uniform, order[i])
+                linear = torch.addr(linear, self.likelihood.embed(sites[i], order[i]), row)
         return torch.stack(sites, 1)[:, self.permutation.argsort()].reshape(x.shape)
 
     def codes_of(self, x: Tensor, context: Tensor | None = None) -> Tensor:

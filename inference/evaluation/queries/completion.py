@@ -263,7 +263,7 @@ def _resampled(program: Program, x: Tensor, hidden: Tensor, context: Tensor | No
             if hidden[site]:
                 outputs = member.outputs(flat.reshape(rows.shape), given).reshape(*flat.shape, -1)[:, site]
                 noise = torch.rand(len(flat), member.likelihood.noise, dtype=flat.dtype, device=flat.device)
-                flat[:, site] = member.likelihood.draw(outputs, noise)
+                flat[:, site] = member.likelihood.draw(outputs, noise, site)
         rows = flat.reshape(rows.shape)
         terms = member.conditionals(rows, given).log_prob(rows).reshape(flat.shape)
         values.append(rows.reshape(share, *x.shape))

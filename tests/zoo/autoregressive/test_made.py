@@ -36,6 +36,7 @@ OTHERS = {
     "made-levels": lambda: MADE([2, 3], [20], masks={"count": 2, "shuffle": True}, direct=True, **LEVELS),
     "made-gaussian": lambda: MADE([5], [30, 20], masks={"count": 2, "aware": True}, **GAUSSIANS),
     "made-grid": lambda: MADE([4], [20], likelihood={"name": "logistic-mixture", "values": 8, "components": 2}),
+    "eonade-scale-of-each": lambda: EoNADE([2, 3], [20], orders=2, likelihood={"name": "normal", "scale": "pixel"}),
     "eonade-levels": lambda: EoNADE([2, 3], [20, 10], orders=2, **LEVELS),
     "eonade-gaussian": lambda: EoNADE([5], [20], orders=2, **GAUSSIANS),
 }

@@ -14,6 +14,7 @@ from tests.conftest import FAILURE_RATE
 from tests.zoo.densities import agrees, perturbed, states
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.nade import BLOCK, NADE, RNADE
+from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.chains.ar import Autoregression
 from zoo.errors import OptionError, ShapeError, UnknownNameError
 from zoo.testing import check_program
@@ -34,6 +35,7 @@ OTHERS = {
     "nade-levels": lambda: NADE([2, 3], 10, likelihood={"name": "levels", "values": 3}),
     "nade-categorical": lambda: NADE([2, 3], 10, likelihood={"name": "categorical", "values": 3}),
     "nade-normal": lambda: NADE([2, 3], 10, likelihood="normal"),
+    "nade-scale-of-each": lambda: NADE([2, 3], 10, "random", likelihood={"name": "normal", "scale": "pixel"}),
     "nade-logistic": lambda: NADE([2, 3], 10, likelihood={"name": "logistic", "values": 5}),
     "nade-companded": lambda: NADE([5], 10, likelihood={"name": "companded-mixture", "values": 8}),
     "nade-long": lambda: NADE([2 * BLOCK + 3], 10, order="random"),
@@ -255,8 +257,8 @@ def test_wrong_options_are_refused():
             cls(likelihood="bernouli")
     with pytest.raises(OptionError, match="components"):
         RNADE(likelihood=gaussians(0))
-    with pytest.raises(OptionError, match="for decoders"):
-        NADE(likelihood={"name": "normal", "scale": "pixel"})
+    with pytest.raises(OptionError, match="weights for each site"):
+        PixelRNN(likelihood={"name": "normal", "scale": "pixel"})
     for cls in (FVSBN, NADE, RNADE):
         with pytest.raises(UnknownNameError, match="raster"):
             cls(order="rastor")
