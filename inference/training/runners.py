@@ -23,9 +23,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from inference.training.scripted import as_it_is, scripted
+from inference.training.tracing import make_fx
 from zoo.datasets.sources import cache_folder
 
 __all__ = ["Body", "Runner", "captured", "captured_loop", "graph_loop", "library_loop", "scripted_loop"]

@@ -18,10 +18,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
-from inference.training.tracing import NotStatic, explain, made_static, shapes_by_one_mode, without_mutations
+from inference.training.tracing import NotStatic, explain, made_static, make_fx, without_mutations
 
 __all__ = ["INSTEAD", "Scripted", "as_it_is", "scripted", "simplify", "update_in_place"]
 
@@ -97,7 +96,6 @@ def as_it_is() -> Iterator[None]:
         yield
 
 
-@shapes_by_one_mode()
 def _graph(function: Callable[[Tensor], tuple[Tensor, ...]], point: Tensor) -> GraphModule:
     """What a function does, as a pure graph."""
     try:
@@ -298,7 +296,9 @@ def _nodes(*arguments: Any) -> list[Node]:
 def _shape(node: Any) -> Tensor | None:
     """A tensor of the shape, type and device of a node's."""
     value = node.meta.get("val") if isinstance(node, Node) else None
-    return torch.empty(value.shape, dtype=value.dtype, device=value.device) if isinstance(value, Tensor) else None
+    if not isinstance(value, Tensor):
+        return None
+    return torch.empty(value.shape, dtype=value.dtype, device=node.meta.get("device", value.device))
 
 
 def _changes_nothing(node: Node, known: dict[Node, Any]) -> bool:

@@ -8,8 +8,7 @@ own included, becomes an input and, where it was changed in place, an output.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
+from torch.fx.experimental import proxy_tensor
 from torch.overrides import TorchFunctionMode
 
 from inference.training.noise import Noise
@@ -34,7 +32,7 @@ __all__ = [
     "Trace",
     "explain",
     "made_static",
-    "shapes_by_one_mode",
+    "make_fx",
     "trace_step",
     "without_mutations",
 ]
@@ -182,14 +180,42 @@ def _batch_norm(
     return found
 
 
-@contextmanager
-def shapes_by_one_mode() -> Iterator[None]:
-    """While it lasts, `make_fx` notes all shapes by one fake mode; a new one for each tensor doubles its time."""
-    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
-        yield
+def make_fx(function: Callable[..., Any]) -> Callable[..., GraphModule]:
+    """`make_fx` of torch, whose nodes note of a tensor its shape, strides and type (`val`) and its `device`.
+
+    torch's own notes are fake tensors, which take nearly as long to make as all else that a trace does; and it would
+    write out and compile as Python what is changed afterwards.
+    """
+
+    def noted(proxy: Any, value: Any) -> Any:
+        proxy.node.meta["val"] = _shapes(value)
+        if isinstance(value, Tensor):
+            proxy.node.meta["device"] = value.device
+        return proxy
+
+    def traced(*args: Any) -> GraphModule:
+        proxy_tensor.set_meta = noted  # type: ignore[assignment]
+        try:
+            with _use_lazy_graph_module(True):
+                return proxy_tensor.make_fx(function)(*args)
+        finally:
+            proxy_tensor.set_meta = own
+
+    own = proxy_tensor.set_meta
+    return traced
 
 
-@shapes_by_one_mode()
+def _shapes(value: Any) -> Any:
+    """Tensors without their numbers."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_shapes, value))
+    if not isinstance(value, Tensor):
+        return value
+    if value.layout is not torch.strided:
+        return None
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
 def trace_step(
     step: Step,
     state: State,
