@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +23,7 @@ from zoo.errors import BrokenProgramError, CheckpointError, OptionError, Unknown
 from zoo.folders import Saved
 from zoo.hub import local
 from zoo.options import check_options, check_value, plain
+from zoo.plugins import plugins
 from zoo.program import Program
 
 __all__ = ["BUILTIN", "code_at", "create", "create_for", "get", "load", "name_of", "names", "restore", "save"]
@@ -104,8 +104,7 @@ ENTRY_POINT_GROUP = "zoo.programs"
 
 
 def _locations() -> dict[str, str]:
-    found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return {**found, **BUILTIN}
+    return {**plugins(ENTRY_POINT_GROUP), **BUILTIN}
 
 
 def names() -> list[str]:
@@ -126,7 +125,6 @@ def get(name: str) -> type[Program]:
     location = BUILTIN.get(name) or _locations().get(name, name)
     if ":" not in location:
         raise UnknownNameError("program", name, names())
-    # Only an error wants to know what else there is, and asking all installed packages takes milliseconds.
     module, class_name = code_at("program", name, location, BUILTIN if name in BUILTIN else names())
     code, _, guide = class_name.partition("+")
     found, beside = getattr(module, code, None), getattr(module, guide, None) if guide else None

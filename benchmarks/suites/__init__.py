@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from benchmarks.suite import Suite
 from zoo import catalogue
 from zoo.errors import OptionError, UnknownNameError
 from zoo.options import check_value
+from zoo.plugins import plugins
 
 __all__ = ["SUITES", "get_suite"]
 
@@ -47,7 +47,7 @@ def get_suite(name: str) -> Suite:
     if name in SUITES:
         ours: Suite = import_module(SUITES[name]).SUITE
         return ours
-    points = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    points = plugins(ENTRY_POINT_GROUP)
     location, known = points.get(name, name), [*SUITES, *points, "speed"]
     if location.endswith(".py"):
         location += ":SUITE"

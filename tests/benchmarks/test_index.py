@@ -52,8 +52,8 @@ def test_lists_say_what_the_programs_and_data_say() -> None:
 
 def test_programs_of_other_packages_are_listed_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("theirs", "zoo.bayes.coin:BetaBernoulli", catalogue.ENTRY_POINT_GROUP)
-    for module in (catalogue, index):
-        monkeypatch.setattr(module, "entry_points", lambda group: [point])
+    monkeypatch.setattr(index, "entry_points", lambda group: [point])
+    monkeypatch.setattr(catalogue, "plugins", lambda group: {point.name: point.value})
     assert {card["name"] for card in index.program_list()} == {*catalogue.BUILTIN, "theirs"}
     assert index.card("theirs")["family"] == "bayes"
 
