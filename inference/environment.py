@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.errors import OptionError
 from zoo.options import Seed, check_value
-from zoo.process import LOCK
+from zoo.process import LOCK, set_seed
 
 __all__ = ["continued", "convolutions", "evaluating", "random_state", "seeded", "versions"]
 
@@ -29,7 +29,7 @@ def seeded(seed: Seed, device: torch.device | str = "cpu") -> Iterator[None]:
     check_value("seed", seed, Seed)
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with LOCK, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        set_seed(seed)
         yield
 
 

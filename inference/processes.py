@@ -30,6 +30,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from zoo.errors import OptionError
+from zoo.process import set_seed
 
 __all__ = ["ProcessesNotice", "Team", "average_gradients", "joined", "leads"]
 
@@ -126,7 +127,7 @@ class Team:
             return
         if self.rank:
             said = hashlib.sha256(f"{seed} {self.rank} {done}".encode()).digest()
-            torch.manual_seed(int.from_bytes(said[:7], "big"))
+            set_seed(int.from_bytes(said[:7], "big"))
         token, started = STEP.set(_Step(self, self.weight(n))), time.perf_counter()
         try:
             yield

@@ -11,6 +11,7 @@ from torch import Tensor
 from inference.fitted import Fit
 from inference.particles import draw, flatten_draws
 from zoo.errors import CapabilityError
+from zoo.process import set_seed
 
 __all__ = ["count_modes", "final_loss"]
 
@@ -36,7 +37,7 @@ def count_modes(fits: Sequence[Fit]) -> int | None:
         ):
             return None
         with torch.random.fork_rng([each.train.x.device] if each.train.x.is_cuda else []):
-            torch.manual_seed(0)
+            set_seed(0)
             draws = flatten_draws(draw(each.guide, DRAWS, *each.train, density=False).values).double()
         place, sd = draws.mean(0), draws.std(0)
         near = [bool(((place - other).abs() <= APART * torch.maximum(sd, spread)).all()) for other, spread in found]

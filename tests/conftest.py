@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pyro
 import pytest
 import torch
+
+from zoo.process import set_seed
 
 # The one failure probability of a statistical test: with about a hundred of them, a false alarm once in 500 runs.
 FAILURE_RATE = 2e-5
@@ -49,7 +53,10 @@ def pytest_collection_finish() -> None:
 def _settings(request: pytest.FixtureRequest):
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    pyro.set_rng_seed(request.config.getoption("--seed"))
+    seed = request.config.getoption("--seed")
+    random.seed(seed)
+    np.random.seed(seed)
+    set_seed(seed)
     yield
     torch.set_default_dtype(torch.float32)
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.distributions import Distribution
 
-__all__ = ["LOCK", "guest", "one_at_a_time", "trim_memory", "undisturbed"]
+__all__ = ["LOCK", "guest", "one_at_a_time", "set_seed", "trim_memory", "undisturbed"]
 
 LOCK = threading.RLock()
 """Held by whoever uses what threads share; the same thread may take it again."""
@@ -40,6 +40,18 @@ def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return alone
+
+
+def set_seed(seed: int) -> None:
+    """`torch.manual_seed`, of all devices that there are.
+
+    For those that may come torch keeps the seed beside the text of the whole stack of calls, three times: in a deep
+    stack that takes longer than a step of training.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 def trim_memory() -> None:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.process import set_seed
 from zoo.program import Program
 
 __all__ = ["BATCH", "Check", "ContractError", "Position", "draw_data", "require", "rule", "said", "sample_sites"]
@@ -39,7 +39,7 @@ def require(condition: bool, message: str) -> None:
 def draw_data(program: Program, n: int = BATCH) -> tuple[Tensor, Tensor | None]:
     """(x, context): n examples of the program's own, detached; its `pyro.param` statements are parameters then."""
     context = program.example_context(n)
-    torch.manual_seed(1)
+    set_seed(1)
     x = program.generate(n, context).detach()
     program.declare(x, context)
     return x, context

@@ -28,6 +28,7 @@ from inference.methods.svi import SVI
 from inference.training import compiled, optimizers
 from inference.training.gradient import Training
 from inference.training.loop import progress_bar
+from zoo.process import set_seed
 
 __all__ = ["Ways", "main"]
 
@@ -57,7 +58,7 @@ class Ways:
 
     def training(self, compile: str) -> Training:
         """Our fit after its first step."""
-        torch.manual_seed(self.job.seed)
+        set_seed(self.job.seed)
         program, options = self.module.by_zoo(self.job)
         size = self.job.batch_size
         method = SVI(**options, lr=self.job.lr, decay="constant", batch_size=size, steps=10**9, compile=compile)

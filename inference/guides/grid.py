@@ -17,6 +17,7 @@ from inference.unconstrained import Coordinates
 from zoo.adopted import Adopted
 from zoo.arguments import Arguments
 from zoo.errors import CapabilityError, OptionError
+from zoo.process import set_seed
 from zoo.program import ImplicitProgram, Program, Site
 
 __all__ = ["Grid", "GridGuide", "grid_posterior"]
@@ -88,7 +89,7 @@ def _prior_box(
 ) -> tuple[Tensor, Tensor]:
     """A box (U, d) around the prior draws that the data leave plausible; the first guess of where to look."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        set_seed(0)
         if isinstance(context, Arguments):
             draws //= 8  # one run for each
             drawn = prior_draws(program.model, draws, x, context)

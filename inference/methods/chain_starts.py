@@ -19,6 +19,7 @@ from inference.no_u_turn import Chain, Frame, Vector
 from inference.training.modes import Mode, find_modes
 from inference.training.target import MOST_EXAMPLES, MOST_NUMBERS, Target, following, why_no_vector
 from zoo.errors import CapabilityError
+from zoo.process import set_seed
 from zoo.program import Program
 
 __all__ = ["Starts"]
@@ -50,7 +51,7 @@ class Starts:
         if reason is None:
             try:
                 with torch.random.fork_rng(self._devices()), following("nuts", program):
-                    torch.manual_seed(seed)
+                    set_seed(seed)
                     self.modes = find_modes(target, target.starts(CLIMBS))
                 reason = None if self.modes else "its density has no maximum that could be reached"
             except CapabilityError as error:
@@ -86,7 +87,7 @@ class Starts:
         if self.init is None and self.frame is None:
             return chain.proposed_start()
         with torch.random.fork_rng(self._devices()), torch.no_grad():
-            torch.manual_seed(int(chain.random.integers(2**63)))
+            set_seed(int(chain.random.integers(2**63)))
             if self.init is not None:
                 return _array(self.target.located(self.init)[0])
             pool = self._near.sample((POOL,))

@@ -16,6 +16,7 @@ from inference.methods.bounds import Objective
 from inference.training.convergence import ConvergenceNotice, Path, verdict
 from inference.training.loop import Loop
 from zoo.datasets.data import Data
+from zoo.process import set_seed
 from zoo.program import Program
 
 __all__ = []
@@ -29,7 +30,7 @@ def evaluate_objective(
     was_training = program.training
     program.eval()
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        set_seed(seed)
         total = sum(
             float(objective(program, guide, batch, batch.size)[1]) * batch.size for batch in data.batches(batch_size)
         )
@@ -78,7 +79,7 @@ def path_gain(
             torch.random.fork_rng([data.x.device] if data.x.device.type == "cuda" else []),
             pyro.validation_enabled(False),
         ):
-            torch.manual_seed(draw)
+            set_seed(draw)
             for _ in range(DRAWS):
                 batch = data
                 if data.size > batch_size:

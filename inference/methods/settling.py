@@ -28,6 +28,7 @@ from inference.training.modes import Mode, around, find_modes
 from inference.training.target import Target, why_no_target
 from inference.unconstrained import Coordinates
 from zoo.datasets.data import Data
+from zoo.process import set_seed
 from zoo.program import Program
 
 __all__ = ["Place", "Start", "Stretch", "begin", "find_place", "put_gaussian", "settled"]
@@ -79,7 +80,7 @@ def find_place(
         return reason
     try:
         with torch.random.fork_rng([data.x.device] if data.x.is_cuda else []):
-            torch.manual_seed(seed)
+            set_seed(seed)
             target = Target(program, data, jacobian=name != "delta")
             if trained and target.depends_on_parameters():
                 return "the program has parameters of its own to learn"

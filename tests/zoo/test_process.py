@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.distributions import Distribution
 
-from zoo.process import LOCK, one_at_a_time, trim_memory, undisturbed
+from zoo.process import LOCK, one_at_a_time, set_seed, trim_memory, undisturbed
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,3 +112,15 @@ def test_what_was_freed_is_given_back():
 def test_without_glibc_nothing_is_given_back(monkeypatch):
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     trim_memory()
+
+
+def test_a_seed_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(7)
+    wanted = torch.rand(5)
+    set_seed(7)
+    assert torch.equal(torch.rand(5), wanted)
+    asked: list[int] = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "manual_seed", asked.append)
+    set_seed(8)  # devices that there are have generators of their own
+    assert asked == [8]
