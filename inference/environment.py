@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 import pyro
@@ -16,6 +17,9 @@ from zoo.options import Seed, check_value
 from zoo.process import LOCK, set_seed
 
 __all__ = ["continued", "convolutions", "evaluating", "random_state", "seeded", "versions"]
+
+version = cache(metadata.version)
+"""Of a package; kept, as reading it takes milliseconds."""
 
 
 @contextmanager
@@ -105,6 +109,6 @@ def versions() -> dict[str, str]:
     for package in ("pyro-model-zoo", "torch", "pyro-ppl", "numpy", "arviz"):
         try:
             found[package] = version(package)
-        except PackageNotFoundError:
+        except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
