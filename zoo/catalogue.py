@@ -154,7 +154,7 @@ def code_at(kind: str, name: str, location: str, known: Iterable[str]) -> tuple[
     """
     module_name, _, wanted = location.rpartition(":")
     is_file = module_name.endswith(".py")
-    if is_file and not Path(module_name).is_file():
+    if is_file and not os.path.isfile(module_name):
         raise UnknownNameError(kind, f"{name} (no file {Path(module_name).resolve()})", known)
     try:
         module = _module_of_file(Path(module_name).resolve()) if is_file else importlib.import_module(module_name)

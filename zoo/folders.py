@@ -288,7 +288,7 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist.") from error
     except (OSError, ValueError) as error:
-        why = "it is a link; put the file itself there" if Path(path).is_symlink() else str(error)
+        why = "it is a link; put the file itself there" if os.path.islink(path) else str(error)
         raise CheckpointError(f"{path} cannot be read ({why}).") from error
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)

@@ -7,6 +7,7 @@ would fill the memory the rows stay where they are (`zoo.stored`).
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ BOMB_BYTES, BOMB_RATIO = 2**30, 100
 def is_path(name: str) -> bool:
     """Whether a string means a file or folder rather than a name: it exists, has a folder in it, or a known ending."""
     path = Address.of(name).path
-    return bool(name) and (path.exists() or len(path.parts) > 1 or path.suffix.lower() in ENDINGS)
+    return bool(name) and (os.path.exists(path) or len(path.parts) > 1 or path.suffix.lower() in ENDINGS)
 
 
 def load(path: Path, form: Form = AS_SEEN, stored: bool | None = None) -> Dataset:
@@ -64,12 +65,12 @@ def load(path: Path, form: Form = AS_SEEN, stored: bool | None = None) -> Datase
     Warns: ReadNotice for what of a folder is not read.
     """
     path = at_home(path)
+    _check_readable(path)
     is_csv = path.suffix.lower() == ".csv" and not path.is_dir()
     if form.header is not None and not is_csv:
         raise DatasetError(f"header is of .csv files; {path} is none.")
     if form.fields.target is not None and not has_columns(path):
         raise DatasetError(f"target names columns of .csv and .parquet files; {path} is none.")
-    _check_readable(path)
     tables = _tables(path, form)
     if _stays(path, tables, stored):
         return _stored(path, form, tables)
@@ -132,10 +133,10 @@ def _read(path: Path, form: Form, context: Array | Path | None) -> tuple[Splits,
 
 def _check_readable(path: Path) -> None:
     """Raises DatasetError."""
+    if not os.path.exists(path):
+        raise DatasetError(f"No file or folder {str(path)!r} (looked at {path.absolute()}).")
     if path.is_dir():
         return
-    if not path.exists():
-        raise DatasetError(f"No file or folder {str(path)!r} (looked at {path.absolute()}).")
     if not path.is_file():
         raise DatasetError(f"{path} is a pipe or a device, which would be waited for; expected {FORMS}.")
     if path.suffix.lower() not in ENDINGS:

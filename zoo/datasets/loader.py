@@ -78,7 +78,7 @@ def load(
     path, of_name = Address.of(base)
     if said and of_name and said != of_name:
         raise OptionError(f"{name_or_file!r} says how it is read, and the options say otherwise; give one of them.")
-    if not path.exists() and (own := placed(str(path))) is not None:
+    if not os.path.exists(path) and (own := placed(str(path))) is not None:
         path = own
     elif not files.is_path(base):
         raise UnknownNameError("data set", name_or_file, names())
@@ -91,7 +91,7 @@ def like(name: str, other: str) -> str:
     path, form = Address.of(other)
     of_name = Address.of(_without_suffixes(name))
     tables = all(has_columns(p) for p in (path, of_name.path))
-    sided = path.is_dir() and of_name.form.fields.context in SIDES
+    sided = os.path.isdir(path) and of_name.form.fields.context in SIDES
     return other + of_name.form.ending() if of_name.form.fields and not form and (tables or sided) else other
 
 
@@ -112,7 +112,7 @@ def named(
 def _from_here(path: Path, form: Form) -> Form:
     """A form given as options: a context in another file is named by its way from the data."""
     context = form.fields.context
-    if context is not None and not has_columns(path) and not (path.is_dir() and context in SIDES):
+    if context is not None and not has_columns(path) and not (os.path.isdir(path) and context in SIDES):
         if not isinstance(context, str | os.PathLike):
             raise DatasetError(
                 f"context={context!r} names columns of a .csv or .parquet; {path} is none. Give a file with its rows."
@@ -150,7 +150,7 @@ def base_name(name: str) -> str:
     """The data behind a name: 'mnist10k-binary-labelled' -> 'mnist10k'."""
     name = _without_suffixes(name)
     path, form = Address.of(name)
-    return name[: -len(form.ending())] if form and path.exists() else name
+    return name[: -len(form.ending())] if form and os.path.exists(path) else name
 
 
 def _without_suffixes(name: str) -> str:
@@ -164,7 +164,7 @@ LABELLED = "-labelled"
 
 
 def _is_labelled(name: str) -> bool:
-    return name.endswith(LABELLED) and not Path(name).exists()
+    return name.endswith(LABELLED) and not os.path.exists(name)
 
 
 def _with_labels(name: str) -> str:
@@ -196,7 +196,7 @@ def _parse(name: str) -> tuple[str, str | None]:
     """'digits-binary' -> ('digits', 'threshold'); other names as they are."""
     for suffix, how in SUFFIXES.items():
         base = name.removesuffix(suffix)
-        if base != name and Address.of(base).path.exists() and not Path(name).exists():
+        if base != name and os.path.exists(Address.of(base).path) and not os.path.exists(name):
             return base, how  # a file of your own, under the name that its binarised form carries
         if base != name and base in REGISTRY:
             support = REGISTRY[base].card.support

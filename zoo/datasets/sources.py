@@ -53,7 +53,7 @@ def placed(name: str) -> Path | None:
     folder = data_folder()
     if folder is None or not name:
         return None
-    found = (path for path in (folder / name, folder / f"{name}.npz") if path.is_file())
+    found = (path for path in (folder / name, folder / f"{name}.npz") if os.path.isfile(path))
     return next(found, None)
 
 

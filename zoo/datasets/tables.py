@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ class Address(NamedTuple):
         """Of a name: 'mine.csv', 'mine.csv-with-header', 'mine.csv?target=y&context=a,b'."""
         base, mark, query = name.rpartition("?")
         said = dict(part.partition("=")[::2] for part in query.split("&"))
-        if mark and said.keys() <= {"target", "context"} and not Path(name).exists():
+        if mark and said.keys() <= {"target", "context"} and not os.path.exists(name):
             return cls(Path(base), Form(fields=Fields(*(_part(said.get(key)) for key in ("target", "context")))))
         for ending, header in HEADERS.items():
             base = name.removesuffix(ending)

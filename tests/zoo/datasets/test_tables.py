@@ -13,11 +13,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inference import Fit, fit
-from zoo import datasets
+from zoo import catalogue, datasets
 from zoo.datasets.given import Fields
 from zoo.datasets.splits import SPLITS
 from zoo.datasets.tables import Address, Form
-from zoo.errors import DatasetError, EmptyDataError, OptionError, ShapeError, SupportError, UnknownNameError
+from zoo.errors import (
+    CheckpointError,
+    DatasetError,
+    EmptyDataError,
+    OptionError,
+    ShapeError,
+    SupportError,
+    UnknownNameError,
+)
 
 ROWS = [(f"name {i}", i + 0.5, -i, i % 2) for i in range(10)]
 
@@ -72,6 +80,35 @@ def test_a_name_says_its_columns_whatever_they_are_called(target, context):
         assert found == Address(Path("some/folder/f.csv"), form)
     single = Form(fields=Fields("only one"))
     assert Address.of("f.csv" + single.ending()).form.fields.target == "only one"
+
+
+@pytest.mark.parametrize("chosen", ["target", "context"])
+def test_columns_whose_names_are_longer_than_a_path_may_be(tmp_path, chosen):
+    names = [f"expression of gene {i}" for i in range(300)]
+    rows = np.arange(3010.0).reshape(10, 301)
+    lines = [",".join([*names, "y"]), *(",".join(map(str, row)) for row in rows.tolist())]
+    (tmp_path / "genes.csv").write_text("\n".join(lines))
+    columns = {"target": names} if chosen == "target" else {"target": "y", "context": names}
+    data = datasets.load(tmp_path / "genes.csv", **columns)
+    assert len(data.name) > 4096
+    again = datasets.load(data.name)
+    for mine, theirs in zip(again.train.tensors(), data.train.tensors(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert datasets.base_name(data.name) == str(tmp_path / "genes.csv")
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "x" * 300 + ".csv", "a/" * 3000, "x" * 300 + "-binary", "y" * 300 + "-labelled"]
+)
+def test_a_name_that_is_too_long_for_a_file_is_of_none(name):
+    with pytest.raises((DatasetError, UnknownNameError)):
+        datasets.load(name)
+    with pytest.raises(DatasetError):
+        datasets.load(Path(name))
+    with pytest.raises(CheckpointError):
+        Fit.load(name)
+    with pytest.raises(UnknownNameError):
+        catalogue.get(f"{name}.py:Model")
 
 
 def test_a_fit_remembers_its_columns(tmp_path):
