@@ -14,8 +14,8 @@ import platform
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,15 @@ PART = ".part"
 TINY = 1024
 INLINED = {"realize_reads_threshold": 100, "realize_opcount_threshold": 200, "max_pointwise_cat_inputs": 64}
 """Where no tensor in a step is larger than TINY, computing a value again is cheaper than keeping it in a tensor."""
+ON_STACK = {"aot_inductor.allow_stack_allocation": True, "allow_buffer_reuse": False}
+"""There, making the forty tensors of a turn takes longer than computing what is in them: they are arrays instead."""
+OF_TENSORS = ("mm", "bmm", "dot", "mv", "conv", "linalg", "cholesky", "solve", "grad", "scatter", "put", "sort", "topk")
+"""Parts of the names of operations that call torch, for which each array would have to become a tensor again."""
+HANDED_ON = """{outer}.reset();
+{outer} = [](auto&& value) {{
+    if constexpr (is_arrayref_tensor_type_v<std::decay_t<decltype(value)>>) return value.expensiveCopyToTensor();
+    else return RAIIAtenTensorHandle(std::move(value));
+}}(std::move({inner}));"""
 
 Body = Callable[..., tuple[Tensor, ...]]
 Runner = Callable[[list[Any], int], Sequence[Tensor]]
@@ -77,7 +86,10 @@ def library_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
     tiny = all(value.numel() <= TINY for value in made if isinstance(value, Tensor))
     if not tiny:
         _scalars_once(turn)
-    library = _library(GraphModule(root, graph), more.code + turn.code, inputs, INLINED if tiny else {})
+    operations = [str(node.target) for node in turn.graph.nodes if node.op == "call_function"]
+    called = any(part in operation for operation in operations for part in OF_TENSORS)
+    options = {**INLINED, **({} if called else ON_STACK)} if tiny else {}
+    library = _library(GraphModule(root, graph), more.code + turn.code, inputs, options)
     return lambda arguments, n: library(*arguments)
 
 
@@ -149,7 +161,7 @@ def captured(work: Callable[[], Any]) -> Callable[[], None]:
 
 
 def _library(
-    loop: GraphModule, code: str, inputs: Sequence[Tensor], options: dict[str, int]
+    loop: GraphModule, code: str, inputs: Sequence[Tensor], options: Mapping[str, Any]
 ) -> Callable[..., Sequence[Tensor]]:
     """The compiled library of a graph, with options of inductor: from the cache of this machine, or newly made."""
     shapes = [(tuple(v.shape), tuple(v.stride()), str(v.dtype)) for v in inputs]
@@ -163,13 +175,24 @@ def _library(
                 warnings.simplefilter("ignore")  # torch's, about torch's own future
                 program = torch.export.export(loop, tuple(inputs), strict=False)
                 package = str(folder / "loop.pt2")
-                configs: dict[str, Any] = dict(options)  # which inductor adds to
-                with _untried():
-                    torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
+                _make(program, package, options)
                 os.replace(package, path)
             _prune(path.parent)
     with _untried():
         return torch._inductor.aoti_load_package(str(path))
+
+
+def _make(program: torch.export.ExportedProgram, package: str, options: Mapping[str, Any]) -> None:
+    """Compiles."""
+    on_stack = ON_STACK.keys() <= options.keys()
+    configs = dict(options)  # which inductor adds to
+    try:
+        with _untried(), _arrays() if on_stack else nullcontext():
+            torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
+    except Exception:
+        if not on_stack:
+            raise
+        _make(program, package, {name: value for name, value in options.items() if name not in ON_STACK})
 
 
 @contextmanager
@@ -197,6 +220,37 @@ def _untried() -> Iterator[None]:
     finally:
         cpu_vec_isa.VecISA.check_build = check  # type: ignore[method-assign]
         forget()
+
+
+@contextmanager
+def _arrays() -> Iterator[None]:
+    """While it lasts, inductor writes small tensors as arrays on the stack, in the body of a loop as well.
+
+    It chooses who writes the code of a library once for the process, and its own way with arrays does not know that
+    what a turn hands on must be a tensor.
+    """
+    from torch._inductor import ir
+    from torch._inductor.codegen import common
+    from torch._inductor.codegen.cpp_wrapper_cpu_array_ref import CppWrapperCpuArrayRef
+
+    class Writer(CppWrapperCpuArrayRef):
+        @staticmethod
+        def create(*_args: Any) -> CppWrapperCpuArrayRef:
+            return Writer()
+
+        def codegen_subgraph_suffix(self, subgraph: Any, outer_inputs: Any, outer_outputs: Any) -> None:
+            for value, outer in zip(subgraph.graph.graph_outputs, outer_outputs, strict=True):
+                inner = value.codegen_reference()
+                number = isinstance(value, ir.ShapeAsConstantBuffer)
+                self.writeline(f"{outer} = {inner};" if number else HANDED_ON.format(outer=outer, inner=inner))
+
+    common.init_backend_registration()
+    chosen = common.device_codegens["cpu"]
+    before, chosen.cpp_wrapper_codegen = chosen.cpp_wrapper_codegen, Writer
+    try:
+        yield
+    finally:
+        chosen.cpp_wrapper_codegen = before
 
 
 def _lock(package: Path) -> Path:

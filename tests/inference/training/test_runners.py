@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event, Thread
 
@@ -11,6 +14,8 @@ import pytest
 import torch
 from filelock import FileLock
 from torch._inductor import cpu_vec_isa
+from torch._inductor.codegen import common
+from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -60,6 +65,31 @@ def test_the_library_gives_the_numbers_of_python(cache, straight):
     made = libraries(cache)
     agree(both(ready(Line(), Data(line_data()), batch_size=32), gear="library"), rtol=1e-6, atol=1e-7)
     assert libraries(cache) == made
+
+
+def test_the_small_tensors_of_a_turn_are_arrays(straight):
+    with zipfile.ZipFile(straight[1]) as package:
+        code = "".join(package.read(name).decode() for name in package.namelist() if name.endswith("wrapper.cpp"))
+    turn = code[code.index("subgraph: while_loop_body") :]
+    assert re.search(r"ArrayRefTensor<\w+> while_loop_body_graph_0_buf\d+\(", turn)
+    assert "aoti_torch_empty_strided" not in turn, "which takes longer than computing what is in it"
+
+
+@pytest.mark.parametrize("works", ["arrays", "tensors", "nothing"])
+def test_where_arrays_cannot_be_compiled_the_turn_is_made_of_tensors(monkeypatch, works):
+    asked = []
+
+    def compiled(program, package_path, inductor_configs):
+        asked.append(inductor_configs)
+        if works == "nothing" or (works == "tensors" and inductor_configs.keys() >= runners.ON_STACK.keys()):
+            raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compiled)
+    writer = common.device_codegens["cpu"].cpp_wrapper_codegen if "cpu" in common.device_codegens else None
+    with pytest.raises(RuntimeError) if works == "nothing" else nullcontext():
+        runners._make(None, "", {**runners.INLINED, **runners.ON_STACK})
+    assert asked == [{**runners.INLINED, **runners.ON_STACK}, runners.INLINED][: 1 if works == "arrays" else 2]
+    assert common.device_codegens["cpu"].cpp_wrapper_codegen is (writer or CppWrapperCpu), "others compile as before"
 
 
 @pytest.mark.slow
