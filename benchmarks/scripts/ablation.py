@@ -25,7 +25,7 @@ import torch
 from benchmarks.speed.contender import PYRO, ZOO_EAGER, Work
 from inference.method import Run
 from inference.methods.svi import SVI
-from inference.training import compiled, optimizers
+from inference.training import compiled, optimizers, runners
 from inference.training.gradient import Training
 from inference.training.loop import progress_bar
 from zoo.process import set_seed
@@ -53,6 +53,7 @@ class Ways:
             "compiled, as `fit` does it": self.library,
             "the same, C++ wrapper at -O0": lambda: self.library(options=O0),
             "the same, every tensor handed on by itself": self.unpacked,
+            "the same, no small tensors on the stack": self.heaped,
             "the same, denormal numbers kept": self.denormal,
         }
 
@@ -93,6 +94,11 @@ class Ways:
     def unpacked(self) -> Advance:
         """Without `compiled.Packing`."""
         with mock.patch.object(compiled, "PACKED_UP_TO", -1):
+            return self.library()
+
+    def heaped(self) -> Advance:
+        """Without arrays in the place of small tensors, where `runners.library_loop` has them."""
+        with mock.patch.dict(runners.ON_STACK, clear=True):
             return self.library()
 
     def denormal(self) -> Advance:

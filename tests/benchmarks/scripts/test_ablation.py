@@ -16,7 +16,7 @@ from benchmarks.scripts import ablation
 from benchmarks.scripts.ablation import O0, Ways
 from benchmarks.speed.contender import PYRO, ZOO_EAGER
 from benchmarks.speed.workloads import eight_schools
-from inference.training import compiled, optimizers
+from inference.training import compiled, optimizers, runners
 
 LIBRARY = "compiled, as `fit` does it"
 SETTING = next(iter(O0)).removeprefix("aot_inductor.")
@@ -25,7 +25,7 @@ SETTING = next(iter(O0)).removeprefix("aot_inductor.")
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What the last way did: its fit, the steps given to `torch.compile`, how loops were made, and what they met."""
-    found = SimpleNamespace(training=None, wrapped=[], made=[], flushed=[])
+    found = SimpleNamespace(training=None, wrapped=[], made=[], flushed=[], arrays=[])
     training, scripted_loop = Ways.training, compiled.scripted_loop
 
     def keep(self: Ways, compile: str) -> Any:
@@ -36,6 +36,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         def loop(body: Any, moving: int, inputs: Any) -> Any:
             option = getattr(torch._inductor.config.aot_inductor, SETTING)
             found.made.append((kind, len(inputs), option))
+            found.arrays.append(bool(runners.ON_STACK))
             run = scripted_loop(body, moving, inputs)
 
             def watched(*arguments: Any) -> Any:
@@ -59,13 +60,13 @@ def test_every_way_takes_away_what_it_names(seen: SimpleNamespace) -> None:
     ways = Ways(eight_schools, eight_schools.work()).ready
     found = {}
     for name, make in ways.items():
-        seen.training, seen.wrapped, seen.made = None, [], []
+        seen.training, seen.wrapped, seen.made, seen.arrays = None, [], [], []
         advance = make()
         seen.flushed.clear()
         assert torch.isfinite(torch.tensor(advance(3)))
         loop = seen.training and seen.training.loop
         found[name] = SimpleNamespace(
-            made=seen.made, wrapped=seen.wrapped, flushed=set(seen.flushed),
+            made=seen.made, wrapped=seen.wrapped, flushed=set(seen.flushed), arrays=seen.arrays,
             chunk=loop.compiled.chunk if loop and loop.compiled else None,
         )  # fmt: skip
     assert not found[PYRO].made
@@ -85,6 +86,8 @@ def test_every_way_takes_away_what_it_names(seen: SimpleNamespace) -> None:
         assert found[f"compiled, {steps} steps a call"].chunk == steps
     assert found["the same, C++ wrapper at -O0"].made == [("library", inputs, "O0")]
     assert found["the same, every tensor handed on by itself"].made[0][1] > inputs
+    heaped = found["the same, no small tensors on the stack"]
+    assert (whole.arrays, heaped.arrays, heaped.made) == ([True], [False], whole.made)
     kept = found["the same, denormal numbers kept"]
     assert (kept.flushed, kept.made, kept.chunk) == ({False}, whole.made, whole.chunk)
 
