@@ -195,7 +195,7 @@ def compare(
 @app.command()
 def sample(
     folder: Annotated[Path, typer.Argument(help="What `zoo fit` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help="A .png (a sheet of images), .wav (sounds) or .npz file.")],
+    out: Annotated[Path, typer.Option("--out", help="A .png (images), .csv (a table), .wav (sounds) or .npz file.")],
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
     data: DataOption = None,
     context: Annotated[

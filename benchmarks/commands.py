@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.asking import asked_context
 from benchmarks.cells.asked import asked_scores
+from benchmarks.encoding import write_rows
 from benchmarks.predicting import QUANTITIES, draw_examples, score_examples
 from inference.evaluation.samples.classifier import train_classifier
 from inference.evaluation.samples.guide_judge import judge_guide
@@ -31,7 +32,7 @@ from zoo import catalogue, datasets
 from zoo.adopted import Adopted
 from zoo.datasets import Data, Dataset
 from zoo.energy.base import EnergyProgram
-from zoo.errors import OptionError
+from zoo.errors import OptionError, ZooError
 from zoo.program import ImplicitProgram, MakesContexts, Program
 
 __all__ = [
@@ -76,36 +77,43 @@ def sample_program(
     keep: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Draws n examples from a saved fit and writes them: a PNG sheet of images, of spectrograms of sounds, or of curves
-    where a sequence has a few real numbers a step; a .wav file of sounds, one after the other; or an .npz with the
-    array `samples`.
+    where a sequence has a few real numbers a step; a .wav file of sounds, one after the other; a .csv of rows of
+    numbers, with what each was given beside it; or an .npz with the array `samples`.
 
     Args:
         folder: What `zoo fit` wrote.
         n: How many.
-        out: A .png, .wav or .npz file.
+        out: A .png, .wav, .csv or .npz file.
         seed: Of the draws.
         data: Where a conditional program takes its context from; None is the data it was fitted on.
         trust_code: See `inference.fitted.Fit.load`.
         prior: See `benchmarks.predicting.draw_examples`.
         context, keep: What is asked for, in words; see `benchmarks.asking.asked_context`.
 
-    Raises: OptionError for another suffix, or a PNG of what are no images.
+    Raises: OptionError for another suffix, a PNG of what are no images, a .csv of what are no rows of numbers.
     """
     if n < 1:
         raise OptionError(f"n must be at least 1, got {n}.")
-    if out.suffix not in (".png", ".wav", ".npz"):
-        raise OptionError(f"Cannot write samples to {out.name!r}; give a .png (images), .wav (sounds) or .npz file.")
+    if out.suffix not in (".png", ".wav", ".csv", ".npz"):
+        raise OptionError(
+            f"Cannot write samples to {out.name!r}; give a .png (images), .wav (sounds), .csv (rows of numbers) or "
+            ".npz file."
+        )
     found = Fit.load(folder, trust_code=trust_code)
     program, shape = found.program, tuple(found.program.event_shape)
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
     rate, levels = _sound(found.data)
-    if (out.suffix == ".png" and not (is_image or rate)) or (out.suffix == ".wav" and not rate):
-        what = "images" if out.suffix == ".png" else f"sounds at a rate that is known (fitted on {found.data})"
+    kinds = {".png": is_image or rate, ".wav": rate, ".csv": len(shape) <= 1}
+    if not kinds.get(out.suffix, True):
+        sounds = f"sounds at a rate that is known (fitted on {found.data})"
+        what = {".png": "images", ".wav": sounds, ".csv": "rows of numbers"}[out.suffix]
         raise OptionError(f"Examples of shape {shape} are no {what}; write them to an .npz file.")
     asked = _context(found, n, data, context, keep)
     samples, where = draw_examples(found, n, asked, prior=prior, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix != ".npz":
+    if out.suffix == ".csv":
+        write_rows(out, *_rows(found, samples, asked))
+    elif out.suffix != ".npz":
         assert isinstance(samples, Tensor)
         _draw(out, samples, rate, levels, asked if getattr(program, "lengths", False) else None)
     else:
@@ -115,6 +123,33 @@ def sample_program(
     if isinstance(samples, dict):
         sizes = {name: list(value.shape[1:]) for name, value in samples.items()}
     return {"program": catalogue.name_of(program), "n": n, "shape": sizes, "from": where, "out": str(out)}
+
+
+def _rows(found: Fit, samples: Tensor | dict[str, Tensor], context: Any) -> tuple[np.ndarray, list[str]]:
+    """Rows (n, d) of what was drawn and, after it, of what it was given, where that is numbers; the names of columns.
+
+    Raises: OptionError where a site of adopted code is more than numbers in a row.
+    """
+    parts = dict(samples) if isinstance(samples, dict) else {"x": samples}
+    wide = [f"{name} {tuple(value.shape[1:])}" for name, value in parts.items() if value.ndim > 2]
+    if wide:
+        raise OptionError(f"What is drawn is no row of numbers ({', '.join(wide)}); write it to an .npz file.")
+    if isinstance(context, Tensor) and context.ndim <= 2:
+        parts["context"] = context
+    names: list[str] = []
+    for name, value in parts.items():
+        known = () if isinstance(samples, dict) or name != "x" else _columns(found.data)
+        count = value[0].numel()
+        names += known if len(known) == count else [name] if value.ndim == 1 else [f"{name}{i}" for i in range(count)]
+    return torch.cat([value.reshape(len(value), -1).cpu().double() for value in parts.values()], 1).numpy(), names
+
+
+def _columns(data: str) -> tuple[str, ...]:
+    """Names of the columns of data that load again; none of others."""
+    try:
+        return datasets.load(data).card.names
+    except ZooError:
+        return ()
 
 
 def _draw(out: Path, samples: Tensor, rate: int, levels: int, lengths: Tensor | None) -> None:

@@ -1,7 +1,9 @@
-"""What `zoo encode` writes: the codes of data by a saved fit."""
+"""What `zoo encode` writes: the codes of data by a saved fit; and how rows of numbers are written."""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from inference.fitted import Fit
 from zoo import catalogue, datasets
 from zoo.errors import OptionError
 
-__all__ = ["encode_examples"]
+__all__ = ["encode_examples", "write_rows"]
 
 
 def encode_examples(
@@ -45,8 +47,14 @@ def encode_examples(
     if out.suffix == ".npy":
         np.save(out, codes)
     else:
-        header = ",".join(f"code{i}" for i in range(codes.shape[1]))
-        np.savetxt(out, codes, fmt="%.9g", delimiter=",", header=header, comments="")
+        write_rows(out, codes, [f"code{i}" for i in range(codes.shape[1])])
     rows, numbers = codes.shape
     program = catalogue.name_of(found.program)
     return {"program": program, "data": name, "split": split, "n": rows, "numbers": numbers, "out": str(out)}
+
+
+def write_rows(out: Path, rows: np.ndarray, names: Sequence[str]) -> None:
+    """Writes rows (N, d) as a .csv under a header of d names."""
+    with out.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow(names)
+        np.savetxt(file, rows, fmt="%.9g", delimiter=",")

@@ -21,6 +21,11 @@ from zoo.program import Program
 __all__ = ["fit_program", "name_columns", "parse_options", "repeatable", "resolved"]
 
 
+INSIDE = {"program", "progress", "callbacks"}
+OF_THE_COMMAND = {"data", "method", "preset", "seed", "device", "out", "restart", *INSIDE}
+"""What `inference.fit.fit` takes beside options of programs and methods, and `zoo fit` by names of its own."""
+
+
 def parse_options(given: Sequence[str]) -> dict[str, Any]:
     """'k=v' strings as a dictionary; v is read as JSON (numbers, lists, true, null) where it is, else as a string.
 
@@ -83,11 +88,21 @@ def repeatable(
     where, _, what = name.rpartition(":")
     named = f"{os.path.abspath(where)}:{what}" if where.endswith(".py") else name
     base = None if data is None else datasets.base_name(data)
-    if data is not None and base is not None and base not in datasets.names() and Path(base).exists():
+    if data is not None and base is not None and base not in datasets.names() and os.path.exists(base):
         data = os.path.abspath(base) + data[len(base) :]
-    if context is not None and Path(context).is_file():
+    if context is not None and os.path.isfile(context):
         context = os.path.abspath(context)
     return {"name": named, "data": data, "method": method, "preset": preset, "context": context}
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Raises OptionError for options of the command among those of program and method."""
+    for option in OF_THE_COMMAND & options.keys():
+        own = "the command sets itself" if option in INSIDE else f"is an option of the command itself: --{option}"
+        raise OptionError(
+            f"-o {option}= {own}. An option of the program or the method that is called so: -o program.{option}= or "
+            f"-o method.{option}=."
+        )
 
 
 def fit_program(
@@ -118,6 +133,7 @@ def fit_program(
         seed, device, progress, restart: See `inference.fit.fit`.
         log: Names of loggers (`inference.loggers`).
     """
+    _check_names(options or {})
     cls, data, method, preset = resolved(name, data, method, preset)
     callbacks = [make_logger(each, out) for each in log] if leads() else []
     dataset: Any = data if issubclass(cls, Adopted) else datasets.load(str(data), binarise=binarise)

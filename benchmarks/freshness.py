@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
 from importlib import import_module
@@ -112,9 +113,9 @@ def _data(cell: Cell) -> str:
         return " ".join(file.sha256 for file in card.files) or _sum(Path(_home(read).__file__ or ""))
     if base in REFERENCES:
         return reference.source_of(base.partition("/")[2]).files[0].sha256
-    if Path(base).is_dir():
+    if os.path.isdir(base):
         return " ".join(_sum(path) for path in sorted(Path(base).rglob("*")) if path.is_file())
-    if Path(base).exists():
+    if os.path.exists(base):
         return _sum(Path(base))
     home = _home(TARGETS[base]) if base in TARGETS else import_module(KINDS[cell.kind].partition(":")[0])
     return _sum(Path(home.__file__ or ""))

@@ -105,7 +105,8 @@ def print_fit(found: dict[str, Any], out: Path) -> None:
     yes = " --trust-code" if ":" in found["program"] else ""  # a class of the user's own
     held_out = "--data HELD-OUT-FILE" if found["splits"] is False else "--split test"
     print(f"saved in {out}. Next:\n  zoo score {out} {held_out}{yes}")
-    print(f"  zoo sample {out} --out {out / 'samples.npz'}{yes}")
+    kind = "csv" if ".csv" in str(found["data"]) else "npz"  # rows of a table, as they came
+    print(f"  zoo sample {out} --out {out / f'samples.{kind}'}{yes}")
 
 
 def print_trials(found: dict[str, Any]) -> None:

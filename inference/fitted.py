@@ -362,7 +362,7 @@ def _short(text: str, most: int = 60) -> str:
 def _address(data: str, folder: Path) -> str | dict[str, str]:
     """The name of a data set; a file by its way from the folder, so that both can be moved together."""
     base = datasets.base_name(data)
-    if base in datasets.names() or not Path(base).exists():
+    if base in datasets.names() or not os.path.exists(base):
         return data
     return {"file": os.path.relpath(base, os.path.realpath(folder)), "form": data[len(base) :]}
 

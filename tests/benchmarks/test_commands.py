@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from benchmarks import suite as suite_module
 from benchmarks.commands import sample_program, score_program
-from benchmarks.fitting import fit_program
+from benchmarks.fitting import OF_THE_COMMAND, fit_program
 from benchmarks.metrics import Measurement
 from benchmarks.report import plots
 from benchmarks.suite import Cell, Grid, MethodSpec, ProgramSpec, Suite
@@ -86,6 +87,67 @@ def test_fit_score_and_sample(zoo: Any, fitted: Path, tmp_path: Path) -> None:
     assert not np.array_equal(samples, np.load(tmp_path / "other.npz")["samples"])
     zoo("sample", fitted, "--out", tmp_path / "s.png")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_samples_of_a_table_are_written_as_a_table(zoo: Any, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 3)) * [10.0, 1.0, 0.1]
+    names = ["age", "income, yearly", "score"]
+    with (tmp_path / "people.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *rows.tolist()])
+    code, out, error = zoo(
+        "fit", "ppca", "--data", tmp_path / "people.csv", "-o", "latent_dim=1", "--out", tmp_path / "p"
+    )
+    assert code == 0, error
+    assert f"zoo sample {tmp_path / 'p'} --out {tmp_path / 'p' / 'samples.csv'}" in out
+    for ending in ("csv", "npz"):
+        assert zoo("sample", tmp_path / "p", "-n", 5, "--out", tmp_path / f"s.{ending}")[0] == 0
+    with (tmp_path / "s.csv").open(newline="") as file:
+        header, *found = csv.reader(file)
+    assert header == names
+    np.testing.assert_allclose(np.array(found, float), np.load(tmp_path / "s.npz")["samples"], rtol=1e-6)
+    # It loads again, as data.
+    assert datasets.load(tmp_path / "s.csv").card.names == tuple(names)
+
+
+def test_what_was_given_stands_beside_what_was_drawn(zoo: Any, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    np.savetxt(tmp_path / "d.csv", rows, delimiter=",", header="y,a,b", comments="")
+    data = f"{tmp_path / 'd.csv'}?target=y&context=*"
+    code, _, error = zoo("fit", "linear-regression", "--data", data, "--out", tmp_path / "r", "--method", "exact")
+    assert code == 0, error
+    assert zoo("sample", tmp_path / "r", "-n", 6, "--out", tmp_path / "s.csv")[0] == 0
+    header = (tmp_path / "s.csv").read_text().splitlines()[0]
+    found = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
+    assert (header, found.shape) == ("y,context0,context1", (6, 3))
+    np.testing.assert_allclose(found[:, 1:], datasets.load(data).test.context[:6], rtol=1e-6)
+
+
+@pytest.mark.parametrize("option", sorted(OF_THE_COMMAND))
+def test_an_option_of_the_command_is_none_of_the_program(zoo: Any, tmp_path: Path, option: str) -> None:
+    code, _, error = zoo("fit", "coin", "--out", tmp_path / "r", "-o", f"{option}=1")
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"-o {option}= " in error
+    assert "command" in error
+    assert {name for name, p in signature(fit).parameters.items() if p.kind is p.KEYWORD_ONLY} - {
+        "initialise", "num_restarts", "weights",
+    } <= OF_THE_COMMAND  # fmt: skip
+
+
+def test_columns_whose_names_are_longer_than_a_path_may_be(zoo: Any, tmp_path: Path) -> None:
+    names = [f"expression of gene {i}" for i in range(30)]
+    np.savetxt(tmp_path / "d.csv", np.eye(40, 31), delimiter=",", header=",".join([*names, "y"]), comments="")
+    columns = ("--target", "y", "--context", ",".join(names))
+    code, _, error = zoo("fit", "linear-regression", "-d", tmp_path / "d.csv", *columns, "--out", tmp_path / "r")
+    assert code == 0, error
+    for command in (("score", tmp_path / "r"), ("sample", tmp_path / "r", "--out", tmp_path / "s.csv")):
+        assert zoo(*command)[0] == 0
+
+
+def test_what_is_no_row_of_numbers_is_no_table(zoo: Any, fitted: Path, tmp_path: Path) -> None:
+    code, _, error = zoo("sample", fitted, "--out", tmp_path / "s.csv")
+    assert code == 2
+    assert "Examples of shape (8, 8) are no rows of numbers" in error
+    assert not (tmp_path / "s.csv").exists()
 
 
 def test_sounds_are_written_to_be_heard_and_seen(zoo: Any, tmp_path: Path, zoo_data: Path) -> None:

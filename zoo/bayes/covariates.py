@@ -100,7 +100,10 @@ def columns(program: type[Program], context: Tensor | None) -> int:
     """
     if context is None or context.ndim != 2:
         shape = None if context is None else tuple(context.shape)
-        raise ShapeError(f"{program.__name__} needs a design matrix (N, D) as context, got {shape}; pass (x, context).")
+        raise ShapeError(
+            f"{program.__name__} needs a design matrix (N, D) as context, got {shape}; pass (x, context), or say which "
+            "columns of a table it is: context='*', all but the target."
+        )
     return context.shape[1]
 
 
