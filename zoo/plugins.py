@@ -13,7 +13,7 @@ __all__ = ["plugins"]
 def plugins(group: str) -> dict[str, str]:
     """Name -> 'package.module:object' of an entry point group, as the packages that are installed now declare it.
 
-    Reading what all of them declare takes ten milliseconds, several times in a fit: it is read again only where a
+    A fit asks several times, and reading what all of them declare takes milliseconds: it is read again only where a
     folder on the path has changed.
     """
     return dict(_declared(group, tuple(map(_state, sys.path))))

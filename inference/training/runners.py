@@ -183,7 +183,7 @@ def _library(
 
 
 def _make(program: torch.export.ExportedProgram, package: str, options: Mapping[str, Any]) -> None:
-    """Compiles."""
+    """Compiles; where this torch cannot keep tensors on the stack, without that."""
     on_stack = ON_STACK.keys() <= options.keys()
     configs = dict(options)  # which inductor adds to
     try:
