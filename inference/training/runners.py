@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 
 from inference.training.scripted import as_it_is, scripted
 from inference.training.tracing import make_fx
@@ -37,8 +37,12 @@ PART = ".part"
 TINY = 1024
 INLINED = {"realize_reads_threshold": 100, "realize_opcount_threshold": 200, "max_pointwise_cat_inputs": 64}
 """Where no tensor in a step is larger than TINY, computing a value again is cheaper than keeping it in a tensor."""
+SMALL = 2**18
+"""Numbers that fit in the cache of a core and, half a MiB or one, on the stack."""
 ON_STACK = {"aot_inductor.allow_stack_allocation": True, "allow_buffer_reuse": False}
-"""There, making the forty tensors of a turn takes longer than computing what is in them: they are arrays instead."""
+"""Where all of a turn is no more: making its forty tensors takes longer than computing what is in them, so that they
+are arrays instead."""
+PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "mv", "dot"))
 OF_TENSORS = ("mm", "bmm", "dot", "mv", "conv", "linalg", "cholesky", "solve", "grad", "scatter", "put", "sort", "topk")
 """Parts of the names of operations that call torch, for which each array would have to become a tensor again."""
 HANDED_ON = """{outer}.reset();
@@ -82,15 +86,69 @@ def library_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
     arguments = (graph.get_attr("more"), graph.get_attr("turn"), tuple(places[:stop]), tuple(places[stop:]))
     loop = graph.call_function(while_loop_op, arguments)
     graph.output(tuple(graph.call_function(operator.getitem, (loop, i)) for i in range(stop)))
-    made = [node.meta.get("val") for node in turn.graph.nodes if node.op == "call_function"]
-    tiny = all(value.numel() <= TINY for value in made if isinstance(value, Tensor))
-    if not tiny:
-        _scalars_once(turn)
+    if _vectors_summed(turn):
+        _rows_once(turn)
     operations = [str(node.target) for node in turn.graph.nodes if node.op == "call_function"]
     called = any(part in operation for operation in operations for part in OF_TENSORS)
-    options = {**INLINED, **({} if called else ON_STACK)} if tiny else {}
+    made = [_numbers(node) for node in turn.graph.nodes]
+    tiny = max(made) <= TINY
+    if not tiny:
+        _scalars_once(turn)
+    options = (INLINED if tiny else {}) | (ON_STACK if sum(made) <= SMALL and not called else {})
     library = _library(GraphModule(root, graph), more.code + turn.code, inputs, options)
     return lambda arguments, n: library(*arguments)
+
+
+def _numbers(node: Node) -> int:
+    """How many an operation makes, none where it looks at those of another."""
+    value = node.meta.get("val")
+    if node.op != "call_function" or not isinstance(value, Tensor) or getattr(node.target, "is_view", False):
+        return 0
+    return value.numel()
+
+
+def _vectors_summed(graph: GraphModule) -> bool:
+    """Writes products of small matrices with vectors as sums, which inductor joins to what stands around them.
+
+    Whether there are any. The library of a product would be called for less work than the call is, with tensors.
+    """
+    found = False
+    for node in [node for node in graph.graph.nodes if node.target in PRODUCTS]:
+        a, b = factors = [factor for factor in node.args if isinstance(factor, Node)]
+        left, right = (factor.meta["val"] for factor in factors)
+        whole = left.ndim == right.ndim > 1
+        vector = not whole or 1 in (left.shape[-2], right.shape[-1])
+        if not vector or max(left.numel(), right.numel()) > SMALL or not left.is_floating_point():
+            continue
+        found = True
+        with graph.graph.inserting_before(node):
+            rows = whole and right.shape[-1] != 1
+            if whole:
+                turned = graph.graph.call_function(torch.ops.aten.transpose.int, (a if rows else b, -2, -1))
+                a, b = (turned, b) if rows else (a, turned)
+            terms = graph.graph.call_function(torch.ops.aten.mul.Tensor, (a, b))
+            total = graph.graph.call_function(torch.ops.aten.sum.dim_IntList, (terms, [-2 if rows else -1], whole))
+        total.meta = dict(node.meta)
+        node.replace_all_uses_with(total)
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return found
+
+
+def _rows_once(graph: GraphModule) -> None:
+    """Has the rows of a minibatch taken from the data once, and not by each sum that they are in."""
+    for node in list(graph.graph.nodes):
+        if node.target is torch.ops.aten.index_select.default and _numbers(node) > TINY:
+            _kept(graph, node)
+    graph.recompile()
+
+
+def _kept(graph: GraphModule, node: Node) -> None:
+    """Has a value kept in memory, where inductor would compute it again at each use."""
+    with graph.graph.inserting_after(node):
+        kept = graph.graph.call_function(torch.ops._inductor_test.realize.default, (node,))
+    kept.meta = dict(node.meta)
+    node.replace_all_uses_with(kept, delete_user_cb=lambda user: user is not kept)
 
 
 def _scalars_once(graph: GraphModule) -> None:
@@ -104,10 +162,7 @@ def _scalars_once(graph: GraphModule) -> None:
             continue
         met = [user.meta.get("val") for user in node.users]
         if any(isinstance(other, Tensor) and other.ndim for other in met):
-            with graph.graph.inserting_after(node):
-                kept = graph.graph.call_function(torch.ops._inductor_test.realize.default, (node,))
-            kept.meta = dict(node.meta)
-            node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
+            _kept(graph, node)
     graph.recompile()
 
 

@@ -10,8 +10,9 @@ from pyro.infer import RBFSteinKernel
 
 import zoo
 from inference import Fit, fit
-from inference.methods.svgd import stein
+from inference.methods.svgd import SVGD, stein
 from inference.training.loop import Loop
+from inference.training.target import make_target
 from tests.inference.killed import killed_after
 from tests.inference.posteriors import FAR, FAR_MEAN, FAR_SD, dense, far, slopes_counted, square
 from tests.inference.toys import Sampler
@@ -58,6 +59,17 @@ def test_a_datum_far_from_the_prior(start: str, lr: float) -> None:
     assert found.info["convergence"] == {"verdict": "converged"}
     losses = found.history.series("loss")[1]
     assert losses[-1] < losses[0]
+
+
+def test_particles_at_draws_of_the_prior_are_where_they_were_drawn() -> None:
+    """Whatever the units of the steps: the draws' own spread."""
+    program, data = dense()
+    target = make_target("svgd", program, data, 8)
+    torch.manual_seed(1)
+    started, _ = SVGD(particles=8, start="prior")._start(target)
+    torch.manual_seed(1)
+    torch.testing.assert_close(started.z(), target.starts(33)[1:9])
+    torch.testing.assert_close(started.at.std(0).detach(), torch.ones(4, dtype=torch.float64))
 
 
 def test_a_run_that_is_cut_says_so() -> None:

@@ -75,6 +75,37 @@ def test_the_small_tensors_of_a_turn_are_arrays(straight):
     assert "aoti_torch_empty_strided" not in turn, "which takes longer than computing what is in it"
 
 
+A, ROW, COLUMN, VECTOR, MANY = (torch.rand(shape) for shape in [(4, 3), (1, 4), (3, 1), (3,), (2, 4, 3)])
+
+
+@pytest.mark.parametrize(
+    ("product", "factors"),
+    [
+        (torch.mm, (A, COLUMN)),
+        (torch.mm, (ROW, A)),
+        (torch.mm, (ROW.T[:1], ROW)),
+        (torch.mv, (A, VECTOR)),
+        (torch.mv, (A, VECTOR.new_zeros(1).expand(3))),
+        (torch.dot, (VECTOR, A[0])),
+        (torch.bmm, (MANY, COLUMN.expand(2, 3, 1))),
+        (torch.bmm, (ROW.expand(2, 1, 4), MANY)),
+    ],
+)
+def test_a_product_with_a_vector_is_written_as_a_sum(product, factors):
+    graph = runners.make_fx(product)(*factors)
+    assert runners._vectors_summed(graph)
+    assert not any(node.target in runners.PRODUCTS for node in graph.graph.nodes)
+    torch.testing.assert_close(graph(*factors), product(*factors))
+
+
+def test_a_product_of_matrices_stays_one():
+    large = torch.rand(2, runners.SMALL)
+    for product, factors in ((torch.mm, (A, A.T)), (torch.bmm, (MANY, MANY.mT)), (torch.mv, (large, large[0]))):
+        graph = runners.make_fx(product)(*factors)
+        assert not runners._vectors_summed(graph)
+        torch.testing.assert_close(graph(*factors), product(*factors))
+
+
 @pytest.mark.parametrize("works", ["arrays", "tensors", "nothing"])
 def test_where_arrays_cannot_be_compiled_the_turn_is_made_of_tensors(monkeypatch, works):
     asked = []

@@ -79,6 +79,8 @@ def test_companding_is_the_formula_of_the_paper():
     w = torch.tensor([-0.9, -0.01, 0.0, 0.25, 1.0])
     expected = torch.tensor([np.sign(v) * np.log(1 + 255 * abs(v)) / np.log(256) for v in w.tolist()])
     torch.testing.assert_close(audio.compress(w), expected)
+    torch.testing.assert_close(audio.expand(expected), w)
+    torch.testing.assert_close(audio.from_levels((expected + 1) / 2), w)
     assert audio.to_levels(torch.tensor([-3.0, 3.0])).tolist() == [0.0, 1.0]
 
 

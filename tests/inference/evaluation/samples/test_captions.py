@@ -64,6 +64,8 @@ def test_nearest_captions_share_most_words() -> None:
     train = torch.tensor([[1, 2, 3, 0], [1, 4, 0, 0], [5, 6, 7, 8]])
     asked = torch.tensor([[3, 2, 0], [4, 1, 9], [8, 8, 8]])
     assert nearest_captions(asked, train).tolist() == [0, 1, 2]
+    # One word of two is more than two of six.
+    assert nearest_captions(torch.tensor([[1, 2]]), torch.tensor([[1, 2, 3, 4, 5, 6], [1, 0, 0, 0, 0, 0]])).item() == 1
 
 
 def test_a_scorer_of_real_pairs_tells_squares_by_their_words() -> None:
