@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from types import MethodType
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from zoo.errors import ShapeError
 
 __all__ = [
     "check_context_shape", "check_shape", "guarded_density", "guarded_evidence", "one_hot_hint", "same_support",
-    "words",
+    "unguarded", "words",
 ]  # fmt: skip
 
 
@@ -92,6 +93,7 @@ def guarded_density(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
         value = torch.where(possible, method(self, x, context), -torch.inf)
         return value if sound is None else torch.where(sound, value, torch.nan)
 
+    log_prob.unguarded = method  # type: ignore[attr-defined]
     return log_prob
 
 
@@ -106,7 +108,20 @@ def guarded_evidence(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
         value = torch.where(possible.all(), method(self, x, context), -torch.inf)
         return value if sound is None else torch.where(sound.all(), value, torch.nan)
 
+    log_evidence.unguarded = method  # type: ignore[attr-defined]
     return log_evidence
+
+
+def unguarded(density: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A program's `log_prob` or `log_evidence` for data that its `accept` gave: nothing looks at their values again.
+
+    A fit has its data checked once. The masks of each minibatch are passes over all its numbers, as many as a small
+    program takes to compute.
+    """
+    owner = getattr(density, "__self__", None)
+    method = getattr(type(owner), density.__name__, None)
+    inside = getattr(method, "unguarded", None)
+    return density if inside is None else MethodType(inside, owner)
 
 
 def _within(program: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:

@@ -30,6 +30,7 @@ from inference.vectorised import bears_particles
 from zoo.arguments import Arguments
 from zoo.datasets.data import Data
 from zoo.errors import CapabilityError, OptionError, UnknownNameError
+from zoo.guards import unguarded
 from zoo.program import ExactDensity, ExactEvidence, Program
 from zoo.weights import Weighted, weighing
 
@@ -258,7 +259,7 @@ class ExactLikelihood(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Mean log-likelihood, or log-evidence over the number of examples."""
         if isinstance(program, ExactDensity):
-            mean = program.log_prob(*batch).mean()
+            mean = unguarded(program.log_prob)(*batch).mean()
         elif not isinstance(program, ExactEvidence):
             raise CapabilityError(f"{type(program).__name__} has no exact log_prob; use elbo='trace' or 'iwae'.")
         elif size != batch.size:
@@ -267,7 +268,7 @@ class ExactLikelihood(Objective):
                 f"minibatches; use batch_size >= {size} or elbo='trace'."
             )
         else:
-            mean = program.log_evidence(*batch) / size
+            mean = unguarded(program.log_evidence)(*batch) / size
         return -mean, mean.detach()
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import asking
 from benchmarks.asking import asked_context, images_of
 from inference import Fit, fit
 from zoo import datasets
@@ -81,6 +82,16 @@ def test_translate_pictures_of_ones_own(zoo: Any, translator: Path, tmp_path: Pa
     assert "1 image of" in out
     with Image.open(tmp_path / "made" / "mine.png") as made:
         assert made.size == (32, 32)
+
+
+def test_pictures_are_written_grey_or_in_colour(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0).random
+    for made in (draw((2, 4, 5)), draw((2, 3, 4, 5))):
+        asking._write(tmp_path / str(made.ndim), {"made": made}, ["a", "b"])
+        for name, expected in zip(("a.png", "b.png"), made, strict=True):
+            with Image.open(tmp_path / str(made.ndim) / name) as found:
+                levels = np.asarray(found) if made.ndim == 3 else np.moveaxis(np.asarray(found), -1, 0)
+            np.testing.assert_array_equal(levels, np.rint(255 * expected))
 
 
 @pytest.mark.parametrize("paired", [True, False])

@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch.distributions import constraints
 
+from inference.methods.bounds import make_objective
 from tests import doors
-from zoo import catalogue
+from zoo import catalogue, guards
+from zoo.datasets import Data
 from zoo.errors import ShapeError
-from zoo.guards import same_support
+from zoo.guards import same_support, unguarded
+from zoo.program import ExactDensity
 
 NAMES = sorted(catalogue.BUILTIN)
 
@@ -42,6 +45,24 @@ def test_no_gradient_comes_from_outside_the_support():
     program.zero_grad()
     program.log_prob(torch.tensor([[0.0, 1.0, 1.0]])).sum().backward()
     assert all(torch.allclose(g, p.grad) for g, p in zip(grads, program.parameters(), strict=True))
+
+
+@torch.no_grad()
+def test_checked_data_have_the_same_density_unguarded():
+    exact = [name for name in NAMES if isinstance(doors.given(name).program, ExactDensity)]
+    assert len(exact) > 20
+    for name in exact:
+        program, x, context = (getattr(doors.given(name), part) for part in ("program", "x", "context"))
+        torch.testing.assert_close(unguarded(program.log_prob)(x, context), program.log_prob(x, context), msg=name)
+
+
+def test_the_exact_bound_does_not_look_at_values_again(monkeypatch):
+    program, coin = catalogue.create("independent", event_shape=[3]), catalogue.create("coin")
+    x = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    expected = program.log_prob(x).mean(), coin.log_evidence(x[:, 0]) / 2
+    monkeypatch.delattr(guards, "_within")
+    found = (make_objective("exact")(each, None, Data(rows), 2)[1] for each, rows in ((program, x), (coin, x[:, 0])))
+    torch.testing.assert_close(tuple(found), expected)
 
 
 def test_no_examples_have_no_densities():
