@@ -54,6 +54,7 @@ class Ways:
             "the same, C++ wrapper at -O0": lambda: self.library(options=O0),
             "the same, every tensor handed on by itself": self.unpacked,
             "the same, no small tensors on the stack": self.heaped,
+            "the same, products with vectors by their library": self.multiplied,
             "the same, denormal numbers kept": self.denormal,
         }
 
@@ -99,6 +100,11 @@ class Ways:
     def heaped(self) -> Advance:
         """Without arrays in the place of small tensors, where `runners.library_loop` has them."""
         with mock.patch.dict(runners.ON_STACK, clear=True):
+            return self.library()
+
+    def multiplied(self) -> Advance:
+        """Without sums in the place of products of small matrices with vectors."""
+        with mock.patch.object(runners, "PRODUCTS", ()):
             return self.library()
 
     def denormal(self) -> Advance:
