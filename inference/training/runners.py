@@ -42,6 +42,8 @@ SMALL = 2**18
 ON_STACK = {"aot_inductor.allow_stack_allocation": True, "allow_buffer_reuse": False}
 """Where all of a turn is no more: making its forty tensors takes longer than computing what is in them, so that they
 are arrays instead."""
+ONCE = {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers": False}
+"""Compiling torch's headers for later takes as long as the rest of a library, and saves each later one a tenth."""
 PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "mv", "dot"))
 OF_TENSORS = ("mm", "bmm", "dot", "mv", "conv", "linalg", "cholesky", "solve", "grad", "scatter", "put", "sort", "topk")
 """Parts of the names of operations that call torch, for which each array would have to become a tensor again."""
@@ -94,7 +96,7 @@ def library_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
     tiny = max(made) <= TINY
     if not tiny:
         _scalars_once(turn)
-    options = (INLINED if tiny else {}) | (ON_STACK if sum(made) <= SMALL and not called else {})
+    options = ONCE | (INLINED if tiny else {}) | (ON_STACK if sum(made) <= SMALL and not called else {})
     library = _library(GraphModule(root, graph), more.code + turn.code, inputs, options)
     return lambda arguments, n: library(*arguments)
 
