@@ -118,10 +118,8 @@ def unguarded(density: Callable[..., Tensor]) -> Callable[..., Tensor]:
     A fit has its data checked once. The masks of each minibatch are passes over all its numbers, as many as a small
     program takes to compute.
     """
-    owner = getattr(density, "__self__", None)
-    method = getattr(type(owner), density.__name__, None)
-    inside = getattr(method, "unguarded", None)
-    return density if inside is None else MethodType(inside, owner)
+    method = getattr(density, "unguarded", None)
+    return density if method is None else MethodType(method, density.__self__)  # type: ignore[attr-defined]
 
 
 def _within(program: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
