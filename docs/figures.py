@@ -182,8 +182,10 @@ def publish(folder: Path, name: str) -> None:
 
 
 def taken_from_the_page(folder: Path, but: list[str]) -> None:
-    """The records behind the page on speed, but of some workloads, into a folder of results."""
+    """The records behind the page on speed into a folder of results, and there none of some workloads."""
     (folder / "speed").mkdir(parents=True, exist_ok=True)
+    for name in but:
+        (folder / "speed" / f"{name}-cpu.json").unlink(missing_ok=True)
     page = DOCS / "results" / "speed-cpu.md"
     for file, record in json.loads(page.with_suffix(".json").read_text()).items():
         if record["workload"] not in but and not (folder / "speed" / file).exists():

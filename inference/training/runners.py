@@ -38,12 +38,12 @@ TINY = 1024
 INLINED = {"realize_reads_threshold": 100, "realize_opcount_threshold": 200, "max_pointwise_cat_inputs": 64}
 """Where no tensor in a step is larger than TINY, computing a value again is cheaper than keeping it in a tensor."""
 SMALL = 2**18
-"""Numbers that fit in the cache of a core and, half a MiB or one, on the stack."""
+"""Numbers that fit in the cache of a core and, one MiB or two, on the stack."""
 ON_STACK = {"aot_inductor.allow_stack_allocation": True, "allow_buffer_reuse": False}
 """Where all of a turn is no more: making its forty tensors takes longer than computing what is in them, so that they
 are arrays instead."""
 ONCE = {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers": False}
-"""Compiling torch's headers for later takes as long as the rest of a library, and saves each later one a tenth."""
+"""Compiling torch's headers for later takes as long as the rest of a library, and saves each later one far less."""
 PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "mv", "dot"))
 OF_TENSORS = ("mm", "bmm", "dot", "mv", "conv", "linalg", "cholesky", "solve", "grad", "scatter", "put", "sort", "topk")
 """Parts of the names of operations that call torch, for which each array would have to become a tensor again."""
@@ -113,6 +113,7 @@ def _vectors_summed(graph: GraphModule) -> bool:
     """Writes products of small matrices with vectors as sums, which inductor joins to what stands around them.
 
     Whether there are any. The library of a product would be called for less work than the call is, with tensors.
+    inductor's own `decompose_mm_pass` knows a row times a matrix alone, and comes after the choice of the stack.
     """
     found = False
     for node in [node for node in graph.graph.nodes if node.target in PRODUCTS]:

@@ -25,7 +25,7 @@ SETTING = next(iter(O0)).removeprefix("aot_inductor.")
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What the last way did: its fit, the steps given to `torch.compile`, how loops were made, and what they met."""
-    found = SimpleNamespace(training=None, wrapped=[], made=[], flushed=[], arrays=[])
+    found = SimpleNamespace(training=None, wrapped=[], made=[], flushed=[], arrays=[], products=[])
     training, scripted_loop = Ways.training, compiled.scripted_loop
 
     def keep(self: Ways, compile: str) -> Any:
@@ -37,6 +37,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             option = getattr(torch._inductor.config.aot_inductor, SETTING)
             found.made.append((kind, len(inputs), option))
             found.arrays.append(bool(runners.ON_STACK))
+            found.products.append(bool(runners.PRODUCTS))
             run = scripted_loop(body, moving, inputs)
 
             def watched(*arguments: Any) -> Any:
@@ -60,13 +61,13 @@ def test_every_way_takes_away_what_it_names(seen: SimpleNamespace) -> None:
     ways = Ways(eight_schools, eight_schools.work()).ready
     found = {}
     for name, make in ways.items():
-        seen.training, seen.wrapped, seen.made, seen.arrays = None, [], [], []
+        seen.training, seen.wrapped, seen.made, seen.arrays, seen.products = None, [], [], [], []
         advance = make()
         seen.flushed.clear()
         assert torch.isfinite(torch.tensor(advance(3)))
         loop = seen.training and seen.training.loop
         found[name] = SimpleNamespace(
-            made=seen.made, wrapped=seen.wrapped, flushed=set(seen.flushed), arrays=seen.arrays,
+            made=seen.made, wrapped=seen.wrapped, flushed=set(seen.flushed), arrays=seen.arrays, products=seen.products,
             chunk=loop.compiled.chunk if loop and loop.compiled else None,
         )  # fmt: skip
     assert not found[PYRO].made
@@ -88,6 +89,8 @@ def test_every_way_takes_away_what_it_names(seen: SimpleNamespace) -> None:
     assert found["the same, every tensor handed on by itself"].made[0][1] > inputs
     heaped = found["the same, no small tensors on the stack"]
     assert (whole.arrays, heaped.arrays, heaped.made) == ([True], [False], whole.made)
+    called = found["the same, products with vectors by their library"]
+    assert (whole.products, called.products, called.made) == ([True], [False], whole.made)
     kept = found["the same, denormal numbers kept"]
     assert (kept.flushed, kept.made, kept.chunk) == ({False}, whole.made, whole.chunk)
 
