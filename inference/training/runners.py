@@ -47,6 +47,13 @@ ONCE = {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers"
 PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "mv", "dot"))
 OF_TENSORS = ("mm", "bmm", "dot", "mv", "conv", "linalg", "cholesky", "solve", "grad", "scatter", "put", "sort", "topk")
 """Parts of the names of operations that call torch, for which each array would have to become a tensor again."""
+INCLUDES = """\
+#include <torch/csrc/inductor/aoti_include/common.h>
+#include <torch/csrc/inductor/aoti_runtime/arrayref_tensor.h>
+#include <torch/csrc/inductor/aoti_runtime/thread_local.h>
+#include <torch/csrc/inductor/cpp_wrapper/device_internal/cpu.h>
+"""
+"""Of inductor's headers for arrays those that are needed: the others include all of ATen, a third of the reading."""
 HANDED_ON = """{outer}.reset();
 {outer} = [](auto&& value) {{
     if constexpr (is_arrayref_tensor_type_v<std::decay_t<decltype(value)>>) return value.expensiveCopyToTensor();
@@ -292,6 +299,10 @@ def _arrays() -> Iterator[None]:
     from torch._inductor.codegen.cpp_wrapper_cpu_array_ref import CppWrapperCpuArrayRef
 
     class Writer(CppWrapperCpuArrayRef):
+        @staticmethod
+        def get_device_include_path_aot(device: str) -> str:
+            return INCLUDES
+
         @staticmethod
         def create(*_args: Any) -> CppWrapperCpuArrayRef:
             return Writer()
