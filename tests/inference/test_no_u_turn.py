@@ -69,6 +69,23 @@ def check_mean(values: Vector, expected: float, what: object) -> None:
     assert abs(values.mean() - expected) < LIMIT * error, what
 
 
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_leap_keeps_the_energy_to_third_order_in_its_step(direction: int) -> None:
+    """Draws would be right without, and dear: steps have to be small then."""
+    made = chain(1, log_gamma)
+    start, lost = made._pushed(), []
+    for made.step in (0.02, 0.01, 0.005):
+        leap = made._leap(start, direction)
+        place = next(leap)
+        assert place is not None
+        with pytest.raises(StopIteration) as end:
+            leap.send(log_gamma(place))
+        lost.append(end.value.value.energy - start.energy)
+    assert abs(lost[0]) > 1e-9
+    assert lost[0] / lost[1] == pytest.approx(8.0, rel=0.1)
+    assert lost[1] / lost[2] == pytest.approx(8.0, rel=0.05)
+
+
 @pytest.fixture(scope="module")
 def correlated() -> Chain:
     return run(chain(3, gaussian), gaussian)
