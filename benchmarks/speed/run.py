@@ -224,7 +224,7 @@ def _done(path: Path, setting: Setting) -> bool:
 def _header(name: str, setting: Setting) -> dict[str, Any]:
     """What makes a number worth reading later."""
     peers = {}
-    for package in ("numpyro", "blackjax", "jax", "jaxlib"):
+    for package in ("numpyro", "blackjax", "jax", "jaxlib", "pymc", "nutpie"):
         try:
             peers[package] = version(package)
         except PackageNotFoundError:

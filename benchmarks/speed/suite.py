@@ -170,7 +170,7 @@ DUELS: dict[str, Duel] = {
         ),
         Duel(
             "nuts",
-            "NUTS beside Pyro's, NumPyro's and BlackJAX's: seconds for 1,000 effective draws of the worst parameter",
+            "NUTS beside Pyro's, NumPyro's, BlackJAX's and PyMC's: seconds for 1,000 effective draws (worst site)",
             "nuts",
             problems={
                 "eight schools": {"model": "eight-schools"},

@@ -1,10 +1,11 @@
-"""NUTS, ours against Pyro's, NumPyro's and BlackJAX's: the same posterior, seconds for as many effective draws.
+"""NUTS, ours against those of Pyro, NumPyro, BlackJAX and PyMC: one posterior, seconds for as many effective draws.
 
     zoo bench speed --only nuts --out runs/speed
 
 Times are those of whole runs, tracing and compiling included. NumPyro's chains run one after the other, or vectorized;
-Pyro's and BlackJAX's one after the other. A second run finds what the first has compiled, where the library keeps it
-(NumPyro, of chains one after the other, does not). The worst parameter counts: the one with the smallest effective
+Pyro's and BlackJAX's one after the other; PyMC's are sampled by nutpie, on as many threads as there may be. A second
+run finds what the first has compiled, where the library keeps it (NumPyro, of chains one after the other, does not);
+what PyMC keeps on disk for later processes is not used. The worst parameter counts: the one with the smallest effective
 sample size (Vehtari et al., 2021). BlackJAX is given NumPyro's density.
 """
 
@@ -34,7 +35,7 @@ from benchmarks.speed import duel
 from benchmarks.speed.contender import Unavailable
 from benchmarks.speed.duel import Comparison
 from benchmarks.speed.resources import limited
-from benchmarks.speed.workloads import eight_schools, logistic, numpyro_posteriors
+from benchmarks.speed.workloads import eight_schools, logistic, numpyro_posteriors, pymc_posteriors
 from benchmarks.targets import posteriordb
 from benchmarks.targets.posteriordb import time_series
 from inference.chains import ess
@@ -74,8 +75,10 @@ class Posterior:
     """Pyro's."""
     theirs: Callable[[], Callable[..., Any]]
     """Makes NumPyro's, with the same arguments and sites."""
+    pymcs: Callable[..., Any]
+    """Makes PyMC's of the arguments, as arrays."""
     given: Mapping[str, Any]
-    """Arguments of both, by name and in order: tensors, numbers or None."""
+    """Arguments of all, by name and in order: tensors, numbers or None."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Problem:
         if self.model in REFERENCES:
             return _of_posteriordb(REFERENCES[self.model])
         theirs: Callable[[], tuple[Any, ...]]
+        pymcs: Callable[..., Any]
         if self.model == "logistic":
             job = logistic.work(seed=self.seed, n=self.n, d=self.d)
             program, model, theirs = (
@@ -120,11 +124,12 @@ class Problem:
                 logistic.by_pyro(job)[0],
                 partial(logistic.by_numpyro, job),
             )
+            pymcs = partial(pymc_posteriors.logistic, bias_scale=logistic.BIAS_SCALE)
         else:
-            job, program = eight_schools.work(seed=self.seed), EightSchools()
+            job, program, pymcs = eight_schools.work(seed=self.seed), EightSchools(), pymc_posteriors.eight_schools
             model, theirs = eight_schools.by_pyro_of(job)()[0], eight_schools.by_numpyro
         given = dict(zip(("x", "context"), job.data, strict=True))
-        return Posterior(program, job.data, model, theirs=lambda: theirs()[0], given=given)
+        return Posterior(program, job.data, model, theirs=lambda: theirs()[0], pymcs=pymcs, given=given)
 
     def data(self) -> Tensor:
         """What is observed."""
@@ -144,9 +149,9 @@ def _of_posteriordb(name: str) -> Posterior:
         key: torch.as_tensor(known[key]) if isinstance(known[key], np.ndarray) else known[key]
         for key in inspect.signature(model).parameters
     }
-    theirs = getattr(numpyro_posteriors, model.__name__)
+    theirs, pymcs = (getattr(module, model.__name__) for module in (numpyro_posteriors, pymc_posteriors))
     pyros = hmm_by_pyro if model is time_series.hmm_example else _Drawable()(model)
-    return Posterior(reference.program(), reference.data, pyros, theirs=lambda: theirs, given=given)
+    return Posterior(reference.program(), reference.data, pyros, theirs=lambda: theirs, pymcs=pymcs, given=given)
 
 
 class _Drawable(Messenger):
@@ -295,6 +300,27 @@ def blackjaxs(problem: Problem, x: Tensor, score: bool = True, runs: int = 1) ->
         return Result.of(started, {name: torch.stack([each[name] for each in chains]) for name in chains[0]})
 
 
+def pymcs(problem: Problem, x: Tensor, score: bool = True, runs: int = 1) -> Result:
+    """PyMC's model, compiled and sampled by nutpie in its defaults; the last of so many runs is timed."""
+    import nutpie
+    from pytensor import config
+
+    with precision(problem.dtype):
+        made = problem.posterior()
+        given = {name: v.numpy() if isinstance(v, Tensor) else v for name, v in made.given.items()}
+        started = time.perf_counter()
+        with config.change_flags(numba__cache=False):
+            compiled = nutpie.compile_pymc_model(made.pymcs(**given))
+            for turn in range(runs):
+                started = time.perf_counter() if turn else started
+                found = nutpie.sample(
+                    compiled, draws=problem.draws, tune=problem.warmup, chains=problem.chains, save_warmup=False,
+                    cores=torch.get_num_threads(), seed=problem.seed + turn, progress_bar=False,
+                ).posterior  # fmt: skip
+        # What ends so is a site in the units of its chain.
+        return Result.of(started, _for_torch({name: found[name] for name in found if not name.endswith("__")}))
+
+
 def _for_jax(given: Mapping[str, Any]) -> dict[str, Any]:
     import jax.numpy as jnp
 
@@ -314,6 +340,8 @@ if find_spec("numpyro") is not None:
     }
     if find_spec("blackjax") is not None:
         SIDES |= {"BlackJAX": blackjaxs, "BlackJAX, second run": partial(blackjaxs, runs=2)}
+if find_spec("pymc") is not None and find_spec("nutpie") is not None:
+    SIDES |= {"PyMC, nutpie": pymcs, "PyMC, nutpie, second run": partial(pymcs, runs=2)}
 
 
 def warm_up(problem: Problem, sides: Sequence[str] = ()) -> None:
