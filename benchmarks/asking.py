@@ -33,8 +33,8 @@ def asked_context(found: Fit, text: str, n: int, keep: Sequence[str] = ()) -> Te
 
     Args:
         found: A fit of a conditional program, whose data set says what its contexts are.
-        text: Attributes ('bold serif', 'bold=1,serif=1'), a caption, a class by its number; an image file, or a folder
-            of images, where a context is an image or a puzzle.
+        text: Attributes ('bold serif', 'bold=1,serif=1'), a caption, a class by its name or number; an image file, or a
+            folder of images, where a context is an image or a puzzle.
         n: Rows; what was asked for is repeated.
         keep: Of a puzzle, the boxes 'top,left,height,width' that are given.
 
@@ -111,7 +111,7 @@ def translate_images(
             test images are translated and whose answers, where they are known, stand beside them.
         out: A .png (input, output and true answer side by side), an .npz (arrays `given`, `made`, `true`), or a folder,
             which gets one .png an image.
-        to: Attributes to change to, for a program that changes attributes.
+        to: Attributes or the class to change to, for a program that changes attributes.
         back: Translates from the target's look to the source's.
         n: Images of a data set, at most.
         trust_code: See `inference.fitted.Fit.load`.
@@ -125,7 +125,7 @@ def translate_images(
     if back and not isinstance(program, TranslatesBack):
         raise OptionError(f"{name} translates one way; leave out --back.")
     kinds = datasets.load(found.data).card
-    if to is None and kinds.context_kind == "attributes":
+    if to is None and kinds.context_kind in ("attributes", "class"):
         raise OptionError(f"{name} changes attributes: say which by --to, of {', '.join(kinds.context_names)}.")
     given, true, names = _given(found, program, source, n, back)
     target = None

@@ -233,7 +233,7 @@ def translate(
     folder: Annotated[Path, typer.Argument(help="What `zoo fit` wrote.")],
     source: Annotated[str, typer.Argument(help="An image, a folder of images, or a data set of image pairs.")],
     out: Annotated[Path, typer.Option("--out", help="A .png (before and after), an .npz, or a folder of images.")],
-    to: Annotated[str | None, typer.Option(help="Attributes to change to: 'bold serif'.")] = None,
+    to: Annotated[str | None, typer.Option(help="Attributes to change to, 'bold serif', or the class.")] = None,
     back: Annotated[
         bool, typer.Option("--back", help="The other way, from the target's look to the source's.")
     ] = False,

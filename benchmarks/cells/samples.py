@@ -201,8 +201,9 @@ def save_artifact(path: Path, cell: Cell, dataset: Dataset, samples: Data, found
         columns["given"] = samples.context[:SHOWN].numpy()
     if found is not None:
         columns |= latents.history_arrays(found.history)
-        if dataset.card.context_kind:
-            columns |= asked_arrays(dataset, samples, found.program)
+        asked = asked_arrays(dataset, samples, found.program)
+        if asked or dataset.card.context_kind not in ("", "class"):
+            columns |= asked
         elif "samples" in columns and found.program.sites():
             shown = latent_arrays(cell, dataset, found)
             columns |= {name: visible(value, dataset.card).cpu().numpy() for name, value in shown.items()}
@@ -212,7 +213,7 @@ def save_artifact(path: Path, cell: Cell, dataset: Dataset, samples: Data, found
 def asked_arrays(dataset: Dataset, samples: Data, program: Program) -> dict[str, Array]:
     """What was asked for, in words, beside the samples; images changed to each set of attributes that data have."""
     card = dataset.card
-    if card.context_kind == "attributes" and isinstance(program, Translates):
+    if card.context_kind in ("attributes", "class") and isinstance(program, Translates):
         asked, source = dataset.train.context.unique(dim=0), dataset.test.x[:: max(1, dataset.test.size // 10)][:10]
         grid = latents.attribute_grid(program, source, asked)
         return {"attribute_grid": grid.numpy(), "attributes": np.array([in_words(card, row) for row in asked])}

@@ -16,7 +16,7 @@ from benchmarks.asking import asked_context, images_of
 from inference import Fit, fit
 from zoo import datasets
 from zoo.datasets import Dataset
-from zoo.errors import DatasetError, OptionError
+from zoo.errors import DatasetError, OptionError, UnknownNameError
 
 PAIRS = "glyphs-sans-to-serif"
 QUICK = {"steps": 2, "batch_size": 4, "compile": "never"}
@@ -159,13 +159,38 @@ def test_sample_what_is_asked_for(zoo: Any, translator: Path, tmp_path: Path) ->
     assert (code, "of which image" in err) == (2, True)
 
 
+def test_a_class_by_the_name_of_its_folder(zoo: Any, tmp_path: Path) -> None:
+    for name in ("cats", "golden retrievers"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(10):
+            picture(tmp_path / "pets" / name / f"{i}.png", (16, 16), "L")
+    options = {"channels": [2, 4], "blocks": 1, "program.critic": {"channels": [4, 4]}}
+    fit("stargan", f"{tmp_path / 'pets'}-labelled", "star", out=tmp_path / "fit", **QUICK, **options)
+    mine, out = tmp_path / "pets/cats/0.png", tmp_path / "t.npz"
+    for to in ("golden retrievers", "Golden Retrievers", "1"):
+        code, said, err = zoo("translate", tmp_path / "fit", mine, "--to", to, "--out", out, "--json")
+        assert code == 0, err
+        assert (json.loads(said)["to"], np.load(out)["made"].shape) == (to, (1, 16, 16))
+    assert np.abs(np.load(out)["made"] - np.load(out)["given"]).max() > 0
+    code, _, err = zoo("translate", tmp_path / "fit", mine, "--out", out)
+    assert (code, "say which by --to, of cats, golden retrievers" in err) == (2, True)
+    code, _, err = zoo("translate", tmp_path / "fit", mine, "--to", "cat", "--out", out)
+    assert (code, "cats" in err) == (2, True)
+
+
 def test_a_class_by_its_number_and_patches_by_box(tmp_path: Path) -> None:
     cgan = fit("cgan", "digits-labelled", "gan", hidden=[4, 4, 4], **QUICK)
     asked = asked_context(cgan, "3", 2)
     assert asked.argmax(1).tolist() == [3, 3]
     for text in ("10", "three"):
-        with pytest.raises(OptionError, match="none of 0 to 9"):
+        with pytest.raises(UnknownNameError, match="class of digits-labelled"):
             asked_context(cgan, text, 1)
+    nameless = {"": np.random.rand(9, 4), "_context": np.tile(np.eye(3), (3, 1))}
+    np.savez(tmp_path / "mine.npz", **{s + k: v for s in ("train", "valid", "test") for k, v in nameless.items()})
+    mine = fit("cgan", str(tmp_path / "mine.npz"), "gan", hidden=[4, 4, 4], **QUICK)
+    assert asked_context(mine, "2", 1).tolist() == [[0, 0, 1]]
+    with pytest.raises(OptionError, match="none of 0 to 2"):
+        asked_context(mine, "3", 1)
     with pytest.raises(OptionError, match="makes no puzzles"):
         asked_context(cgan, "3", 1, ["0,0,2,2"])
     gan = fit("gan", datasets.load("digits"), "gan", hidden=[4], **QUICK)

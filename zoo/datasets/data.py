@@ -191,11 +191,13 @@ class Card:
     """Every file it can be read from: the compact conversion first, then the public originals."""
     classes: int = 0
     """How many classes its labels name; 0 without labels, or where the context already says them."""
+    class_names: tuple[str, ...] = ()
+    """What they are called, where that is more than their numbers."""
     context_kind: str = ""
     """What a context is, where it is not plain numbers: 'image' (a source, to be translated into x), 'attributes' (0 or
-    1 for each name), 'caption' (numbers of words, 0 after the last)."""
+    1 for each name), 'class' (one-hot), 'caption' (numbers of words, 0 after the last)."""
     context_names: tuple[str, ...] = ()
-    """Of attributes, or all words in the order of their numbers, '' first."""
+    """Of attributes, of classes, or all words in the order of their numbers, '' first."""
     names: tuple[str, ...] = ()
     """What the numbers of x are, in their order: words that are counted, the columns of a table; none where unknown."""
     unpaired: tuple[str, ...] = ()

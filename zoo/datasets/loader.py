@@ -179,7 +179,8 @@ def _labelled_card(card: Card) -> Card:
     if not card.classes:
         raise SupportError(f"There is no {card.name + LABELLED!r}: {card.name!r} has no class labels.")
     description = f"{card.description} The context is the class, one-hot, of {card.classes}."
-    return replace(card, name=card.name + LABELLED, description=description, context_kind="", context_names=())
+    names = card.class_names or tuple(map(str, range(card.classes)))
+    return replace(card, name=card.name + LABELLED, description=description, context_kind="class", context_names=names)
 
 
 def _labelled(dataset: Dataset) -> Dataset:

@@ -174,7 +174,7 @@ def _pictures(parts: Mapping[str, Part], how: str, unpaired: Sequence[str] = ())
     labels = _labels(parts) if train.classes else {}
     context = {split: part.context for split, part in parts.items() if part.context is not None}
     x = {split: part.x for split, part in parts.items()}
-    card: dict[str, Any] = {"context_kind": train.kind, "unpaired": tuple(unpaired)}
+    card: dict[str, Any] = {"context_kind": train.kind, "class_names": train.classes, "unpaired": tuple(unpaired)}
     lost = ""
     if train.kind == "caption":
         known = captions.vocabulary(context["train"])

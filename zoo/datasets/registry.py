@@ -140,6 +140,10 @@ def _olivetti(ending: str, size: int) -> Entry:
 
 
 CHARACTERS = _sizes(1218, 92, 204)
+IN_FACES: dict[str, Any] = {
+    "classes": len(glyphs.FACES),
+    "class_names": tuple(face.file for face in glyphs.FACES),
+}
 IN_EACH_FACE = {split: len(glyphs.FACES) * count for split, count in CHARACTERS.items()}
 
 
@@ -396,7 +400,7 @@ REGISTRY: dict[str, Entry] = _by_name(
             "Letters in nine faces 32x32; the label is the face.",
             glyphs.faces,
             IN_EACH_FACE,
-            classes=len(glyphs.FACES),
+            **IN_FACES,
         ),
         _glyphs(
             "-64",
@@ -404,7 +408,7 @@ REGISTRY: dict[str, Entry] = _by_name(
             partial(glyphs.faces, 64),
             IN_EACH_FACE,
             shape=(64, 64),
-            classes=len(glyphs.FACES),
+            **IN_FACES,
         ),
         _glyphs(
             "-attributes",
@@ -422,7 +426,7 @@ REGISTRY: dict[str, Entry] = _by_name(
             IN_EACH_FACE,
             context_kind="caption",
             context_names=WORDS,
-            classes=len(glyphs.FACES),
+            **IN_FACES,
         ),
         _glyphs(
             "-combinations",
@@ -432,7 +436,7 @@ REGISTRY: dict[str, Entry] = _by_name(
             {split: len(glyphs.FACES) * count for split, count in _sizes(1211, 91, 212).items()},
             context_kind="caption",
             context_names=WORDS,
-            classes=len(glyphs.FACES),
+            **IN_FACES,
         ),
         _glyphs(
             "-tags",

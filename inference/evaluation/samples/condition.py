@@ -38,7 +38,7 @@ def condition_scores(
         return _translated(samples, dataset, split) if dataset.translates else {}
     if kind == "attributes":
         return {"attribute_accuracy": _attributes(samples, dataset, split, network, how)}
-    return {} if kind else {"class_accuracy": _class(samples, network, how)}
+    return {"class_accuracy": _class(samples, network, how)} if kind in ("", "class") else {}
 
 
 def _class(samples: Data, network: Classifier, how: str) -> Score:

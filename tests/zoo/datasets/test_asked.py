@@ -35,6 +35,19 @@ def test_attributes_of_the_data_are_said_and_read_again() -> None:
         assert torch.equal(read_context(LOOKS, in_words(LOOKS, row)).to(row), row)
 
 
+def test_a_class_by_name_or_number() -> None:
+    card = replace(LOOKS, context_kind="class", context_names=("Cat", "cat", "golden retriever", "7"))
+    for text, place in {"Cat": 0, "cat": 1, " Golden Retriever": 2, "7": 3, "2": 2}.items():
+        assert read_context(card, text).tolist() == torch.eye(4)[place].tolist(), text
+    for text in ("4", "golden", "-1"):
+        with pytest.raises(UnknownNameError, match="class of"):
+            read_context(card, text)
+    assert in_words(card, torch.eye(4)[2]) == "golden retriever"
+    faces = datasets.card("glyphs-labelled")
+    assert read_context(faces, "serif-bold").argmax() == 5
+    assert datasets.card("digits-labelled").context_names == tuple("0123456789")
+
+
 def test_captions_by_their_words() -> None:
     row = read_context(CAPTIONS, "Small letter A with RING", length=7)
     assert row.tolist() == [2, 1, 3, 4, 5, 0, 0]

@@ -230,6 +230,7 @@ def test_classes_are_folders(tmp_path):
         assert [level >= 100 for level in levels(dataset.split(split).x)] == [*dataset.labels[split].bool()]
     labelled = datasets.load(f"{tmp_path}-labelled")
     assert torch.equal(labelled.train.context.argmax(1), dataset.labels["train"])
+    assert labelled.card.context_names == dataset.card.class_names == ("cats", "dogs")
 
 
 def test_classes_that_are_numbers_are_in_their_order(tmp_path):
