@@ -200,7 +200,7 @@ def sample(
     data: DataOption = None,
     context: Annotated[
         str | None,
-        typer.Option(help="What is asked for: a class 'cats' or '3', attributes 'bold serif', a caption, an image file."),
+        typer.Option(help="What is asked for: a class 'cats', attributes 'bold serif', a caption, an image file."),
     ] = None,
     keep: Annotated[
         list[str] | None,
