@@ -24,8 +24,8 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.distributions import Independent, Normal
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
 
 from benchmarks.machine import hardware, in_words
 from inference import fit
