@@ -43,7 +43,7 @@ def low_dim_gauss_mix(y: Any) -> Any:
     with pm.Model() as model:
         mu = pm.Normal("mu", 0.0, 2.0, shape=2, transform=ordered, initval=np.array([-1.0, 1.0]))
         sigma, theta = pm.HalfNormal("sigma", 2.0, shape=2), pm.Beta("theta", 5.0, 5.0)
-        pm.NormalMixture("y", pm.math.stack([theta, 1 - theta]), mu, sigma, observed=y)
+        pm.NormalMixture("y", w=pm.math.stack([theta, 1 - theta]), mu=mu, sigma=sigma, observed=y)
     return model
 
 
