@@ -140,10 +140,7 @@ def _olivetti(ending: str, size: int) -> Entry:
 
 
 CHARACTERS = _sizes(1218, 92, 204)
-IN_FACES: dict[str, Any] = {
-    "classes": len(glyphs.FACES),
-    "class_names": tuple(face.file for face in glyphs.FACES),
-}
+IN_FACES: Any = {"classes": len(glyphs.FACES), "class_names": tuple(face.file for face in glyphs.FACES)}
 IN_EACH_FACE = {split: len(glyphs.FACES) * count for split, count in CHARACTERS.items()}
 
 
@@ -395,13 +392,7 @@ REGISTRY: dict[str, Entry] = _by_name(
         ),
         _stacked("digits", embedded.digits, (3, 8, 8), 20_000, source=DIGITS, licence=UCI),
         _stacked("mnist10k", remote.mnist10k, (3, 28, 28), 10_000, source=CAZALA, licence="MIT", files=remote.MNIST10K),
-        _glyphs(
-            "",
-            "Letters in nine faces 32x32; the label is the face.",
-            glyphs.faces,
-            IN_EACH_FACE,
-            **IN_FACES,
-        ),
+        _glyphs("", "Letters in nine faces 32x32; the label is the face.", glyphs.faces, IN_EACH_FACE, **IN_FACES),
         _glyphs(
             "-64",
             "Letters in nine faces 64x64; the label is the face.",
