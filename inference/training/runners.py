@@ -27,6 +27,7 @@ from torch.fx import Graph, GraphModule, Node
 from inference.training.scripted import as_it_is, scripted
 from inference.training.tracing import make_fx
 from zoo.datasets.sources import cache_folder
+from zoo.native import native
 
 __all__ = ["Body", "Runner", "captured", "captured_loop", "graph_loop", "library_loop", "scripted_loop"]
 
@@ -105,7 +106,12 @@ def library_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
         _scalars_once(turn)
     options = ONCE | (INLINED if tiny else {}) | (ON_STACK if sum(made) <= SMALL and not called else {})
     library = _library(GraphModule(root, graph), more.code + turn.code, inputs, options)
-    return lambda arguments, n: library(*arguments)
+
+    def run(arguments: list[Any], n: int) -> Sequence[Tensor]:
+        with native():
+            return library(*arguments)
+
+    return run
 
 
 def _numbers(node: Node) -> int:

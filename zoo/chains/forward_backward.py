@@ -12,7 +12,8 @@ divided by c_t or d_t, and this changes the evidence by a share of K^2 tiny / (c
 below rounding error where every c_t m_t and d_t m_t exceeds T K^2 tiny / eps. Where the emissions favour by hundreds of
 nats states that the chain must not enter, it does not: such sequences are done again in log space, by `messages`.
 
-The recursions are operators of their own (`torch.library`): a traced graph has one node for all T steps.
+The recursions are operators of their own (`torch.library`): a traced graph has one node for all T steps. In compiled
+libraries both directions are done by `native_counts`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import torch
 from torch import Tensor
 
 from zoo.chains import messages
+from zoo.chains.native_counts import scaled_counts
 from zoo.errors import CapabilityError
+from zoo.native import allowed
 
 __all__ = ["forward_backward", "log_evidence"]
 
@@ -139,18 +142,24 @@ def _counts(
         flat = _log_counts(start, chain, emission.flatten(0, 1), None if mask is None else mask.flatten(0, 1))
         evidence, state, counts = (t.unflatten(0, (models, batch)) for t in flat)
         return evidence, state, counts
-    found = _empty_counts(initial, transition, emission, mask)
-    trusted = torch.empty(emission.shape[:2], dtype=torch.bool)
-    for rows in _rows(emission):
-        part = _scaled_counts(initial, transition, emission[:, rows], None if mask is None else mask[:, rows])
-        for whole, these in zip((*found, trusted), part, strict=True):
-            whole[:, rows] = these
+    twin = scaled_counts(initial, transition, emission) if allowed() and mask is None else None
+    if twin is not None:
+        *found, lowest = twin
+        trusted = lowest >= _least(emission)
+    else:
+        found = list(_empty_counts(initial, transition, emission, mask))
+        trusted = torch.empty(emission.shape[:2], dtype=torch.bool)
+        for rows in _rows(emission):
+            part = _scaled_counts(initial, transition, emission[:, rows], None if mask is None else mask[:, rows])
+            for whole, these in zip((*found, trusted), part, strict=True):
+                whole[:, rows] = these
     s, b = torch.where(~trusted)
     if len(s):  # in float64: over a long sequence the float32 sums would have few digits left
         wide = initial[s].double(), transition[s].double(), emission[s, b].double()
         for whole, these in zip(found, _log_counts(*wide, None if mask is None else mask[s, b]), strict=True):
             whole[s, b] = these.to(whole)
-    return found
+    evidence, state, counts = found
+    return evidence, state, counts
 
 
 def _scaled_counts(
