@@ -48,6 +48,9 @@ ONCE = {"aot_inductor.precompile_headers": False, "cpp_cache_precompile_headers"
 PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "mv", "dot"))
 OF_TENSORS = ("mm", "bmm", "dot", "mv", "conv", "linalg", "cholesky", "solve", "grad", "scatter", "put", "sort", "topk")
 """Parts of the names of operations that call torch, for which each array would have to become a tensor again."""
+CONVOLUTIONS = {torch.ops.aten.convolution.default: 1, torch.ops.aten.convolution_backward.default: 2}
+"""And how many images they are given first."""
+VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 INCLUDES = """\
 #include <torch/csrc/inductor/aoti_include/common.h>
 #include <torch/csrc/inductor/aoti_runtime/arrayref_tensor.h>
@@ -104,6 +107,8 @@ def library_loop(body: Body, carried: int, inputs: list[Any]) -> Runner:
     tiny = max(made) <= TINY
     if not tiny:
         _scalars_once(turn)
+    if any(node.target in CONVOLUTIONS for node in turn.graph.nodes) and torch.backends.mkldnn.is_available():
+        _channels_last(turn)
     options = ONCE | (INLINED if tiny else {}) | (ON_STACK if sum(made) <= SMALL and not called else {})
     library = _library(GraphModule(root, graph), more.code + turn.code, inputs, options)
 
@@ -179,6 +184,27 @@ def _scalars_once(graph: GraphModule) -> None:
         met = [user.meta.get("val") for user in node.users]
         if any(isinstance(other, Tensor) and other.ndim for other in met):
             _kept(graph, node)
+    graph.recompile()
+
+
+def _channels_last(graph: GraphModule) -> None:
+    """Has images and their slopes lie with the channels of a pixel side by side, as oneDNN takes both.
+
+    inductor asks this of a convolution, but its derivative takes them as they lay when it was traced: each of the
+    images between the two would be turned around.
+    """
+    turned: dict[Node, Node] = {}
+    for node in list(graph.graph.nodes):
+        if node.target in VIEWS:
+            node.target = torch.ops.aten.reshape.default  # what lies in another order has to be copied
+        images = CONVOLUTIONS.get(node.target, 0)
+        for image in node.args[:images]:
+            if image not in turned and image.meta["val"].ndim == 4:
+                with graph.graph.inserting_after(image):
+                    copied = graph.graph.call_function(torch.ops.aten.clone.default, (image,))
+                copied.kwargs, copied.meta = {"memory_format": torch.channels_last}, dict(image.meta)
+                turned[image] = copied
+        node.args = (*(turned.get(image, image) for image in node.args[:images]), *node.args[images:])
     graph.recompile()
 
 

@@ -57,6 +57,7 @@ LIBRARY = [
     ("gaussian-mixture", "svi", {"batch_size": 5}),
     *((name, "svi", {"batch_size": 5}) for name in NAMES if name != "gaussian-mixture"),
     ("gan", "gan", {"batch_size": 5, "critic_steps": 2}),
+    ("dcgan", "gan", {"batch_size": 5}),
     ("vae", "avb", {"batch_size": 5, "hidden": [16], "critic_hidden": [16]}),
     ("vae", "wake-sleep", {"batch_size": 5}),
 ]
@@ -106,6 +107,45 @@ def test_a_product_of_matrices_stays_one():
         graph = runners.make_fx(product)(*factors)
         assert not runners._vectors_summed(graph)
         torch.testing.assert_close(graph(*factors), product(*factors))
+
+
+def slopes_of_images(x, first, second, back):
+    """Of a network with convolutions both ways and a view between them."""
+
+    def loss(x, first, second, back):
+        h = torch.relu(torch.conv2d(x, first, padding=1))
+        h = torch.relu(torch.conv2d(h, second, stride=2))
+        flat = torch.tanh(h.reshape(len(h), -1))
+        return torch.conv_transpose2d(flat.reshape(h.shape), back, stride=2).square().sum()
+
+    return torch.func.grad(loss, argnums=(0, 1, 2, 3))(x, first, second, back)
+
+
+def test_images_lie_as_convolutions_take_them_on_the_way_back_too():
+    given = torch.rand(2, 3, 8, 8), torch.rand(4, 3, 3, 3), torch.rand(5, 4, 2, 2), torch.rand(5, 3, 2, 2)
+    graph = runners.make_fx(slopes_of_images)(*given)
+    runners._channels_last(graph)
+    lying = []
+
+    class Seen(torch.fx.Interpreter):
+        def call_function(self, target, args, kwargs):
+            images = args[: runners.CONVOLUTIONS.get(target, 0)]
+            lying.extend(image.is_contiguous(memory_format=torch.channels_last) for image in images)
+            return super().call_function(target, args, kwargs)
+
+    found = Seen(graph).run(*given)
+    assert lying == [True] * 9, "three convolutions, and of each derivative a slope and an image"
+    for got, want in zip(found, slopes_of_images(*given), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_sounds_lie_as_they_did():
+    given = torch.rand(2, 3, 8), torch.rand(4, 3, 3)
+    graph = runners.make_fx(torch.conv1d)(*given)
+    runners._channels_last(graph)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_function"] == [
+        torch.ops.aten.convolution.default
+    ]
 
 
 @pytest.mark.parametrize("works", ["arrays", "tensors", "nothing"])
