@@ -53,6 +53,8 @@ def test_the_page_has_a_line_for_each_side():
     assert "| cvae, 1 given | zoo | -60.250 | 0.500 | 7 | 1,234 |" in page
     assert "3 epochs" in page
     assert "Pyro's files abc" in page
+    assert "pyro_latent CHECKOUT --epochs 3 --draws 100`" in page
+    assert "CHECKOUT --only ssvae --epochs 3" in pyro_latent.record(rows, Task(epochs=3), "abc", "ssvae")
 
 
 def test_what_is_not_there_is_said(tmp_path):
