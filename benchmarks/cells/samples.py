@@ -214,7 +214,8 @@ def asked_arrays(dataset: Dataset, samples: Data, program: Program) -> dict[str,
     """What was asked for, in words, beside the samples; images changed to each set of attributes that data have."""
     card = dataset.card
     if card.context_kind in ("attributes", "class") and isinstance(program, Translates):
-        asked, source = dataset.train.context.unique(dim=0), dataset.test.x[:: max(1, dataset.test.size // 10)][:10]
+        asked = dataset.train.context.unique(dim=0).flip(0)  # classes in their order
+        source = dataset.test.x[:: max(1, dataset.test.size // 10)][:10]
         grid = latents.attribute_grid(program, source, asked)
         return {"attribute_grid": grid.numpy(), "attributes": np.array([in_words(card, row) for row in asked])}
     if card.context_kind == "caption":
