@@ -120,7 +120,7 @@ GROWN: tuple[Grid, ...] = (
     real_data(LETTERS, QUICK, **AS_MANY),
     generator(LETTERS, "progan", "Progressive GAN", QUICK, evaluation=AS_MANY),
     generator(LETTERS, "dcgan", "DCGAN, as many steps", QUICK, evaluation=AS_MANY, steps=3000, batch_size=16),
-    generator(LETTERS, "dcgan", "DCGAN, as long", QUICK, evaluation=AS_MANY, steps=10800, batch_size=16),
+    generator(LETTERS, "dcgan", "DCGAN, as long", QUICK, evaluation=AS_MANY, steps=15000, batch_size=16),
 )
 """Letters at 32x32: growing beside the convolutions it grows, at as many steps of as many images, and at about the same
 time."""
