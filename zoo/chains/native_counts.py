@@ -17,6 +17,8 @@ __all__ = ["scaled_counts"]
 TYPES = {torch.float32: "float", torch.float64: "double"}
 STATES = 64
 """Beyond so many, a step is work enough for the library that numpy calls."""
+NUMBERS = 2**18
+"""Of a sequence, steps times states: of sixteen at a time three copies are kept, 50 MiB then."""
 
 SOURCE = """
 #include <algorithm>
@@ -143,7 +145,8 @@ def scaled_counts(
         emission: (S, B, T, K), of the same type.
     """
     models, batch, steps, states = emission.shape
-    twin = library(SOURCE) if emission.dtype in TYPES and states <= STATES else None
+    small = states <= STATES and steps * states <= NUMBERS
+    twin = library(SOURCE) if small and emission.dtype in TYPES else None
     if twin is None:
         return None
     top = emission.amax(-1)

@@ -10,7 +10,7 @@ import torch
 from zoo import native
 from zoo.chains import forward_backward as by_numpy
 from zoo.chains import native_counts
-from zoo.chains.native_counts import STATES, scaled_counts
+from zoo.chains.native_counts import NUMBERS, STATES, scaled_counts
 
 SHAPES = ((1, 1, 1, 1), (1, 1, 2, 3), (2, 5, 7, 4), (1, 16, 3, 5), (3, 17, 2, 2), (2, 33, 9, 16), (1, 8, 40, 19))
 
@@ -86,6 +86,7 @@ def test_it_is_taken_where_native_code_is_allowed_and_nowhere_else(monkeypatch):
 def test_what_is_better_done_in_python_is_left_to_it(monkeypatch):
     given = model(1, 2, 2, STATES + 1)
     assert scaled_counts(*given) is None
+    assert scaled_counts(*model(1, 1, NUMBERS + 1, 1)) is None
     assert scaled_counts(*(t.half() for t in model(1, 2, 2, 2))) is None
     monkeypatch.setattr(native_counts, "library", lambda source: None)
     few = model(1, 2, 3, 4)
