@@ -26,6 +26,7 @@ from gallery_pictures import save_small  # beside this file
 from PIL import Image
 
 from benchmarks.results import FILE
+from benchmarks.speed.suite import WORKLOADS
 from inference import Fit, fit
 from inference.evaluation.gaps import Gap, posterior_gap
 from inference.evaluation.two_samples import c2st
@@ -38,6 +39,14 @@ EXAMPLES, SHOWN, DRAWS = 20, 3, 1000
 GUIDES = {"diagonal": "diagonal Gaussian", "full": "full Gaussian", "iaf": "flow (IAF)", "avb": "implicit (AVB)"}
 PARTS = {"growth-and-sound": ("adversarial", ("*/glyphs", "spoken"))}
 """Parts of suites that have a record of their own: suite, and which of its cells."""
+WORTH = {
+    "eight-schools": "",
+    "mixture": "",
+    "hmm-chorales": "recursions",
+    "vae-conv": "images",
+    "gated-pixelcnn": "images",
+}
+"""Workloads of the ablation, and which of its ways; empty for all."""
 COLOURS = 96
 """Of a picture of a record."""
 ROWS = 2**20
@@ -211,13 +220,19 @@ def ablation(folder: Path) -> str:
     kept = folder / "ablation.md"
     if not kept.exists():
         lines = ["", "## What each piece is worth", "", "One thread; `python -m benchmarks.scripts.ablation`.", ""]
-        for module, title in (("eight_schools", "Eight schools"), ("mixture", "Gaussian mixture")):
-            command = [sys.executable, "-m", "benchmarks.scripts.ablation", "--workload", module]
-            table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            rows = [line for line in table.splitlines() if line.startswith("|")]
-            lines += [f"### {title}", "", *rows, ""]
+        for workload, ways in WORTH.items():
+            lines += worth(workload, ways)
         kept.write_text("\n".join(lines))
     return kept.read_text()
+
+
+def worth(workload: str, ways: str) -> list[str]:
+    """The lines of the ablation of one workload, of all ways unless some are chosen."""
+    chosen = ["--workload", workload, *(("--ways", ways) if ways else ())]
+    command = [sys.executable, "-m", "benchmarks.scripts.ablation", *chosen]
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    return [f"### {WORKLOADS[workload].title}", "", f"`{' '.join(chosen)}`", "", *rows, ""]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What each piece of the compiled step is worth, and what was tried instead: `python -m benchmarks.scripts.ablation`.
 
-One workload of the suite speed (eight schools; `--workload` takes another module of `benchmarks.speed.workloads`), one
-thread, float32.
-All ways take turns in one process; the table gives medians with quartiles. Getting ready is timed with empty caches.
+One workload of the suite speed (eight schools, unless `--workload` names another that is trained by SVI), one thread,
+float32. All ways, or some (`--ways`), take turns in one process; the table gives medians with quartiles. Getting ready
+is timed with empty caches.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,23 @@ import pyro
 import torch
 
 from benchmarks.speed.contender import PYRO, ZOO_EAGER, Work
+from benchmarks.speed.suite import WORKLOADS
 from inference.method import Run
 from inference.methods.svi import SVI
 from inference.training import compiled, optimizers, runners
 from inference.training.gradient import Training
 from inference.training.loop import progress_bar
+from zoo.errors import UnknownNameError
 from zoo.process import set_seed
 
 __all__ = ["Ways", "main"]
 
 O0 = {"aot_inductor.compile_wrapper_opt_level": "O0"}
+
+WHOLE = "compiled, as `fit` does it"
+
+SUITABLE = tuple(name for name in WORKLOADS if name != "dcgan")
+"""Those that SVI trains."""
 
 Advance = Callable[[int], float]
 
@@ -50,13 +58,28 @@ class Ways:
             "traced, operation by operation": self.traced,
             "compiled, 2 steps a call": lambda: self.library(2),
             "compiled, 32 steps a call": lambda: self.library(32),
-            "compiled, as `fit` does it": self.library,
+            WHOLE: self.library,
             "the same, C++ wrapper at -O0": lambda: self.library(options=O0),
             "the same, every tensor handed on by itself": self.unpacked,
             "the same, no small tensors on the stack": self.heaped,
             "the same, products with vectors by their library": self.multiplied,
             "the same, denormal numbers kept": self.denormal,
+            "the same, recursions by numpy": self.python,
+            "the same, images as they lay when traced": self.unturned,
         }
+
+    def only(self, parts: list[str]) -> Ways:
+        """Leaves those whose name has one of the parts, all for no parts; Pyro's step and the whole are always there.
+
+        Raises: UnknownNameError where a part is in no name.
+        """
+        for part in parts:
+            if not any(part in name for name in self.ready):
+                raise UnknownNameError("way", part, self.ready)
+        if parts:
+            kept = (PYRO, WHOLE, *parts)
+            self.ready = {name: make for name, make in self.ready.items() if any(part in name for part in kept)}
+        return self
 
     def training(self, compile: str) -> Training:
         """Our fit after its first step."""
@@ -117,6 +140,21 @@ class Ways:
 
         return kept
 
+    def python(self) -> Advance:
+        """Without the C++ that operators have for loops of Python."""
+        advance = self.library()
+
+        def plain(n: int) -> float:
+            with mock.patch.object(runners, "native", nullcontext):
+                return advance(n)
+
+        return plain
+
+    def unturned(self) -> Advance:
+        """Without images that lie as convolutions take them on the way back."""
+        with mock.patch.dict(runners.CONVOLUTIONS, clear=True):
+            return self.library()
+
 
 def make_ready(make: Callable[[], Advance]) -> tuple[float, Advance]:
     """(seconds it took with empty caches, the way); the first steps are part of it."""
@@ -173,13 +211,16 @@ def measure(ways: Ways, rounds: int, seconds: float) -> list[tuple[str, float, l
 def main() -> None:
     """Measures and prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workload", default="eight_schools", help="a module of benchmarks.speed.workloads")
+    parser.add_argument("--workload", default="eight-schools", choices=SUITABLE)
+    parser.add_argument("--ways", action="append", default=[], help="only those with this in their name, and the whole")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a block")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    module = import_module(f"benchmarks.speed.workloads.{options.workload}")
-    found = measure(Ways(module, module.work()), options.rounds, options.seconds)
+    chosen = WORKLOADS[options.workload]
+    module = import_module(f"benchmarks.speed.workloads.{chosen.module}")
+    ways = Ways(module, module.work(**chosen.options)).only(options.ways)
+    found = measure(ways, options.rounds, options.seconds)
     reference = next(times for name, _, times in found if name == PYRO)
     print("| way | ready after, s | a step, us | quartiles | against SVI.step |\n|---|---|---|---|---|")
     for name, spent, times in found:

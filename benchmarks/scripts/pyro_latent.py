@@ -250,7 +250,7 @@ TASKS: dict[str, Callable[[Checkout, Task], Iterator[Row]]] = {
 
 def record(rows: list[Row], task: Task, revision: str, only: str = "") -> str:
     """The page of the record, in Markdown; `only` as on the command line."""
-    chosen = f" --only {only}" if only else ""
+    options = f"{f'--only {only} ' if only else ''}--epochs {task.epochs} --draws {task.draws}"
     lines = ["| task | side | score | ± | seconds | parameters |", "|---|---|---:|---:|---:|---:|"]
     for row in rows:
         lines.append(
@@ -269,7 +269,7 @@ A few epochs compare the speed of learning, not what either reaches in the end.
 - Seconds are wall time of training, compiling and Pyro's baseline net included.
 - Machine: {in_words(hardware("cpu"))}
 - torch {torch.__version__}, Pyro {pyro.__version__}; Pyro's files {revision}
-- `OMP_NUM_THREADS=1 python -m benchmarks.scripts.pyro_latent CHECKOUT{chosen} --epochs {task.epochs} --draws {task.draws}`"""
+- `OMP_NUM_THREADS=1 python -m benchmarks.scripts.pyro_latent CHECKOUT {options}`"""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -64,7 +64,7 @@ def contenders(job: Work) -> list[Contender]:
     """All but NumPyro."""
     logits, how = LOGITS[job.facts["network"]]
     return [
-        *zoo_contenders(lambda: (by_zoo(job), {"elbo": "trace"}), job),
+        *zoo_contenders(lambda: by_zoo(job), job),
         pyro_contender(
             lambda: by_pyro(job, logits),
             job,
@@ -75,14 +75,14 @@ def contenders(job: Work) -> list[Contender]:
     ]
 
 
-def by_zoo(job: Work) -> Program:
+def by_zoo(job: Work) -> tuple[Program, Mapping[str, Any]]:
     """The program of the zoo; its weights, drawn from the seed, are where everyone starts."""
     cls = {"made": MADE, "gated-pixelcnn": GatedPixelCNN}[job.facts["network"]]
     options = {name: value for name, value in job.facts.items() if name not in ("network", "estimator")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         program: Program = cls([28, 28], **options)
-    return program.float().to(job.device)
+    return program.float().to(job.device), {"elbo": "trace"}
 
 
 class Masked(nn.Module):
@@ -156,7 +156,7 @@ LOGITS: Mapping[str, tuple[Callable[[Any], nn.Module], str]] = {
 
 def by_pyro(job: Work, logits: Callable[[Any], nn.Module]) -> tuple[Any, Any, Trace_ELBO]:
     """Plain Pyro, with nothing to guide."""
-    net = logits(by_zoo(job))
+    net = logits(by_zoo(job)[0])
 
     def model(x: Tensor, context: None) -> None:
         pyro.module("net", net)
@@ -168,7 +168,7 @@ def by_pyro(job: Work, logits: Callable[[Any], nn.Module]) -> tuple[Any, Any, Tr
 
 def by_torch(job: Work, logits: Callable[[Any], nn.Module]) -> tuple[list[nn.Parameter], Any]:
     """The cross-entropy of the bits."""
-    net = logits(by_zoo(job))
+    net = logits(by_zoo(job)[0])
 
     def loss(x: Tensor, context: Tensor | None) -> Tensor:
         return F.binary_cross_entropy_with_logits(net(x), x, reduction="sum") / len(x)

@@ -6,6 +6,7 @@ All networks are the zoo's (`zoo.nets`); NumPyro's are the same layers in jax, t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -52,7 +53,7 @@ def work(
 def contenders(job: Work) -> list[Contender]:
     """Everyone."""
     return [
-        *zoo_contenders(lambda: (by_zoo(job), {"elbo": "trace"}), job),
+        *zoo_contenders(lambda: by_zoo(job), job),
         pyro_contender(
             lambda: by_pyro(job), job, job.batch_size, "pyro.module, as in Pyro's VAE tutorial; Trace_ELBO, Adam"
         ),
@@ -63,7 +64,7 @@ def contenders(job: Work) -> list[Contender]:
     ]
 
 
-def by_zoo(job: Work) -> VAE:
+def by_zoo(job: Work) -> tuple[VAE, Mapping[str, Any]]:
     """The program of the zoo; its weights, drawn from the seed, are where everyone starts."""
     hidden = [400] if job.facts["network"] == "mlp" else [32, 64]
     with torch.random.fork_rng(devices=[]):
@@ -71,12 +72,12 @@ def by_zoo(job: Work) -> VAE:
         program = VAE(
             [28, 28], job.facts["latent_dim"], hidden, network=job.facts["network"], activation="relu"
         )  # fmt: skip
-    return program.float().to(job.device)
+    return program.float().to(job.device), {"elbo": "trace"}
 
 
 def networks(job: Work) -> tuple[nn.Module, nn.Module, nn.Parameter]:
     """Encoder (..., 28, 28 or 784) -> (..., 2 k), decoder (..., k) -> logits but for the last bias, and that bias."""
-    program = by_zoo(job)
+    program, _ = by_zoo(job)
     return program.encoder, program.decoder, program.bias
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,17 +18,19 @@ import torch
 from benchmarks.scripts import ablation
 from benchmarks.scripts.ablation import O0, Ways
 from benchmarks.speed.contender import PYRO, ZOO_EAGER
+from benchmarks.speed.suite import WORKLOADS
 from benchmarks.speed.workloads import eight_schools
 from inference.training import compiled, optimizers, runners
+from zoo.errors import UnknownNameError
 
-LIBRARY = "compiled, as `fit` does it"
+LIBRARY = ablation.WHOLE
 SETTING = next(iter(O0)).removeprefix("aot_inductor.")
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What the last way did: its fit, the steps given to `torch.compile`, how loops were made, and what they met."""
-    found = SimpleNamespace(training=None, wrapped=[], made=[], flushed=[], arrays=[], products=[])
+    found = SimpleNamespace(training=None, wrapped=[], made=[], flushed=[], arrays=[], products=[], images=[])
     training, scripted_loop = Ways.training, compiled.scripted_loop
 
     def keep(self: Ways, compile: str) -> Any:
@@ -38,10 +43,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             found.made.append((kind, len(inputs), option))
             found.arrays.append(bool(runners.ON_STACK))
             found.products.append(bool(runners.PRODUCTS))
+            found.images.append(bool(runners.CONVOLUTIONS))
             run = scripted_loop(body, moving, inputs)
 
             def watched(*arguments: Any) -> Any:
-                found.flushed.append(optimizers.flushes_denormals())
+                found.flushed.append((optimizers.flushes_denormals(), runners.native is not nullcontext))
                 return run(*arguments)
 
             return watched
@@ -61,13 +67,14 @@ def test_every_way_takes_away_what_it_names(seen: SimpleNamespace) -> None:
     ways = Ways(eight_schools, eight_schools.work()).ready
     found = {}
     for name, make in ways.items():
-        seen.training, seen.wrapped, seen.made, seen.arrays, seen.products = None, [], [], [], []
+        seen.training, seen.wrapped, seen.made, seen.arrays, seen.products, seen.images = None, [], [], [], [], []
         advance = make()
         seen.flushed.clear()
         assert torch.isfinite(torch.tensor(advance(3)))
         loop = seen.training and seen.training.loop
         found[name] = SimpleNamespace(
             made=seen.made, wrapped=seen.wrapped, flushed=set(seen.flushed), arrays=seen.arrays, products=seen.products,
+            images=seen.images,
             chunk=loop.compiled.chunk if loop and loop.compiled else None,
         )  # fmt: skip
     assert not found[PYRO].made
@@ -77,7 +84,7 @@ def test_every_way_takes_away_what_it_names(seen: SimpleNamespace) -> None:
     assert kind == "library"
     assert level != "O0"
     assert whole.chunk > 32
-    assert whole.flushed == {True}
+    assert whole.flushed == {(True, True)}
     # One thing is different in each, and nothing else.
     dynamo, traced = found["our loss under torch.compile, the rest in Python"], found["traced, operation by operation"]
     assert (len(dynamo.wrapped), dynamo.made) == (1, [])
@@ -92,7 +99,29 @@ def test_every_way_takes_away_what_it_names(seen: SimpleNamespace) -> None:
     called = found["the same, products with vectors by their library"]
     assert (whole.products, called.products, called.made) == ([True], [False], whole.made)
     kept = found["the same, denormal numbers kept"]
-    assert (kept.flushed, kept.made, kept.chunk) == ({False}, whole.made, whole.chunk)
+    assert (kept.flushed, kept.made, kept.chunk) == ({(False, True)}, whole.made, whole.chunk)
+    python = found["the same, recursions by numpy"]
+    assert (python.flushed, python.made, python.chunk) == ({(True, False)}, whole.made, whole.chunk)
+    unturned = found["the same, images as they lay when traced"]
+    assert (whole.images, unturned.images, unturned.made) == ([True], [False], whole.made)
+
+
+def test_some_ways_are_chosen_by_a_part_of_their_name() -> None:
+    ways = Ways(eight_schools, eight_schools.work())
+    assert len(ways.only([]).ready) > 10
+    with pytest.raises(UnknownNameError, match="way 'none'"):
+        ways.only(["images", "none"])
+    assert list(ways.only(["images", "-O0"]).ready) == [
+        PYRO, LIBRARY, "the same, C++ wrapper at -O0", "the same, images as they lay when traced",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ablation.SUITABLE)
+def test_every_workload_is_one_that_a_fit_is_made_of(name: str) -> None:
+    workload = WORKLOADS[name]
+    module = import_module(f"benchmarks.speed.workloads.{workload.module}")
+    assert {"job"} == set(inspect.signature(module.by_zoo).parameters)
+    assert "tuple[" in str(inspect.signature(module.by_zoo).return_annotation)
 
 
 def test_who_fails_is_named_and_the_others_go_on():
