@@ -49,7 +49,7 @@ PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in ("mm", "bmm",
 OF_TENSORS = ("mm", "bmm", "dot", "mv", "conv", "linalg", "cholesky", "solve", "grad", "scatter", "put", "sort", "topk")
 """Parts of the names of operations that call torch, for which each array would have to become a tensor again."""
 CONVOLUTIONS = {torch.ops.aten.convolution.default: 1, torch.ops.aten.convolution_backward.default: 2}
-"""And how many images they are given first."""
+"""What convolves, and how many images it is given first: those of a layer; its slope and those."""
 VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 INCLUDES = """\
 #include <torch/csrc/inductor/aoti_include/common.h>
@@ -199,7 +199,8 @@ def _channels_last(graph: GraphModule) -> None:
             node.target = torch.ops.aten.reshape.default  # what lies in another order has to be copied
         images = CONVOLUTIONS.get(node.target, 0)
         for image in node.args[:images]:
-            if image not in turned and image.meta["val"].ndim == 4:
+            value = image.meta.get("val")
+            if image not in turned and isinstance(value, Tensor) and value.ndim == 4:
                 with graph.graph.inserting_after(image):
                     copied = graph.graph.call_function(torch.ops.aten.clone.default, (image,))
                 copied.kwargs, copied.meta = {"memory_format": torch.channels_last}, dict(image.meta)
