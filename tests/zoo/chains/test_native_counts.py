@@ -83,6 +83,20 @@ def test_it_is_taken_where_native_code_is_allowed_and_nowhere_else(monkeypatch):
         torch.testing.assert_close(got, want)
 
 
+def test_the_operator_keeps_its_promises_with_it():
+    given = model(2, 3, 4, 3)
+    with native.native():
+        torch.library.opcheck(torch.ops.zoo.hmm_counts.default, (*given, None))
+        found = torch.func.vmap(torch.func.grad(lambda *one: by_numpy.log_evidence(*one).sum(), argnums=(0, 1, 2)))(
+            *given
+        )
+    for n in range(2):
+        each = [t[n].requires_grad_() for t in given]
+        want = torch.autograd.grad(by_numpy.log_evidence(*each).sum(), each)
+        for got, value in zip(found, want, strict=True):
+            torch.testing.assert_close(got[n], value)
+
+
 def test_what_is_better_done_in_python_is_left_to_it(monkeypatch):
     given = model(1, 2, 2, STATES + 1)
     assert scaled_counts(*given) is None
