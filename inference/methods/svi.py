@@ -106,6 +106,7 @@ class SVI(GradientMethod):
         train_program: False fits the guide alone and leaves the model's parameters as they are.
         validate_every: Steps between two looks at the validation data; None is a twentieth of the run.
         patience: Looks without an improvement after which the run stops, with the best state; None never stops early.
+            Looks count once `kl_anneal` is over.
         init_loc_fn: Where an autoguide starts: one of Pyro's init functions, or its name without init_to_. None looks
             from several places, draws of the prior, for the best mode.
         lr: Learning rate at the start; None is 0.01, where gradient steps are taken at all.
@@ -215,6 +216,8 @@ class SVI(GradientMethod):
             label=f"svi {type(program).__name__}", step=step, scalars=scalars,
             diagnose=lambda batch: diagnose(program, guide, batch.plain()),
         )  # fmt: skip
+        # While the weight of the KL grows, a bound that falls says nothing of the end.
+        loop.settled = round(self.kl_anneal * loop.total)
         if not parameters:
             loop.total = 0  # the exact posterior of a program without parameters: all is known
         start.shorten(loop)

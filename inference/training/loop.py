@@ -124,6 +124,8 @@ class Loop:
         """A step that has converged sets this; the run then ends after it."""
         self.best: tuple[float, dict[str, Any]] | None = None
         self.bad_rounds = 0
+        self.settled = 0
+        """Steps after which a look without an improvement counts."""
         self.seconds = 0.0
         # Sums and number of steps since the last report.
         self.sums: dict[str, Tensor] = {}
@@ -281,7 +283,7 @@ class Loop:
         if self.best is None or loss < self.best[0]:
             self.best, self.bad_rounds = (loss, self._modules()), 0
             return False
-        self.bad_rounds += 1
+        self.bad_rounds += self.done > self.settled
         return self.bad_rounds >= self.schedule.patience
 
     def _modules(self) -> dict[str, Any]:

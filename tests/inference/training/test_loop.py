@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -22,6 +23,16 @@ def test_early_stopping_restores_the_best_state():
     steps, losses = found.history.series("validation_loss")
     assert steps[-1] < 4000
     assert -program.log_prob(x[20:]).mean().item() == pytest.approx(min(losses), abs=1e-12)
+
+
+@pytest.mark.parametrize(("kl_anneal", "end"), [(0.0, 20), (0.5, 60)])
+def test_nothing_stops_while_the_weight_of_the_kl_grows(monkeypatch, kl_anneal, end):
+    """The bound on validation data falls from the first look on, as it may while codes come into use."""
+    looks = itertools.count()
+    monkeypatch.setattr("inference.methods.svi.evaluate_objective", lambda *_: float(next(looks)))
+    method = SVI(steps=100, elbo="mean_field", validate_every=10, patience=1, kl_anneal=kl_anneal)
+    found = fit(ppca(), _dataset(data(20), data(20)), method)
+    assert found.history.series("validation_loss")[0][-1] == end
 
 
 def _dataset(train: torch.Tensor, valid: torch.Tensor):
