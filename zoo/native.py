@@ -1,7 +1,8 @@
 """C++ twins of small loops of Python, for code that runs in a compiled library: a compiler is at work there anyway.
 
 An operator with a twin asks `allowed()` and calls the twin where it is, Python elsewhere: what a fit gives must not
-depend on what the process compiled before it. Twins are compiled once, in a second or so, and kept in the cache folder.
+depend on what the process compiled before it. Twins are compiled once, in a second or so, and kept in the cache folder;
+torch's own `CppCodeCache` would first try by compilations what the processor can do, twenty seconds.
 """
 
 from __future__ import annotations
